@@ -1,0 +1,21 @@
+#!/bin/sh
+# Builds the wheel into dist/, installs it in an empty environment outside the
+# checkout, and runs the demo check there.
+set -eu
+pip="--disable-pip-version-check -q"
+outside=$(mktemp -d)
+trap 'rm -rf "$outside"' EXIT
+trap 'exit 130' INT TERM
+
+echo "dist: the wheel"
+rm -rf dist
+"$BIN/python" -m pip $pip wheel --no-deps -w dist .
+wheel=$(ls "$PWD"/dist/shortlist-*.whl)
+
+echo "dist: $(basename "$wheel") in an empty environment"
+"$BIN/python" -m venv "$outside/venv"
+"$outside/venv/bin/python" -m pip $pip install "$wheel[jax,serve]"
+
+cd "$outside"
+"$outside/venv/bin/shortlist" demo --check --json demo.json
+echo "dist: the demo check passed"

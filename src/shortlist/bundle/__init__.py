@@ -1,0 +1,19 @@
+"""RUN -> ONE DIRECTORY. Only `export` knows Keras."""
+
+from shortlist.bundle.bundle import Bundle, read_bundle, write_bundle
+from shortlist.bundle.contents import (
+    BundleContents,
+    RankerContents,
+    RetrievalContents,
+)
+from shortlist.bundle.manifest import Manifest
+
+__all__ = [
+    "Bundle",
+    "BundleContents",
+    "Manifest",
+    "RankerContents",
+    "RetrievalContents",
+    "read_bundle",
+    "write_bundle",
+]

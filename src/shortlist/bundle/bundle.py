@@ -1,0 +1,307 @@
+"""A bundle on the disk: one directory without executable code.
+
+Writes it whole or not at all, and reads it distrustfully: sizes and SHA-256 of every
+file, nothing missing, nothing added, no links. Needs NumPy, Polars, msgspec and
+safetensors; knows no Keras and runs no graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+import shortlist
+from shortlist.atomic import atomic_directory, check_absent
+from shortlist.bundle.contents import (
+    BundleContents,
+    RankerContents,
+    RetrievalContents,
+    check_contents,
+)
+from shortlist.bundle.manifest import (
+    ITEMS,
+    MANIFEST,
+    USERS,
+    FileEntry,
+    Manifest,
+    RankerEntry,
+    RetrievalEntry,
+    files_version,
+    vocabulary_name,
+    vocabulary_path,
+)
+from shortlist.bundle.tensors import map_tensors, save_tensors
+from shortlist.data.vocabulary import Vocabulary
+from shortlist.errors import ArtifactError
+
+ITEM_VECTORS = "item_vectors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle that was read: its directory, manifest and contents."""
+
+    path: Path
+    manifest: Manifest
+    contents: BundleContents
+
+
+def write_bundle(
+    path: str | Path, contents: BundleContents, *, overwrite: bool = False
+) -> Manifest:
+    """Writes a bundle directory; the manifest comes last, the rename after it.
+
+    Args:
+        path: directory to make.
+        contents: what it shall hold; checked before anything is written.
+        overwrite: replace an existing directory once the new one is complete.
+
+    Returns:
+        The manifest written.
+
+    Raises:
+        ArtifactError: the parts do not fit together (`bundle-inconsistent`) or hold
+            NaN or infinity (`bundle-not-finite`).
+        InputError: `path` exists (`output-exists`).
+        ResourceError: the disk is full or not writable.
+    """
+    check_absent(path, overwrite=overwrite)
+    check_contents(contents)
+    with atomic_directory(path, overwrite=overwrite) as directory:
+        _write_files(directory, contents)
+        manifest = _describe(directory, contents)
+        (directory / MANIFEST).write_bytes(manifest.to_json())
+    return manifest
+
+
+def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+    """Reads a bundle directory; tables and item vectors are memory-mapped.
+
+    Args:
+        path: directory `write_bundle` made, or a link to one.
+        verify: compare the SHA-256 of every file with the manifest. Without it sizes,
+            names and shapes are still checked.
+
+    Raises:
+        ArtifactError: no bundle there, a later format, or a file is missing, added,
+            changed, linked, outside the directory or does not fit the others; `file`
+            names it. The codes begin with `bundle-`.
+    """
+    root = Path(path)
+    if not (root / MANIFEST).is_file():
+        raise ArtifactError(
+            "bundle-missing",
+            f"A bundle must be a directory with a {MANIFEST}. There is none at"
+            f" {str(root)!r}. Pass the directory that `shortlist export` wrote.",
+            file=root,
+        )
+    _check_links(root)
+    manifest = Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
+    _check_files(root, manifest, verify=verify)
+    contents = _read_contents(root, manifest)
+    check_contents(contents)
+    return Bundle(path=root, manifest=manifest, contents=contents)
+
+
+def _write_files(directory: Path, contents: BundleContents) -> None:
+    (directory / "vocabularies").mkdir()
+    (directory / "tables").mkdir()
+    for name, vocabulary in contents.vocabularies.items():
+        vocabulary.save(directory / vocabulary_path(name))
+    contents.items.rechunk().write_ipc(directory / ITEMS)
+    contents.users.rechunk().write_ipc(directory / USERS)
+    if (retrieval := contents.retrieval) is not None:
+        entry = _retrieval_entry(retrieval)
+        (directory / entry.graph).write_bytes(retrieval.graph)
+        save_tensors(directory / entry.tables, retrieval.tables)
+        vectors = {ITEM_VECTORS: retrieval.item_vectors}
+        save_tensors(directory / entry.item_vectors, vectors)
+    if (ranker := contents.ranker) is not None:
+        (directory / _ranker_entry(ranker).graph).write_bytes(ranker.graph)
+        save_tensors(directory / _ranker_entry(ranker).tables, ranker.tables)
+
+
+def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
+    return RetrievalEntry(
+        graph="user_tower.onnx",
+        tables="tables/retrieval.safetensors",
+        inputs=part.inputs,
+        history_length=part.history_length,
+        embedding_dim=part.item_vectors.shape[1],
+        item_vectors="item_vectors.safetensors",
+    )
+
+
+def _ranker_entry(part: RankerContents) -> RankerEntry:
+    return RankerEntry(
+        graph="ranker.onnx",
+        tables="tables/ranker.safetensors",
+        inputs=part.inputs,
+        history_length=part.history_length,
+        weight=part.weight,
+        candidates=part.candidates,
+        objective=part.objective,
+    )
+
+
+def _describe(directory: Path, contents: BundleContents) -> Manifest:
+    files = {
+        file: FileEntry(_sha256(directory / file), (directory / file).stat().st_size)
+        for file in sorted(_files_under(directory))
+    }
+    retrieval, ranker = contents.retrieval, contents.ranker
+    return Manifest(
+        shortlist_version=shortlist.__version__,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        name=contents.name,
+        version=files_version(files),
+        files=files,
+        schema=contents.schema,
+        retrieval=None if retrieval is None else _retrieval_entry(retrieval),
+        ranker=None if ranker is None else _ranker_entry(ranker),
+        metrics=dict(contents.metrics),
+        environment=dict(contents.environment),
+    )
+
+
+def _check_links(root: Path) -> None:
+    for entry in root.rglob("*"):
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise ArtifactError(
+                "bundle-symlink",
+                "A bundle must hold plain files, no links and no devices. Found"
+                f" {entry.relative_to(root).as_posix()!r}. Copy the files themselves.",
+                file=entry,
+            )
+
+
+def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
+    present = set(_files_under(root)) - {MANIFEST}
+    for name in sorted(present - set(manifest.files)):
+        raise ArtifactError(
+            "bundle-extra-file",
+            f"A bundle must hold only the files of its manifest. Found {name!r} as"
+            " well. Remove it, or export the bundle again.",
+            file=root / name,
+        )
+    for name in sorted({*manifest.files} | _needed(manifest)):
+        # A needed file the manifest does not list has no hash to be checked by.
+        if name not in present or name not in manifest.files:
+            raise ArtifactError(
+                "bundle-missing-file",
+                f"A bundle must hold every file of its manifest. {name!r} is not"
+                " there. Copy or export the bundle again.",
+                file=root / name,
+            )
+        _check_file(root / name, manifest.files[name], verify=verify)
+
+
+def _needed(manifest: Manifest) -> set[str]:
+    needed = {ITEMS, USERS}
+    if (retrieval := manifest.retrieval) is not None:
+        needed |= {retrieval.graph, retrieval.tables, retrieval.item_vectors}
+    if (ranker := manifest.ranker) is not None:
+        needed |= {ranker.graph, ranker.tables}
+    return needed
+
+
+def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+    size = path.stat().st_size
+    expected, found = f"{entry.bytes} bytes", f"{size} bytes"
+    if size == entry.bytes and verify:
+        expected = f"SHA-256 {entry.sha256[:12]}…"
+        found = f"SHA-256 {_sha256(path)[:12]}…"
+    if expected != found:
+        raise ArtifactError(
+            "bundle-corrupt",
+            f"Every file must be as the manifest says: {path.name!r} must have"
+            f" {expected}. Found {found}. Copy or export the bundle again.",
+            file=path,
+        )
+
+
+def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
+    vocabularies = {}
+    for file in manifest.files:
+        if file.startswith("vocabularies/"):
+            name = vocabulary_name(file)
+            vocabularies[name] = Vocabulary.load(root / file)
+            vocabularies[name].name = name
+    return BundleContents(
+        name=manifest.name,
+        schema=manifest.schema,
+        vocabularies=vocabularies,
+        items=_read_frame(root / ITEMS),
+        users=_read_frame(root / USERS),
+        retrieval=_read_retrieval(root, manifest.retrieval),
+        ranker=_read_ranker(root, manifest.ranker),
+        metrics=manifest.metrics,
+        environment=manifest.environment,
+    )
+
+
+def _read_retrieval(
+    root: Path, entry: RetrievalEntry | None
+) -> RetrievalContents | None:
+    if entry is None:
+        return None
+    vectors = map_tensors(root / entry.item_vectors).get(ITEM_VECTORS)
+    if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
+        found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
+        raise ArtifactError(
+            "bundle-inconsistent",
+            f"Tensor {ITEM_VECTORS!r} must have vectors of {entry.embedding_dim}"
+            f" numbers, as the manifest says. Found {found}. Export the bundle again.",
+            file=root / entry.item_vectors,
+        )
+    return RetrievalContents(
+        graph=(root / entry.graph).read_bytes(),
+        tables=map_tensors(root / entry.tables),
+        inputs=entry.inputs,
+        history_length=entry.history_length,
+        item_vectors=vectors,
+    )
+
+
+def _read_ranker(root: Path, entry: RankerEntry | None) -> RankerContents | None:
+    if entry is None:
+        return None
+    return RankerContents(
+        graph=(root / entry.graph).read_bytes(),
+        tables=map_tensors(root / entry.tables),
+        inputs=entry.inputs,
+        history_length=entry.history_length,
+        weight=entry.weight,
+        candidates=entry.candidates,
+        objective=entry.objective,
+    )
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_ipc(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(
+            "bundle-unreadable",
+            f"{path.name!r} must be an Arrow IPC file. Reading it failed: {error}."
+            " Export the bundle again.",
+            file=path,
+        ) from error
+
+
+def _files_under(root: Path) -> Iterator[str]:
+    """Relative paths of everything that is not a directory, with forward slashes."""
+    for directory, _, names in os.walk(root):
+        for name in names:
+            yield (Path(directory) / name).relative_to(root).as_posix()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

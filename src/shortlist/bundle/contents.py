@@ -1,0 +1,246 @@
+"""What a bundle holds, in memory, and the check that its parts fit together.
+
+The same object goes into `write_bundle` and comes out of `read_bundle`, and the same
+check stands on both sides. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import polars as pl
+
+from shortlist.bundle.manifest import (
+    FEATURE_PREFIX,
+    ITEMS,
+    USERS,
+    Objective,
+    vocabulary_path,
+)
+from shortlist.data.schema import HISTORY, ITEM, USER, Schema
+from shortlist.data.vocabulary import Vocabulary
+from shortlist.embeddings.inputs import Input
+from shortlist.errors import ArtifactError
+
+INDEX_TABLES = {"user_index": USER, "item_index": ITEM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphContents:
+    """An ONNX graph and what feeds its one input `(batch, width)`.
+
+    Args:
+        graph: serialized ONNX model.
+        tables: embedding tables, name to float32 `(rows, dim)`; row 0 is
+            out-of-vocabulary.
+        inputs: blocks of the input vector, in order.
+        history_length: how many of the user's last items `history` holds.
+    """
+
+    graph: bytes
+    tables: Mapping[str, np.ndarray]
+    inputs: tuple[Input, ...]
+    history_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalContents(GraphContents):
+    """The user tower, whose output is `(batch, embedding_dim)`, and the item vectors.
+
+    Args:
+        item_vectors: float32 `(num_items + 1, embedding_dim)`; row 0 is zeros.
+    """
+
+    item_vectors: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerContents(GraphContents):
+    """The ranker, whose output is `(batch,)` or `(batch, 1)`: a logit or a rating.
+
+    Args:
+        weight: its share in the final score: retrieval score + weight * output.
+        candidates: how many of retrieval's first items it re-scores.
+        objective: `binary` (output is a logit) or `explicit` (a rating).
+    """
+
+    weight: float
+    candidates: int
+    objective: Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleContents:
+    """Everything a recommender needs.
+
+    Args:
+        name: name of the model, for people.
+        schema: columns of the log it learned from.
+        vocabularies: by name; always `user` and `item`.
+        items: record i = item row i: display columns as strings, `feature:<name>`
+            columns with rows (int32, list of int32) or standardized numbers (float32).
+        users: the same for users, and `history`: item rows, oldest first.
+        retrieval: `None` for a bundle that knows popularity only.
+        ranker: `None` to serve in retrieval order.
+        metrics: what evaluation measured, JSON values.
+        environment: versions the model was trained with, JSON values.
+    """
+
+    name: str
+    schema: Schema
+    vocabularies: Mapping[str, Vocabulary]
+    items: pl.DataFrame
+    users: pl.DataFrame
+    retrieval: RetrievalContents | None = None
+    ranker: RankerContents | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_contents(contents: BundleContents) -> None:
+    """Raises `ArtifactError` (`bundle-inconsistent`, `bundle-not-finite`)."""
+    for name in (USER, ITEM):
+        if name not in contents.vocabularies:
+            _refuse(vocabulary_path(name), "must exist", "it does not")
+    _check_frame(contents, contents.users, USERS, USER)
+    _check_frame(contents, contents.items, ITEMS, ITEM)
+    _check_rows(contents, contents.users, HISTORY, ITEM, USERS, lists=True)
+    if contents.retrieval is not None:
+        _check_item_vectors(contents, contents.retrieval)
+        _check_graph(contents, contents.retrieval, "retrieval")
+    if contents.ranker is not None:
+        if contents.retrieval is None:
+            _refuse("ranker", "must come with a retrieval part", "there is none")
+        if not np.isfinite(contents.ranker.weight) or contents.ranker.candidates < 1:
+            found = f"{contents.ranker.weight} and {contents.ranker.candidates}"
+            _refuse("ranker", "must have a finite weight and 1 candidate", found)
+        _check_graph(contents, contents.ranker, "ranker")
+
+
+def _check_frame(
+    contents: BundleContents, frame: pl.DataFrame, file: str, vocabulary: str
+) -> None:
+    expected = len(contents.vocabularies[vocabulary])
+    if frame.height != expected:
+        rule = f"must have one record per row of vocabulary {vocabulary!r}: {expected}"
+        _refuse(file, rule, f"{frame.height} records")
+
+
+def _check_item_vectors(contents: BundleContents, part: RetrievalContents) -> None:
+    vectors, num_rows = part.item_vectors, len(contents.vocabularies[ITEM])
+    if vectors.ndim != 2 or vectors.shape[0] != num_rows or vectors.shape[1] < 1:
+        rule = f"must have one vector per row of vocabulary 'item': {num_rows}"
+        _refuse("item_vectors", rule, f"shape {vectors.shape}")
+    _check_finite("item_vectors", vectors)
+    if vectors[0].any():
+        _refuse("item_vectors", "must be zeros in row 0", "other numbers")
+
+
+def _check_graph(contents: BundleContents, part: GraphContents, name: str) -> None:
+    if not part.inputs:
+        _refuse(name, "must have an input", "none")
+    if part.history_length < any(entry.feature == HISTORY for entry in part.inputs):
+        rule = "must have a history_length of at least 1 to read the history"
+        _refuse(name, rule, str(part.history_length))
+    for table, rows in part.tables.items():
+        _check_finite(f"{name} table {table!r}", rows)
+    for entry in part.inputs:
+        _check_input(contents, part, entry, f"input {entry.feature!r} of {name}")
+        if name == "retrieval" and entry.owner == "item":
+            _refuse(name, "must not need item features", f"input {entry.feature!r}")
+
+
+def _check_input(
+    contents: BundleContents, part: GraphContents, entry: Input, place: str
+) -> None:
+    if entry.kind == "numeric":
+        if entry.table is not None or entry.dim != 1:
+            found = f"table {entry.table!r}, dim {entry.dim}"
+            _refuse(place, "must have no table and dim 1, being numeric", found)
+    else:
+        _check_table(contents, part, entry, place)
+    if entry.feature in INDEX_TABLES or entry.feature == HISTORY:
+        expected = INDEX_TABLES.get(entry.feature, ITEM)
+        kind = "multi_valued" if entry.feature == HISTORY else "categorical"
+        if (entry.table, entry.kind) != (expected, kind):
+            found = f"{entry.kind} on {entry.table!r}"
+            _refuse(place, f"must be {kind} on table {expected!r}", found)
+        return
+    if entry.owner == "context":
+        return
+    users = entry.owner == "user"
+    frame, file = (contents.users, USERS) if users else (contents.items, ITEMS)
+    column = FEATURE_PREFIX + entry.feature
+    if entry.kind == "numeric":
+        _check_column(frame, column, pl.Float32, file)
+        _check_finite(f"{file} column {column!r}", frame[column].to_numpy())
+    else:
+        assert entry.table is not None  # _check_table has refused it
+        lists = entry.kind == "multi_valued"
+        _check_rows(contents, frame, column, entry.table, file, lists=lists)
+
+
+def _check_table(
+    contents: BundleContents, part: GraphContents, entry: Input, place: str
+) -> None:
+    have = sorted(set(part.tables) & set(contents.vocabularies))
+    if entry.table is None or entry.table not in have:
+        _refuse(place, f"must name one of the tables {have}", repr(entry.table))
+    shape = part.tables[entry.table].shape
+    expected = (len(contents.vocabularies[entry.table]), entry.dim)
+    if shape != expected:
+        _refuse(place, f"must have a table of shape {expected}", f"shape {shape}")
+
+
+def _check_column(
+    frame: pl.DataFrame, column: str, dtype: pl.DataType | type[pl.DataType], file: str
+) -> None:
+    if column not in frame.columns or frame[column].dtype != dtype:
+        found = frame[column].dtype if column in frame.columns else "no such column"
+        _refuse(file, f"must have a column {column!r} of type {dtype}", str(found))
+    if frame[column].null_count():
+        _refuse(file, f"must have no nulls in {column!r}", "some")
+
+
+def _check_rows(
+    contents: BundleContents,
+    frame: pl.DataFrame,
+    column: str,
+    table: str,
+    file: str,
+    *,
+    lists: bool,
+) -> None:
+    _check_column(frame, column, pl.List(pl.Int32) if lists else pl.Int32(), file)
+    values = frame[column]
+    if lists:
+        values = values.explode(empty_as_null=False)
+    size = len(contents.vocabularies[table])
+    # -1 pads a list; a single row has no such way to be absent.
+    lowest = -1 if lists and column != HISTORY else 0
+    if values.null_count() or ((values < lowest) | (values >= size)).any():
+        rule = f"must hold rows {lowest}..{size - 1} in {column!r}"
+        found = values.to_numpy()
+        _refuse(file, rule, f"{found.min()}..{found.max()}")
+
+
+def _check_finite(place: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ArtifactError(
+            "bundle-not-finite",
+            f"All numbers of a bundle must be finite. Found NaN or infinity in {place}."
+            " Train again with a lower learning rate.",
+            file=place,
+        )
+
+
+def _refuse(place: str, rule: str, found: str) -> NoReturn:
+    raise ArtifactError(
+        "bundle-inconsistent",
+        f"The parts of a bundle must fit together: {place} {rule}. Found {found}."
+        " Export the bundle again.",
+        file=place,
+    )

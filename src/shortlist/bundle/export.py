@@ -1,0 +1,128 @@
+"""RUN -> ONE DIRECTORY: turns trained Keras models into graphs and arrays.
+
+The only module of `bundle/` that knows Keras.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import polars as pl
+
+from shortlist.bundle.bundle import write_bundle
+from shortlist.bundle.contents import (
+    BundleContents,
+    RankerContents,
+    RetrievalContents,
+)
+from shortlist.bundle.manifest import Manifest
+from shortlist.data.dataset import Dataset
+from shortlist.data.schema import HISTORY
+from shortlist.data.split import PARTS
+from shortlist.embeddings.layer import FeatureEmbedding
+from shortlist.models.pipeline import Pipeline
+from shortlist.training.runs import environment
+
+Known = Literal["all", "evaluation"]
+KNOWN_PARTS = {"all": PARTS, "evaluation": ("train", "validation")}
+
+
+def export_bundle(
+    path: str | Path,
+    pipeline: Pipeline,
+    *,
+    name: str,
+    history: Known = "all",
+    metrics: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Packs a trained pipeline into a bundle directory.
+
+    Args:
+        path: the directory to write; must not exist unless `overwrite`.
+        pipeline: the models over their dataset.
+        name: name of the model, for people.
+        history: which events the bundle knows of each user: `all`, as for a live
+            server, or `evaluation`, all but the test part, so that the answers served
+            are those the metrics speak of.
+        metrics: what evaluation measured, kept in the manifest.
+        overwrite: replace an existing bundle after the new one is complete.
+
+    Raises:
+        InputError: `path` exists (code `output-exists`).
+        ArtifactError: the models hold NaN or infinity.
+        ResourceError: no space or a read-only file system.
+    """
+    dataset = pipeline.dataset
+    contents = BundleContents(
+        name=name,
+        schema=dataset.schema,
+        vocabularies=dataset.vocabularies,
+        items=dataset.items.drop("id"),
+        users=_users(dataset, KNOWN_PARTS[history]),
+        retrieval=_retrieval(pipeline),
+        ranker=_ranker(pipeline),
+        metrics=metrics or {},
+        environment=environment(keras.backend.backend()),
+    )
+    return write_bundle(path, contents, overwrite=overwrite)
+
+
+def to_onnx(model: keras.Model) -> bytes:
+    """The dense part of a tower or ranker as an ONNX graph with one input."""
+    width = model.input_shape[-1]
+    signature = [keras.InputSpec(shape=(None, width), dtype="float32", name="input")]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The exporters of the backends warn of their own deprecations and tracing.
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "graph.onnx"
+        model.export(str(file), format="onnx", input_signature=signature, verbose=False)
+        return file.read_bytes()
+
+
+def _users(dataset: Dataset, parts: tuple[str, ...]) -> pl.DataFrame:
+    histories = dataset.histories(*parts)
+    offsets, items = histories.seen(np.arange(dataset.num_users))
+    lists = [items[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    column = pl.Series(HISTORY, lists, dtype=pl.List(pl.Int32))
+    return dataset.users.drop("id").with_columns(column)
+
+
+def _tables(lookup: FeatureEmbedding) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(keras.ops.convert_to_numpy(table.embeddings), np.float32)
+        for name, table in lookup.tables.items()
+    }
+
+
+def _retrieval(pipeline: Pipeline) -> RetrievalContents:
+    model = pipeline.retrieval
+    tables = _tables(model.lookup)
+    needed = {i.table for i in model.user_inputs}
+    return RetrievalContents(
+        graph=to_onnx(model.user_tower),
+        tables={name: rows for name, rows in tables.items() if name in needed},
+        inputs=model.user_inputs,
+        history_length=pipeline.retrieval_history,
+        item_vectors=pipeline.item_vectors(),
+    )
+
+
+def _ranker(pipeline: Pipeline) -> RankerContents | None:
+    model = pipeline.ranker
+    if model is None:
+        return None
+    return RankerContents(
+        graph=to_onnx(model.scorer),
+        tables=_tables(model.lookup),
+        inputs=model.inputs_spec,
+        history_length=pipeline.ranker_history,
+        weight=pipeline.ranker_weight,
+        candidates=pipeline.candidates,
+        objective=model.objective,
+    )

@@ -1,0 +1,71 @@
+"""Safetensors files as memory-mapped arrays. Knows no bundle.
+
+The library's own NumPy reader copies every tensor into memory; a server wants the
+pages of a table only when their rows are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortlist.errors import ArtifactError
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes float32 tensors to a safetensors file."""
+    from safetensors.numpy import save_file
+
+    save_file(
+        {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, path
+    )
+
+
+def map_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Maps every float32 tensor of a safetensors file, read-only.
+
+    Raises:
+        ArtifactError: not a safetensors file (`tensors-unreadable`), or a tensor is
+            not float32 (`tensors-not-float32`).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # Opening checks the header: sizes, overlaps, holes. Only then is it used.
+        with safe_open(path, framework="np") as checked:
+            names = list(checked.keys())
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            "tensors-unreadable",
+            f"A table file must be in the safetensors format. Reading it failed:"
+            f" {error}. Copy or export the bundle again.",
+            file=path,
+        ) from error
+    with open(path, "rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
+    return {
+        name: _map_tensor(Path(path), name, header[name], 8 + header_bytes)
+        for name in names
+    }
+
+
+def _map_tensor(path: Path, name: str, entry: dict[str, Any], data: int) -> np.ndarray:
+    if entry["dtype"] != "F32":
+        raise ArtifactError(
+            "tensors-not-float32",
+            f"Every table must be float32. Tensor {name!r} is {entry['dtype']}."
+            " Export the bundle again.",
+            file=path,
+        )
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if begin == end:  # an empty map is refused by the system
+        return np.zeros(shape, np.float32)
+    mapped = np.memmap(path, np.float32, mode="r", offset=data + begin, shape=shape)
+    # A plain view: `memmap` adds 1 us of Python to every slice taken from it.
+    plain: np.ndarray = mapped.view(np.ndarray)
+    return plain

@@ -1,0 +1,1 @@
+"""The `shortlist` command, one file per subcommand."""

@@ -1,0 +1,125 @@
+"""The `shortlist` command: one file per subcommand, in the order of the data flow.
+
+Exit codes: 0 done; 1 a fault of Shortlist; 2 the user's mistake; 3 a dataset, run or
+bundle that cannot be used; 4 the machine (disk, network, port, missing package); 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+import typer
+
+import shortlist
+from shortlist.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    init,
+    predict,
+    prepare,
+    recommend,
+    serve,
+    similar,
+    train,
+)
+from shortlist.errors import ShortlistError
+
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="shortlist",
+    help="Turns an interaction log into a served recommender.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (
+    init,
+    prepare,
+    train,
+    evaluate,
+    export,
+    recommend,
+    similar,
+    predict,
+    serve,
+    demo,
+    doctor,
+):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(getattr(module, name))
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"shortlist {shortlist.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show it."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
+) -> None:
+    """Turns an interaction log into a served recommender.
+
+    Exit codes: 0 done, 1 a fault of Shortlist, 2 a mistake in what was given, 3 a
+    dataset, run or bundle that cannot be used, 4 the machine, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Runs the command line and exits with a documented code."""
+    # Before any backend is loaded: TensorFlow's start-up messages are not ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    # The flag may stand before or after the command.
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        result = app(arguments, standalone_mode=False, prog_name="shortlist")
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except ShortlistError as error:
+        if debug:
+            raise
+        return _report(error.to_dict(), str(error), error.exit_code, arguments)
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
+        text += " the command with --debug and report what it prints."
+        values = {"code": "internal", "message": text}
+        return _report(values, text, EXIT_INTERNAL, arguments)
+
+
+def _report(
+    values: dict[str, Any], text: str, exit_code: int, arguments: list[str]
+) -> int:
+    if "--json" in arguments:
+        typer.echo(json.dumps({"error": values}))
+    typer.echo(f"error[{values['code']}]: {text}", err=True)
+    return exit_code

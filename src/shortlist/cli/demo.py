@@ -1,0 +1,196 @@
+"""`shortlist demo`: MovieLens-100K from the log to a served answer."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shortlist.cli.options import RECIPE_FILE, beside, need, need_backend
+
+if TYPE_CHECKING:
+    from shortlist.data.dataset import Dataset
+    from shortlist.data.sources import Source
+    from shortlist.recipe import Recipe
+    from shortlist.serving.recommender import Recommender
+    from shortlist.serving.server import RunningServer
+
+SAMPLE_USERS = 3
+SHOWN_ITEMS = 5
+# Chosen on the validation part of the training data: docs/log.md.
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "recipe": {"name": "movielens-100k"},
+    "retrieval": {"embedding_dim": 128},
+}
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option(help="Where the demo writes; replaced on each run.")
+    ] = Path("shortlist-demo"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask the server one request and exit.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="Port; the next free one if it is taken.")
+    ] = 8000,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+) -> None:
+    """Prepare, train, evaluate, pack and serve MovieLens-100K."""
+    need_backend()
+    need("granian", "serve")
+
+    from shortlist.cli import stages
+
+    clock = Clock()
+    with clock.stage("fetch"):
+        source = _fetch()
+    typer.echo(f"{source.notice}\n")
+    recipe_path = folder / RECIPE_FILE
+    recipe = _recipe(source, recipe_path, seed)
+    with clock.stage("prepare"):
+        dataset = stages.prepare_stage(recipe, recipe_path, overwrite=True)
+    sizes = ", ".join(f"{name} {rows:,}" for name, rows in dataset.info.parts.items())
+    typer.echo(f"prepared: {sizes} events (each user's newest 20 % is the test part)")
+    with clock.stage("train"):
+        stages.train_stage(recipe, recipe_path, overwrite=True)
+    with clock.stage("evaluate"):
+        report = stages.evaluate_stage(recipe, recipe_path)
+    with clock.stage("export"):
+        stages.export_stage(recipe, recipe_path, history="evaluation", overwrite=True)
+    figures: dict[str, Any] = {"metrics": report["metrics"], "seconds": clock.seconds}
+    _show(report, clock)
+    _serve(recipe, recipe_path, dataset, clock, figures, port=port, check=check)
+    if json is not None:
+        from shortlist.training.runs import write_json
+
+        write_json(json, figures)
+        typer.echo(f"figures written to {json}")
+
+
+class Clock:
+    """Seconds of each stage, and since the command began."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measures one stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 3)
+
+    def first_answer(self) -> None:
+        """Notes the moment of the first served answer."""
+        since = time.perf_counter() - self.started
+        self.seconds["to_first_answer"] = round(since, 3)
+
+
+def _fetch() -> Source:
+    from shortlist.data.sources import fetch
+
+    return fetch("ml-100k")
+
+
+def _recipe(source: Source, path: Path, seed: int) -> Recipe:
+    """The recipe that `shortlist init` would write, with the demo's settings."""
+    from shortlist.cli.recipe_text import write_recipe
+    from shortlist.data.guess import guess_schema
+    from shortlist.recipe import load_recipe
+
+    guess = guess_schema(
+        source.events, users_path=source.users, items_path=source.items
+    )
+    write_recipe(
+        path,
+        guess,
+        log=source.events,
+        users=source.users,
+        items=source.items,
+        overrides={**OVERRIDES, "recipe": {**OVERRIDES["recipe"], "seed": seed}},
+        overwrite=True,
+    )
+    return load_recipe(path)
+
+
+def _show(report: dict[str, Any], clock: Clock) -> None:
+    from shortlist.cli.tables import metrics_table
+
+    typer.echo(f"\n{metrics_table(report)}\n")
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in clock.seconds.items())
+    typer.echo(f"seconds: {stages}")
+
+
+def _serve(
+    recipe: Recipe,
+    recipe_path: Path,
+    dataset: Dataset,
+    clock: Clock,
+    figures: dict[str, Any],
+    *,
+    port: int,
+    check: bool,
+) -> None:
+    """Serves the bundle; with `check`, until the first answer."""
+    from shortlist.serving import Recommender
+    from shortlist.serving.server import serve
+
+    bundle = beside(recipe_path, recipe.output.bundle)
+    users = _sample_users(dataset)
+    for line in _samples(dataset, Recommender.load(bundle), users):
+        typer.echo(line)
+    body = json_module.dumps({"user_id": users[0], "k": SHOWN_ITEMS})
+
+    def on_ready(running: RunningServer) -> None:
+        url = f"{running.url}/api/v1/recommend"
+        request = urllib.request.Request(
+            url, body.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            figures["answer"] = json_module.load(response)
+        clock.first_answer()
+        typer.echo(
+            f"\nserving at {running.url}; first answer"
+            f" {clock.seconds['to_first_answer']:.1f} s after the command. Try:\n"
+            f"  curl -s {url} -H 'Content-Type: application/json' -d '{body}'"
+        )
+        if check:
+            running.stop()
+        else:
+            typer.echo("Ctrl-C ends it")
+
+    serve(bundle, port=port, port_search=True, on_ready=on_ready)
+
+
+def _sample_users(dataset: Dataset) -> list[Any]:
+    """Users from the middle of the vocabulary: neither the busiest nor the idlest."""
+    users = dataset.vocabularies["user"]
+    step = len(users) // (SAMPLE_USERS + 1)
+    return [users.id(step * place) for place in range(1, SAMPLE_USERS + 1)]
+
+
+def _samples(
+    dataset: Dataset, recommender: Recommender, user_ids: list[Any]
+) -> Iterator[str]:
+    """What the sample users liked and what they get, by title."""
+    title = dataset.schema.title or "id"
+    titles = dataset.items[title].to_list()
+    events = dataset.part("train", "validation")
+    for user_id in user_ids:
+        mine = events.take(events.user_index == dataset.vocabularies["user"].row(user_id))
+        liked = mine.take(mine.label >= dataset.schema.positive_from)
+        names = [titles[row] for row in liked.item_index[::-1][:SHOWN_ITEMS]]
+        answer = recommender.recommend(user_id, k=SHOWN_ITEMS)
+        yield f"\nuser {user_id} liked lately: {'; '.join(map(str, names))}"
+        yield f"user {user_id} gets: {'; '.join(str(i.title) for i in answer.items)}"

@@ -1,0 +1,61 @@
+"""`shortlist export`: RUN -> ONE DIRECTORY."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shortlist.cli.options import (
+    RECIPE_FILE,
+    JsonOption,
+    OverwriteOption,
+    RecipeOption,
+    SetOption,
+    beside,
+    open_recipe,
+    print_result,
+)
+from shortlist.errors import InputError
+
+HISTORIES = ("all", "evaluation")
+
+
+def export(
+    recipe: RecipeOption = Path(RECIPE_FILE),
+    set_: SetOption = None,
+    history: Annotated[
+        str,
+        typer.Option(
+            help="Events the bundle knows: 'all', or 'evaluation' (all but the test"
+            " part, to check the metrics against the server)."
+        ),
+    ] = "all",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Pack the run into a bundle directory."""
+    if history not in HISTORIES:
+        raise InputError(
+            "invalid-argument",
+            f"--history must be one of {HISTORIES}. Received: {history!r}.",
+        )
+    loaded = open_recipe(recipe, set_)
+
+    from shortlist.cli.stages import export_stage
+
+    manifest = export_stage(loaded, recipe, history=history, overwrite=overwrite)
+    path = beside(recipe, loaded.output.bundle)
+    size = sum(entry.bytes for entry in manifest.files.values())
+    result = {
+        "bundle": str(path),
+        "version": manifest.version,
+        "files": len(manifest.files),
+        "bytes": size,
+    }
+    text = (
+        f"bundle {path}: version {manifest.version}, {len(manifest.files)} files,"
+        f" {size / 1e6:.1f} MB\n  serve it with: shortlist serve --bundle {path}"
+    )
+    print_result(result, text, json)

@@ -1,0 +1,79 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shortlist.errors import ResourceError
+
+if TYPE_CHECKING:
+    from shortlist.recipe import Recipe
+
+RECIPE_FILE = "shortlist.toml"
+
+RecipeOption = Annotated[
+    Path, typer.Option("--recipe", "-r", help="The recipe file.", show_default=True)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a field: section.field=value; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an output that exists.")
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", "-b", help="Bundle directory; default: the recipe's."),
+]
+KOption = Annotated[int, typer.Option("-k", help="Number of items, 1 to 1000.")]
+
+
+def open_recipe(path: Path, settings: list[str] | None) -> Recipe:
+    """Reads the recipe with its overrides."""
+    from shortlist.recipe import load_recipe
+
+    return load_recipe(path, settings)
+
+
+def beside(recipe_path: Path, name: str) -> Path:
+    """A path of the recipe, taken from where the recipe file is."""
+    return recipe_path.parent / name
+
+
+def bundle_path(bundle: Path | None, recipe_path: Path) -> Path:
+    """The bundle that was named, else the recipe's, else `bundle`."""
+    if bundle is not None:
+        return bundle
+    if recipe_path.is_file():
+        return beside(recipe_path, open_recipe(recipe_path, None).output.bundle)
+    return Path("bundle")
+
+
+def need(package: str, extra: str) -> None:
+    """Raises `ResourceError` with the install line unless a package is there."""
+    if importlib.util.find_spec(package) is None:
+        raise ResourceError(
+            "package-missing",
+            f"This command needs the package {package!r}, which is not installed. Run:"
+            f" pip install 'shortlist[{extra}]'",
+        )
+
+
+def need_backend() -> None:
+    """Raises `ResourceError` unless Keras and one of its backends are installed."""
+    from shortlist.backend import BACKENDS
+
+    need("keras", "jax")
+    if not any(importlib.util.find_spec(name) for name in BACKENDS):
+        need("jax", "jax")
+
+
+def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
+    """Prints the result once: as JSON, or as text for people."""
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)

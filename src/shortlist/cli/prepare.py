@@ -1,0 +1,46 @@
+"""`shortlist prepare`: LOG -> DATASET."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shortlist.cli.options import (
+    RECIPE_FILE,
+    JsonOption,
+    OverwriteOption,
+    RecipeOption,
+    SetOption,
+    beside,
+    open_recipe,
+    print_result,
+)
+
+
+def prepare(
+    recipe: RecipeOption = Path(RECIPE_FILE),
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Read and check the log, split it and write the dataset."""
+    loaded = open_recipe(recipe, set_)
+
+    from shortlist.cli.stages import prepare_stage
+
+    dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
+    info, path = dataset.info, beside(recipe, loaded.output.dataset)
+    result = {
+        "dataset": str(path),
+        "fingerprint": info.fingerprint,
+        "parts": info.parts,
+        "statistics": info.statistics,
+    }
+    counts = info.statistics
+    parts = ", ".join(f"{name} {rows:,}" for name, rows in info.parts.items())
+    text = (
+        f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
+        f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
+        f"  duplicates dropped: {counts['duplicates_dropped']:,}; test events of"
+        f" items without training events: {counts['test_events_of_unknown_items']:,}"
+    )
+    print_result(result, text, json)

@@ -1,0 +1,44 @@
+"""`shortlist recommend`: what one user should see next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shortlist.cli.options import (
+    RECIPE_FILE,
+    BundleOption,
+    JsonOption,
+    KOption,
+    RecipeOption,
+    bundle_path,
+    need,
+    print_result,
+)
+
+
+def recommend(
+    user_id: Annotated[str, typer.Argument(help="External id of the user.")],
+    bundle: BundleOption = None,
+    recipe: RecipeOption = Path(RECIPE_FILE),
+    k: KOption = 10,
+    json: JsonOption = False,
+) -> None:
+    """List what a user should see next, best first."""
+    need("onnxruntime", "serve")
+
+    import msgspec
+
+    from shortlist.cli.tables import items_table
+    from shortlist.serving import Recommender
+
+    recommender = Recommender.load(bundle_path(bundle, recipe))
+    answer = recommender.recommend(user_id, k=k)
+    text = items_table(answer.items)
+    if answer.cold_start:
+        close = recommender.similar_user_ids(user_id)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        text = f"user {user_id!r} is not in the log: a cold-start answer.{hint}\n{text}"
+    print_result(msgspec.to_builtins(answer), text, json)

@@ -1,0 +1,111 @@
+"""The stages of a recipe as functions: the commands and the demo call the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shortlist.cli.options import beside, need_backend
+from shortlist.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from shortlist.bundle.manifest import Manifest
+    from shortlist.recipe import PathOrPaths, Recipe
+    from shortlist.training.runs import Run
+
+
+def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
+    """LOG -> DATASET."""
+    from shortlist.data.prepare import prepare
+
+    log = recipe.log
+    return prepare(
+        _paths(path, log.events) or [],
+        recipe.columns,
+        beside(path, recipe.output.dataset),
+        split=recipe.split,
+        users=beside(path, log.users) if log.users else None,
+        items=beside(path, log.items) if log.items else None,
+        users_id=log.users_id,
+        items_id=log.items_id,
+        test_events=_paths(path, log.test_events),
+        validation_events=_paths(path, log.validation_events),
+        layout=log.layout,
+        overwrite=overwrite,
+    )
+
+
+def train_stage(
+    recipe: Recipe, path: Path, *, overwrite: bool, quiet: bool = False
+) -> Run:
+    """DATASET + MODEL -> RUN."""
+    need_backend()
+    dataset = Dataset.open(beside(path, recipe.output.dataset))
+
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import train
+
+    return train(
+        dataset,
+        beside(path, recipe.output.run),
+        recipe,
+        validate=ranking_metrics,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+
+
+def evaluate_stage(recipe: Recipe, path: Path) -> dict[str, Any]:
+    """SCORES -> METRICS; also written into the run."""
+    need_backend()
+    dataset, run = _open(recipe, path)
+
+    from shortlist.evaluation import evaluate_pipeline
+    from shortlist.training import load_pipeline
+    from shortlist.training.runs import write_json
+
+    report = evaluate_pipeline(
+        load_pipeline(run, dataset),
+        objective=run.info.objective,
+        ks=recipe.evaluation.ks,
+        resamples=recipe.evaluation.resamples,
+        seed=recipe.seed,
+    )
+    write_json(run.path / "evaluation.json", report)
+    return report
+
+
+def export_stage(
+    recipe: Recipe, path: Path, *, history: str, overwrite: bool
+) -> Manifest:
+    """RUN -> ONE DIRECTORY."""
+    need_backend()
+    dataset, run = _open(recipe, path)
+
+    from shortlist.bundle.export import export_bundle
+    from shortlist.training import load_pipeline
+
+    return export_bundle(
+        beside(path, recipe.output.bundle),
+        load_pipeline(run, dataset),
+        name=recipe.name,
+        history=history,
+        metrics=run.evaluation(),
+        overwrite=overwrite,
+    )
+
+
+def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
+    from shortlist.training.runs import Run
+
+    run = Run.open(beside(path, recipe.output.run))
+    dataset = Dataset.open(beside(path, recipe.output.dataset))
+    run.check_dataset(dataset.info.fingerprint)
+    return dataset, run
+
+
+def _paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
+    if named is None:
+        return None
+    names = [named] if isinstance(named, str) else named
+    return [beside(recipe_path, name) for name in names]

@@ -1,0 +1,267 @@
+"""One file over HTTP: resumable, and checked before it gets its name.
+
+Knows URLs, partial files and MD5; knows nothing of what the file holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from shortlist.atomic import disk_errors
+from shortlist.errors import ResourceError
+
+Progress = Callable[[int, int | None], None]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 60.0
+_ATTEMPTS = 4
+_CHUNK_BYTES = 1 << 18
+
+
+def read_text(url: str, path: Path) -> str:
+    """Reads a small text, giving up on a silent server after `CONNECT_SECONDS`.
+
+    Args:
+        url: what to read.
+        path: where the wanted file will lie; named in the advice of an error.
+
+    Raises:
+        ResourceError: `source-unreachable` or `source-http-error`.
+    """
+    with _open(url, {}, path, CONNECT_SECONDS) as response:
+        return b"".join(_chunks(response)).decode("utf-8", errors="replace")
+
+
+def download(
+    url: str, path: Path, *, md5: str, progress: Progress | None = None
+) -> None:
+    """Downloads `url` to `path`, going on where an earlier try was cut off.
+
+    The bytes gather in `path` + `.part`. They are kept when the connection breaks and
+    asked to be continued with `Range` and `If-Range`; a server that ignores ranges, or
+    a file that changed meanwhile, makes it start over.
+
+    Args:
+        url: what to download.
+        path: destination; replaced only by a complete and checked file.
+        md5: expected MD5, 32 hexadecimal digits.
+        progress: called with the bytes so far and in all (`None` when unknown).
+
+    Raises:
+        ResourceError: `source-unreachable`, `source-http-error`,
+            `download-interrupted` (run again to resume), `checksum-mismatch` (the
+            partial file is removed), or a full or read-only disk.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(_ATTEMPTS):
+            if _receive(url, part, path, progress or (lambda done, total: None)):
+                break
+        else:
+            raise ResourceError(
+                "download-interrupted",
+                f"The download must arrive whole. {url} was cut off {_ATTEMPTS} times"
+                f" and {_size(part)} bytes are kept. Run the same command again to"
+                " resume.",
+                file=part,
+            )
+        try:
+            check_md5(part, md5, url)
+            os.replace(part, path)
+        finally:
+            _forget(part)
+
+
+def check_md5(path: Path, md5: str, origin: str) -> None:
+    """Raises `ResourceError` (`checksum-mismatch`) unless `path` has that MD5."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5.lower():
+        raise ResourceError(
+            "checksum-mismatch",
+            f"The MD5 of {origin} must be {md5}, as published. Received: {found}."
+            " The file was not used. Try again; if it stays so, the publisher's file"
+            " or your connection is at fault.",
+            file=path,
+        )
+
+
+def parse_md5(text: str, name: str) -> str | None:
+    """Finds the MD5 of file `name` in a checksum file, or `None`.
+
+    Understands `hash  name`, `MD5 (name) = hash` and a lone hash. A single hash counts
+    whatever name stands beside it.
+    """
+    found = []
+    for line in text.splitlines():
+        digest = re.search(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32}(?![0-9A-Za-z])", line)
+        if digest:
+            found.append((digest.group().lower(), line))
+    of_name = [digest for digest, line in found if _names(line, name)]
+    if of_name:
+        return of_name[0]
+    return found[0][0] if len(found) == 1 else None
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, *, show: bool | None = None) -> Iterator[Progress]:
+    """Yields a `Progress` that draws a bar on standard error, or prints one line.
+
+    Args:
+        title: what is being downloaded.
+        show: draw the bar; by default only when standard error is a terminal.
+    """
+    if not (sys.stderr.isatty() if show is None else show):
+        yield _one_line(title)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    speed = TransferSpeedColumn(), TimeRemainingColumn()
+    with Bars(*columns, *speed, console=Console(stderr=True)) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _one_line(title: str) -> Progress:
+    said: list[str] = []
+
+    def report(done: int, total: int | None) -> None:
+        if not said:
+            size = "" if total is None else f" ({total / 1e6:.1f} MB)"
+            said.append(f"Downloading {title}{size}")
+            print(said[0], file=sys.stderr)
+
+    return report
+
+
+def _receive(url: str, part: Path, path: Path, progress: Progress) -> bool:
+    """Adds what arrives to `part`; returns whether it is complete."""
+    done, validator = _resume_point(url, part)
+    headers = {"Range": f"bytes={done}-", "If-Range": validator} if done else {}
+    try:
+        response = _open(url, headers, path, READ_SECONDS)
+    except ResourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, urllib.error.HTTPError) and cause.code == 416 and done:
+            _forget(part)  # longer than the file is now: start over
+            return False
+        raise
+    with response:
+        resumed = response.status == 206
+        total = _total_bytes(response, resumed)
+        if resumed and not _continues(response, done):
+            _forget(part)
+            return False
+        if not resumed:
+            done = 0
+            _remember(part, url, response.headers)
+        progress(done, total)
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in _chunks(response):
+                file.write(chunk)
+                done += len(chunk)
+                progress(done, total)
+    return total is None or done >= total
+
+
+def _open(url: str, headers: dict[str, str], path: Path, timeout_seconds: float) -> Any:
+    # Without `identity` a proxy may compress, and ranges would count other bytes.
+    headers = {"User-Agent": "shortlist", "Accept-Encoding": "identity", **headers}
+    advice = f"Check the connection, or put the file at {str(path)!r} by hand."
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        return urllib.request.urlopen(request, timeout=timeout_seconds)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ResourceError(
+            "source-http-error",
+            f"The publisher must offer {url}. The server answered {error.code}"
+            f" {error.reason}. {advice}",
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ResourceError(
+            "source-unreachable",
+            f"{url} must be reachable. The system said: {reason}. {advice}",
+        ) from error
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    """Yields what arrives; ends early, without an error, when the connection breaks."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        # `read1` hands over what came before a break; `read` may drop it.
+        while chunk := response.read1(_CHUNK_BYTES):
+            yield chunk
+
+
+def _resume_point(url: str, part: Path) -> tuple[int, str]:
+    """Bytes of `part` worth keeping and the validator to continue them with."""
+    try:
+        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        if note["url"] == url:
+            return _size(part), str(note["validator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no note that can be read: nothing proves what the bytes belong to
+    return 0, ""
+
+
+def _remember(part: Path, url: str, headers: Any) -> None:
+    """Notes what `part` begins, if the server gave a strong validator for it."""
+    etag = headers.get("ETag", "")
+    validator = headers.get("Last-Modified") if etag[:2] in ("", "W/") else etag
+    if validator:
+        note = json.dumps({"url": url, "validator": validator})
+        _note(part).write_text(note, encoding="utf-8")
+    else:
+        _note(part).unlink(missing_ok=True)
+
+
+def _continues(response: Any, done: int) -> bool:
+    content_range = response.headers.get("Content-Range", "")
+    return bool(re.match(rf"bytes {done}-", content_range))
+
+
+def _total_bytes(response: Any, resumed: bool) -> int | None:
+    if resumed:
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        total = response.headers.get("Content-Length", "")
+    return int(total) if total.isdecimal() else None
+
+
+def _names(line: str, name: str) -> bool:
+    return bool(re.search(rf"(^|[\s(*/]){re.escape(name)}($|[\s)])", line))
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0

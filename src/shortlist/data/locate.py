@@ -1,0 +1,201 @@
+"""Where in a file something is: the line of an event, the reason of a failed read.
+
+Knows text records one by one, so it is slow and used only once something is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+
+import polars as pl
+
+from shortlist.data.layouts import LogFile, damaged, open_bytes
+from shortlist.errors import LogError
+
+
+def row_of(file: LogFile, index: int) -> int | None:
+    """The place of event `index` (from 0) of a file as people count it.
+
+    Returns:
+        The 1-based line where the event begins for text and NDJSON, where blank
+        lines and the header count as lines but not as events; the 1-based row for
+        Parquet and Arrow; `None` if the text cannot be followed that far.
+    """
+    if file.layout in ("parquet", "arrow"):
+        return index + 1
+    with contextlib.suppress(csv.Error):
+        for line, _ in islice(_records(file), index, None):
+            return line
+    return None
+
+
+def blank_lines(file: LogFile) -> list[int]:
+    """Row numbers, from 0 and counting every record, of the lines without content."""
+    found: list[int] = []
+    with contextlib.suppress(csv.Error):
+        for index, (_, fields) in enumerate(_all_records(file)):
+            found += [] if fields else [index]
+    return found
+
+
+def explain(file: LogFile, error: BaseException) -> LogError:
+    """Why a file could not be read, with the line where that can be known."""
+    if isinstance(error, LogError):
+        return error
+    try:
+        reason = _bad_text(file)
+        if reason is None and file.layout == "ndjson":
+            reason = _bad_json(file)
+    except OSError as cut:
+        return damaged(file.path, cut)
+    return reason or damaged(file.path, error)
+
+
+def extra_fields(file: LogFile) -> LogError:
+    """The error for a file with more fields in a row than its header has."""
+    width = len(file.columns)
+    row, found = None, "more"
+    with contextlib.suppress(csv.Error):
+        for line, fields in _records(file):
+            if any(fields[width:]):
+                row = line
+                found = f"{len(fields)}: {file.delimiter.join(fields)[:80]!r}"
+                break
+    return LogError(
+        "log-row-fields",
+        f"Every row must have the {width} fields of the header. Found {found}. Wrap"
+        f" text that contains {file.delimiter!r} in double quotes.",
+        file=file.path,
+        row=row,
+    )
+
+
+def _bad_text(file: LogFile) -> LogError | None:
+    if file.layout in ("parquet", "arrow"):
+        return None
+    with io.BufferedReader(open_bytes(file.path, file.compression)) as stream:
+        for number, line in enumerate(stream, 1):
+            if not _is_utf8(line) and not file.layout.startswith("movielens"):
+                return LogError(
+                    "log-encoding",
+                    f"Text must be UTF-8. Found the bytes {_around(line)!r}. Save the"
+                    " file as UTF-8.",
+                    file=file.path,
+                    row=number,
+                )
+    return _bad_quotes(file) if file.has_quotes else None
+
+
+def _bad_quotes(file: LogFile) -> LogError | None:
+    try:
+        for _ in _records(file, strict=True):
+            pass
+    except csv.Error as error:
+        reason, row = error.args
+        return LogError(
+            "log-quotes",
+            "A field that starts with a double quote must end with one, and quotes"
+            f" inside it must be doubled. Found: {reason}. Repair the row that"
+            " begins here.",
+            file=file.path,
+            row=row,
+        )
+    return None
+
+
+def _bad_json(file: LogFile) -> LogError | None:
+    kinds: dict[str, type] = {}
+    for line, (text,) in _records(file):
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            return LogError(
+                "log-json",
+                f"Every line must hold one whole JSON object. Found {text[:80]!r}."
+                " Repair or remove the line; a last line like this was cut off.",
+                file=file.path,
+                row=line,
+            )
+        for column, value in record.items():
+            kind = float if type(value) is int else type(value)
+            if value is not None and kinds.setdefault(column, kind) is not kind:
+                return LogError(
+                    "log-mixed-types",
+                    f"A column must hold values of one type. Found {value!r} after"
+                    f" values of type {kinds[column].__name__}. Write one type.",
+                    file=file.path,
+                    column=column,
+                    row=line,
+                )
+    return None
+
+
+def _records(file: LogFile, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    return ((n, fields) for n, fields in _all_records(file, strict=strict) if fields)
+
+
+def _all_records(
+    file: LogFile, *, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """The line where each record begins, and its fields; none for a blank line."""
+    raw = io.BufferedReader(open_bytes(file.path, file.compression))
+    with io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="") as text:
+        for _ in range(file.header_lines):
+            next(text, None)
+        line = file.header_lines + 1
+        if not file.has_quotes:
+            for line, content in enumerate(text, line):
+                bare = content.rstrip("\r\n")
+                blank = not (bare if file.is_text else bare.strip())
+                fields = bare.split(file.delimiter) if file.delimiter else [bare]
+                yield line, [] if blank else fields
+            return
+        reader = csv.reader(text, delimiter=file.delimiter, strict=strict)
+        try:
+            for record in reader:
+                yield line, record
+                line = file.header_lines + reader.line_num + 1
+        except csv.Error as error:
+            raise csv.Error(str(error), line) from error
+
+
+def has_quoted_field(file: LogFile) -> bool:
+    """Whether a field begins with a double quote, so that quotes mean something."""
+    begin = f'{file.delimiter}"'.encode()
+    tail = b"\n"
+    with open_bytes(file.path, file.compression) as stream:
+        while chunk := bytes(stream.read(1 << 20)):
+            text = tail + chunk
+            if begin in text or b'\n"' in text:
+                return True
+            tail = text[-2:]
+    return False
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _around(line: bytes) -> bytes:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return line[max(error.start - 10, 0) : error.end + 10]
+    return line[:20]
+
+
+def read_failures() -> tuple[type[BaseException], ...]:
+    """What Polars and PyArrow raise on a file they cannot read."""
+    failures = pl.exceptions
+    return (failures.ComputeError, failures.PanicException, OSError)

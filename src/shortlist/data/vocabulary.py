@@ -1,0 +1,161 @@
+"""External ids to rows and back. Row 0 is out-of-vocabulary.
+
+External ids never enter a graph: the vocabulary is the only place where a string or
+a 64-bit id becomes a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from shortlist.atomic import atomic_file
+from shortlist.errors import ArtifactError, InputError, UnknownIdError, did_you_mean
+
+ExternalId = str | int
+
+
+class Vocabulary:
+    """A fixed map from external ids to rows 1..n; row 0 stands for every other id.
+
+    Args:
+        name: name of the vocabulary and of the table it indexes.
+        ids: unique ids, Int64 or String, in row order beginning at row 1.
+        counts: how often each id came in the training part, int64, as long as `ids`.
+    """
+
+    def __init__(self, name: str, ids: pl.Series, counts: np.ndarray) -> None:
+        if ids.dtype not in (pl.Int64, pl.String):
+            raise InputError(
+                "vocabulary-id-type",
+                "Ids must be integers or strings. Received: "
+                f"{ids.dtype} in vocabulary {name!r}. Convert the column.",
+            )
+        self.name = name
+        self.ids = pl.concat([pl.Series("id", [None], dtype=ids.dtype), ids.alias("id")])
+        self.counts = np.concatenate([[0], np.asarray(counts, np.int64)])
+        self._rows: dict[ExternalId, int] = {
+            external: row for row, external in enumerate(ids.to_list(), start=1)
+        }
+        if len(self._rows) != len(ids) or len(self.counts) != len(self.ids):
+            raise InputError(
+                "vocabulary-inconsistent",
+                f"Ids of vocabulary {name!r} must be unique, one count each. Received:"
+                f" {len(ids)} ids, {len(self._rows)} of them distinct,"
+                f" {len(self.counts) - 1} counts.",
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        values: pl.Series,
+        *,
+        extra: pl.Series | None = None,
+        min_count: int = 1,
+    ) -> Vocabulary:
+        """Builds a vocabulary from the values of a column, most frequent first.
+
+        Args:
+            name: name of the vocabulary.
+            values: occurrences, Int64 or String; nulls are skipped.
+            extra: further ids that get a row with a count of 0.
+            min_count: rarer ids are left out-of-vocabulary.
+        """
+        counted = (
+            pl.DataFrame({"id": values.drop_nulls()})
+            .group_by("id")
+            .agg(pl.len().cast(pl.Int64).alias("count"))
+            .filter(pl.col("count") >= min_count)
+            .sort(["count", "id"], descending=[True, False])
+        )
+        if extra is not None:
+            unseen = pl.DataFrame({"id": extra.drop_nulls().unique().sort()}).join(
+                counted, on="id", how="anti"
+            )
+            zero = unseen.with_columns(pl.lit(0, pl.Int64).alias("count"))
+            counted = pl.concat([counted, zero])
+        return cls(name, counted["id"], counted["count"].to_numpy())
+
+    def __len__(self) -> int:
+        """Number of rows, row 0 included."""
+        return len(self.ids)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the external ids are integers."""
+        return self.ids.dtype == pl.Int64
+
+    def row(self, external_id: ExternalId) -> int:
+        """Row of one id, or 0; `"7"` finds the integer 7 and 7 finds `"7"`."""
+        row = self._rows.get(external_id)
+        if row is None:
+            row = self._rows.get(self._converted(external_id), 0)
+        return row
+
+    def lookup(self, external_ids: Iterable[ExternalId]) -> np.ndarray:
+        """Rows `(n,)` int32 of many ids; unknown ids become 0."""
+        return np.fromiter((self.row(i) for i in external_ids), np.int32)
+
+    def lookup_series(self, ids: pl.Series) -> np.ndarray:
+        """Rows `(n,)` int32 of a column of the vocabulary's own type."""
+        rows = ids.replace_strict(
+            self.ids[1:],
+            np.arange(1, len(self), dtype=np.int32),
+            default=0,
+            return_dtype=pl.Int32,
+        )
+        return rows.to_numpy()
+
+    def id(self, row: int) -> ExternalId:
+        """External id of a row from 1 on."""
+        if not 1 <= row < len(self):
+            raise InputError(
+                "row-out-of-range",
+                f"A row of vocabulary {self.name!r} must be 1..{len(self) - 1}."
+                f" Received: {row}.",
+            )
+        external: ExternalId = self.ids[row]
+        return external
+
+    def require(self, external_id: ExternalId) -> int:
+        """Row of an id that must be known; raises `UnknownIdError`."""
+        row = self.row(external_id)
+        if row == 0:
+            raise UnknownIdError(
+                f"unknown-{self.name}",
+                f"The {self.name} id must be one the model was trained with."
+                f" Received: {external_id!r}.{did_you_mean(external_id, self._rows)}",
+            )
+        return row
+
+    def save(self, path: str | Path) -> None:
+        """Writes the Arrow IPC file: columns `id` (null in record 0) and `count`."""
+        with atomic_file(path) as temporary:
+            pl.DataFrame({"id": self.ids, "count": self.counts}).write_ipc(temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Reads what `save` wrote; raises `ArtifactError` for anything else."""
+        path = Path(path)
+        try:
+            frame = pl.read_ipc(path)
+            return cls(path.stem, frame["id"][1:], frame["count"].to_numpy()[1:])
+        except (OSError, pl.exceptions.PolarsError, InputError) as error:
+            raise ArtifactError(
+                "vocabulary-unreadable",
+                "A vocabulary must be an Arrow file with columns id and count."
+                f" Reading it failed: {error}. Restore the file or prepare again.",
+                file=path,
+            ) from error
+
+    def _converted(self, external_id: ExternalId) -> ExternalId | None:
+        if not self.is_integer:
+            return str(external_id) if isinstance(external_id, int) else None
+        try:
+            return int(external_id)
+        except ValueError:
+            return None

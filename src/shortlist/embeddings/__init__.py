@@ -1,0 +1,5 @@
+"""IDS -> VECTORS."""
+
+from shortlist.backend import choose_backend
+
+choose_backend()

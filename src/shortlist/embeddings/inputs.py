@@ -1,0 +1,95 @@
+"""What a model reads: the list of looked-up inputs, shared by models, bundle, server.
+
+Knows nothing of Keras, so that a server can read the same list the model was built
+with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from shortlist.data.schema import HISTORY, ITEM, USER, Kind, Owner, Schema
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input of a tower or ranker, in the order in which they are concatenated.
+
+    Args:
+        feature: key in the batch.
+        kind: `categorical` and `multi_valued` look up `table`; `numeric` is used as is.
+        owner: whether the value belongs to the user or to the item.
+        table: embedding table, or `None` for a numeric input.
+        dim: number of columns the input contributes; 1 for a numeric input.
+    """
+
+    feature: str
+    kind: Kind
+    owner: Owner
+    table: str | None
+    dim: int
+
+
+def model_inputs(
+    schema: Schema, *, embedding_dim: int, feature_dim: int, history_length: int
+) -> tuple[Input, ...]:
+    """The inputs of a model over `schema`: ids, history, then the side features.
+
+    The history is a multi-valued feature of the user that looks up the item table.
+    It is left out when `history_length` is 0.
+    """
+    dims = {USER: embedding_dim, ITEM: embedding_dim}
+    inputs = [
+        Input(
+            feature="user_index",
+            kind="categorical",
+            owner="user",
+            table=USER,
+            dim=embedding_dim,
+        ),
+        Input(
+            feature="item_index",
+            kind="categorical",
+            owner="item",
+            table=ITEM,
+            dim=embedding_dim,
+        ),
+    ]
+    if history_length > 0:
+        inputs.append(
+            Input(
+                feature=HISTORY,
+                kind="multi_valued",
+                owner="user",
+                table=ITEM,
+                dim=embedding_dim,
+            )
+        )
+    for feature in schema.features:
+        numeric = feature.kind == "numeric"
+        inputs.append(
+            Input(
+                feature=feature.name,
+                kind=feature.kind,
+                owner=feature.owner,
+                table=None if numeric else feature.table,
+                dim=dims.get(feature.table, feature_dim) if not numeric else 1,
+            )
+        )
+    return tuple(inputs)
+
+
+def owned_by(inputs: Iterable[Input], owner: Owner) -> tuple[Input, ...]:
+    """The inputs of one owner, in order."""
+    return tuple(i for i in inputs if i.owner == owner)
+
+
+def input_width(inputs: Iterable[Input]) -> int:
+    """Number of columns of the concatenated inputs."""
+    return sum(i.dim for i in inputs)
+
+
+def table_dims(inputs: Iterable[Input]) -> dict[str, int]:
+    """Embedding width of every table the inputs look up, in order of first use."""
+    return {i.table: i.dim for i in inputs if i.table is not None}

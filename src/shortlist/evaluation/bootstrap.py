@@ -1,0 +1,66 @@
+"""How far a mean over users would move with other users: the bootstrap.
+
+References:
+    Efron, 1979, "Bootstrap Methods: Another Look at the Jackknife",
+        https://doi.org/10.1214/aos/1176344552
+    Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", chapter 13
+        (percentile intervals)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.errors import InputError
+
+_BLOCK_DRAWS = 1 << 22
+
+
+def bootstrap_means(
+    values: NDArray[Any], *, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Means of `resamples` samples of users, drawn with replacement.
+
+    Every column sees the same samples, so that columns can be compared pairwise. A
+    sample is kept as the number of times each user was drawn (multinomial weights).
+
+    Args:
+        values: `(num_users, num_metrics)`, without NaN.
+        resamples: number of samples.
+        seed: seed of the draws.
+
+    Returns:
+        `(resamples, num_metrics)`.
+
+    Raises:
+        InputError: no user, or `resamples` below 1 (`bootstrap-empty`).
+    """
+    num_users = len(values)
+    if not num_users or resamples < 1:
+        raise InputError(
+            "bootstrap-empty",
+            "There must be at least one user and one resample. Received:"
+            f" {num_users} users, {resamples} resamples. Raise the number.",
+        )
+    rng = np.random.Generator(np.random.PCG64(seed))
+    means = np.empty((resamples, values.shape[1]))
+    block = max(1, _BLOCK_DRAWS // num_users)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(0, num_users, (rows, num_users))
+        drawn += np.arange(rows)[:, None] * num_users
+        weights = np.bincount(drawn.ravel(), minlength=rows * num_users)
+        weights = weights.reshape(rows, num_users).astype(np.float64)
+        means[start : start + rows] = weights @ values / num_users
+    return means
+
+
+def percentile_interval(
+    means: NDArray[np.float64], level: float = 0.95
+) -> NDArray[np.float64]:
+    """Percentile intervals of the columns of `means`, `(num_metrics, 2)`: low, high."""
+    tail = (1.0 - level) / 2.0
+    return np.quantile(means, [tail, 1.0 - tail], axis=0).T

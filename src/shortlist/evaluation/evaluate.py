@@ -1,0 +1,189 @@
+"""Reports on ranked lists: every metric at every k, with intervals, and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.errors import InputError
+from shortlist.evaluation import metrics
+from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics import Hits, find_hits
+from shortlist.evaluation.rankings import Csr
+
+METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
+    "recall": metrics.recall,
+    "ndcg": metrics.ndcg,
+    "mrr": metrics.mrr,
+    "map": metrics.average_precision,
+    "hit_rate": metrics.hit_rate,
+    "precision": metrics.precision,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RankingReport:
+    """Metrics of one ranking, named `metric@k`."""
+
+    names: tuple[str, ...]
+    """`recall@5`, `ndcg@5`, ... in the order of the columns of `values`."""
+    users: NDArray[np.int64]
+    """`(num_users,)`: positions, in the ranking, of the users that were evaluated."""
+    values: NDArray[np.float64]
+    """`(num_users, len(names))`: each metric of each evaluated user."""
+    num_excluded: int
+    """Users without relevant items, left out of every mean."""
+    coverage: dict[str, float]
+    """`coverage@k`: share of the catalogue in the first k of any list."""
+    resamples: int
+    seed: int
+
+    @property
+    def num_users(self) -> int:
+        """Users that were evaluated."""
+        return len(self.users)
+
+    def to_dict(self) -> dict[str, float]:
+        """Mean over users of every metric, then the coverage at every k."""
+        means = self.values.mean(axis=0).tolist()
+        return {**dict(zip(self.names, means, strict=True)), **self.coverage}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Bootstrap 95 % interval over users of every mean: (low, high)."""
+        means = bootstrap_means(self.values, resamples=self.resamples, seed=self.seed)
+        return _named(self.names, percentile_interval(means))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One metric of a model beside the baseline's, over the same users."""
+
+    name: str
+    model: float
+    baseline: float
+    ratio: float | None
+    """`model / baseline`; `None` when the baseline is 0."""
+    difference: float
+    """`model - baseline`."""
+    low: float
+    """Lower end of the paired bootstrap 95 % interval of the difference."""
+    high: float
+    """Upper end of it. Above 0 together with `low`: better beyond chance."""
+
+
+def evaluate_rankings(
+    ranked: NDArray[Any],
+    relevant: Csr,
+    *,
+    ks: Sequence[int],
+    num_items: int,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> RankingReport:
+    """Evaluates ranked lists against what the users did.
+
+    Args:
+        ranked: `(num_users, max_k)` item rows, best first, padded with -1; seen items
+            already removed. Places beyond `max_k` count as misses.
+        relevant: relevant items of each user, `(offsets, indices)`; row 0 stands for
+            an item unknown to the catalogue, relevant but never hit.
+        ks: list lengths to evaluate at.
+        num_items: items of the catalogue, row 0 not counted.
+        resamples: bootstrap samples behind the intervals.
+        seed: seed of the bootstrap.
+
+    Raises:
+        InputError: a bad ranking (`ranking-...`), bad truth (`relevance-shape`), `k`
+            below 1 (`k-out-of-range`), no `ks` (`ks-empty`) or not one user with a
+            relevant item (`no-relevant-items`).
+    """
+    if not len(ks):
+        raise InputError(
+            "ks-empty", "There must be at least one k. Received: none. Try ks=(10,)."
+        )
+    ranked = np.asarray(ranked)
+    hits = find_hits(ranked, relevant)
+    users = np.flatnonzero(hits.num_relevant)
+    if not len(users):
+        raise InputError(
+            "no-relevant-items",
+            "At least one user must have a relevant item to be evaluated on. Received:"
+            f" {len(ranked)} users, none of them with any. Check the split: its test"
+            " part may be empty.",
+        )
+    evaluated = Hits(hits.places[users], hits.num_relevant[users])
+    ordered = sorted(set(ks))
+    columns = {
+        f"{name}@{k}": metric(evaluated, k)
+        for k in ordered
+        for name, metric in METRICS.items()
+    }
+    return RankingReport(
+        names=tuple(columns),
+        users=users,
+        values=np.stack(list(columns.values()), axis=1),
+        num_excluded=len(ranked) - len(users),
+        coverage={
+            f"coverage@{k}": metrics.coverage(ranked, k, num_items) for k in ordered
+        },
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparison]:
+    """Sets a model beside a baseline, user by user.
+
+    Args:
+        model: report of the model.
+        baseline: report of popularity, say, on the same users and the same truth.
+
+    Returns:
+        A `Comparison` for each metric that both reports hold.
+
+    Raises:
+        InputError: the reports cover other users (`reports-not-paired`).
+    """
+    if not np.array_equal(model.users, baseline.users):
+        raise InputError(
+            "reports-not-paired",
+            "Both reports must cover the same users. Received:"
+            f" {model.num_users} and {baseline.num_users} users, not the same ones."
+            " Evaluate both rankings on one truth.",
+        )
+    names = tuple(name for name in model.names if name in baseline.names)
+    ours = model.values[:, [model.names.index(name) for name in names]]
+    theirs = baseline.values[:, [baseline.names.index(name) for name in names]]
+    means = bootstrap_means(ours - theirs, resamples=model.resamples, seed=model.seed)
+    intervals = _named(names, percentile_interval(means))
+    return {
+        name: _comparison(name, float(mine), float(other), *intervals[name])
+        for name, mine, other in zip(
+            names, ours.mean(axis=0), theirs.mean(axis=0), strict=True
+        )
+    }
+
+
+def _comparison(
+    name: str, model: float, baseline: float, low: float, high: float
+) -> Comparison:
+    return Comparison(
+        name=name,
+        model=model,
+        baseline=baseline,
+        ratio=model / baseline if baseline else None,
+        difference=model - baseline,
+        low=low,
+        high=high,
+    )
+
+
+def _named(
+    names: tuple[str, ...], intervals: NDArray[np.float64]
+) -> dict[str, tuple[float, float]]:
+    ends = ((float(low), float(high)) for low, high in intervals)
+    return dict(zip(names, ends, strict=True))

@@ -1,0 +1,184 @@
+"""Retrieval, then ranking: what a trained run answers, before it is packed.
+
+`serving/recommender.py` answers the same from a bundle, without Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from shortlist import native
+from shortlist.data.dataset import Dataset
+from shortlist.data.loader import Batch, item_features, user_features
+from shortlist.data.schema import HISTORY
+from shortlist.models.ranker import Ranker
+from shortlist.models.two_tower import TwoTower
+
+BLOCK = 8192  # rows per call of a model: one compiled shape, bounded memory
+
+
+class Pipeline:
+    """Two-tower retrieval of candidates, re-scored by a ranker.
+
+    The score of a candidate is its retrieval score plus `ranker_weight` times the
+    ranker's output.
+
+    Args:
+        dataset: features, vocabularies and events.
+        retrieval: a trained two-tower model.
+        ranker: a trained ranker, or `None`.
+        retrieval_history: history length of the retrieval model.
+        ranker_history: history length of the ranker.
+        ranker_weight: weight of the ranker's output.
+        candidates: how many items the ranker re-scores.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        retrieval: TwoTower,
+        ranker: Ranker | None = None,
+        *,
+        retrieval_history: int,
+        ranker_history: int = 0,
+        ranker_weight: float = 0.0,
+        candidates: int = 100,
+    ) -> None:
+        self.dataset = dataset
+        self.retrieval = retrieval
+        self.ranker = ranker
+        self.retrieval_history = retrieval_history
+        self.ranker_history = ranker_history
+        self.ranker_weight = ranker_weight
+        self.candidates = candidates
+
+    def item_vectors(self) -> np.ndarray:
+        """Vectors of all item rows, `(num_items, embedding_dim)`; row 0 is zeros."""
+        rows = np.arange(self.dataset.num_items)
+        batch = item_features(self.dataset, rows)
+        vectors = in_blocks(self.retrieval.item_vectors, batch)
+        vectors[0] = 0.0
+        return vectors
+
+    def user_vectors(
+        self, user_index: np.ndarray, parts: tuple[str, ...]
+    ) -> np.ndarray:
+        """Vectors `(n, embedding_dim)` of users whose history is in `parts`."""
+        batch = self._user_batch(user_index, parts, self.retrieval_history)
+        return in_blocks(self.retrieval.user_vectors, batch)
+
+    def recommend(
+        self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best unseen items of users.
+
+        Args:
+            user_index: rows of the users, `(n,)`.
+            k: number of items.
+            parts: parts that hold what the users did: their history and the items
+                never recommended to them again.
+
+        Returns: scores `(n, k)` float32, descending, and item rows `(n, k)` int32;
+        -inf and -1 where fewer items are left.
+        """
+        scores, items = self.retrieve(user_index, max(k, self.candidates), parts)
+        if self.ranker is None or self.ranker_weight == 0.0:
+            return scores[:, :k], items[:, :k]
+        ranked = self.rank(user_index, items, parts)
+        return combine(scores, items, ranked, self.ranker_weight, k)
+
+    def retrieve(
+        self, user_index: np.ndarray, k: int, parts: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best unseen items of users by the retrieval model alone."""
+        seen = self.dataset.histories(*parts).seen(user_index)
+        vectors = self.item_vectors()
+        offsets, exclude = with_row_zero(*seen)
+        return native.top_k(
+            self.user_vectors(user_index, parts), vectors, k, exclude=(offsets, exclude)
+        )
+
+    def rank(
+        self, user_index: np.ndarray, items: np.ndarray, parts: tuple[str, ...]
+    ) -> np.ndarray:
+        """Ranker outputs `(n, k)` for items `(n, k)`; any value where the item is -1."""
+        num_users, k = items.shape
+        outputs = self.score_pairs(
+            np.repeat(user_index, k), np.maximum(items.ravel(), 0), parts
+        )
+        return outputs.reshape(num_users, k)
+
+    def score_pairs(
+        self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
+    ) -> np.ndarray:
+        """Ranker outputs `(n,)` of (user, item) rows; retrieval scores without one."""
+        if self.ranker is None:
+            users = self.user_vectors(user_index, parts)
+            return np.einsum("nd,nd->n", users, self.item_vectors()[item_index])
+        batch = self._user_batch(user_index, parts, self.ranker_history)
+        batch |= item_features(self.dataset, item_index)
+        return in_blocks(self.ranker, batch)[:, 0]
+
+    def _user_batch(
+        self, user_index: np.ndarray, parts: tuple[str, ...], history_length: int
+    ) -> Batch:
+        batch = user_features(self.dataset, user_index)
+        if history_length:
+            histories = self.dataset.histories(*parts)
+            batch[HISTORY] = histories.last(user_index, history_length)
+        return batch
+
+
+def combine(
+    scores: np.ndarray, items: np.ndarray, ranked: np.ndarray, weight: float, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Re-orders candidates by retrieval score plus weighted ranker output.
+
+    Args:
+        scores: retrieval scores `(n, candidates)`, -inf where there is no item.
+        items: item rows `(n, candidates)`, -1 where there is none.
+        ranked: ranker outputs `(n, candidates)`.
+        weight: weight of the ranker's output.
+        k: number of items kept.
+
+    Returns: scores and item rows `(n, k)`, best first, ties by lower row.
+    """
+    total = np.where(items < 0, -np.inf, scores + np.float32(weight) * ranked)
+    total = total.astype(np.float32)
+    order = np.lexsort((items, -total), axis=-1)[:, :k]
+    return (
+        np.take_along_axis(total, order, axis=1),
+        np.take_along_axis(items, order, axis=1),
+    )
+
+
+def with_row_zero(
+    offsets: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds row 0, which is never recommended, to every list of excluded items."""
+    inserted = np.insert(indices, offsets[:-1], 0).astype(np.int32)
+    return offsets + np.arange(len(offsets)), inserted
+
+
+def in_blocks(function: Callable[[Batch], Any], batch: Batch) -> np.ndarray:
+    """Calls a model on blocks of equal size, so that it is compiled once.
+
+    The last block is filled up with its own first row and cut afterwards.
+    """
+    num_rows = len(next(iter(batch.values())))
+    outputs = []
+    for start in range(0, num_rows, BLOCK):
+        block = {key: values[start : start + BLOCK] for key, values in batch.items()}
+        rows = min(BLOCK, num_rows - start)
+        if num_rows > BLOCK and rows < BLOCK:
+            fill = np.r_[np.arange(rows), np.zeros(BLOCK - rows, np.int64)]
+            block = {key: values[fill] for key, values in block.items()}
+        output = keras.ops.convert_to_numpy(keras.ops.stop_gradient(function(block)))
+        outputs.append(np.asarray(output[:rows], np.float32))
+    if not outputs:
+        return np.zeros((0, 1), np.float32)
+    return np.concatenate(outputs)

@@ -1,0 +1,232 @@
+"""The recipe: everything a user decides, in one file, `shortlist.toml`.
+
+Validated by pydantic; every run stores the recipe it used. `docs/recipe.md` explains
+the fields.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+import pydantic
+from pydantic import Field
+
+from shortlist.data.schema import Schema
+from shortlist.data.split import Split
+from shortlist.errors import RecipeError, did_you_mean
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PathOrPaths = str | list[str]
+
+
+class Section(pydantic.BaseModel):
+    """One table of the recipe file."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class LogSection(Section):
+    """Where the log and the attribute files are, relative to the recipe file."""
+
+    events: PathOrPaths
+    users: str | None = None
+    items: str | None = None
+    users_id: str | None = None
+    items_id: str | None = None
+    test_events: PathOrPaths | None = None
+    validation_events: PathOrPaths | None = None
+    layout: str | None = None
+
+
+class RetrievalSection(Section):
+    """The two-tower model."""
+
+    embedding_dim: Positive = 64
+    feature_dim: Positive = 8
+    hidden_units: list[Positive] = []
+    history_length: Annotated[int, Field(ge=0)] = 10
+    dropout: Rate = 0.4
+    unknown_rate: Rate = 0.05
+    temperature: AboveZero = 0.2
+    normalize: bool = True
+    epochs: Positive = 40
+    batch_size: Positive = 1024
+    learning_rate: AboveZero = 3e-3
+    patience: Positive = 3
+
+
+class RankerSection(Section):
+    """The ranker; `enabled = false` serves retrieval alone."""
+
+    enabled: bool = True
+    objective: Literal["explicit", "binary"] = "binary"
+    embedding_dim: Positive = 32
+    feature_dim: Positive = 8
+    hidden_units: list[Positive] = [64, 32]
+    history_length: Annotated[int, Field(ge=0)] = 10
+    dropout: Rate = 0.2
+    unknown_rate: Rate = 0.05
+    negatives: Annotated[int, Field(ge=0)] = 4
+    epochs: Positive = 10
+    batch_size: Positive = 1024
+    learning_rate: AboveZero = 1e-3
+    patience: Positive = 2
+    candidates: Positive = 100
+    weights: list[Annotated[float, Field(ge=0)]] = [0, 0.1, 0.2, 0.5, 1, 2]
+    """Weights tried on the validation part; the best one is kept."""
+
+    @pydantic.model_validator(mode="after")
+    def _binary_needs_negatives(self) -> Self:
+        if self.objective == "binary" and self.enabled and self.negatives < 1:
+            raise ValueError("objective = 'binary' needs negatives of at least 1")
+        return self
+
+
+class EvaluationSection(Section):
+    """What is measured on the test part."""
+
+    ks: list[Positive] = [5, 10, 20]
+    resamples: Positive = 1000
+
+
+class OutputSection(Section):
+    """Where things are written, relative to the recipe file."""
+
+    dataset: str = "dataset"
+    run: str = "run"
+    bundle: str = "bundle"
+
+
+def _schema(value: Any) -> Any:
+    if isinstance(value, Schema):
+        return value
+    try:
+        return msgspec.convert(value, Schema)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+class Recipe(Section):
+    """The whole recipe."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
+
+    version: Literal[1] = 1
+    name: str = "recommender"
+    seed: Annotated[int, Field(ge=0)] = 0
+    log: LogSection
+    columns: Annotated[
+        pydantic.InstanceOf[Schema], pydantic.BeforeValidator(_schema)
+    ]
+    split: Split = Split()
+    retrieval: RetrievalSection = RetrievalSection()
+    ranker: RankerSection = RankerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    output: OutputSection = OutputSection()
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        plain: dict[str, Any] = msgspec.to_builtins(
+            {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        )
+        return plain
+
+
+def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
+    """Reads a recipe file.
+
+    Args:
+        path: the file.
+        settings: overrides of the form `section.field=value`, values in TOML.
+
+    Raises:
+        RecipeError: no such file, no TOML, or a field that cannot be used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(
+            "recipe-missing",
+            f"A recipe must be at {str(path)!r}. There is no such file. Write one with"
+            " `shortlist init LOG`, or name it with --recipe.",
+            file=path,
+        )
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            "recipe-syntax",
+            f"A recipe must be valid TOML in UTF-8. Reading it failed: {error}.",
+            file=path,
+        ) from error
+    for setting in settings or []:
+        _apply(raw, setting)
+    return build_recipe(raw, file=path)
+
+
+def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
+    """Validates plain values as a recipe; raises `RecipeError`."""
+    try:
+        return Recipe.model_validate(raw)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(_problem(e) for e in error.errors())
+        raise RecipeError(
+            "recipe-invalid",
+            f"The recipe cannot be used: {problems}. docs/recipe.md lists the fields.",
+            file=file,
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump() if isinstance(value, pydantic.BaseModel) else value
+
+
+def _apply(raw: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(
+            "setting-invalid",
+            f"--set takes section.field=value. Received: {setting!r}.",
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(
+                "setting-invalid",
+                f"--set takes section.field=value. {section!r} in {setting!r} is a"
+                " field, not a section.",
+            )
+    raw[name] = value
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "recipe"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    received = error.get("input")
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_fields(error["loc"])
+        return f"`{where}` is not a field.{did_you_mean(error['loc'][-1], known)}"
+    shown = f", received {received!r}" if not isinstance(received, dict) else ""
+    return f"`{where}`: {message}{shown}"
+
+
+def _known_fields(location: tuple[Any, ...]) -> list[str]:
+    fields: dict[str, Any] = Recipe.model_fields
+    if len(location) > 1:
+        section = fields[location[0]].annotation
+        names = getattr(section, "model_fields", None) or getattr(
+            section, "__dataclass_fields__", {}
+        )
+        return list(names)
+    return list(fields)

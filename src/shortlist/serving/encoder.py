@@ -1,0 +1,163 @@
+"""Rows in, input vectors out: the lookups that feed an ONNX graph, in NumPy.
+
+Knows tables and feature columns by row. Knows no external ids and no graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from shortlist.bundle.contents import BundleContents, GraphContents
+from shortlist.bundle.manifest import FEATURE_PREFIX
+from shortlist.data.schema import HISTORY
+from shortlist.embeddings.inputs import Input
+
+
+@dataclass(frozen=True)
+class RaggedRows:
+    """Lists of rows, one after the other: list i is `values[offsets[i]:offsets[i+1]]`.
+
+    Args:
+        offsets: `(n + 1,)` int64.
+        values: int32.
+    """
+
+    offsets: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[np.ndarray]) -> RaggedRows:
+        """Joins arrays of rows."""
+        offsets = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum([len(rows) for rows in lists], out=offsets[1:])
+        values = np.concatenate(lists) if lists else np.empty(0, np.int32)
+        return cls(offsets, values.astype(np.int32, copy=False))
+
+    @classmethod
+    def from_column(cls, column: pl.Series) -> RaggedRows:
+        """Reads a list column; the padding -1 is left out."""
+        values = column.explode(empty_as_null=False).to_numpy()
+        offsets = np.zeros(len(column) + 1, np.int64)
+        np.cumsum(column.list.len().to_numpy(), out=offsets[1:])
+        kept = values >= 0
+        if not kept.all():
+            offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
+            values = values[kept]
+        return cls(offsets, values)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The rows of list `row`."""
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def take(self, rows: np.ndarray) -> RaggedRows:
+        """The lists at `rows`, joined."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Position j of list i lies at starts[i] + (j - offsets[i]) of the old values.
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return RaggedRows(offsets, self.values[positions])
+
+    def mean(self, table: np.ndarray) -> np.ndarray:
+        """Mean of each list's table rows, `(n, dim)`; zeros for an empty list."""
+        lengths = np.diff(self.offsets)
+        filled = lengths > 0
+        means = np.zeros((len(lengths), table.shape[1]), np.float32)
+        if filled.any():
+            # `reduceat` misreads empty lists, so only the others are passed.
+            sums = np.add.reduceat(table[self.values], self.offsets[:-1][filled])
+            means[filled] = sums / lengths[filled, None].astype(np.float32)
+        return means
+
+
+class InputEncoder:
+    """Builds the input vectors `(batch, width)` of one graph.
+
+    Args:
+        part: the retrieval or ranker part of a bundle.
+        contents: the bundle it is part of.
+    """
+
+    def __init__(self, part: GraphContents, contents: BundleContents) -> None:
+        self.inputs = part.inputs
+        self.tables = part.tables
+        self.history_length = part.history_length
+        self.width = sum(entry.dim for entry in part.inputs)
+        frames = {"user": contents.users, "item": contents.items}
+        self._columns: dict[str, Any] = {
+            entry.feature: _column(frames[entry.owner], entry)
+            for entry in part.inputs
+            if entry.owner in frames and _is_stored(entry)
+        }
+
+    def encode(
+        self,
+        user_rows: np.ndarray,
+        feature_rows: np.ndarray,
+        histories: Sequence[np.ndarray],
+        item_rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Looks everything up and joins it.
+
+        Args:
+            user_rows: `(batch,)` rows of the user table.
+            feature_rows: `(batch,)` rows of the users' attributes.
+            histories: item rows of each user, oldest first; the end is used.
+            item_rows: `(n,)` for a ranker: one user is then met with n items.
+
+        Returns:
+            float32 `(batch, width)`, or `(n, width)` with `item_rows`.
+        """
+        batch = len(user_rows) if item_rows is None else len(item_rows)
+        vectors = np.empty((batch, self.width), np.float32)
+        recent = [rows[-self.history_length :] for rows in histories]
+        column = 0
+        for entry in self.inputs:
+            if entry.feature == "user_index":
+                block = self.tables["user"][user_rows]
+            elif entry.feature == HISTORY:
+                block = RaggedRows.from_lists(recent).mean(self.tables["item"])
+            elif entry.feature == "item_index":
+                block = self.tables["item"][item_rows]
+            elif entry.owner == "context":
+                block = self._unknown(entry)
+            else:
+                rows = feature_rows if entry.owner == "user" else item_rows
+                assert rows is not None  # check_contents: item inputs only in rankers
+                block = self._stored(entry, rows)
+            vectors[:, column : column + entry.dim] = block  # one user row broadcasts
+            column += entry.dim
+        return vectors
+
+    def _stored(self, entry: Input, rows: np.ndarray) -> np.ndarray:
+        column = self._columns[entry.feature]
+        if entry.kind == "numeric":
+            return np.asarray(column[rows, None])
+        assert entry.table is not None  # check_contents
+        if entry.kind == "categorical":
+            looked_up: np.ndarray = self.tables[entry.table][column[rows]]
+            return looked_up
+        means: np.ndarray = column.take(rows).mean(self.tables[entry.table])
+        return means
+
+    def _unknown(self, entry: Input) -> np.ndarray:
+        if entry.kind == "categorical" and entry.table is not None:
+            return self.tables[entry.table][:1]
+        return np.zeros((1, entry.dim), np.float32)
+
+
+def _is_stored(entry: Input) -> bool:
+    return entry.feature not in ("user_index", "item_index", HISTORY)
+
+
+def _column(frame: pl.DataFrame, entry: Input) -> Any:
+    column = frame[FEATURE_PREFIX + entry.feature]
+    if entry.kind == "multi_valued":
+        return RaggedRows.from_column(column)
+    return column.to_numpy()

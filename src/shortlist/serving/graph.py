@@ -1,0 +1,95 @@
+"""One ONNX graph with one input and one output, run by ONNX Runtime.
+
+Knows nothing of users and items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shortlist.errors import ArtifactError, ResourceError
+
+
+class Graph:
+    """A graph `(batch, width)` float32 -> `(batch, ...)` float32. Thread-safe.
+
+    Args:
+        model: serialized ONNX model.
+        name: what to call it in messages.
+        width: width of its input.
+        output_dim: width of its output; 1 also stands for an output `(batch,)`.
+
+    Raises:
+        ArtifactError: not such a graph (`bundle-graph`).
+        ResourceError: ONNX Runtime is not installed (`package-missing`).
+    """
+
+    def __init__(self, model: bytes, name: str, *, width: int, output_dim: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ResourceError(
+                "package-missing",
+                "Serving a model needs the package onnxruntime, which is not"
+                " installed. Run: pip install 'shortlist[serve]'",
+            ) from error
+        options = onnxruntime.SessionOptions()
+        # A tower is a few small products: threads would cost more than they bring,
+        # and spinning ones would take the cores of the web server.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+            found = self._probe(width)
+        except Exception as error:  # ONNX Runtime's own classes share no narrower base
+            raise _not_a_graph(name, f"it cannot be run: {error}") from error
+        allowed = [(1, output_dim)] + ([(1,)] if output_dim == 1 else [])
+        if found not in allowed:
+            raise _not_a_graph(name, f"its output for one row is {found}")
+        self._name = name
+        self._output_dim = output_dim
+
+    def run(self, vectors: np.ndarray) -> np.ndarray:
+        """Output `(batch, output_dim)` for input vectors `(batch, width)`.
+
+        Raises:
+            ResourceError: ONNX Runtime failed, or an output is not finite
+                (`graph-failed`).
+        """
+        try:
+            (output,) = self._session.run(None, {self._input: vectors})
+        except Exception as error:
+            raise _failed(self._name, str(error)) from error
+        if not np.isfinite(output).all():
+            raise _failed(self._name, "NaN or infinity")
+        matrix: np.ndarray = output.reshape(len(vectors), self._output_dim)
+        return matrix
+
+    def _probe(self, width: int) -> tuple[int, ...]:
+        (declared,) = self._session.get_inputs()
+        self._input = declared.name
+        probe = np.zeros((1, width), np.float32)
+        (output,) = self._session.run(None, {self._input: probe})
+        if output.dtype != np.float32:
+            raise TypeError(f"its output is {output.dtype}")
+        return tuple(output.shape)
+
+
+def _not_a_graph(name: str, found: str) -> ArtifactError:
+    return ArtifactError(
+        "bundle-graph",
+        f"The graph {name} must take float32 rows of the width the manifest gives and"
+        f" return one float32 output per row. Found: {found}. Export the bundle again.",
+        file=name,
+    )
+
+
+def _failed(name: str, found: str) -> ResourceError:
+    return ResourceError(
+        "graph-failed",
+        f"The graph {name} must return finite numbers. Found: {found}. Check the"
+        " memory of the machine, or export the bundle again.",
+    )

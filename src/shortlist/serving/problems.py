@@ -1,0 +1,98 @@
+"""Errors as HTTP answers: RFC 9457 problem details. Holds the table of statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shortlist.errors import InputError, ResourceError, ShortlistError
+from shortlist.serving.payloads import Problem, RowProblem
+
+# The one table of error codes and HTTP statuses. Other codes: 422 for an InputError,
+# 503 for a ResourceError, else 500.
+STATUS_OF_CODE = {
+    "malformed-json": 400,
+    "body-incomplete": 400,
+    "unknown-item": 404,
+    "not-found": 404,
+    "method-not-allowed": 405,
+    "body-timeout": 408,
+    "body-too-large": 413,
+    "unsupported-media-type": 415,
+    "invalid-request": 422,
+    "invalid-k": 422,
+    "invalid-id": 422,
+    "invalid-timestamp": 422,
+    "future-timestamp": 422,
+    "invalid-label": 422,
+    "events-rejected": 422,
+    "internal-error": 500,
+    "not-ready": 503,
+    "events-not-stored": 503,
+}
+
+
+def problem(
+    code: str,
+    detail: str,
+    *,
+    status: int | None = None,
+    errors: list[RowProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer for an error code; the status is the table's unless given."""
+    status = STATUS_OF_CODE.get(code, 500) if status is None else status
+    body = Problem(
+        type=f"urn:shortlist:error:{code}",
+        title=title_of(status),
+        status=status,
+        detail=detail,
+        errors=errors or [],
+    )
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def title_of(status: int) -> str:
+    """The words of a status."""
+    # The words for 413 and 422 differ between Python versions.
+    words = {413: "Content Too Large", 422: "Unprocessable Content"}
+    return words.get(status) or HTTPStatus(status).phrase
+
+
+def on_shortlist_error(request: Request, error: Exception) -> Response:
+    """Answers for an error raised on purpose."""
+    assert isinstance(error, ShortlistError)
+    status = STATUS_OF_CODE.get(error.code)
+    if status is None and isinstance(error, InputError):
+        status = 422
+    if status is None and isinstance(error, ResourceError):
+        status = 503
+    if status is None or status == 500:
+        return on_exception(request, error)
+    return problem(error.code, str(error), status=status)
+
+
+def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answers for what Starlette refuses: an unknown path or a wrong method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        detail = "This path answers other methods, listed in the header Allow."
+        return problem("method-not-allowed", detail, headers=error.headers)
+    detail = "There is no such path. /openapi.json lists those there are."
+    return problem("not-found", detail)
+
+
+def on_exception(request: Request, error: Exception) -> Response:
+    """Answers for a failure of our own."""
+    # What went wrong inside is not the client's business and may name files.
+    return problem("internal-error", "The server failed. Its log says more.")

@@ -1,0 +1,321 @@
+"""All the logic of serving, as one plain Python object.
+
+Knows a bundle and an event store, and no transport. One call takes well below a
+millisecond for a catalogue of some ten thousand items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from shortlist.bundle.bundle import Bundle, read_bundle
+from shortlist.data.schema import HISTORY, USER
+from shortlist.errors import InputError
+from shortlist.serving.catalogue import Catalogue, Scored, check_id, shortened
+from shortlist.serving.event_checks import check_event
+from shortlist.serving.events import Event, EventStore, SqliteEventStore, now_ms
+from shortlist.serving.histories import UserHistories, UserKey
+from shortlist.serving.model import Model, UserQuery
+from shortlist.serving.results import (
+    ExternalId,
+    Ranking,
+    Recommendations,
+    SimilarItems,
+    Source,
+)
+
+MAX_K = 1000
+_NOTHING = np.empty(0, np.int32)
+
+# The user as rows, where the answer should come from, whether training saw the user.
+_Resolved = tuple[UserQuery, Source, bool]
+
+
+class Recommender:
+    """Answers from a bundle. Safe to use from several threads.
+
+    A user the training saw is answered by the model; another one with a history, given
+    or posted, by the model on the out-of-vocabulary user and that history; anyone else
+    gets what is popular.
+
+    Args:
+        bundle: a bundle that was read.
+        events: where posted events are kept; in memory by default.
+
+    Raises:
+        ArtifactError: a graph of the bundle cannot be run (`bundle-graph`).
+        ResourceError: ONNX Runtime is missing (`package-missing`).
+    """
+
+    def __init__(self, bundle: Bundle, *, events: EventStore | None = None) -> None:
+        contents = bundle.contents
+        self.manifest = bundle.manifest
+        self.catalogue = Catalogue(contents)
+        self._schema = contents.schema
+        self._users = contents.vocabularies[USER]
+        self._histories = UserHistories(contents.users[HISTORY])
+        self._model = (
+            None
+            if contents.retrieval is None
+            else Model(contents.retrieval, contents.ranker, contents)
+        )
+        self._events = SqliteEventStore() if events is None else events
+        self._remember(self._events.read())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, events: EventStore | None = None, verify: bool = True
+    ) -> Recommender:
+        """Reads a bundle directory and serves it.
+
+        Args:
+            path: directory of the bundle.
+            events: where posted events are kept; in memory by default.
+            verify: check the SHA-256 of every file first.
+
+        Raises:
+            ArtifactError: the bundle is missing, damaged or of a later version.
+        """
+        return cls(read_bundle(path, verify=verify), events=events)
+
+    @property
+    def model_version(self) -> str:
+        """Version of the bundle."""
+        return self.manifest.version
+
+    def recommend(
+        self,
+        user_id: ExternalId | None = None,
+        *,
+        k: int = 10,
+        history: Sequence[ExternalId] | None = None,
+        exclude_ids: Sequence[ExternalId] = (),
+        exclude_seen: bool = True,
+    ) -> Recommendations:
+        """Lists what one user should see next, best first.
+
+        Args:
+            user_id: external id, or `None` for a visitor without one.
+            k: most items to return, 1 to 1000.
+            history: items to judge by, oldest first, in place of what is stored about
+                the user; they count as seen. Unknown ids are passed over.
+            exclude_ids: items to leave out. Unknown ids are passed over.
+            exclude_seen: leave out what the user is known to have seen.
+
+        Raises:
+            InputError: `invalid-k` or `invalid-id`.
+        """
+        k = _check_k(k)
+        resolved = self._resolve(
+            user_id, history, exclude_ids, exclude_seen=exclude_seen
+        )
+        return self._answer([resolved], k)[0]
+
+    def recommend_batch(
+        self,
+        user_ids: Sequence[ExternalId],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+    ) -> list[Recommendations]:
+        """What `recommend` would answer to each user, faster; for evaluation.
+
+        Raises:
+            InputError: `invalid-k` or `invalid-id`.
+        """
+        k = _check_k(k)
+        answers = []
+        for begin in range(0, len(user_ids), 1024):  # bounds the memory of the scores
+            resolved = [
+                self._resolve(user_id, None, (), exclude_seen=exclude_seen)
+                for user_id in user_ids[begin : begin + 1024]
+            ]
+            answers += self._answer(resolved, k)
+        return answers
+
+    def rank(self, user_id: ExternalId, item_ids: Iterable[ExternalId]) -> Ranking:
+        """Orders given items for one user, best first.
+
+        The score is the ranker's where there is one, else the retrieval score; for a
+        user nothing is known about it is the number of training events.
+
+        Args:
+            user_id: external id; an unknown one gets a cold-start answer.
+            item_ids: items to order; repeats count once, unknown ones come back in
+                `unknown_items` without a score.
+
+        Raises:
+            InputError: `invalid-id`.
+        """
+        item_ids = list(item_ids)
+        found = dict(zip(item_ids, self.catalogue.rows(item_ids), strict=True))
+        # "7" and 7 are one item of an integer vocabulary, hence the second pass.
+        rows = np.array([*dict.fromkeys(r for r in found.values() if r)], np.int32)
+        query, source, trained = self._resolve(user_id, None, (), exclude_seen=False)
+        scored = None
+        if self._model is not None and source != "popular":
+            scored = self._model.score(query, rows)
+        answered: Source = source
+        if scored is None:
+            scored, answered = self.catalogue.by_popularity(rows), "popular"
+        return Ranking(
+            items=self.catalogue.scored(scored.rows, scored.scores),
+            unknown_items=[item_id for item_id, row in found.items() if not row],
+            source=answered,
+            cold_start=not trained,
+            model_version=self.model_version,
+            degraded=scored.degraded or answered != source,
+        )
+
+    def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
+        """Lists the items whose vectors have the highest cosine with one item's.
+
+        A bundle without vectors answers with popular items.
+
+        Raises:
+            UnknownIdError: `unknown-item`.
+            InputError: `invalid-k` or `invalid-id`.
+        """
+        k = _check_k(k)
+        row = self.catalogue.require(item_id)
+        if self._model is None:
+            scored = self.catalogue.popular(k, np.array([row]))
+        else:
+            scored = self._model.nearest(row, k)
+        return SimilarItems(
+            item_id=item_id,
+            items=self.catalogue.scored(scored.rows, scored.scores),
+            source="popular" if self._model is None else "model",
+            model_version=self.model_version,
+        )
+
+    def add_event(
+        self,
+        user_id: ExternalId,
+        item_id: ExternalId,
+        timestamp_ms: int | None = None,
+        label: float | None = None,
+    ) -> None:
+        """Keeps one event; the user's next answer takes it into account.
+
+        Args:
+            user_id: external id; a new one makes a new user.
+            item_id: external id of a known item.
+            timestamp_ms: milliseconds since the epoch; now by default.
+            label: rating or click.
+
+        Raises:
+            UnknownIdError: `unknown-item`.
+            InputError: `invalid-id`, `invalid-timestamp`, `future-timestamp` or
+                `invalid-label`.
+            ResourceError: it could not be stored (`events-not-stored`).
+        """
+        event = Event(
+            user_id=user_id,
+            item_id=item_id,
+            timestamp_ms=now_ms() if timestamp_ms is None else timestamp_ms,
+            label=label,
+        )
+        self.add_events([event])
+
+    def add_events(self, events: Sequence[Event]) -> None:
+        """Keeps all the events, or none if one is wrong; raises as `add_event`."""
+        for _, error in self.check_events(events):
+            raise error
+        self._events.append(events)
+        self._remember(events)
+
+    def check_events(self, events: Sequence[Event]) -> list[tuple[int, InputError]]:
+        """What `add_events` would refuse: index of the event, and why."""
+        arrival_ms, errors = now_ms(), []
+        for index, event in enumerate(events):
+            try:
+                check_event(event, self.catalogue, self._schema, now_ms=arrival_ms)
+            except InputError as error:
+                errors.append((index, error))
+        return errors
+
+    def close(self) -> None:
+        """Closes the event store."""
+        self._events.close()
+
+    def _remember(self, events: Iterable[Event]) -> None:
+        """Takes events into the histories; those of items of other bundles are left."""
+        known = []
+        for event in events:
+            if row := self.catalogue.vocabulary.row(event.item_id):
+                known.append((self._key(event.user_id), row, event.timestamp_ms))
+        self._histories.add(known)
+
+    def _key(self, user_id: ExternalId) -> UserKey:
+        return self._users.row(user_id) or str(user_id)
+
+    def _resolve(
+        self,
+        user_id: ExternalId | None,
+        history: Sequence[ExternalId] | None,
+        exclude_ids: Sequence[ExternalId],
+        *,
+        exclude_seen: bool,
+    ) -> _Resolved:
+        stored, row = _NOTHING, 0
+        if user_id is not None:
+            key = self._key(check_id("user_id", user_id))
+            stored, row = self._histories.of(key), key if isinstance(key, int) else 0
+        judged = stored if history is None else self._known(history)
+        excluded = [np.zeros(1, np.int32)]  # row 0 is no item
+        if exclude_ids:
+            excluded.append(self._known(exclude_ids))
+        if exclude_seen:
+            excluded += [stored, judged]
+        # A user may have a row by attributes alone; nothing was learned for it then.
+        trained = row > 0 and bool(self._users.counts[row] > 0)
+        source: Source = "popular"
+        if self._model is not None and (trained or len(judged)):
+            source = "model" if trained else "history"
+        query = UserQuery(
+            user_row=row if trained else 0,
+            feature_row=row,
+            history=judged,
+            excluded=np.concatenate(excluded),
+        )
+        return query, source, trained
+
+    def _known(self, item_ids: Sequence[ExternalId]) -> np.ndarray:
+        return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
+
+    def _answer(self, resolved: Sequence[_Resolved], k: int) -> list[Recommendations]:
+        personal = [query for query, source, _ in resolved if source != "popular"]
+        found = iter(() if self._model is None else self._model.search(personal, k))
+        return [
+            self._listed(r, None if r[1] == "popular" else next(found), k)
+            for r in resolved
+        ]
+
+    def _listed(
+        self, resolved: _Resolved, scored: Scored | None, k: int
+    ) -> Recommendations:
+        query, source, trained = resolved
+        answered: Source = source
+        if scored is None:
+            scored, answered = self.catalogue.popular(k, query.excluded), "popular"
+        return Recommendations(
+            items=self.catalogue.scored(scored.rows, scored.scores),
+            source=answered,
+            cold_start=not trained,
+            model_version=self.model_version,
+            degraded=scored.degraded or answered != source,
+        )
+
+
+def _check_k(k: int) -> int:
+    if isinstance(k, int | np.integer) and not isinstance(k, bool) and 1 <= k <= MAX_K:
+        return int(k)
+    raise InputError(
+        "invalid-k",
+        f"`k` must be a whole number from 1 to {MAX_K}. Received: {shortened(k)}."
+        " Ask for fewer items.",
+    )

@@ -1,0 +1,341 @@
+"""REST: HTTP in, a call to the recommender, HTTP out. Computes nothing.
+
+Recommender calls run inline in the handlers: they take well below a millisecond, less
+than handing them to a thread and back would. Storing events waits for the disk, so it
+alone goes to a thread. Neither ids nor bodies are logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from shortlist.errors import InputError, ResourceError, ShortlistError
+from shortlist.serving.catalogue import shortened
+from shortlist.serving.events import Event, now_ms
+from shortlist.serving.middleware import AnswerHeaders, BodyLimit
+from shortlist.serving.openapi import Operation, openapi_document
+from shortlist.serving.payloads import (
+    BODY_LIMIT_BYTES,
+    EventRequest,
+    EventsAccepted,
+    EventsRequest,
+    Health,
+    RankRequest,
+    Readiness,
+    RecommendRequest,
+    RowProblem,
+)
+from shortlist.serving.problems import (
+    STATUS_OF_CODE,
+    on_exception,
+    on_http_exception,
+    on_shortlist_error,
+    problem,
+    title_of,
+)
+from shortlist.serving.recommender import MAX_K, Recommender
+from shortlist.serving.results import Ranking, Recommendations, SimilarItems
+
+BODY_TIMEOUT_SECONDS = 30.0
+
+BODY_ERRORS = (400, 408, 413, 415, 422, 503)
+
+T = TypeVar("T")
+
+
+@dataclass
+class ServingState:
+    """What is served right now.
+
+    Args:
+        recommender: `None` until a bundle is loaded.
+        is_draining: the server is about to stop and wants no new clients.
+    """
+
+    recommender: Recommender | None = None
+    is_draining: bool = False
+
+    def model_version(self) -> str:
+        """Version for the answer's header."""
+        return "none" if self.recommender is None else self.recommender.model_version
+
+
+def create_app(
+    state: ServingState,
+    *,
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+) -> ASGIApp:
+    """The REST application, as an ASGI callable.
+
+    Args:
+        state: holds the recommender, now or later.
+        body_limit_bytes: longest request body.
+        body_timeout_seconds: longest wait for a whole request body.
+    """
+    api = _Api(state, body_timeout_seconds)
+    app = Starlette(
+        routes=[
+            Route(
+                operation.path.replace("{id}", "{id:external_id}"),
+                operation.endpoint,
+                methods=[operation.method],
+            )
+            for operation in api.operations
+        ],
+        exception_handlers={
+            ShortlistError: on_shortlist_error,
+            HTTPException: on_http_exception,
+            Exception: on_exception,
+        },
+    )
+    # A redirect would be built from the Host header, which the client chooses.
+    app.router.redirect_slashes = False
+    return AnswerHeaders(BodyLimit(app, body_limit_bytes), state.model_version)
+
+
+class _ExternalIdConvertor(Convertor[str]):
+    """Any text, slashes and line breaks included."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("external_id", _ExternalIdConvertor())
+
+
+class _Api:
+    def __init__(self, state: ServingState, body_timeout_seconds: float) -> None:
+        self.state = state
+        self.body_timeout_seconds = body_timeout_seconds
+
+    @property
+    def recommender(self) -> Recommender:
+        if self.state.recommender is None:
+            raise ResourceError(
+                "not-ready",
+                "A bundle must be loaded before requests are answered. It is still"
+                " loading. Ask /readyz and try again.",
+            )
+        return self.state.recommender
+
+    async def recommend(self, request: Request) -> Response:
+        body = await self.decode(request, RecommendRequest)
+        return _json(
+            self.recommender.recommend(
+                body.user_id,
+                k=body.k,
+                history=body.history,
+                exclude_ids=body.exclude_ids,
+                exclude_seen=body.exclude_seen,
+            )
+        )
+
+    async def rank(self, request: Request) -> Response:
+        body = await self.decode(request, RankRequest)
+        return _json(self.recommender.rank(body.user_id, body.item_ids))
+
+    async def similar(self, request: Request) -> Response:
+        text = request.query_params.get("k", "10")
+        # Text that is no plain number goes on as it is, to be refused as such.
+        k: Any = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
+        return _json(self.recommender.similar(request.path_params["id"], k))
+
+    async def events(self, request: Request) -> Response:
+        raw = await self.decode(request, msgspec.Raw)
+        is_list = _parse(raw, _Envelope).events is not msgspec.UNSET
+        rows = (
+            _parse(raw, EventsRequest).events
+            if is_list
+            else [_parse(raw, EventRequest)]
+        )
+        recommender, arrival_ms = self.recommender, now_ms()
+        events = [
+            Event(
+                user_id=row.user_id,
+                item_id=row.item_id,
+                timestamp_ms=(
+                    arrival_ms if row.timestamp_ms is None else row.timestamp_ms
+                ),
+                label=row.label,
+            )
+            for row in rows
+        ]
+        if is_list and (wrong := recommender.check_events(events)):
+            return _rejected(wrong, len(events))
+        await run_in_threadpool(recommender.add_events, events)
+        return _json(EventsAccepted(len(events)), status=202)
+
+    async def healthz(self, request: Request) -> Response:
+        return _json(Health())
+
+    async def readyz(self, request: Request) -> Response:
+        if self.state.is_draining:
+            raise ResourceError(
+                "not-ready",
+                "A stopping server takes no new clients. It has been told to stop."
+                " Ask another one.",
+            )
+        manifest = self.recommender.manifest
+        ready = Readiness(
+            name=manifest.name,
+            model_version=manifest.version,
+            num_items=len(self.recommender.catalogue),
+        )
+        return _json(ready)
+
+    async def openapi(self, request: Request) -> Response:
+        return Response(self._document, media_type="application/json")
+
+    async def decode(self, request: Request, struct: type[T]) -> T:
+        media_type = request.headers.get("content-type", "").split(";")[0].strip()
+        if media_type.lower() != "application/json":
+            raise InputError(
+                "unsupported-media-type",
+                "A body must have Content-Type application/json. Received:"
+                f" {shortened(media_type)}. With curl: -H 'Content-Type:"
+                " application/json'.",
+            )
+        try:
+            # The web server limits the time for headers, and leaves bodies to us.
+            async with asyncio.timeout(self.body_timeout_seconds):
+                body = await request.body()
+        except TimeoutError as error:
+            raise InputError(
+                "body-timeout",
+                "The whole body must arrive within"
+                f" {self.body_timeout_seconds:g} seconds. It did not. Send it again.",
+            ) from error
+        except ClientDisconnect as error:
+            raise InputError(
+                "body-incomplete", "The whole body must arrive. The client hung up."
+            ) from error
+        return _parse(body, struct)
+
+    @cached_property
+    def _document(self) -> bytes:
+        titles = {status: title_of(status) for status in {*STATUS_OF_CODE.values()}}
+        return msgspec.json.encode(openapi_document(self.operations, titles))
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """Every route, served and described from this one list."""
+        return [
+            Operation(
+                method="POST",
+                path="/api/v1/recommend",
+                endpoint=self.recommend,
+                summary="What should this user see next?",
+                body=(RecommendRequest,),
+                answer=Recommendations,
+                errors=BODY_ERRORS,
+            ),
+            Operation(
+                method="POST",
+                path="/api/v1/rank",
+                endpoint=self.rank,
+                summary="In which order would this user like these items?",
+                body=(RankRequest,),
+                answer=Ranking,
+                errors=BODY_ERRORS,
+            ),
+            Operation(
+                method="GET",
+                path="/api/v1/items/{id}/similar",
+                endpoint=self.similar,
+                summary="Which items are like this one?",
+                answer=SimilarItems,
+                query={
+                    "k": {"type": "integer", "minimum": 1, "maximum": MAX_K}
+                    | {"default": 10}
+                },
+                errors=(404, 422, 503),
+            ),
+            Operation(
+                method="POST",
+                path="/api/v1/events",
+                endpoint=self.events,
+                summary="Tell what users did; their next answers follow.",
+                body=(EventRequest, EventsRequest),
+                answer=EventsAccepted,
+                status=202,
+                errors=(*BODY_ERRORS, 404),
+            ),
+            Operation(
+                method="GET",
+                path="/healthz",
+                endpoint=self.healthz,
+                summary="Does the process answer?",
+                answer=Health,
+            ),
+            Operation(
+                method="GET",
+                path="/readyz",
+                endpoint=self.readyz,
+                summary="Is a bundle loaded?",
+                answer=Readiness,
+                errors=(503,),
+            ),
+            Operation(
+                method="GET",
+                path="/openapi.json",
+                endpoint=self.openapi,
+                summary="This description.",
+                answer=dict,
+            ),
+        ]
+
+
+class _Envelope(msgspec.Struct):
+    events: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def _parse(body: bytes | msgspec.Raw, struct: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=struct)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            "invalid-request",
+            f"The body must have the fields that /openapi.json describes: {error}."
+            " Correct that field.",
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            "malformed-json",
+            f"The body must be JSON in UTF-8. Reading it failed: {error}. Check how it"
+            " was encoded.",
+        ) from error
+
+
+def _json(answer: msgspec.Struct, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(answer), status_code=status, media_type="application/json"
+    )
+
+
+def _rejected(wrong: list[tuple[int, InputError]], total: int) -> Response:
+    return problem(
+        "events-rejected",
+        f"All {total} events must be valid; {len(wrong)} are not, and none was stored."
+        " Correct or remove the rows in `errors`.",
+        errors=[RowProblem(row, error.code, str(error)) for row, error in wrong],
+    )

@@ -1,0 +1,152 @@
+"""A run on disk: what was trained, from what, how, and how well.
+
+    run/
+      run.json          state, dataset fingerprint, chosen weight, validation metrics
+      recipe.json       the recipe that was used
+      schema.json       the schema of the dataset
+      environment.json  versions and machine
+      metrics.jsonl     one line per model and epoch
+      evaluation.json   written by `shortlist evaluate`
+      retrieval/ ranker/  checkpoints
+
+Knows nothing of Keras.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shortlist.atomic import atomic_file
+from shortlist.errors import ArtifactError
+
+FORMAT = "shortlist-run"
+FORMAT_VERSION = 1
+PACKAGES = (
+    "shortlist",
+    "numpy",
+    "polars",
+    "keras",
+    "keras-rs",
+    "jax",
+    "tensorflow-cpu",
+    "tensorflow",
+    "torch",
+)
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run.json` holds."""
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    created_at: str
+    dataset: str
+    dataset_fingerprint: str
+    backend: str
+    retrieval_history: int
+    ranker_history: int = 0
+    ranker_weight: float = 0.0
+    candidates: int = 100
+    objective: str | None = None
+    epochs: dict[str, int] = {}
+    validation: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+
+
+class Run:
+    """A finished run, opened with `Run.open`."""
+
+    def __init__(self, path: Path, info: RunInfo, recipe: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self.recipe = recipe
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Opens a run directory.
+
+        Raises:
+            ArtifactError: no run there, a newer format, or damaged.
+        """
+        path = Path(path)
+        file = path / "run.json"
+        if not file.is_file():
+            raise ArtifactError(
+                "run-missing",
+                f"A finished run must be at {str(path)!r}; it has no run.json. Run"
+                " `shortlist train` first or give its folder.",
+                file=path,
+            )
+        try:
+            info = msgspec.json.decode(file.read_bytes(), type=RunInfo)
+            recipe = msgspec.json.decode((path / "recipe.json").read_bytes())
+        except (msgspec.MsgspecError, OSError) as error:
+            raise ArtifactError(
+                "run-damaged",
+                f"A run must be what `shortlist train` wrote. Reading it failed:"
+                f" {error}. Train again.",
+                file=file,
+            ) from error
+        if info.format_version > FORMAT_VERSION:
+            raise ArtifactError(
+                "run-newer",
+                f"The run's format must be at most {FORMAT_VERSION}. Received:"
+                f" {info.format_version}. Update shortlist or train again.",
+                file=file,
+            )
+        return cls(path, info, recipe)
+
+    def check_dataset(self, fingerprint: str) -> None:
+        """Raises `ArtifactError` unless the run was trained on this dataset."""
+        if fingerprint != self.info.dataset_fingerprint:
+            raise ArtifactError(
+                "dataset-mismatch",
+                "A run belongs to the dataset it was trained on, with fingerprint"
+                f" {self.info.dataset_fingerprint}. Received a dataset with"
+                f" {fingerprint}. Name the right dataset or train again.",
+                file=self.path,
+            )
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What `shortlist evaluate` measured, or `None` before it ran."""
+        file = self.path / "evaluation.json"
+        if not file.is_file():
+            return None
+        report: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+        return report
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain values as indented JSON, whole or not at all."""
+    with atomic_file(path) as temporary:
+        encoded = msgspec.json.encode(value)
+        temporary.write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
+
+
+def now() -> str:
+    """The current moment in UTC as ISO text with seconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def environment(backend: str) -> dict[str, Any]:
+    """Versions and machine, for the record of a run or bundle."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "backend": backend,
+        "packages": versions,
+    }

@@ -1,0 +1,184 @@
+"""The tree is the data flow: who may import what, and how light imports stay."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "shortlist"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports only from its own layer and those before it.
+LAYERS = [
+    {"errors", "atomic", "backend", "native"},
+    {"data"},
+    {"recipe"},
+    {"embeddings"},
+    {"models"},
+    {"evaluation"},
+    {"training"},
+    {"bundle"},
+    {"serving"},
+    {"client"},
+    {"cluster"},
+    {"cli"},
+]
+LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+
+KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
+KERAS_PLACES = re.compile(
+    r"embeddings/(layer|device|host\w*)\.py"
+    r"|models/.*"
+    r"|training/(?!(runs|cost)\.py).*"
+    r"|bundle/export\.py"
+)
+SERVERS = {"starlette", "granian", "grpc"}
+HEAVY = [*sorted(KERAS), "numpy", "onnxruntime", "polars", "pyarrow", "pydantic"]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of all modules imported anywhere in a file, lazily too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def layer_of(module: str) -> int:
+    name = module.split(".")[1]
+    assert name in LAYER_OF, f"shortlist.{name} has no place in LAYERS"
+    return LAYER_OF[name]
+
+
+def modules_loaded_by(code: str) -> set[str]:
+    """Names of all modules loaded in a fresh interpreter after running `code`."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def without_keras(code: str) -> str:
+    """`code` in an interpreter where importing a backend fails."""
+    return f"import sys\nfor name in {sorted(KERAS)}: sys.modules[name] = None\n{code}"
+
+
+def packages() -> list[str]:
+    folders = [path.parent.name for path in SOURCES if path.name == "__init__.py"]
+    return [f"shortlist.{name}" for name in folders if name != "shortlist"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_follow_the_order_of_the_layers(path):
+    if path.parent == PACKAGE and path.stem in {"__init__", "__main__"}:
+        return
+    own = layer_of(
+        f"shortlist.{path.relative_to(PACKAGE).parts[0].removesuffix('.py')}"
+    )
+    for module in imports_of(path):
+        if module.startswith("shortlist.") and module != "shortlist.__version__":
+            assert layer_of(module) <= own, f"{relative(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_third_parties_stay_in_their_packages(path):
+    place = relative(path)
+    for module in {name.split(".")[0] for name in imports_of(path)}:
+        if module == "ray":
+            assert place.startswith("cluster/"), f"{place} imports ray"
+        if module in SERVERS:
+            assert place.startswith("serving/"), f"{place} imports {module}"
+        if module in KERAS:
+            assert KERAS_PLACES.fullmatch(place), f"{place} imports {module}"
+
+
+@pytest.mark.parametrize("package", packages())
+def test_no_package_loads_a_backend_when_imported(package):
+    assert modules_loaded_by(f"import {package}") & KERAS == set()
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    assert modules_loaded_by("import shortlist") & set(HEAVY) == set()
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import contextlib, io, sys\n"
+        "from shortlist.cli.app import main\n"
+        "sys.argv = ['shortlist', '--help']\n"
+        "with contextlib.suppress(SystemExit), "
+        "contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main()\n"
+    )
+    assert modules_loaded_by(code) & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("package", ["serving", "bundle"])
+def test_serving_works_where_no_backend_can_be_imported(package):
+    modules = [
+        f"shortlist.{relative(path).removesuffix('.py').replace('/', '.')}"
+        for path in sorted((PACKAGE / package).rglob("*.py"))
+        if path.stem not in {"__init__", "export"}
+    ]
+    assert modules
+    modules_loaded_by(without_keras(f"import {', '.join(modules)}"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_files_stay_small_and_say_what_they_are(path):
+    assert len(path.read_text().splitlines()) <= 600
+    assert path.stem not in {"utils", "common", "helpers", "base"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_public_names_are_sorted_and_exist(path):
+    names = public_names(path)
+    assert names == sorted(names)
+    if names and not needs_missing_package(path):
+        stem = relative(path).removesuffix(".py").removesuffix("__init__").strip("/")
+        name = ".".join(["shortlist", *stem.split("/")]) if stem else "shortlist"
+        module = importlib.import_module(name)
+        assert [n for n in names if not hasattr(module, n)] == []
+
+
+def public_names(path: Path) -> list[str]:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def needs_missing_package(path: Path) -> bool:
+    """Whether a file needs an extra that is not installed."""
+    optional = {*KERAS, *SERVERS, "onnxruntime", "prometheus_client"}
+    wanted = {name.split(".")[0] for name in imports_of(path)} & optional
+    return any(importlib.util.find_spec(name) is None for name in wanted)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "native").iterdir()), ids=lambda path: path.name
+)
+def test_native_sources_know_nothing_of_python_but_the_bindings(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 500
+    if path.name != "bindings.cc":
+        assert not re.search(r"#include\s*[<\"](nanobind|Python\.h|pybind)", text)
