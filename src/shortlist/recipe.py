@@ -122,9 +122,7 @@ class Recipe(Section):
     name: str = "recommender"
     seed: Annotated[int, Field(ge=0)] = 0
     log: LogSection
-    columns: Annotated[
-        pydantic.InstanceOf[Schema], pydantic.BeforeValidator(_schema)
-    ]
+    columns: Annotated[pydantic.InstanceOf[Schema], pydantic.BeforeValidator(_schema)]
     split: Split = Split()
     retrieval: RetrievalSection = RetrievalSection()
     ranker: RankerSection = RankerSection()

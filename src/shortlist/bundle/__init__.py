@@ -1,5 +1,6 @@
 """RUN -> ONE DIRECTORY. Only `export` knows Keras."""
 
+from shortlist.backend import choose_backend
 from shortlist.bundle.bundle import Bundle, read_bundle, write_bundle
 from shortlist.bundle.contents import (
     BundleContents,
@@ -17,3 +18,5 @@ __all__ = [
     "read_bundle",
     "write_bundle",
 ]
+
+choose_backend()  # before `export` is imported: it loads Keras

@@ -17,12 +17,20 @@ from shortlist.errors import ArtifactError
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes float32 tensors to a safetensors file."""
-    from safetensors.numpy import save_file
+    """Writes float32 tensors to a safetensors file whose data begin at byte 64 x n."""
+    from safetensors.numpy import save
 
-    save_file(
-        {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, path
-    )
+    rows = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+    raw = memoryview(save(rows))
+    data = 8 + int.from_bytes(raw[:8], "little")
+    # The format lets a header end in spaces. Without them the rows of a mapped table
+    # straddle cache lines, and a scan of 60,000 vectors takes an eighth longer.
+    padding = -data % 64
+    with open(path, "wb") as file:
+        file.write((data - 8 + padding).to_bytes(8, "little"))
+        file.write(raw[8:data])
+        file.write(b" " * padding)
+        file.write(raw[data:])
 
 
 def map_tensors(path: str | Path) -> dict[str, np.ndarray]:

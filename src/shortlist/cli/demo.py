@@ -188,7 +188,9 @@ def _samples(
     titles = dataset.items[title].to_list()
     events = dataset.part("train", "validation")
     for user_id in user_ids:
-        mine = events.take(events.user_index == dataset.vocabularies["user"].row(user_id))
+        mine = events.take(
+            events.user_index == dataset.vocabularies["user"].row(user_id)
+        )
         liked = mine.take(mine.label >= dataset.schema.positive_from)
         names = [titles[row] for row in liked.item_index[::-1][:SHOWN_ITEMS]]
         answer = recommender.recommend(user_id, k=SHOWN_ITEMS)

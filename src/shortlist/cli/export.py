@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,16 +17,13 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
-from shortlist.errors import InputError
-
-HISTORIES = ("all", "evaluation")
 
 
 def export(
     recipe: RecipeOption = Path(RECIPE_FILE),
     set_: SetOption = None,
     history: Annotated[
-        str,
+        Literal["all", "evaluation"],
         typer.Option(
             help="Events the bundle knows: 'all', or 'evaluation' (all but the test"
             " part, to check the metrics against the server)."
@@ -36,11 +33,6 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Pack the run into a bundle directory."""
-    if history not in HISTORIES:
-        raise InputError(
-            "invalid-argument",
-            f"--history must be one of {HISTORIES}. Received: {history!r}.",
-        )
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import export_stage

@@ -9,6 +9,7 @@ from shortlist.cli.options import beside, need_backend
 from shortlist.data.dataset import Dataset
 
 if TYPE_CHECKING:
+    from shortlist.bundle.export import Known
     from shortlist.bundle.manifest import Manifest
     from shortlist.recipe import PathOrPaths, Recipe
     from shortlist.training.runs import Run
@@ -76,7 +77,7 @@ def evaluate_stage(recipe: Recipe, path: Path) -> dict[str, Any]:
 
 
 def export_stage(
-    recipe: Recipe, path: Path, *, history: str, overwrite: bool
+    recipe: Recipe, path: Path, *, history: Known, overwrite: bool
 ) -> Manifest:
     """RUN -> ONE DIRECTORY."""
     need_backend()

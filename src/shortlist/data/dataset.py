@@ -1,12 +1,12 @@
 """The dataset on disk: Arrow files of the narrowest safe types, memory-mapped.
 
-    dataset/
-      dataset.json            format, schema, split, part sizes, statistics, fingerprint
-      train.arrow             user_index, item_index, timestamp_ms, label; sorted by
-      validation.arrow        user, time and file order
-      test.arrow
-      users.arrow items.arrow record i = row i: `feature:<name>` and display columns
-      vocabularies/<name>.arrow
+dataset/
+  dataset.json            format, schema, split, part sizes, statistics, fingerprint
+  train.arrow             user_index, item_index, timestamp_ms, label; sorted by
+  validation.arrow        user, time and file order
+  test.arrow
+  users.arrow items.arrow record i = row i: `feature:<name>` and display columns
+  vocabularies/<name>.arrow
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ class Dataset:
             n: Vocabulary.load(path / "vocabularies" / f"{n}.arrow") for n in names
         }
         missing = {USER, ITEM} - set(vocabularies)
-        for file in [*(f"{part}.arrow" for part in PARTS), "users.arrow", "items.arrow"]:
+        for file in [
+            *(f"{part}.arrow" for part in PARTS),
+            "users.arrow",
+            "items.arrow",
+        ]:
             if not (path / file).is_file():
                 missing.add(file)
         if missing:
@@ -181,9 +185,7 @@ class Dataset:
             frame = self.users if feature.owner == "user" else self.items
             column = frame[FEATURE_PREFIX + feature.name]
             values[feature.name] = (
-                padded(column)
-                if feature.kind == "multi_valued"
-                else column.to_numpy()
+                padded(column) if feature.kind == "multi_valued" else column.to_numpy()
             )
         return values
 

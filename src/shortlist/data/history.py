@@ -72,9 +72,7 @@ class Histories:
             high = np.where(inside & ~earlier, middle, high)
         return low
 
-    def _gather(
-        self, starts: np.ndarray, ends: np.ndarray, length: int
-    ) -> np.ndarray:
+    def _gather(self, starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
         positions = starts[:, None] + np.arange(length)
         present = positions < ends[:, None]
         if not len(self.items):

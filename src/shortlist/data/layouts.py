@@ -42,6 +42,8 @@ _HEADERLESS: dict[tuple[str, int], tuple[str, ...]] = {
 
 _HEAD_BYTES = 1 << 18
 _SNIFFED_RECORDS = 200
+_LEAVE_OUT = "Leave the layout out to have it recognized."
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
@@ -97,7 +99,7 @@ def inspect_file(path: str | Path, layout: str | None = None) -> LogFile:
     path = Path(path)
     compression = _compression(path)
     head = _read_head(path, compression)
-    if not head.strip():
+    if not head.removeprefix(_BYTE_ORDER_MARK).strip():
         raise LogError(
             "log-empty",
             "A log must hold a header and events. The file is empty. Check the"
@@ -173,11 +175,11 @@ def damaged(path: Path, error: BaseException) -> LogError:
 def _content_layout(path: Path, head: bytes) -> str:
     if head[:4] in _MAGIC:
         return _MAGIC[head[:4]]
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start.startswith(b"{"):
         return "ndjson"
     if start.startswith(b"["):
-        _refuse_format(path, "a JSON array; write one object per line instead")
+        _refuse_format(path, "a JSON array", "Write one object per line.")
     _check_text(path, head)
     line = start.decode("utf-8", errors="replace").splitlines()[0]
     fields, dat = line.split("\t"), line.split("::")
@@ -194,9 +196,9 @@ def _content_layout(path: Path, head: bytes) -> str:
 
 def _check_typed(path: Path, layout: str, head: bytes, packed: str | None) -> None:
     if layout != "ndjson" and packed:
-        _refuse_format(path, f"{layout} inside {packed}; unpack it first")
+        _refuse_format(path, f"{layout} inside {packed}", "Unpack it first.")
     if layout != "ndjson" and _MAGIC.get(head[:4]) != layout:
-        _refuse_format(path, f"no {layout}; leave the layout out to have it recognized")
+        _refuse_format(path, f"no {layout}", _LEAVE_OUT)
     if layout == "ndjson":
         _check_text(path, head)
 
@@ -210,18 +212,18 @@ def _check_text(path: Path, head: bytes) -> None:
             row=1,
         )
     if head[:4] in _MAGIC:
-        _refuse_format(path, f"{_MAGIC[head[:4]]}; leave the layout out")
+        _refuse_format(path, _MAGIC[head[:4]], _LEAVE_OUT)
     if any(byte < 9 or 13 < byte < 32 for byte in head):
-        _refuse_format(path, "binary data that is none of these")
+        _refuse_format(path, "binary data", "Unpack or convert it to one of these.")
     if b"\r" in head and b"\n" not in head and len(head.split(b"\r")) > 2:
-        _refuse_format(path, "text with lone carriage returns; use \\n as line end")
+        _refuse_format(path, "lone carriage returns", "Write \\n as the line end.")
 
 
-def _refuse_format(path: Path, found: str) -> NoReturn:
+def _refuse_format(path: Path, found: str, fix: str) -> NoReturn:
     raise LogError(
         "log-format",
         "A log must be CSV, TSV, NDJSON (plain, .gz or .zst), a MovieLens file,"
-        f" Parquet or Arrow. Found {found}.",
+        f" Parquet or Arrow. Found {found}. {fix}",
         file=path,
     )
 
@@ -238,6 +240,7 @@ def _headerless(file: LogFile, text: str) -> LogFile:
         file.path,
         f"a first line without {' or '.join(map(repr, marks))} between"
         f" {counts} fields, so not the layout {file.layout!r}",
+        _LEAVE_OUT,
     )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import polars as pl
@@ -157,13 +157,25 @@ def _all_records(
                 fields = bare.split(file.delimiter) if file.delimiter else [bare]
                 yield line, [] if blank else fields
             return
-        reader = csv.reader(text, delimiter=file.delimiter, strict=strict)
+        held: list[str] = []  # the lines of one record
+        lines = _held(text, held)
+        reader = csv.reader(lines, delimiter=file.delimiter, strict=strict)
         try:
             for record in reader:
+                # The csv module lets a quote inside a bare field pass; Polars cannot.
+                if strict and "".join(held).count('"') % 2:
+                    raise csv.Error("a double quote that stands alone")
                 yield line, record
-                line = file.header_lines + reader.line_num + 1
+                line += len(held)
+                held.clear()
         except csv.Error as error:
             raise csv.Error(str(error), line) from error
+
+
+def _held(lines: Iterable[str], held: list[str]) -> Iterator[str]:
+    for line in lines:
+        held.append(line)
+        yield line
 
 
 def has_quoted_field(file: LogFile) -> bool:
@@ -197,5 +209,5 @@ def _around(line: bytes) -> bytes:
 
 def read_failures() -> tuple[type[BaseException], ...]:
     """What Polars and PyArrow raise on a file they cannot read."""
-    failures = pl.exceptions
-    return (failures.ComputeError, failures.PanicException, OSError)
+    # A damaged file can end in any of Polars' own errors.
+    return (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)

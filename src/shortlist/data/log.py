@@ -12,6 +12,7 @@ not the id `7`.
 from __future__ import annotations
 
 import contextlib
+import glob
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -291,7 +292,7 @@ def _as_kind(name: str, kind: pl.DataType) -> pl.Expr:
         padded = text.str.starts_with("0") & (text.str.len_bytes() > 1)
         odd = padded | text.str.starts_with("-0") | text.str.starts_with("+")
     else:
-        odd = text.str.contains(r"^(\+|-?0\d)") | ~number.is_finite()
+        odd = text.str.contains(r"^(\+|-?0\d|-0$)") | ~number.is_finite()
     return pl.when(~odd).then(number).alias(name)
 
 
@@ -331,8 +332,9 @@ def _scan(file: LogFile) -> pl.LazyFrame:
 
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
-    # A path would be taken for a pattern: "log[1].ndjson".
-    source = file.path.read_bytes()
+    # Polars takes some names for patterns: "log[1].ndjson".
+    is_pattern = glob.escape(str(file.path)) != str(file.path)
+    source = file.path.read_bytes() if is_pattern else file.path
     schema = pl.scan_ndjson(source, infer_schema_length=None).collect_schema()
     return pl.scan_ndjson(source, schema=schema)
 
@@ -356,7 +358,8 @@ def _scan_movielens(file: LogFile) -> pl.LazyFrame:
         return lazy
     flags = [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in GENRES]
     joined = pl.concat_list(flags).list.drop_nulls().list.join("|")
-    return lazy.with_columns(joined.alias("genres")).drop(GENRES)
+    genres = pl.when(pl.col(GENRES[0]).is_not_null()).then(joined)
+    return lazy.with_columns(genres.alias("genres")).drop(GENRES)
 
 
 @contextlib.contextmanager

@@ -261,8 +261,10 @@ def _feature_column(
     exploded = lists.to_frame("list").with_row_index().explode("list")
     exploded = exploded.with_columns(pl.Series("row", rows, dtype=pl.Int32))
     gathered = exploded.filter(pl.col("list").is_not_null()).group_by("index")
-    joined = lists.to_frame().with_row_index().join(
-        gathered.agg("row"), on="index", how="left", maintain_order="left"
+    joined = (
+        lists.to_frame()
+        .with_row_index()
+        .join(gathered.agg("row"), on="index", how="left", maintain_order="left")
     )
     return joined["row"].fill_null([]).alias(name)
 

@@ -35,7 +35,9 @@ class Vocabulary:
                 f"{ids.dtype} in vocabulary {name!r}. Convert the column.",
             )
         self.name = name
-        self.ids = pl.concat([pl.Series("id", [None], dtype=ids.dtype), ids.alias("id")])
+        self.ids = pl.concat(
+            [pl.Series("id", [None], dtype=ids.dtype), ids.alias("id")]
+        )
         self.counts = np.concatenate([[0], np.asarray(counts, np.int64)])
         self._rows: dict[ExternalId, int] = {
             external: row for row, external in enumerate(ids.to_list(), start=1)

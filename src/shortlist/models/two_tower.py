@@ -107,17 +107,13 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         training: bool = True,
     ) -> Tensor:
         """Mean cross-entropy of each row's own item among the items of the batch."""
-        logits = ops.matmul(
-            y_pred["user_vector"], ops.transpose(y_pred["item_vector"])
-        )
+        logits = ops.matmul(y_pred["user_vector"], ops.transpose(y_pred["item_vector"]))
         logits = ops.cast(logits, "float32")
         labels = ops.eye(ops.shape(logits)[0], dtype="float32")
         if "sampling_probability" in x:
             logits = self.correction(logits, x["sampling_probability"])
         logits = self.accidental_hits(logits, labels, x["item_index"])
-        losses = keras.losses.categorical_crossentropy(
-            labels, logits, from_logits=True
-        )
+        losses = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
         if sample_weight is None:
             return ops.mean(losses)
         weights = ops.cast(sample_weight, "float32")
