@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shortlist.errors import InputError, ResourceError
+from shortlist.errors import InputError, ResourceError, ShortlistError
 
 
 @contextlib.contextmanager
@@ -84,12 +85,25 @@ def check_absent(path: str | Path, *, overwrite: bool = False) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns an `OSError` about the disk into a `ResourceError` that names `path`."""
+    """Turns an error about the disk into a `ResourceError` that names `path`.
+
+    Raises:
+        ResourceError: no space, read-only file system or no permission.
+        InputError: no file or directory can be at `path` (code `output-path`).
+    """
     try:
         yield
-    except ResourceError:
+    except ShortlistError:
         raise
-    except OSError as error:
+    except Exception as error:
+        number = _error_number(error)
+        if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise InputError(
+                "output-path",
+                "An output must lie in a directory and replace its own kind. Found that"
+                f" {str(path)!r} cannot: {os.strerror(number)}. Choose another path.",
+                file=path,
+            ) from error
         reasons = {
             errno.ENOSPC: ("no-space", "There must be free space on the disk of"),
             errno.EDQUOT: ("no-space", "There must be free quota on the disk of"),
@@ -97,15 +111,24 @@ def disk_errors(path: str | Path) -> Iterator[None]:
             errno.EACCES: ("no-permission", "You must be allowed to write"),
             errno.EPERM: ("no-permission", "You must be allowed to write"),
         }
-        if error.errno not in reasons:
+        if number not in reasons:
             raise
-        code, rule = reasons[error.errno]
+        code, rule = reasons[number]
         raise ResourceError(
             code,
-            f"{rule} {str(path)!r}. The system said: {error.strerror}. Free some"
+            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}. Free some"
             " space or choose another output; nothing was left behind.",
             file=path,
         ) from error
+
+
+def _error_number(error: Exception) -> int:
+    """The system's number of an error, 0 if it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # Polars gives the number only in its text, also in errors that are no OSError.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found.group(1)) if found else 0
 
 
 def fsync(path: Path) -> None:
@@ -123,10 +146,14 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         return
     # A non-empty directory cannot be replaced in one call: move it aside first.
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    os.replace(path, aside)
+    try:
+        os.replace(path, aside)
+    except OSError:
+        aside.rmdir()
+        raise
     try:
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         os.replace(aside, path)
         raise
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)

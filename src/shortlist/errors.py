@@ -5,7 +5,7 @@
     │   ├── LogError                     an interaction log or attribute file
     │   ├── RecipeError                  shortlist.toml or a command-line flag
     │   └── UnknownIdError (KeyError)    an id that no vocabulary holds
-    ├── ArtifactError (ValueError)       a dataset, run or bundle that cannot be used; exit 3
+    ├── ArtifactError (ValueError)       a dataset, run or bundle gone bad; exit 3
     └── ResourceError (OSError)          disk, network, port, missing package; exit 4
 
 A message says what must hold, what came and what to do. `docs/errors.md` lists the
@@ -15,6 +15,7 @@ codes; `tests/test_errors.py` holds the two together.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -101,6 +102,11 @@ class ResourceError(ShortlistError, OSError):
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Returns " Did you mean 'x'?" for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    """Returns " Did you mean 'x'?" for the closest known name, or an empty string.
+
+    Only the first 10,000 names are compared: an answer must not wait for a search
+    through a million ids.
+    """
+    first = [str(candidate) for candidate in itertools.islice(known, 10_000)]
+    close = difflib.get_close_matches(str(name), first, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

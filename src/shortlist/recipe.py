@@ -6,6 +6,7 @@ the fields.
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -156,7 +157,7 @@ def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
             file=path,
         )
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(
             "recipe-syntax",
@@ -196,6 +197,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    if isinstance(value, dt.date | dt.time):
+        value = text.strip()  # and so is a moment: no field takes a TOML date
     *sections, name = key.strip().split(".")
     for section in sections:
         raw = raw.setdefault(section, {})

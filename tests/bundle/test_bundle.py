@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents
+from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents, vocabulary
 
 from shortlist.bundle import bundle as bundle_module
 from shortlist.bundle.bundle import read_bundle, write_bundle
@@ -108,8 +108,18 @@ def test_equal_contents_have_an_equal_version(tmp_path):
     assert first.version == files_version(first.files)
 
 
+@pytest.mark.parametrize("name", ["a/b", "..", "tags 🎬", "100%", "x.y"])
+def test_vocabularies_of_any_name_come_back(tmp_path, name):
+    known = make_contents().vocabularies
+    more = {**known, name: vocabulary(name, ["p"], [1])}
+    write_bundle(tmp_path / "b", make_contents(vocabularies=more))
+    assert read_bundle(tmp_path / "b").contents.vocabularies.keys() == more.keys()
+
+
 def test_a_popularity_bundle_has_no_graphs(tmp_path):
-    manifest = write_bundle(tmp_path / "b", make_contents(retrieval=False, ranker=False))
+    manifest = write_bundle(
+        tmp_path / "b", make_contents(retrieval=False, ranker=False)
+    )
     assert not any(name.endswith((".onnx", ".safetensors")) for name in manifest.files)
     assert read_bundle(tmp_path / "b").contents.retrieval is None
 
@@ -159,7 +169,9 @@ def test_a_file_a_part_needs_must_be_listed(path):
 
 def test_a_changed_manifest_is_refused(path):
     raw = (path / "manifest.json").read_bytes()
-    (path / "manifest.json").write_bytes(raw.replace(b'"weight": 0.5', b'"weight": 5.0'))
+    (path / "manifest.json").write_bytes(
+        raw.replace(b'"weight": 0.5', b'"weight": 5.0')
+    )
     assert refused(path, "manifest.json").code == "bundle-corrupt"
 
 

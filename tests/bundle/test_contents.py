@@ -38,7 +38,9 @@ def with_column(name, values, dtype, frame="users"):
 
 def changed_input(position, **changes):
     inputs = list(make_contents().retrieval.inputs)
-    fields = {f: getattr(inputs[position], f) for f in inputs[position].__struct_fields__}
+    fields = {
+        f: getattr(inputs[position], f) for f in inputs[position].__struct_fields__
+    }
     inputs[position] = type(inputs[position])(**(fields | changes))
     return with_tower(inputs=tuple(inputs))
 
@@ -100,7 +102,9 @@ def test_parts_that_do_not_fit_are_refused(case):
 
 def test_the_message_names_both_shapes():
     error = refused(with_tower(tables=TOWER_TABLES | {"item": np.zeros((7, 3))}))
-    assert "input 'history' of retrieval must have a table of shape (8, 3)" in str(error)
+    assert "input 'history' of retrieval must have a table of shape (8, 3)" in str(
+        error
+    )
     assert "Found shape (7, 3)" in str(error)
 
 

@@ -114,7 +114,10 @@ def vocabulary(name, ids, counts):
 
 
 def make_contents(*, retrieval=True, ranker=True, **changes):
-    """The contents of the tiny bundle; `changes` replace whole fields."""
+    """The contents of the tiny bundle; `changes` replace whole fields.
+
+    `retrieval` and `ranker` may be left out with `False`, or be given.
+    """
     tower = RetrievalContents(
         graph=gemm_graph(TOWER_KERNEL, TOWER_BIAS),
         tables=TOWER_TABLES,
@@ -154,8 +157,8 @@ def make_contents(*, retrieval=True, ranker=True, **changes):
                 "history": pl.Series(HISTORIES, dtype=pl.List(pl.Int32)),
             }
         ),
-        "retrieval": tower if retrieval else None,
-        "ranker": rank if ranker else None,
+        "retrieval": tower if retrieval is True else retrieval or None,
+        "ranker": rank if ranker is True else ranker or None,
         "metrics": {"ndcg@10": 0.25},
         "environment": {"python": "3.11"},
     }
@@ -197,7 +200,16 @@ def ranker_score(user_row, history, item_row, feature_row=None):
     return float((x @ RANKER_KERNEL + RANKER_BIAS)[0])
 
 
-def expected_list(user_row, history, *, k=10, excluded=None, ranker=True, candidates=5):
+def expected_list(
+    user_row,
+    history,
+    *,
+    k=10,
+    excluded=None,
+    ranker=True,
+    candidates=5,
+    weight=WEIGHT,
+):
     """(item id, score) pairs of the answer, straight from the definition."""
     excluded = set(history) if excluded is None else set(excluded)
     scores = retrieval_scores(user_row, history)
@@ -206,7 +218,7 @@ def expected_list(user_row, history, *, k=10, excluded=None, ranker=True, candid
     if ranker:
         left = left[: max(k, candidates)]
         scores = {
-            row: scores[row] + WEIGHT * ranker_score(user_row, history, row)
+            row: scores[row] + weight * ranker_score(user_row, history, row)
             for row in left
         }
         left.sort(key=lambda row: (-scores[row], row))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from shortlist.data.log import read_attributes, read_events, read_table
-from shortlist.data.schema import Feature, Schema
+from shortlist.data.schema import Schema
 from shortlist.errors import LogError
 
 NOW_MS = 1_800_000_000_000
@@ -240,13 +240,6 @@ def test_binary_labels_other_than_0_and_1(tmp_path: Path) -> None:
     error = refused(tmp_path, HEADER + "1,2,1,1\n2,3,0.5,2\n", schema=schema)
     assert place(error) == ("log-label-range", "stars", 3)
     assert "must be 0 or 1" in error.message
-
-
-def test_numeric_context_feature_with_text(tmp_path: Path) -> None:
-    feature = Feature(name="price", owner="context", kind="numeric")
-    schema = Schema(user_id="user", item_id="item", features=(feature,))
-    error = refused(tmp_path, "user,item,price\n1,2,1.5\n2,3,cheap\n", schema=schema)
-    assert place(error) == ("log-number-type", "price", 3)
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])

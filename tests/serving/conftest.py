@@ -8,14 +8,15 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "bundle"))
 
 
-@pytest.fixture
-def bundle_path(tmp_path):
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory):
     from tiny_bundle import make_contents
 
     from shortlist.bundle.bundle import write_bundle
 
-    write_bundle(tmp_path / "bundle", make_contents())
-    return tmp_path / "bundle"
+    path = tmp_path_factory.mktemp("tiny") / "bundle"
+    write_bundle(path, make_contents())
+    return path
 
 
 @pytest.fixture

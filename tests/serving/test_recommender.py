@@ -1,6 +1,8 @@
 """Every answer equals one computed by hand from the raw numbers of the tiny bundle."""
 
 import dataclasses
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -60,18 +62,22 @@ def assert_same_list(answer, expected):
 def test_known_users_get_the_model(load, user, row, ranker, k):
     answer = load(ranker=ranker).recommend(user, k=k)
     assert_same_list(answer, expected_list(row, HISTORIES[row], k=k, ranker=ranker))
-    assert (answer.source, answer.cold_start, answer.degraded) == ("model", False, False)
+    assert (answer.source, answer.cold_start, answer.degraded) == (
+        "model",
+        False,
+        False,
+    )
 
 
 def test_only_the_first_candidates_are_re_scored(load):
-    few = dataclasses.replace(make_contents().ranker, candidates=2)
-    answer = load(ranker=True) and load_with_ranker(load, few).recommend("bob", k=2)
-    assert_same_list(answer, expected_list(2, [3], k=2, candidates=2))
-    assert expected_list(2, [3], k=2, candidates=2) != expected_list(2, [3], k=2)
-
-
-def load_with_ranker(load, ranker):
-    return load(ranker=False, **{"ranker": ranker})
+    ranker = dataclasses.replace(make_contents().ranker, candidates=2, weight=20.0)
+    recommender = load(ranker=ranker)
+    two = expected_list(2, [3], k=2, candidates=2, weight=20.0)
+    assert_same_list(recommender.recommend("bob", k=2), two)
+    assert two != expected_list(2, [3], k=2, candidates=5, weight=20.0)
+    # A longer list re-scores as many as it shows, or its order would break.
+    six = expected_list(2, [3], k=6, candidates=2, weight=20.0)
+    assert_same_list(recommender.recommend("bob", k=6), six)
 
 
 def test_titles_come_with_the_items(recommender):
@@ -161,7 +167,9 @@ def test_a_bundle_without_a_model_knows_what_is_popular(load):
     assert recommender.rank("ann", ["heat", "toy story"]).items[0].score == 9.0
 
 
-@pytest.mark.parametrize(("ranker", "user", "row"), [(True, "bob", 2), (False, "cat", 3)])
+@pytest.mark.parametrize(
+    ("ranker", "user", "row"), [(True, "bob", 2), (False, "cat", 3)]
+)
 def test_rank_orders_given_items(load, ranker, user, row):
     recommender = load(ranker=ranker)
     asked = ["heat", "nowhere", "c:\\d", "heat", "100%?&#", 99]
@@ -208,7 +216,7 @@ def test_an_item_without_a_direction_is_near_nothing(load):
     vectors = ITEM_VECTORS.copy()
     vectors[3] = 0
     retrieval = dataclasses.replace(make_contents().retrieval, item_vectors=vectors)
-    answer = load(**{"retrieval": retrieval}).similar("a/b", 3)
+    answer = load(retrieval=retrieval).similar("a/b", 3)
     assert pairs(answer) == [("heat", 0.0), ("toy story", 0.0), ('say "hi"', 0.0)]
 
 
@@ -219,7 +227,9 @@ def test_a_wrong_k_is_refused(recommender, k):
         lambda: recommender.recommend_batch(["ann"], k=k),
         lambda: recommender.similar("heat", k),
     ):
-        with pytest.raises(InputError, match="must be a whole number from 1 to 1000") as c:
+        with pytest.raises(
+            InputError, match="must be a whole number from 1 to 1000"
+        ) as c:
             call()
         assert c.value.code == "invalid-k"
         assert len(str(c.value)) < 200
@@ -282,6 +292,13 @@ def test_a_restart_keeps_the_events(tmp_path, load):
     assert_same_list(again.recommend("zoe"), expected_list(0, [1]))
 
 
+def test_without_a_store_events_last_as_long_as_the_process(load):
+    recommender = load()
+    recommender.add_event("zoe", "heat")
+    assert recommender.recommend("zoe").source == "history"
+    assert load().recommend("zoe").source == "popular"
+
+
 def test_events_of_items_the_bundle_does_not_hold_are_passed_over(tmp_path, load):
     store = SqliteEventStore(tmp_path / "e.sqlite")
     store.append([Event(user_id="zoe", item_id="gone", timestamp_ms=1)])
@@ -341,3 +358,17 @@ def test_a_catalogue_without_titles_leaves_them_out(load):
 def test_a_numeric_title_is_shown_as_text(load):
     items = make_contents().items.with_columns(title=pl.Series(range(8)))
     assert load(items=items).recommend("ann", k=1).items[0].title in "1234567"
+
+
+def test_answers_need_no_training_framework(bundle_path):
+    script = (
+        "import sys\n"
+        "from shortlist.serving.recommender import Recommender\n"
+        "answer = Recommender.load(sys.argv[1]).recommend('ann')\n"
+        "assert answer.source == 'model' and answer.items\n"
+        "heavy = {'keras', 'keras_rs', 'jax', 'tensorflow', 'torch', 'onnx'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", script, bundle_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)

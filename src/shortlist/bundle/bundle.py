@@ -33,7 +33,6 @@ from shortlist.bundle.manifest import (
     RankerEntry,
     RetrievalEntry,
     files_version,
-    vocabulary_name,
     vocabulary_path,
 )
 from shortlist.bundle.tensors import map_tensors, save_tensors
@@ -230,9 +229,8 @@ def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
-            name = vocabulary_name(file)
-            vocabularies[name] = Vocabulary.load(root / file)
-            vocabularies[name].name = name
+            vocabulary = Vocabulary.load(root / file)
+            vocabularies[vocabulary.name] = vocabulary
     return BundleContents(
         name=manifest.name,
         schema=manifest.schema,

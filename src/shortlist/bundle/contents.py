@@ -169,8 +169,6 @@ def _check_input(
             found = f"{entry.kind} on {entry.table!r}"
             _refuse(place, f"must be {kind} on table {expected!r}", found)
         return
-    if entry.owner == "context":
-        return
     users = entry.owner == "user"
     frame, file = (contents.users, USERS) if users else (contents.items, ITEMS)
     column = FEATURE_PREFIX + entry.feature

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal
-from urllib.parse import quote, unquote
 
 import msgspec
 
 from shortlist.data.schema import Schema
+from shortlist.data.vocabulary import vocabulary_file
 from shortlist.embeddings.inputs import Input
 from shortlist.errors import ArtifactError
 
@@ -140,13 +140,8 @@ def files_version(files: Mapping[str, FileEntry]) -> str:
 
 
 def vocabulary_path(name: str) -> str:
-    """Path of a vocabulary in a bundle; "a/b" is percent-encoded as "a%2Fb"."""
-    return f"vocabularies/{quote(name, safe=' ')}.arrow"
-
-
-def vocabulary_name(path: str) -> str:
-    """The name `vocabulary_path` encoded."""
-    return unquote(PurePosixPath(path).name.removesuffix(".arrow"))
+    """Path of a vocabulary in a bundle."""
+    return f"vocabularies/{vocabulary_file(name)}"
 
 
 def check_relative_path(path: str, file: object) -> None:

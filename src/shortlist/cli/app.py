@@ -12,8 +12,8 @@ import os
 import sys
 from typing import Any
 
-import click
 import typer
+from typer.exceptions import Abort, Exit, TyperException
 
 import shortlist
 from shortlist.cli import (
@@ -94,15 +94,14 @@ def run(arguments: list[str]) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     try:
         result = app(arguments, standalone_mode=False, prog_name="shortlist")
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as done:
-        return int(done.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
+        code = result if isinstance(result, int) else 0
+    except Exit as done:
+        code = done.exit_code
+    except Abort:
+        code = EXIT_INTERRUPTED
+    except TyperException as error:
+        text = f"{error.format_message()} See: shortlist --help"
+        return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
         if debug:
             raise
@@ -114,6 +113,9 @@ def run(arguments: list[str]) -> int:
         text += " the command with --debug and report what it prints."
         values = {"code": "internal", "message": text}
         return _report(values, text, EXIT_INTERNAL, arguments)
+    if code == EXIT_INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    return code
 
 
 def _report(

@@ -126,7 +126,7 @@ def _columns(guess: Guess) -> list[str]:
     used = {f.name for f in schema.features}
     used |= {"user_id", "item_id", "timestamp", "label", "label_kind"}
     used |= {"title", "positive_from"}
-    left_out = [f"# {name}: {text}" for name, text in why.items() if name not in used]
+    left_out = [f"# {_comment(f'{n}: {why[n]}')}" for n in why if n not in used]
     return [*lines, *(["", "# Columns left out:", *left_out] if left_out else [])]
 
 
@@ -140,9 +140,14 @@ def _section(
 
 
 def _line(name: str, value: Any, note: str | None = None) -> str:
-    # JSON's scalars and lists are TOML's too.
-    line = f"{name} = {json.dumps(value, ensure_ascii=False)}"
-    return f"{line}  # {' '.join(note.split())}" if note else line
+    # JSON's scalars and lists are TOML's too, except that TOML escapes U+007F.
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{name} = {text}  # {_comment(note)}" if note else f"{name} = {text}"
+
+
+def _comment(text: str) -> str:
+    """Text on one line, without the control characters that TOML refuses."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _from(recipe: Path, file: Path) -> str:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,19 +26,23 @@ from shortlist.atomic import atomic_directory
 from shortlist.data.history import Histories
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import PARTS, Split
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data.vocabulary import Vocabulary, vocabulary_file
 from shortlist.errors import ArtifactError
 
-FORMAT = "shortlist-dataset"
 FORMAT_VERSION = 1
 FEATURE_PREFIX = "feature:"
 
 
-class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What every version of `dataset.json` begins with."""
+
+    format: Literal["shortlist-dataset"] = "shortlist-dataset"
+    format_version: int = FORMAT_VERSION
+
+
+class DatasetInfo(_Header, frozen=True, kw_only=True):
     """What `dataset.json` holds."""
 
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
     schema: Schema
     split: dict[str, Any]
     parts: dict[str, int]
@@ -94,25 +98,22 @@ class Dataset:
         """
         path = Path(path)
         info = _read_info(path)
-        names = sorted(p.stem for p in (path / "vocabularies").glob("*.arrow"))
-        vocabularies = {
-            n: Vocabulary.load(path / "vocabularies" / f"{n}.arrow") for n in names
-        }
-        missing = {USER, ITEM} - set(vocabularies)
-        for file in [
-            *(f"{part}.arrow" for part in PARTS),
-            "users.arrow",
-            "items.arrow",
-        ]:
-            if not (path / file).is_file():
-                missing.add(file)
+        tables = {f.table for f in info.schema.features if f.kind != "numeric"}
+        files = {name: vocabulary_file(name) for name in sorted({USER, ITEM} | tables)}
+        needed = [*(f"{name}.arrow" for name in (*PARTS, "users", "items"))]
+        needed += [f"vocabularies/{file}" for file in files.values()]
+        missing = [file for file in needed if not (path / file).is_file()]
         if missing:
             raise ArtifactError(
                 "dataset-damaged",
-                f"A dataset must be complete. Missing: {sorted(missing)}. Run"
+                f"A dataset must be complete. Missing: {missing}. Run"
                 " `shortlist prepare` again.",
                 file=path,
             )
+        vocabularies = {
+            name: Vocabulary.load(path / "vocabularies" / file)
+            for name, file in files.items()
+        }
         return cls(path, info, vocabularies)
 
     @property
@@ -166,12 +167,12 @@ class Dataset:
     @functools.cached_property
     def users(self) -> pl.DataFrame:
         """Features and display columns of the user rows."""
-        return pl.read_ipc(self.path / "users.arrow")
+        return _frame(self.path / "users.arrow")
 
     @functools.cached_property
     def items(self) -> pl.DataFrame:
         """Features and display columns of the item rows."""
-        return pl.read_ipc(self.path / "items.arrow")
+        return _frame(self.path / "items.arrow")
 
     @functools.cached_property
     def features(self) -> dict[str, np.ndarray]:
@@ -192,8 +193,27 @@ class Dataset:
 
 def _mapped(file: Path) -> pa.Table:
     """An Arrow file as a table over its memory map."""
-    with pa.memory_map(str(file)) as source:
-        return pa.ipc.open_file(source).read_all()
+    try:
+        with pa.memory_map(str(file)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(file, error) from error
+
+
+def _frame(file: Path) -> pl.DataFrame:
+    try:
+        return pl.read_ipc(file)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        "dataset-damaged",
+        f"{file.name} must be what `shortlist prepare` wrote. Reading it failed:"
+        f" {error}. Prepare again.",
+        file=file,
+    )
 
 
 def padded(lists: pl.Series) -> np.ndarray:
@@ -202,7 +222,7 @@ def padded(lists: pl.Series) -> np.ndarray:
     longest = max(int(lengths.max(initial=0)), 1)
     result = np.full((len(lists), longest), -1, np.int32)
     present = np.arange(longest) < lengths[:, None]
-    result[present] = lists.drop_nulls().explode(empty_as_null=False).to_numpy()
+    result[present] = lists.filter(lists.list.len() > 0).explode().to_numpy()
     return result
 
 
@@ -226,7 +246,7 @@ def write_dataset(
     with atomic_directory(path, overwrite=overwrite) as folder:
         (folder / "vocabularies").mkdir()
         for name, vocabulary in contents.vocabularies.items():
-            vocabulary.save(folder / "vocabularies" / f"{name}.arrow")
+            vocabulary.save(folder / "vocabularies" / vocabulary_file(name))
         for name, frame in contents.parts.items():
             narrowed = frame.with_columns(
                 _narrowed(frame["user_index"], len(contents.vocabularies[USER])),
@@ -271,19 +291,15 @@ def _read_info(path: Path) -> DatasetInfo:
             file=path,
         )
     try:
-        head = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        if head.get("format_version", 0) > FORMAT_VERSION:
+        raw = file.read_bytes()
+        version = msgspec.json.decode(raw, type=_Header).format_version
+        if version > FORMAT_VERSION:
             raise ArtifactError(
                 "dataset-newer",
                 f"The dataset's format must be at most {FORMAT_VERSION}. Received:"
-                f" {head['format_version']}. Update shortlist or prepare again.",
+                f" {version}. Update shortlist or prepare again.",
                 file=file,
             )
-        return msgspec.convert(head, DatasetInfo)
-    except msgspec.MsgspecError as error:
-        raise ArtifactError(
-            "dataset-damaged",
-            f"dataset.json must be what `shortlist prepare` wrote. Reading it failed:"
-            f" {error}. Prepare again.",
-            file=file,
-        ) from error
+        return msgspec.json.decode(raw, type=DatasetInfo)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _damaged(file, error) from error

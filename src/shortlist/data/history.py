@@ -62,7 +62,8 @@ class Histories:
         self, user_index: np.ndarray, timestamp_ms: np.ndarray
     ) -> np.ndarray:
         """Binary search within each user's slice, all rows at once."""
-        low, high = self.offsets[user_index], self.offsets[user_index + 1]
+        low: np.ndarray = self.offsets[user_index]
+        high = self.offsets[user_index + 1]
         while np.any(low < high):
             middle = (low + high) // 2
             inside = low < high

@@ -70,6 +70,12 @@ class Loader:
         share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
         self.sampling_probability = share.astype(np.float32)
         self.candidates = np.flatnonzero(counts > 0).astype(np.int32)
+        if negatives and len(self.candidates) < 2:
+            raise InputError(
+                "log-too-small",
+                f"The parts {known} must hold at least 2 items to draw negatives."
+                f" Received: {len(self.candidates)}. Give more events.",
+            )
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -91,14 +97,14 @@ class Loader:
         events = self.events.take(rows)
         user, item, label = events.user_index, events.item_index, events.label
         history = self._history(user, events.timestamp_ms)
-        generator = np.random.default_rng([self.seed, epoch, index])
+        # Not [seed, epoch, index]: with index 0 that is the generator of the order.
+        generator = np.random.default_rng([self.seed, epoch, 1 + index])
         if self.unknown_rate:
             known = generator.random(len(user)) >= self.unknown_rate
             user = np.where(known, user, 0)
         if self.negatives:
             repeats = 1 + self.negatives
-            drawn = generator.choice(self.candidates, (len(user), self.negatives))
-            item = np.column_stack([item, drawn]).ravel()
+            item = np.column_stack([item, self._others(item, generator)]).ravel()
             label = np.tile(np.r_[1, np.zeros(self.negatives)], len(user))
             user = np.repeat(user, repeats)
             history = {k: np.repeat(v, repeats, axis=0) for k, v in history.items()}
@@ -108,6 +114,15 @@ class Loader:
             "sampling_probability": self.sampling_probability[item],
             "label": label.astype(np.float32),
         }
+
+    def _others(self, item: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Items `(n, negatives)` drawn uniformly from all candidates but the own."""
+        places = np.searchsorted(self.candidates, item)[:, None]
+        is_own = self.candidates[places % len(self.candidates)] == item[:, None]
+        shape = (len(item), self.negatives)
+        drawn = generator.integers(0, len(self.candidates) - is_own, shape)
+        others: np.ndarray = self.candidates[drawn + (is_own & (drawn >= places))]
+        return others
 
     def _history(self, user: np.ndarray, timestamp_ms: np.ndarray) -> Batch:
         if not self.history_length:

@@ -1,7 +1,7 @@
 """Reads interaction logs and attribute files: any supported layout to checked columns.
 
     read_table        a file with all its columns, as it is
-    read_events       files to `user_id, item_id, timestamp_ms, label` and context
+    read_events       files to `user_id, item_id, timestamp_ms, label`
     read_attributes   a table with one row per user or item
 
 Files are read column by column through Polars' streaming engine. Text stays text
@@ -49,7 +49,7 @@ class Events:
 
     Args:
         frame: columns `user_id` and `item_id` (Int64 or String), `timestamp_ms`
-            (Int64), `label` (Float32) and the context features, in file order.
+            (Int64) and `label` (Float32), in file order.
         duplicates_dropped: events left out because an earlier one had the same user,
             item, time and label.
     """
@@ -163,8 +163,7 @@ def _events_of(
 ) -> pl.DataFrame:
     file = inspect_file(path, layout)
     ids = (schema.user_id, schema.item_id)
-    context = schema.owned_by("context")
-    named = [*ids, schema.timestamp, schema.label, *(f.name for f in context)]
+    named = [*ids, schema.timestamp, schema.label]
     wanted = list(dict.fromkeys(name for name in named if name is not None))
     raw = _load(file, wanted, ids)
     _check_rows(raw, file)
@@ -180,10 +179,6 @@ def _events_of(
     else:
         columns.append(to_labels(raw[schema.label], schema, file))
     columns[-1] = columns[-1].alias("label")
-    for feature in context:
-        values = raw[feature.name]
-        is_numeric = feature.kind == "numeric"
-        columns.append(to_numbers(values, file) if is_numeric else values)
     return pl.DataFrame(columns)
 
 
@@ -203,7 +198,7 @@ def _check_distinct(
         ids = events[f"{kind}_id"]
         if ids.min() == ids.max():
             raise LogError(
-                f"log-one-{kind}",
+                "log-one-user" if kind == "user" else "log-one-item",
                 f"A log must hold at least two {kind}s to tell them apart. Found only"
                 f" {ids[0]!r}. Give more events or name another {kind} column.",
                 file=files[0],

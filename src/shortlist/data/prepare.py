@@ -31,9 +31,11 @@ from shortlist.data.split import (
     assign_parts,
 )
 from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import LogError
+from shortlist.errors import InputError, LogError
 
 Paths = str | Path | Sequence[str | Path]
+
+_KEY = "\x00id"  # no column of a file has this name
 
 
 def prepare(
@@ -73,26 +75,28 @@ def prepare(
     """
     check_absent(out, overwrite=overwrite)
     split = split or Split()
-    _check_split_files(split, test_events)
+    _check_split_files(split, test_events, validation_events)
     log, duplicates = _read_parts(
         events, test_events, validation_events, schema, split, layout
     )
     known = log.filter(pl.col("part") != TEST)
-    _check_enough(known, events)
+    _check_enough(log.filter(pl.col("part") == TRAIN), events, schema)
     vocabularies = {
         USER: Vocabulary.fit(USER, known["user_id"]),
         ITEM: Vocabulary.fit(ITEM, known["item_id"]),
     }
-    statistics = _statistics(log, known, duplicates)
-    tables = {}
-    for owner, path, id_column in (
-        (USER, users, users_id or schema.user_id),
-        (ITEM, items, items_id or schema.item_id),
-    ):
-        tables[owner], numeric = _attributes(
-            owner, path, id_column, schema, vocabularies
+    attributes = {
+        owner: _attributes(owner, path, id_column, schema, vocabularies[owner].ids)
+        for owner, path, id_column in (
+            (USER, users, users_id or schema.user_id),
+            (ITEM, items, items_id or schema.item_id),
         )
-        statistics["numeric"] = {**statistics.get("numeric", {}), **numeric}
+    }
+    columns, numeric = _feature_columns(schema, attributes, vocabularies)
+    tables = {
+        owner: pl.DataFrame([vocabularies[owner].ids, *display, *columns[owner]])
+        for owner, display in ((USER, []), (ITEM, _title(schema, attributes[ITEM])))
+    }
     return write_dataset(
         out,
         DatasetContents(
@@ -102,19 +106,23 @@ def prepare(
             vocabularies=vocabularies,
             users=tables[USER],
             items=tables[ITEM],
-            statistics=statistics,
+            statistics=_statistics(log, known, duplicates) | {"numeric": numeric},
         ),
         overwrite=overwrite,
     )
 
 
-def _check_split_files(split: Split, test_events: Paths | None) -> None:
-    if (split.kind == "files") != (test_events is not None):
-        raise LogError(
+def _check_split_files(
+    split: Split, test_events: Paths | None, validation_events: Paths | None
+) -> None:
+    given = test_events is not None
+    if (split.kind == "files") != given or (validation_events and not given):
+        raise InputError(
             "split-files",
-            "A split of kind 'files' and a test file belong together. Received:"
-            f" kind={split.kind!r}, test_events={test_events!r}. Give both or"
-            " neither.",
+            "A split of kind 'files' and a test file belong together, and a"
+            f" validation file comes only with them. Received: kind={split.kind!r},"
+            f" test_events={test_events!r}, validation_events={validation_events!r}."
+            " Give both or neither.",
         )
 
 
@@ -137,11 +145,16 @@ def _read_parts(
     frames = [log.with_columns(pl.Series("part", parts, dtype=pl.Int8))]
     for files, part in ((validation_events, VALIDATION), (test_events, TEST)):
         if files is not None:
-            more = read_events(files, schema, layout=layout)
+            more = read_events(files, schema, layout=layout, part=True)
             duplicates += more.duplicates_dropped
             label = pl.lit(part, pl.Int8).alias("part")
             frames.append(more.frame.with_columns(label))
-    return pl.concat(_same_id_types(frames)), duplicates
+    together = pl.concat(_same_id_types(frames))
+    if schema.timestamp is None:
+        # The position is the time: the files come one after the other.
+        position = pl.int_range(pl.len(), dtype=pl.Int64).alias("timestamp_ms")
+        together = together.with_columns(position)
+    return together, duplicates
 
 
 def _same_id_types(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
@@ -152,16 +165,16 @@ def _same_id_types(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
     return frames
 
 
-def _check_enough(known: pl.DataFrame, events: Paths) -> None:
-    for column in ("user_id", "item_id"):
-        if known[column].n_unique() < 2:
+def _check_enough(train: pl.DataFrame, events: Paths, schema: Schema) -> None:
+    named = {"user_id": schema.user_id, "item_id": schema.item_id}
+    for column, name in named.items():
+        if (found := train[column].n_unique()) < 2:
             raise LogError(
                 "log-too-small",
                 "The training part must hold at least 2 users and 2 items. Received:"
-                f" {known[column].n_unique()} in {column}. Give more events or hold"
-                " out fewer.",
-                file=events,
-                column=column,
+                f" {found} in {column}. Give more events or hold out fewer.",
+                file=events if isinstance(events, str | Path) else events[0],
+                column=name,
             )
 
 
@@ -206,13 +219,14 @@ def _attributes(
     path: str | Path | None,
     id_column: str,
     schema: Schema,
-    vocabularies: dict[str, Vocabulary],
-) -> tuple[pl.DataFrame, dict[str, dict[str, float]]]:
-    """The attribute table by row; adds the features' vocabularies."""
+    ids: pl.Series,
+) -> pl.DataFrame:
+    """The columns that the schema needs of one owner, record i for row i."""
     features = [f for f in schema.features if f.owner == owner]
-    title = schema.title if owner == ITEM else None
-    ids = vocabularies[owner].ids
-    columns = [f.name for f in features] + ([title] if title else [])
+    names = [f.name for f in features]
+    if owner == ITEM and schema.title is not None:
+        names.append(schema.title)
+    columns = list(dict.fromkeys(names))
     if path is None:
         if columns:
             raise LogError(
@@ -220,63 +234,94 @@ def _attributes(
                 f"The schema needs {columns} of every {owner}, so the recipe must name"
                 f" a file for them. Set `{owner}s` under [log] or drop the columns.",
             )
-        return pl.DataFrame({"id": ids}), {}
+        return pl.DataFrame()
     numbers = [f.name for f in features if f.kind == "numeric"]
     given = read_attributes(path, id_column, columns, numeric=numbers)
-    given = given.with_columns(
-        pl.col(given.columns[0]).cast(ids.dtype, strict=False).alias("id")
+    for feature in features:
+        _check_nesting(feature, given[feature.name], path)
+    keys = given[id_column]
+    if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
+        keys, ids = keys.cast(pl.String), ids.cast(pl.String)
+    rows = pl.DataFrame({_KEY: ids}).join(
+        given.select(columns).with_columns(keys.alias(_KEY)),
+        on=_KEY,
+        how="left",
+        maintain_order="left",
     )
-    frame = pl.DataFrame({"id": ids}).join(
-        given.select("id", *columns), on="id", how="left", maintain_order="left"
-    )
-    numeric: dict[str, dict[str, float]] = {}
-    values = [
-        _feature_column(feature, frame, features, vocabularies, numeric)
-        for feature in features
-    ]
-    display = [pl.col(title).cast(pl.String).alias(title)] if title else []
-    return frame.select("id", *display).with_columns(values), numeric
+    return rows.drop(_KEY)
 
 
-def _feature_column(
-    feature: Feature,
-    frame: pl.DataFrame,
-    features: Sequence[Feature],
+def _check_nesting(feature: Feature, column: pl.Series, path: str | Path) -> None:
+    nested = column.dtype.is_nested()
+    lists = isinstance(column.dtype, pl.List | pl.Array)
+    if nested and not (lists and feature.kind == "multi_valued"):
+        raise LogError(
+            "attribute-type",
+            f"A {feature.kind} feature must hold one plain value per row. Received a"
+            f" column of type {column.dtype}. Only a list can be multi_valued; leave"
+            " other nested columns out.",
+            file=path,
+            column=feature.name,
+        )
+
+
+def _title(schema: Schema, items: pl.DataFrame) -> list[pl.Series]:
+    return [] if schema.title is None else [items[schema.title].cast(pl.String)]
+
+
+def _feature_columns(
+    schema: Schema,
+    attributes: Mapping[str, pl.DataFrame],
     vocabularies: dict[str, Vocabulary],
-    numeric: dict[str, dict[str, float]],
-) -> pl.Series:
-    name = FEATURE_PREFIX + feature.name
-    column = frame[feature.name]
-    if feature.kind == "numeric":
-        values, numeric[feature.name] = _standardized(column)
-        return values.alias(name)
-    if feature.table not in vocabularies:
-        sharing = [f for f in features if f.table == feature.table]
-        tokens = pl.concat([_tokens(frame[f.name], f).explode() for f in sharing])
-        vocabularies[feature.table] = Vocabulary.fit(feature.table, tokens)
-    lists = _tokens(column, feature)
-    rows = vocabularies[feature.table].lookup_series(lists.explode())
+) -> tuple[dict[str, list[pl.Series]], dict[str, dict[str, float]]]:
+    """The stored columns of each owner and how the numbers were standardized.
+
+    Adds the vocabularies of the features, each over all features that share it.
+    """
+    raw = {f.name: attributes[f.owner][f.name] for f in schema.features}
+    looked_up = [f for f in schema.features if f.kind != "numeric"]
+    tokens = {f.name: _tokens(raw[f.name], f) for f in looked_up}
+    for table in dict.fromkeys(f.table for f in looked_up):
+        if table not in vocabularies:
+            shared = pl.concat([tokens[f.name] for f in looked_up if f.table == table])
+            values = shared.filter(shared.list.len() > 0).explode()
+            vocabularies[table] = Vocabulary.fit(table, values)
+    columns: dict[str, list[pl.Series]] = {USER: [], ITEM: []}
+    numeric = {}
+    for feature in schema.features:
+        if feature.kind == "numeric":
+            column, numeric[feature.name] = _standardized(raw[feature.name])
+        else:
+            vocabulary = vocabularies[feature.table]
+            column = _rows(feature, tokens[feature.name], vocabulary)
+        columns[feature.owner].append(column.alias(FEATURE_PREFIX + feature.name))
+    return columns, numeric
+
+
+def _rows(feature: Feature, lists: pl.Series, vocabulary: Vocabulary) -> pl.Series:
+    """Lists of text as one row each, or as lists of rows."""
     if feature.kind == "categorical":
-        return pl.Series(name, rows, dtype=pl.Int32)
-    exploded = lists.to_frame("list").with_row_index().explode("list")
-    exploded = exploded.with_columns(pl.Series("row", rows, dtype=pl.Int32))
-    gathered = exploded.filter(pl.col("list").is_not_null()).group_by("index")
-    joined = (
-        lists.to_frame()
-        .with_row_index()
-        .join(gathered.agg("row"), on="index", how="left", maintain_order="left")
-    )
-    return joined["row"].fill_null([]).alias(name)
+        return pl.Series(vocabulary.lookup_series(lists.list.first()))
+    indexed = pl.DataFrame({"list": lists}).with_row_index()
+    exploded = indexed.filter(pl.col("list").list.len() > 0).explode("list")
+    rows = pl.Series("row", vocabulary.lookup_series(exploded["list"]))
+    gathered = exploded.with_columns(rows).group_by("index").agg("row")
+    joined = indexed.join(gathered, on="index", how="left", maintain_order="left")
+    return joined["row"].fill_null([])
 
 
 def _tokens(column: pl.Series, feature: Feature) -> pl.Series:
-    """The values of a looked-up feature as lists of strings."""
-    if isinstance(column.dtype, pl.List):
-        return column.cast(pl.List(pl.String))
-    text = column.cast(pl.String)
-    if feature.kind == "categorical":
-        return text.to_frame("t").select(pl.concat_list("t")).to_series()
-    return text.replace("", None).str.split(feature.separator)
+    """The values of a looked-up feature as lists of text, none of them empty."""
+    values = pl.col(column.name)
+    if isinstance(column.dtype, pl.List | pl.Array):
+        lists = values.cast(pl.List(pl.String))
+    elif feature.kind == "categorical":
+        lists = pl.concat_list(values.cast(pl.String))
+    else:
+        parts = values.cast(pl.String).str.split(feature.separator)
+        lists = parts.list.eval(pl.element().str.strip_chars())
+    filled = pl.element().filter(pl.element().str.len_bytes() > 0)
+    return column.to_frame().select(lists.list.eval(filled)).to_series()
 
 
 def _standardized(column: pl.Series) -> tuple[pl.Series, dict[str, float]]:

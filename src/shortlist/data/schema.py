@@ -10,13 +10,16 @@ import msgspec
 from shortlist.errors import InputError
 
 Kind = Literal["categorical", "multi_valued", "numeric"]
-Owner = Literal["user", "item", "context"]
+Owner = Literal["user", "item"]
 LabelKind = Literal["explicit", "implicit", "binary"]
 
 USER = "user"
 ITEM = "item"
 HISTORY = "history"
-RESERVED = frozenset({"user_index", "item_index", HISTORY, "timestamp_ms", "label"})
+# Keys of a batch, and the tables of the ids.
+RESERVED = frozenset(
+    {"user_index", "item_index", "label", "sampling_probability", HISTORY, USER, ITEM}
+)
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,8 +27,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Args:
         name: column name in the file; also its key in a batch.
-        owner: `user` and `item` features come from the attribute files and are
-            stored once per id; `context` features come with each event.
+        owner: whether it describes the user or the item; it comes from the attribute
+            file of that owner and is stored once per id.
         kind: `categorical` (one row), `multi_valued` (a list of rows) or
             `numeric` (float32, standardized with training statistics).
         vocabulary: vocabulary and embedding table it looks up; its own name
@@ -57,7 +60,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         positive_from: smallest label that counts as a positive for AUC and samples.
         label_min: smallest label allowed, or `None`.
         label_max: largest label allowed, or `None`.
-        features: user, item and context features.
+        features: user and item features.
         title: item column shown to people, or `None`.
     """
 
@@ -74,12 +77,21 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
-        taken = sorted({n for n in names if names.count(n) > 1 or n in RESERVED})
+        taken = {n for n in names if names.count(n) > 1 or n in RESERVED}
+        taken |= {"id"} & {self.title}  # the items are stored beside their ids
         if taken:
             raise InputError(
                 "schema-name-taken",
-                "Feature names must be unique and none of "
-                f"{sorted(RESERVED)}. Received: {taken}. Rename the columns.",
+                f"Feature names must be unique and none of {sorted(RESERVED)}, and the"
+                f" title not 'id'. Received: {sorted(taken)}. Rename the columns.",
+            )
+        roles = [self.user_id, self.item_id, self.timestamp, self.label]
+        twice = sorted({name for name in roles if name and roles.count(name) > 1})
+        if twice:
+            raise InputError(
+                "schema-column-twice",
+                "User, item, timestamp and label must be different columns. Received:"
+                f" {twice} more than once. Name one column for each.",
             )
 
     def owned_by(self, owner: Owner) -> tuple[Feature, ...]:

@@ -68,6 +68,14 @@ class Split:
                 "`test_from` and `validation_from` belong to kind = 'time_cut'."
                 f" Received: kind={self.kind!r}. Remove them or change the kind.",
             )
+        moments = [m for m in (self.validation_from, self.test_from) if m is not None]
+        times = [parse_moment(moment) for moment in moments]
+        if len(times) == 2 and times[0] >= times[1]:
+            raise InputError(
+                "split-time",
+                "`validation_from` must lie before `test_from`. Received:"
+                f" {moments[0]!r} and {moments[1]!r}. Swap or change them.",
+            )
 
     def _check_amount(self, name: str, amount: float) -> None:
         if self.kind == "last_n":
@@ -146,10 +154,10 @@ def _held_out(
 def _cut(timestamp_ms: np.ndarray, amount: float, starts_at: str | None) -> int:
     if starts_at is not None:
         return parse_moment(starts_at)
-    if amount == 0 or not len(timestamp_ms):
+    held = int(len(timestamp_ms) * amount + 1e-9)
+    if held == 0:
         return np.iinfo(np.int64).max
-    ordered = np.sort(timestamp_ms)
-    return int(ordered[min(int(len(ordered) * (1 - amount)), len(ordered) - 1)])
+    return int(np.sort(timestamp_ms)[-held])
 
 
 def parse_moment(text: str) -> int:
@@ -164,4 +172,6 @@ def parse_moment(text: str) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)
-    return int(moment.timestamp() * 1000)
+    return (moment - dt.datetime.fromtimestamp(0, dt.UTC)) // dt.timedelta(
+        milliseconds=1
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
@@ -94,18 +95,24 @@ class Vocabulary:
     def row(self, external_id: ExternalId) -> int:
         """Row of one id, or 0; `"7"` finds the integer 7 and 7 finds `"7"`."""
         row = self._rows.get(external_id)
-        if row is None:
-            row = self._rows.get(self._converted(external_id), 0)
-        return row
+        if row is None and (converted := self._converted(external_id)) is not None:
+            row = self._rows.get(converted)
+        return row or 0
 
     def lookup(self, external_ids: Iterable[ExternalId]) -> np.ndarray:
         """Rows `(n,)` int32 of many ids; unknown ids become 0."""
         return np.fromiter((self.row(i) for i in external_ids), np.int32)
 
     def lookup_series(self, ids: pl.Series) -> np.ndarray:
-        """Rows `(n,)` int32 of a column of the vocabulary's own type."""
+        """Rows `(n,)` int32 of a column; nulls and unknown ids become 0.
+
+        Ids of another type than the vocabulary's are compared as text.
+        """
+        known = self.ids[1:]
+        if ids.dtype != known.dtype:
+            ids, known = ids.cast(pl.String), known.cast(pl.String)
         rows = ids.replace_strict(
-            self.ids[1:],
+            known,
             np.arange(1, len(self), dtype=np.int32),
             default=0,
             return_dtype=pl.Int32,
@@ -145,7 +152,8 @@ class Vocabulary:
         path = Path(path)
         try:
             frame = pl.read_ipc(path)
-            return cls(path.stem, frame["id"][1:], frame["count"].to_numpy()[1:])
+            counts = frame["count"].cast(pl.Int64).to_numpy()
+            return cls(unquote(path.stem), frame["id"][1:], counts[1:])
         except (OSError, pl.exceptions.PolarsError, InputError) as error:
             raise ArtifactError(
                 "vocabulary-unreadable",
@@ -158,6 +166,13 @@ class Vocabulary:
         if not self.is_integer:
             return str(external_id) if isinstance(external_id, int) else None
         try:
-            return int(external_id)
+            number = int(external_id)
         except ValueError:
             return None
+        # "007" and " 7" are other ids than 7.
+        return number if str(number) == external_id else None
+
+
+def vocabulary_file(name: str) -> str:
+    """File of a vocabulary in its folder; "a/b" is percent-encoded as "a%2Fb"."""
+    return f"{quote(name, safe=' ')}.arrow"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from shortlist.data.schema import HISTORY, ITEM, USER, Kind, Owner, Schema
+from shortlist.errors import InputError
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,5 +92,25 @@ def input_width(inputs: Iterable[Input]) -> int:
 
 
 def table_dims(inputs: Iterable[Input]) -> dict[str, int]:
-    """Embedding width of every table the inputs look up, in order of first use."""
-    return {i.table: i.dim for i in inputs if i.table is not None}
+    """Embedding width of every table the inputs look up, in order of first use.
+
+    Raises:
+        InputError: a width below 1, or two widths for one table.
+    """
+    dims: dict[str, int] = {}
+    for i in inputs:
+        if not isinstance(i.dim, int) or isinstance(i.dim, bool) or i.dim < 1:
+            raise InputError(
+                "invalid-argument",
+                "`dim` of an input must be a positive integer. Received:"
+                f" dim={i.dim!r} for {i.feature!r}. Change it in the call or the"
+                " recipe.",
+            )
+        if i.table is not None and dims.setdefault(i.table, i.dim) != i.dim:
+            raise InputError(
+                "invalid-argument",
+                "All inputs of one table must have its `dim`. Received:"
+                f" {dims[i.table]} and {i.dim} for table {i.table!r}. Give them the"
+                " same width, or tables of their own.",
+            )
+    return dims

@@ -99,7 +99,14 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 f"Every looked-up table needs its number of rows. Missing: {table!r}."
                 f" Received table_rows for {sorted(self.table_rows)}.",
             )
-        return self.table_rows[table]
+        rows = self.table_rows[table]
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+            raise InputError(
+                "invalid-argument",
+                "`table_rows` must be positive integers. Received:"
+                f" {rows!r} for table {table!r}. Pass the size of its vocabulary.",
+            )
+        return rows
 
     def _lookup(self, model_input: Input, values: Tensor) -> Tensor:
         if model_input.table is None:

@@ -160,7 +160,8 @@ def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
 
 
 def _keys(dataset: Dataset, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return users.astype(np.int64) * dataset.num_items + items
+    keys: np.ndarray = users.astype(np.int64) * dataset.num_items + items
+    return keys
 
 
 def _pair_metrics(
@@ -184,7 +185,9 @@ def _pair_metrics(
         "auc_users": by_user.num_users,
     }
     if objective == "explicit":
-        clipped = np.clip(scores, schema.label_min, schema.label_max)
+        low = -np.inf if schema.label_min is None else schema.label_min
+        high = np.inf if schema.label_max is None else schema.label_max
+        clipped = np.clip(scores, low, high)
         measured["rmse"] = rmse(pairs.label, clipped)
         measured["mae"] = mae(pairs.label, clipped)
     return {name: value for name, value in measured.items() if not math.isnan(value)}

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import keras
 import numpy as np
 
 from shortlist import native
@@ -59,8 +57,7 @@ class Pipeline:
     def item_vectors(self) -> np.ndarray:
         """Vectors of all item rows, `(num_items, embedding_dim)`; row 0 is zeros."""
         rows = np.arange(self.dataset.num_items)
-        batch = item_features(self.dataset, rows)
-        vectors = in_blocks(self.retrieval.item_vectors, batch)
+        vectors = self._vectors("item_vector", item_features(self.dataset, rows))
         vectors[0] = 0.0
         return vectors
 
@@ -69,7 +66,7 @@ class Pipeline:
     ) -> np.ndarray:
         """Vectors `(n, embedding_dim)` of users whose history is in `parts`."""
         batch = self._user_batch(user_index, parts, self.retrieval_history)
-        return in_blocks(self.retrieval.user_vectors, batch)
+        return self._vectors("user_vector", batch)
 
     def recommend(
         self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
@@ -105,7 +102,7 @@ class Pipeline:
     def rank(
         self, user_index: np.ndarray, items: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
-        """Ranker outputs `(n, k)` for items `(n, k)`; any value where the item is -1."""
+        """Ranker outputs `(n, k)` of items `(n, k)`; any number for an item of -1."""
         num_users, k = items.shape
         outputs = self.score_pairs(
             np.repeat(user_index, k), np.maximum(items.ravel(), 0), parts
@@ -118,10 +115,17 @@ class Pipeline:
         """Ranker outputs `(n,)` of (user, item) rows; retrieval scores without one."""
         if self.ranker is None:
             users = self.user_vectors(user_index, parts)
-            return np.einsum("nd,nd->n", users, self.item_vectors()[item_index])
+            items = self.item_vectors()[item_index]
+            scores: np.ndarray = np.einsum("nd,nd->n", users, items)
+            return scores
         batch = self._user_batch(user_index, parts, self.ranker_history)
         batch |= item_features(self.dataset, item_index)
-        return in_blocks(self.ranker, batch)[:, 0]
+        return in_blocks(self.ranker.predict_on_batch, batch, 1)[:, 0]
+
+    def _vectors(self, name: str, batch: Batch) -> np.ndarray:
+        predict = self.retrieval.predict_on_batch  # compiled, unlike a plain call
+        width = self.retrieval.embedding_dim
+        return in_blocks(lambda block: predict(block)[name], batch, width)
 
     def _user_batch(
         self, user_index: np.ndarray, parts: tuple[str, ...], history_length: int
@@ -164,10 +168,17 @@ def with_row_zero(
     return offsets + np.arange(len(offsets)), inserted
 
 
-def in_blocks(function: Callable[[Batch], Any], batch: Batch) -> np.ndarray:
+def in_blocks(
+    function: Callable[[Batch], np.ndarray], batch: Batch, width: int
+) -> np.ndarray:
     """Calls a model on blocks of equal size, so that it is compiled once.
 
     The last block is filled up with its own first row and cut afterwards.
+
+    Args:
+        function: block to outputs `(rows, width)`.
+        batch: any number of rows, none included.
+        width: columns of the outputs.
     """
     num_rows = len(next(iter(batch.values())))
     outputs = []
@@ -177,8 +188,5 @@ def in_blocks(function: Callable[[Batch], Any], batch: Batch) -> np.ndarray:
         if num_rows > BLOCK and rows < BLOCK:
             fill = np.r_[np.arange(rows), np.zeros(BLOCK - rows, np.int64)]
             block = {key: values[fill] for key, values in block.items()}
-        output = keras.ops.convert_to_numpy(keras.ops.stop_gradient(function(block)))
-        outputs.append(np.asarray(output[:rows], np.float32))
-    if not outputs:
-        return np.zeros((0, 1), np.float32)
-    return np.concatenate(outputs)
+        outputs.append(np.asarray(function(block)[:rows], np.float32))
+    return np.concatenate(outputs or [np.zeros((0, width), np.float32)])

@@ -24,4 +24,5 @@ class Popularity:
 
     def score(self, user_index: np.ndarray, item_index: np.ndarray) -> np.ndarray:
         """Scores `(n,)` float32 of (user, item) rows."""
-        return self.counts[item_index].astype(np.float32)
+        scores: np.ndarray = self.counts[item_index].astype(np.float32)
+        return scores

@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 import keras
 import msgspec
-from keras import ops
 
 from shortlist.embeddings.inputs import Input, input_width, owned_by
 from shortlist.embeddings.layer import FeatureEmbedding, Tensor, concatenate
 from shortlist.errors import InputError
-from shortlist.models.validate import check_rate, check_units
+from shortlist.models.validate import check_finite, check_rate, check_units
 
 Objective = Literal["explicit", "binary"]
 OBJECTIVES = ("explicit", "binary")
@@ -49,6 +48,7 @@ class Ranker(keras.Model):  # type: ignore[misc]
     ) -> None:
         check_units(hidden_units=hidden_units)
         check_rate(dropout=dropout)
+        check_finite(mean_label=mean_label)
         if objective not in OBJECTIVES:
             raise InputError(
                 "invalid-argument",

@@ -43,7 +43,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
     Returns: a dict of `user_vector` and `item_vector`, `(batch_size, embedding_dim)`.
     The score of a pair is their dot product: the temperature is folded into
-    `user_vector`.
+    `user_vector`. A batch with the features of one side alone gives its vector alone.
 
     References:
         Yi et al. (2019), Sampling-Bias-Corrected Neural Modeling for Large Corpus
@@ -87,15 +87,16 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Any:
-        """Vectors of the users and of the items of a batch."""
+        """Vectors of the users, of the items or of both, as the batch has features."""
         vectors = self.lookup(batch)
+        sides = (
+            ("user_vector", self.user_tower, self.user_inputs),
+            ("item_vector", self.item_tower, self.item_inputs),
+        )
         return {
-            "user_vector": self.user_tower(
-                concatenate(self.user_inputs, vectors), training=training
-            ),
-            "item_vector": self.item_tower(
-                concatenate(self.item_inputs, vectors), training=training
-            ),
+            name: tower(concatenate(inputs, vectors), training=training)
+            for name, tower, inputs in sides
+            if any(i.feature in batch for i in inputs)
         }
 
     def compute_loss(
@@ -118,16 +119,6 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             return ops.mean(losses)
         weights = ops.cast(sample_weight, "float32")
         return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
-
-    def user_vectors(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Vectors `(batch_size, embedding_dim)` of users, from user features alone."""
-        vectors = self.lookup({i.feature: batch[i.feature] for i in self.user_inputs})
-        return self.user_tower(concatenate(self.user_inputs, vectors))
-
-    def item_vectors(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Vectors `(batch_size, embedding_dim)` of items, from item features alone."""
-        vectors = self.lookup({i.feature: batch[i.feature] for i in self.item_inputs})
-        return self.item_tower(concatenate(self.item_inputs, vectors))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""

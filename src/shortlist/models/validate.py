@@ -38,6 +38,13 @@ def check_above_zero(**values: float) -> None:
             _refuse(name, "a finite number above 0", value)
 
 
+def check_finite(**values: float) -> None:
+    """Raises `InputError` unless every value is a finite number."""
+    for name, value in values.items():
+        if not _is_number(value) or not abs(float(value)) < float("inf"):
+            _refuse(name, "a finite number", value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, SupportsFloat) and not isinstance(value, bool | str)
 

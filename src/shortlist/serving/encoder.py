@@ -93,7 +93,7 @@ class InputEncoder:
         self._columns: dict[str, Any] = {
             entry.feature: _column(frames[entry.owner], entry)
             for entry in part.inputs
-            if entry.owner in frames and _is_stored(entry)
+            if _is_stored(entry)
         }
 
     def encode(
@@ -125,8 +125,6 @@ class InputEncoder:
                 block = RaggedRows.from_lists(recent).mean(self.tables["item"])
             elif entry.feature == "item_index":
                 block = self.tables["item"][item_rows]
-            elif entry.owner == "context":
-                block = self._unknown(entry)
             else:
                 rows = feature_rows if entry.owner == "user" else item_rows
                 assert rows is not None  # check_contents: item inputs only in rankers
@@ -145,11 +143,6 @@ class InputEncoder:
             return looked_up
         means: np.ndarray = column.take(rows).mean(self.tables[entry.table])
         return means
-
-    def _unknown(self, entry: Input) -> np.ndarray:
-        if entry.kind == "categorical" and entry.table is not None:
-            return self.tables[entry.table][:1]
-        return np.zeros((1, entry.dim), np.float32)
 
 
 def _is_stored(entry: Input) -> bool:

@@ -63,7 +63,7 @@ class SqliteEventStore:
     Safe to use from several threads.
 
     Args:
-        path: file to make or open; `None` keeps events in memory only.
+        path: file to make or open.
 
     Raises:
         ArtifactError: the file is no event store, or of a later version
@@ -71,18 +71,17 @@ class SqliteEventStore:
         ResourceError: no permission, no space.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self._lock = threading.Lock()
-        if self.path is not None:
-            with disk_errors(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.touch()
-                # SQLite syncs the file's bytes, not the name of a new file.
-                fsync(self.path.parent)
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+            # SQLite syncs the file's bytes, not the name of a new file.
+            fsync(self.path.parent)
         with self._store_errors():
             self._connection = sqlite3.connect(
-                ":memory:" if self.path is None else self.path,
+                self.path,
                 isolation_level=None,  # transactions are written out below
                 check_same_thread=False,  # the lock takes that place
             )

@@ -38,14 +38,15 @@ class Graph:
         # and spinning ones would take the cores of the web server.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # failures come back as errors below
         try:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
             found = self._probe(width)
         except Exception as error:  # ONNX Runtime's own classes share no narrower base
-            raise _not_a_graph(name, f"it cannot be run: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise _not_a_graph(name, f"it cannot be run: {reason}") from error
         allowed = [(1, output_dim)] + ([(1,)] if output_dim == 1 else [])
         if found not in allowed:
             raise _not_a_graph(name, f"its output for one row is {found}")

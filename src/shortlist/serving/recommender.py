@@ -16,7 +16,7 @@ from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
 from shortlist.serving.catalogue import Catalogue, Scored, check_id, shortened
 from shortlist.serving.event_checks import check_event
-from shortlist.serving.events import Event, EventStore, SqliteEventStore, now_ms
+from shortlist.serving.events import Event, EventStore, now_ms
 from shortlist.serving.histories import UserHistories, UserKey
 from shortlist.serving.model import Model, UserQuery
 from shortlist.serving.results import (
@@ -43,7 +43,7 @@ class Recommender:
 
     Args:
         bundle: a bundle that was read.
-        events: where posted events are kept; in memory by default.
+        events: where posted events are kept; only in memory by default.
 
     Raises:
         ArtifactError: a graph of the bundle cannot be run (`bundle-graph`).
@@ -62,8 +62,9 @@ class Recommender:
             if contents.retrieval is None
             else Model(contents.retrieval, contents.ranker, contents)
         )
-        self._events = SqliteEventStore() if events is None else events
-        self._remember(self._events.read())
+        self._events = events
+        if events is not None:
+            self._remember(events.read())
 
     @classmethod
     def load(
@@ -73,7 +74,7 @@ class Recommender:
 
         Args:
             path: directory of the bundle.
-            events: where posted events are kept; in memory by default.
+            events: where posted events are kept; only in memory by default.
             verify: check the SHA-256 of every file first.
 
         Raises:
@@ -225,7 +226,8 @@ class Recommender:
         """Keeps all the events, or none if one is wrong; raises as `add_event`."""
         for _, error in self.check_events(events):
             raise error
-        self._events.append(events)
+        if self._events is not None:
+            self._events.append(events)
         self._remember(events)
 
     def check_events(self, events: Sequence[Event]) -> list[tuple[int, InputError]]:
@@ -239,8 +241,9 @@ class Recommender:
         return errors
 
     def close(self) -> None:
-        """Closes the event store."""
-        self._events.close()
+        """Closes the event store, if there is one."""
+        if self._events is not None:
+            self._events.close()
 
     def _remember(self, events: Iterable[Event]) -> None:
         """Takes events into the histories; those of items of other bundles are left."""

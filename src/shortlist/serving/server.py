@@ -204,6 +204,8 @@ async def _work(
 
 
 def _load(options: _Options) -> Recommender:
+    if options.events_path is None:
+        return Recommender.load(options.bundle_path)
     events = SqliteEventStore(options.events_path)
     try:
         return Recommender.load(options.bundle_path, events=events)

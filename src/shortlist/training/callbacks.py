@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import msgspec
+import numpy as np
 
 from shortlist.errors import ShortlistError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Logs = dict[str, float]
 
@@ -49,6 +53,22 @@ class StopOnNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
 
+def check_weights_finite(model: keras.Model) -> None:
+    """Raises `ShortlistError` if a weight is NaN or infinite.
+
+    The loss of a step is that of the weights before it: the last step can end in NaN
+    without showing it.
+    """
+    for weight, values in zip(model.weights, model.get_weights(), strict=True):
+        if not np.isfinite(values).all():
+            raise ShortlistError(
+                "loss-not-finite",
+                f"The weights must stay finite. {weight.path!r} holds NaN or infinity"
+                " after the last epoch. Lower learning_rate or raise temperature in the"
+                " recipe.",
+            )
+
+
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes one JSON line per epoch; shows a bar on a terminal, else one line.
 
@@ -64,6 +84,7 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         self.path = path
         self.quiet = quiet
         self.live = sys.stderr.isatty() and not quiet
+        self.progress: Progress | None = None
         self.started = time.perf_counter()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -80,7 +101,7 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Moves the bar."""
-        if self.live:
+        if self.progress is not None:
             self.progress.advance(self.task)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -93,12 +114,12 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
             stream.write(msgspec.json.encode(line) + b"\n")
         shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
         text = f"{self.name} epoch {epoch + 1}: {shown}  ({seconds:.1f} s)"
-        if self.live:
+        if self.progress is not None:
             self.progress.console.print(text, highlight=False)
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Takes the bar away."""
-        if self.live:
+    def close(self) -> None:
+        """Takes the bar away; also after a training that failed."""
+        if self.progress is not None:
             self.progress.stop()

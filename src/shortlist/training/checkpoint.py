@@ -38,7 +38,7 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     path = Path(path)
     try:
         config = msgspec.json.decode((path / "model.json").read_bytes())
-        model = model_class.from_config(config)
+        model: Model = model_class.from_config(config)
         model.build()
         stored = safetensors.numpy.load_file(path / "weights.safetensors")
         _assign(model, stored)

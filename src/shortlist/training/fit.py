@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from shortlist.atomic import check_absent, disk_errors
+from shortlist.atomic import atomic_directory, check_absent
 from shortlist.data.dataset import Dataset
 from shortlist.data.loader import Loader
 from shortlist.data.schema import USER
@@ -22,7 +21,12 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.batches import Batches
-from shortlist.training.callbacks import EpochReport, RankingValidation, StopOnNotFinite
+from shortlist.training.callbacks import (
+    EpochReport,
+    RankingValidation,
+    StopOnNotFinite,
+    check_weights_finite,
+)
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.runs import Run, RunInfo, environment, now, write_json
 
@@ -31,6 +35,8 @@ Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
 
 MONITOR = "ndcg@10"
 VALIDATION_K = 10
+UNTRIED_WEIGHT = 1.0
+"""Weight of the ranker where there is nothing to choose it on."""
 
 
 def train(
@@ -60,17 +66,8 @@ def train(
     out = Path(out)
     check_absent(out, overwrite=overwrite)
     _check_parts(dataset, recipe)
-    folder = out.with_name(f".{out.name}.training")
-    shutil.rmtree(folder, ignore_errors=True)
-    with disk_errors(out):
-        try:
-            folder.mkdir(parents=True)
-            _train_into(folder, dataset, recipe, validate, quiet)
-            if out.exists():
-                shutil.rmtree(out)
-            folder.rename(out)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with atomic_directory(out, overwrite=overwrite) as folder:
+        _train_into(folder, dataset, recipe, validate, quiet)
     return Run.open(out)
 
 
@@ -112,7 +109,9 @@ def _train_into(
         save_model(folder / "ranker", ranker)
         pipeline = trainer.pipeline(retrieval, ranker, 0.0)
         tried = trainer.weights_tried(pipeline)
-        pipeline.ranker_weight = max(tried, key=lambda w: (tried[w], -w))
+        pipeline.ranker_weight = max(
+            tried, key=lambda w: (tried[w], -w), default=UNTRIED_WEIGHT
+        )
         validation["ranker_weights"] = {str(w): score for w, score in tried.items()}
         validation["pipeline"] = trainer.measure(pipeline)
     write_json(
@@ -153,8 +152,7 @@ class _Trainer:
         self.recipe = recipe
         self.validate = validate
         self.quiet = quiet
-        part = dataset.part("validation")
-        self.validation_users = np.unique(part.user_index[part.user_index > 0])
+        self.validation_users = _measurable_users(dataset)
 
     def retrieval(self) -> tuple[TwoTower, int]:
         """Trains the two-tower model; stops when validation nDCG stops rising."""
@@ -238,9 +236,9 @@ class _Trainer:
         return self.validate(self.dataset, self.validation_users, items, "validation")
 
     def weights_tried(self, pipeline: Pipeline) -> dict[float, float]:
-        """Validation nDCG of each ranker weight; 1.0 alone without a validation part."""
+        """Validation nDCG of each ranker weight; none without a validation part."""
         if not len(self.validation_users):
-            return {1.0: 0.0}
+            return {}
         users, parts = self.validation_users, ("train",)
         scores, items = pipeline.retrieve(
             users, max(VALIDATION_K, pipeline.candidates), parts
@@ -301,14 +299,31 @@ class _Trainer:
                 restore_best_weights=True,
             )
             callbacks.append(stopping)
-        history = model.fit(
-            batches,
-            epochs=section.epochs,
-            validation_data=validation,
-            callbacks=callbacks,
-            verbose=0,
-        )
+        try:
+            history = model.fit(
+                batches,
+                epochs=section.epochs,
+                validation_data=validation,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        finally:
+            report.close()
+        check_weights_finite(model)
         return len(history.epoch) if stopping is None else stopping.best_epoch + 1
+
+
+def _measurable_users(dataset: Dataset) -> np.ndarray:
+    """Users whose validation part holds an item that their training part does not.
+
+    Nobody else has anything left to find once the seen items are removed.
+    """
+    train_keys, keys = (
+        part.user_index.astype(np.int64) * dataset.num_items + part.item_index
+        for part in (dataset.part("train"), dataset.part("validation"))
+    )
+    users = keys[~np.isin(keys, train_keys)] // dataset.num_items
+    return np.unique(users[users > 0])
 
 
 def _check_parts(dataset: Dataset, recipe: Recipe) -> None:

@@ -1,0 +1,170 @@
+"""`init` writes a recipe with which the whole chain runs unchanged, per layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from small_logs import (
+    TINY,
+    write_movielens_1m,
+    write_movielens_25m,
+    write_movielens_100k,
+    write_renamed_csv,
+)
+
+pytestmark = pytest.mark.backend
+
+LAYOUTS: dict[str, tuple[Callable[[Path], list[str]], str | int]] = {
+    "renamed-csv": (write_renamed_csv, "user 5/ü"),
+    "movielens-100k": (write_movielens_100k, 5),
+    "movielens-1m": (write_movielens_1m, 5),
+    "movielens-25m": (write_movielens_25m, 5),
+}
+# The layouts differ in what is read, not in what is trained: one is enough elsewhere.
+RUN_HERE = list(LAYOUTS)[: None if os.environ["KERAS_BACKEND"] == "jax" else 1]
+
+
+@pytest.mark.parametrize("layout", RUN_HERE)
+def test_the_recipe_of_init_runs_the_whole_chain(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    write, user_id = LAYOUTS[layout]
+    monkeypatch.chdir(tmp_path)
+    arguments = write(tmp_path)
+    started = call("init", *arguments, "--json")
+    assert started.code == 0, started.err
+    assert started.json["layout"] in ("csv", "movielens-100k", "movielens-dat")
+    recipe = Path("shortlist.toml").read_text(encoding="utf-8")
+    prepared = call("prepare", "--json")
+    assert prepared.code == 0, prepared.err
+    assert prepared.json["statistics"]["events"] == 2_400
+    assert sum(prepared.json["parts"].values()) == 2_400
+    trained = call("train", *TINY, "--json")
+    assert trained.code == 0, trained.err
+    assert trained.json["backend"] == os.environ["KERAS_BACKEND"]
+    evaluated = call("evaluate", "--json")
+    assert evaluated.code == 0, evaluated.err
+    metrics = evaluated.json["metrics"]
+    assert set(metrics["model"]) == set(metrics["popularity"]) >= {"ndcg@10"}
+    assert evaluated.json["pairs"]["rmse"] > 0
+    exported = call("export", "--json")
+    assert exported.code == 0, exported.err
+    assert Path("shortlist.toml").read_text(encoding="utf-8") == recipe
+    answer = ask_a_real_server(tmp_path, user_id)
+    assert answer["source"] == "model"
+    assert len(answer["items"]) == 3
+    listed = call("recommend", str(user_id), "-k", "3", "--json").json
+    assert listed["items"] == answer["items"]
+
+
+def ask_a_real_server(folder: Path, user_id: str | int) -> dict[str, object]:
+    """`shortlist serve` as a process: one request, Ctrl-C, exit code 0."""
+    command = [Path(sys.executable).with_name("shortlist"), "serve", "--json"]
+    with subprocess.Popen(
+        [*command, "--port=0"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None and server.stderr is not None
+        try:
+            ready = json.loads(server.stdout.readline())
+            body = json.dumps({"user_id": user_id, "k": 3}).encode()
+            request = urllib.request.Request(
+                f"{ready['url']}/api/v1/recommend",
+                body,
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer: dict[str, object] = json.load(response)
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) == 0
+        assert server.stderr.read() == ""
+    return answer
+
+
+def test_outputs_that_exist_are_refused_and_replaced_on_demand(
+    call, project: Path
+) -> None:
+    recipe = project / "shortlist.toml"
+    for command in ("prepare", "train", "export"):
+        result = call(command, "--recipe", recipe)
+        assert (result.code, "error[output-exists]" in result.err) == (2, True)
+    result = call("init", project / "u.data", "--out", recipe)
+    assert (result.code, "error[output-exists]" in result.err) == (2, True)
+    before = (project / "bundle" / "manifest.json").read_bytes()
+    assert call("export", "--recipe", recipe, "--overwrite").code == 0
+    after = (project / "bundle" / "manifest.json").read_bytes()
+    version = json.loads(before)["version"]
+    assert json.loads(after)["version"] == version  # the same files again
+
+
+def test_recommend_marks_a_cold_start_and_corrects_the_id(call, project: Path) -> None:
+    known = call("recommend", "5", "-b", project / "bundle", "-k", "4")
+    assert known.code == 0
+    assert [line.split(".")[0].strip() for line in known.out.splitlines()] == [*"1234"]
+    assert "Film" in known.out
+    unknown = call("recommend", "nobody", "-b", project / "bundle", "--json")
+    assert unknown.code == 0
+    assert (unknown.json["cold_start"], unknown.json["source"]) == (True, "popular")
+    text = call("recommend", "nobody", "-b", project / "bundle").out
+    assert "cold-start answer" in text
+    close = call("recommend", "100000", "-b", project / "bundle").out
+    assert "Did you mean" in close or "cold-start" in close
+    assert call("recommend", "5", "-b", project / "bundle", "-k", "0").code == 2
+
+
+def test_similar_leaves_the_item_itself_out(call, project: Path) -> None:
+    result = call("similar", "7", "-b", project / "bundle", "-k", "5", "--json")
+    assert result.code == 0
+    ids = [item["item_id"] for item in result.json["items"]]
+    assert len(ids) == 5
+    assert 7 not in ids
+    missing = call("similar", "777", "-b", project / "bundle")
+    assert (missing.code, "error[unknown-item]" in missing.err) == (2, True)
+
+
+def test_predict_scores_a_file_of_pairs(call, project: Path, tmp_path: Path) -> None:
+    pairs = pl.DataFrame({"item_id": [3, 9, 777], "user_id": [5, 5, 9], "note": list("abc")})
+    pairs.write_csv(tmp_path / "pairs.csv")
+    out = tmp_path / "scores.csv"
+    arguments = ["predict", tmp_path / "pairs.csv", "-b", project / "bundle", "-o", out]
+    result = call(*arguments, "--json")
+    assert result.code == 0, result.err
+    assert result.json["rows"] == 3
+    assert result.json["unknown_items"] == 1
+    scored = pl.read_csv(out)
+    assert scored.drop("score").equals(pairs)
+    assert scored["score"].is_null().to_list() == [False, False, True]
+    assert scored["score"].drop_nulls().is_between(0, 6).all()  # ratings
+    again = call(*arguments)
+    assert (again.code, "error[output-exists]" in again.err) == (2, True)
+
+
+def test_predict_needs_both_columns_and_a_known_format(
+    call, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.csv").write_text("user_id,itm\n5,3\n")
+    bundle = project / "bundle"
+    result = call(
+        "predict", tmp_path / "pairs.csv", "-b", bundle, "-o", tmp_path / "s.csv"
+    )
+    assert result.code == 2
+    assert "item_id" in result.err
+    (tmp_path / "pairs.csv").write_text("user_id,item_id\n5,3\n")
+    result = call(
+        "predict", tmp_path / "pairs.csv", "-b", bundle, "-o", tmp_path / "s.xls"
+    )
+    assert (result.code, "error[output-format]" in result.err) == (2, True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["pairs.csv"]

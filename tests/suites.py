@@ -1,0 +1,222 @@
+"""Conformance suites: what every layer and every model must keep.
+
+Subclass a suite in the test file of the class, set its two attributes, and get its
+tests. No class ships without its suite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from shortlist.training.checkpoint import load_model, save_model
+
+Batch = dict[str, np.ndarray]
+
+
+class LayerSuite:
+    """For a layer that maps a batch to tensors.
+
+    `make` returns a new layer; `batch` is one it can be called on, of at least two
+    rows. Lists in it are padded with -1.
+    """
+
+    make: ClassVar[Callable[[], Any]]
+    batch: ClassVar[Batch]
+
+    def test_config_makes_an_equal_layer(self) -> None:
+        layer = self.make()
+        outputs = run(layer, self.batch)
+        config = json.loads(json.dumps(layer.get_config()))
+        again = type(layer).from_config(config)
+        assert again.get_config() == layer.get_config()
+        run(again, self.batch)
+        again.set_weights(layer.get_weights())
+        assert_equal(run(again, self.batch), outputs)
+
+    def test_keras_can_serialize_it(self) -> None:
+        layer = self.make()
+        again = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(layer)
+        )
+        assert type(again) is type(layer)
+        assert again.get_config() == layer.get_config()
+
+    def test_shapes_are_those_it_announces(self) -> None:
+        layer = self.make()
+        outputs = run(layer, self.batch)
+        shapes = {name: values.shape for name, values in self.batch.items()}
+        announced = layer.compute_output_shape(shapes)
+        assert {name: values.shape for name, values in outputs.items()} == announced
+
+    def test_a_row_does_not_depend_on_its_batch(self) -> None:
+        check_rows_alone(self.make(), self.batch)
+
+    def test_padding_changes_nothing(self) -> None:
+        check_padding(self.make(), self.batch)
+
+    def test_unknown_ids_give_finite_numbers(self) -> None:
+        check_unknown_ids(self.make(), self.batch)
+
+    def test_one_seed_makes_one_layer(self) -> None:
+        check_seeds(self.make, self.batch)
+
+
+class ModelSuite:
+    """For a model that is trained with stock `compile` and `fit`.
+
+    `make` returns a new compiled model without dropout; `batch` is one it can be
+    trained on, of at least two rows, with `label` if its loss needs one.
+    """
+
+    make: ClassVar[Callable[[], Any]]
+    batch: ClassVar[Batch]
+
+    def features(self) -> Batch:
+        """The batch without its label."""
+        return {name: v for name, v in self.batch.items() if name != "label"}
+
+    def test_config_makes_an_equal_model(self) -> None:
+        model = self.make()
+        outputs = run(model, self.features())
+        config = json.loads(json.dumps(model.get_config()))
+        again = type(model).from_config(config)
+        assert again.get_config() == model.get_config()
+        run(again, self.features())
+        again.set_weights(model.get_weights())
+        assert_equal(run(again, self.features()), outputs)
+
+    def test_a_checkpoint_gives_the_same_model(self, tmp_path: Path) -> None:
+        model = self.make()
+        self.train(model)
+        save_model(tmp_path / "saved", model)
+        again = load_model(tmp_path / "saved", type(model))
+        assert again.get_config() == model.get_config()
+        assert_equal(run(again, self.features()), run(model, self.features()))
+
+    def test_predict_equals_a_plain_call(self) -> None:
+        model = self.make()
+        called = run(model, self.features())
+        predicted = as_dict(model.predict_on_batch(self.features()))
+        assert called.keys() == predicted.keys()
+        for name, values in predicted.items():
+            np.testing.assert_allclose(values, called[name], rtol=1e-5, atol=1e-6)
+
+    def test_a_row_does_not_depend_on_its_batch(self) -> None:
+        check_rows_alone(self.make(), self.features())
+
+    def test_padding_changes_nothing(self) -> None:
+        check_padding(self.make(), self.features())
+
+    def test_unknown_ids_give_finite_numbers(self) -> None:
+        check_unknown_ids(self.make(), self.features())
+
+    def test_one_seed_makes_one_model_and_one_training(self) -> None:
+        check_seeds(self.make, self.features(), self.train)
+
+    def test_gradient_steps_lower_the_loss(self) -> None:
+        model = self.make()
+        before = self.train(model)
+        for _ in range(5):
+            after = self.train(model)
+        assert np.isfinite(after) and after < before
+
+    def test_every_weight_is_trained(self) -> None:
+        model = self.make()
+        run(model, self.features())
+        before = model.get_weights()
+        self.train(model)
+        for weight, old, new in zip(
+            model.weights, before, model.get_weights(), strict=True
+        ):
+            assert not np.array_equal(old, new), f"{weight.path} stayed as it was"
+
+    def train(self, model: Any) -> float:
+        """One step; the loss before it."""
+        loss = model.train_on_batch(self.features(), self.batch.get("label"))
+        return float(np.asarray(loss).ravel()[0])
+
+
+def run(layer: Any, batch: Batch) -> Batch:
+    """Outputs by name; a single one is named `output`."""
+    return as_dict(layer({name: values.copy() for name, values in batch.items()}))
+
+
+def as_dict(outputs: Any) -> Batch:
+    if not isinstance(outputs, dict):
+        outputs = {"output": outputs}
+    return {
+        name: np.asarray(keras.ops.convert_to_numpy(values))
+        for name, values in outputs.items()
+    }
+
+
+def assert_equal(found: Batch, expected: Batch) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def assert_close(found: Batch, expected: Batch) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            found[name], values, rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def check_rows_alone(layer: Any, batch: Batch) -> None:
+    together = run(layer, batch)
+    num_rows = len(next(iter(batch.values())))
+    assert num_rows > 1
+    for row in range(num_rows):
+        alone = run(layer, {name: v[row : row + 1] for name, v in batch.items()})
+        expected = {name: v[row : row + 1] for name, v in together.items()}
+        assert_close(alone, expected)
+
+
+def check_padding(layer: Any, batch: Batch) -> None:
+    """More -1 at the end of a list, or between its values, is not seen."""
+    expected = run(layer, batch)
+    widened = {
+        name: np.pad(v, ((0, 0), (1, 3)), constant_values=-1) if v.ndim == 2 else v
+        for name, v in batch.items()
+    }
+    assert any(values.ndim == 2 for values in batch.values())
+    assert_close(run(layer, widened), expected)
+
+
+def check_unknown_ids(layer: Any, batch: Batch) -> None:
+    """Row 0 everywhere, and lists without any value."""
+    expected = run(layer, batch)
+    unknown = {
+        name: v if v.dtype.kind == "f" else np.full_like(v, 0 if v.ndim == 1 else -1)
+        for name, v in batch.items()
+    }
+    found = run(layer, unknown)
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert values.shape == expected[name].shape
+        assert np.isfinite(values).all(), name
+
+
+def check_seeds(
+    make: Callable[[], Any],
+    batch: Batch,
+    train: Callable[[Any], Any] | None = None,
+) -> None:
+    """The same seed gives the same outputs, another one others."""
+    outputs = []
+    for seed in (7, 7, 8):
+        keras.utils.set_random_seed(seed)
+        layer = make()
+        if train is not None:
+            train(layer)
+        outputs.append(run(layer, batch))
+    assert_equal(outputs[1], outputs[0])
+    assert any(not np.array_equal(outputs[2][name], v) for name, v in outputs[0].items())

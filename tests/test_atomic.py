@@ -1,0 +1,282 @@
+"""Files and directories appear whole or not at all, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from shortlist.atomic import atomic_directory, atomic_file, check_absent, disk_errors
+from shortlist.errors import ArtifactError, InputError, ResourceError
+
+SYSTEM_CALLS = ("fsync", "replace", "mkdir")
+
+
+class FailingCall:
+    """Lets `working` calls of a function of `os` through, then fails once."""
+
+    def __init__(self, call: Callable[..., Any], working: int, number: int) -> None:
+        self.call = call
+        self.working = working
+        self.number = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.working -= 1
+        if self.working == -1:
+            raise OSError(self.number, os.strerror(self.number))
+        return self.call(*args, **kwargs)
+
+    @property
+    def failed(self) -> bool:
+        return self.working < 0
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder and its text."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def write_directory(path: Path, text: str, *, overwrite: bool = False) -> None:
+    with atomic_directory(path, overwrite=overwrite) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "a.txt").write_text(text)
+        (folder / "b.txt").write_text(text)
+
+
+def test_file_appears_with_its_parents_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    with atomic_file(path) as temporary:
+        assert temporary.parent == path.parent
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert tree(tmp_path) == {"new/folder/file.txt": "whole"}
+
+
+def test_file_keeps_its_old_content_until_the_end(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert tree(tmp_path) == {"file.txt": "new"}
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError("x"), KeyboardInterrupt()])
+def test_file_keeps_its_old_content_when_the_writer_fails(tmp_path, interruption):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(type(interruption)):
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise interruption
+    assert tree(tmp_path) == {"file.txt": "old"}
+
+
+def test_directory_appears_whole_and_readable(tmp_path):
+    write_directory(tmp_path / "new" / "out", "whole")
+    assert tree(tmp_path) == {
+        "new/out/b.txt": "whole",
+        "new/out/deep/a.txt": "whole",
+    }
+    assert stat.S_IMODE((tmp_path / "new" / "out").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize("exists", [True, False])
+def test_directory_keeps_its_old_content_when_the_writer_fails(
+    tmp_path, exists, interruption
+):
+    path = tmp_path / "out"
+    if exists:
+        write_directory(path, "old")
+    before = tree(tmp_path)
+    with pytest.raises(type(interruption)):
+        with atomic_directory(path, overwrite=True) as folder:
+            (folder / "b.txt").write_text("half")
+            assert tree(path) == (
+                {"b.txt": "old", "deep/a.txt": "old"} if exists else {}
+            )
+            raise interruption
+    assert tree(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == (["out"] if exists else [])
+
+
+def test_overwritten_directory_holds_nothing_of_the_old_one(tmp_path):
+    path = tmp_path / "out"
+    write_directory(path, "old")
+    (path / "left-over.txt").write_text("old")
+    write_directory(path, "new", overwrite=True)
+    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+
+
+def test_empty_directory_may_be_filled_without_overwrite(tmp_path):
+    (tmp_path / "out").mkdir()
+    write_directory(tmp_path / "out", "new")
+    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_existing_output_is_refused(tmp_path, overwrite):
+    path = tmp_path / "out"
+    if overwrite:
+        path.write_text("a file is never replaced by a directory")
+    else:
+        write_directory(path, "old")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="must not exist yet.*--overwrite") as caught:
+        with atomic_directory(path, overwrite=overwrite):
+            pytest.fail("must not begin to write")
+    assert caught.value.code == "output-exists"
+    assert caught.value.file == str(path)
+    assert tree(tmp_path) == before
+
+
+def test_check_absent_lets_new_and_empty_places_pass(tmp_path):
+    check_absent(tmp_path / "new")
+    check_absent(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="must not exist yet"):
+        check_absent(tmp_path / "file")
+    check_absent(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ENOSPC, "no-space", "must be free space"),
+        (errno.EDQUOT, "no-space", "must be free quota"),
+        (errno.EROFS, "read-only", "must be writable"),
+        (errno.EACCES, "no-permission", "must be allowed to write"),
+        (errno.EPERM, "no-permission", "must be allowed to write"),
+    ],
+)
+def test_disk_error_says_what_is_wrong_where(number, code, words):
+    with pytest.raises(ResourceError, match=words) as caught:
+        with disk_errors("some/place"):
+            raise OSError(number, os.strerror(number))
+    assert caught.value.code == code
+    assert caught.value.file == "some/place"
+    assert os.strerror(number) in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_error_of_polars_on_a_full_disk_is_recognized():
+    # Polars raises it without a number: only its text says "(os error 28)".
+    with pytest.raises(ResourceError, match="free space") as caught:
+        with disk_errors("place"):
+            pl.DataFrame({"a": range(10_000)}).write_ipc("/dev/full")
+    assert caught.value.code == "no-space"
+    with pytest.raises(ResourceError, match="free space") as caught:
+        with disk_errors("place"):
+            pl.DataFrame({"a": range(10_000)}).write_parquet("/dev/full")
+    assert caught.value.code == "no-space"
+
+
+def test_other_errors_pass_unchanged():
+    for error in (
+        OSError(errno.EIO, "broken"),
+        ValueError("28"),
+        ArtifactError("a-code", "No."),
+    ):
+        with pytest.raises(type(error)) as caught:
+            with disk_errors("place"):
+                raise error
+        assert caught.value is error
+
+
+def test_output_below_a_file_or_in_place_of_a_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    for path in (
+        tmp_path / "file" / "out",
+        tmp_path / "folder",
+        tmp_path / ("x" * 300),
+    ):
+        with pytest.raises(InputError, match="Choose another path") as caught:
+            with atomic_file(path) as temporary:
+                temporary.write_text("new")
+        assert caught.value.code == "output-path"
+        assert caught.value.file == str(path)
+    with pytest.raises(InputError, match="Choose another path"):
+        with atomic_directory(tmp_path / "file" / "out"):
+            pytest.fail("must not begin to write")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "no-space"), (errno.EROFS, "read-only")]
+)
+@pytest.mark.parametrize("name", SYSTEM_CALLS)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_directory_survives_the_failure_of_any_system_call(
+    tmp_path, monkeypatch, overwrite, name, number, code
+):
+    old = {"out/b.txt": "old", "out/deep/a.txt": "old"} if overwrite else {}
+    new = {"out/b.txt": "new", "out/deep/a.txt": "new"}
+    for working in range(100):
+        root = tmp_path / str(working)
+        root.mkdir()
+        if overwrite:
+            write_directory(root / "out", "old")
+        failing = FailingCall(getattr(os, name), working, number)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, failing)
+            try:
+                write_directory(root / "out", "new", overwrite=overwrite)
+            except ResourceError as error:
+                assert error.code == code
+        # A failure after the last rename, in flushing the parent, comes too late.
+        assert tree(root) in (old, new)
+        assert len(os.listdir(root)) == bool(tree(root))
+        if not failing.failed:
+            break
+    assert tree(root) == new
+    assert working > 0
+
+
+@pytest.mark.parametrize("name", SYSTEM_CALLS)
+def test_file_survives_the_failure_of_any_system_call(tmp_path, monkeypatch, name):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    for working in range(10):
+        failing = FailingCall(getattr(os, name), working, errno.ENOSPC)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, failing)
+            try:
+                with atomic_file(path) as temporary:
+                    temporary.write_text("new")
+            except ResourceError as error:
+                assert error.code == "no-space"
+        assert os.listdir(tmp_path) == ["file.txt"]
+        assert path.read_text() in ("old", "new")
+        if not failing.failed:
+            break
+    assert path.read_text() == "new"
+    assert working > 0
+
+
+def test_old_directory_is_put_back_when_the_new_one_cannot_take_its_place(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "out"
+    write_directory(path, "old")
+    replace = os.replace
+
+    def fail_for_the_new_one(source: Path, target: Path) -> None:
+        if Path(target) == path and ".old." not in Path(source).name:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_new_one)
+    with pytest.raises(KeyboardInterrupt):
+        write_directory(path, "new", overwrite=True)
+    assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
+    assert os.listdir(tmp_path) == ["out"]
