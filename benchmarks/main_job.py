@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Claim, against_rival, interleaved, main, within_limit
 
+from harness import Claim, against_rival, interleaved, main, within_limit
 from shortlist import native
 from shortlist.data.sources import fetch
 

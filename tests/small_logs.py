@@ -54,10 +54,11 @@ def write_movielens_100k(folder: Path) -> list[str]:
 
 def write_movielens_1m(folder: Path) -> list[str]:
     """ratings.dat and movies.dat, separated by `::`."""
+    genres = ("Drama", "Drama|War", "War")
     lines = ("::".join(str(value) for value in row) for row in events().rows())
     (folder / "ratings.dat").write_text("".join(f"{line}\n" for line in lines))
     (folder / "movies.dat").write_text(
-        "".join(f"{i}::Café {i} (1990)::{'Drama|War'[: 5 + i % 9]}\n" for i in range(40)),
+        "".join(f"{i}::Café {i} (1990)::{genres[i % 3]}\n" for i in range(40)),
         encoding="latin-1",
     )
     return ["ratings.dat", "--items=movies.dat"]

@@ -219,4 +219,6 @@ def check_seeds(
             train(layer)
         outputs.append(run(layer, batch))
     assert_equal(outputs[1], outputs[0])
-    assert any(not np.array_equal(outputs[2][name], v) for name, v in outputs[0].items())
+    assert any(
+        not np.array_equal(outputs[2][name], v) for name, v in outputs[0].items()
+    )

@@ -32,7 +32,9 @@ def test_the_example_goes_from_a_raw_log_to_a_served_answer() -> None:
     assert scores == sorted(scores, reverse=True)
     assert all(item["title"] for item in answer["items"])
     ndcg = {
-        line.split(":")[0]: float(line.split()[-1]) for line in lines if "ndcg@10" in line
+        line.split(":")[0]: float(line.split()[-1])
+        for line in lines
+        if "ndcg@10" in line
     }
     assert ndcg["model"] > ndcg["popularity"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,20 +15,30 @@ def choose_backend() -> str | None:
     """Sets `KERAS_BACKEND` unless the user chose a backend or Keras is loaded.
 
     Keras itself would take TensorFlow even where only JAX is installed. A choice in
-    `KERAS_BACKEND` or in Keras's own configuration file stands.
+    `KERAS_BACKEND` stands. One in Keras's configuration file stands if that backend
+    is installed, but for TensorFlow: Keras writes the file itself when it is first
+    imported, and its default is nobody's choice. Set `KERAS_BACKEND=tensorflow`.
 
     Returns: the name of the backend, or `None` when none is installed.
     """
     chosen = os.environ.get("KERAS_BACKEND")
-    if chosen or "keras" in sys.modules or _has_keras_config():
+    if chosen:
         return chosen
-    for name in BACKENDS:
-        if importlib.util.find_spec(name) is not None:
-            os.environ["KERAS_BACKEND"] = name
-            return name
-    return None
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].config.backend())
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    configured = _configured()
+    if configured not in installed or configured == "tensorflow":
+        configured = installed[0] if installed else None
+    if configured is not None:
+        os.environ["KERAS_BACKEND"] = configured
+    return configured
 
 
-def _has_keras_config() -> bool:
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    return (home / "keras.json").is_file()
+def _configured() -> str | None:
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        backend = json.loads((home / "keras.json").read_text())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(backend)

@@ -7,6 +7,7 @@ the fields.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,13 +16,14 @@ import msgspec
 import pydantic
 from pydantic import Field
 
-from shortlist.data.schema import Schema
+from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import RecipeError, did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PathOrPaths = str | list[str]
 
 
@@ -78,7 +80,7 @@ class RankerSection(Section):
     learning_rate: AboveZero = 1e-3
     patience: Positive = 2
     candidates: Positive = 100
-    weights: list[Annotated[float, Field(ge=0)]] = [0, 0.1, 0.2, 0.5, 1, 2]
+    weights: Annotated[list[Weight], Field(min_length=1)] = [0, 0.1, 0.2, 0.5, 1, 2]
     """Weights tried on the validation part; the best one is kept."""
 
     @pydantic.model_validator(mode="after")
@@ -91,7 +93,7 @@ class RankerSection(Section):
 class EvaluationSection(Section):
     """What is measured on the test part."""
 
-    ks: list[Positive] = [5, 10, 20]
+    ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
     resamples: Positive = 1000
 
 
@@ -109,7 +111,7 @@ def _schema(value: Any) -> Any:
     try:
         return msgspec.convert(value, Schema)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error}{_misspelt(str(error))}") from error
 
 
 class Recipe(Section):
@@ -180,6 +182,13 @@ def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
             f"The recipe cannot be used: {problems}. docs/recipe.md lists the fields.",
             file=file,
         ) from error
+
+
+def _misspelt(message: str) -> str:
+    """The closest column role or feature field to the unknown one of a message."""
+    found = re.search(r"unknown field `(.*?)`", message)
+    section = Feature if "$.features" in message else Schema
+    return did_you_mean(found.group(1), section.__struct_fields__) if found else ""
 
 
 def _plain(value: Any) -> Any:

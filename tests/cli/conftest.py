@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_logs import TINY, write_movielens_100k
 
 from shortlist.cli.app import run
+from small_logs import TINY, write_movielens_100k
+
 
 @dataclass(frozen=True)
 class Result:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from small_logs import (
     TINY,
     write_movielens_1m,
@@ -136,7 +137,9 @@ def test_similar_leaves_the_item_itself_out(call, project: Path) -> None:
 
 
 def test_predict_scores_a_file_of_pairs(call, project: Path, tmp_path: Path) -> None:
-    pairs = pl.DataFrame({"item_id": [3, 9, 777], "user_id": [5, 5, 9], "note": list("abc")})
+    pairs = pl.DataFrame(
+        {"item_id": [3, 9, 777], "user_id": [5, 5, 9], "note": list("abc")}
+    )
     pairs.write_csv(tmp_path / "pairs.csv")
     out = tmp_path / "scores.csv"
     arguments = ["predict", tmp_path / "pairs.csv", "-b", project / "bundle", "-o", out]

@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from suites import LayerSuite, assert_close, run
 
 from shortlist.data.schema import Feature, Schema
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.embeddings.layer import FeatureEmbedding, concatenate
 from shortlist.errors import InputError
+from suites import LayerSuite, assert_close, run
 
 pytestmark = pytest.mark.backend
 

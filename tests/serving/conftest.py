@@ -1,17 +1,12 @@
-"""Makes `tiny_bundle` importable, and gives each test a bundle and a recommender."""
-
-import sys
-from pathlib import Path
+"""Gives each test a bundle and a recommender."""
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "bundle"))
+from tiny_bundle import make_contents
 
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory):
-    from tiny_bundle import make_contents
-
     from shortlist.bundle.bundle import write_bundle
 
     path = tmp_path_factory.mktemp("tiny") / "bundle"

@@ -38,7 +38,6 @@ def recommend(
     answer = recommender.recommend(user_id, k=k)
     text = items_table(answer.items)
     if answer.cold_start:
-        close = recommender.similar_user_ids(user_id)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = recommender.suggest_user(user_id)
         text = f"user {user_id!r} is not in the log: a cold-start answer.{hint}\n{text}"
     print_result(msgspec.to_builtins(answer), text, json)

@@ -242,11 +242,9 @@ def _attributes(
     keys = given[id_column]
     if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
         keys, ids = keys.cast(pl.String), ids.cast(pl.String)
+    wanted = pl.DataFrame([keys.alias(_KEY), *(given[name] for name in columns)])
     rows = pl.DataFrame({_KEY: ids}).join(
-        given.select(columns).with_columns(keys.alias(_KEY)),
-        on=_KEY,
-        how="left",
-        maintain_order="left",
+        wanted, on=_KEY, how="left", maintain_order="left"
     )
     return rows.drop(_KEY)
 
@@ -312,7 +310,7 @@ def _rows(feature: Feature, lists: pl.Series, vocabulary: Vocabulary) -> pl.Seri
 
 def _tokens(column: pl.Series, feature: Feature) -> pl.Series:
     """The values of a looked-up feature as lists of text, none of them empty."""
-    values = pl.col(column.name)
+    values = pl.col("values")
     if isinstance(column.dtype, pl.List | pl.Array):
         lists = values.cast(pl.List(pl.String))
     elif feature.kind == "categorical":
@@ -321,7 +319,8 @@ def _tokens(column: pl.Series, feature: Feature) -> pl.Series:
         parts = values.cast(pl.String).str.split(feature.separator)
         lists = parts.list.eval(pl.element().str.strip_chars())
     filled = pl.element().filter(pl.element().str.len_bytes() > 0)
-    return column.to_frame().select(lists.list.eval(filled)).to_series()
+    frame = pl.DataFrame({"values": column})
+    return frame.select(lists.list.eval(filled)).to_series()
 
 
 def _standardized(column: pl.Series) -> tuple[pl.Series, dict[str, float]]:

@@ -19,6 +19,8 @@ from shortlist.models.validate import (
     check_units,
 )
 
+REMOVED = 1e9  # taken from a logit, it leaves nothing of it in a softmax
+
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class TwoTower(keras.Model):  # type: ignore[misc]
@@ -79,7 +81,6 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.user_tower = self._tower("user_tower", self.user_inputs, 1 / temperature)
         self.item_tower = self._tower("item_tower", self.item_inputs, 1.0)
         self.correction = keras_rs.layers.SamplingProbabilityCorrection()
-        self.accidental_hits = keras_rs.layers.RemoveAccidentalHits()
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the tables; the towers are built already."""
@@ -113,7 +114,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         labels = ops.eye(ops.shape(logits)[0], dtype="float32")
         if "sampling_probability" in x:
             logits = self.correction(logits, x["sampling_probability"])
-        logits = self.accidental_hits(logits, labels, x["item_index"])
+        logits = without_accidental_hits(logits, labels, x["item_index"])
         losses = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
         if sample_weight is None:
             return ops.mean(losses)
@@ -145,6 +146,27 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         if scale != 1.0:
             tensor = keras.layers.Rescaling(scale)(tensor)
         return keras.Model(source, tensor, name=name)
+
+
+def without_accidental_hits(
+    logits: Tensor, labels: Tensor, item_index: Tensor
+) -> Tensor:
+    """Takes out the negatives that are the positive of their row.
+
+    `keras_rs.layers.RemoveAccidentalHits` is meant for this, but up to version 0.4 it
+    adds 1e-40 to their logits, which removes nothing (keras-team/keras-rs#206).
+
+    Args:
+        logits: `(batch_size, batch_size)`; column j belongs to item j of the batch.
+        labels: the identity matrix, of the same shape.
+        item_index: item rows of the batch, `(batch_size,)`.
+
+    Returns: the logits, very low where a column other than the row's own has the same
+    item.
+    """
+    same = ops.equal(ops.expand_dims(item_index, 1), ops.expand_dims(item_index, 0))
+    hits = ops.cast(same, logits.dtype) - labels
+    return logits - hits * REMOVED
 
 
 @keras.saving.register_keras_serializable(package="shortlist")

@@ -14,7 +14,13 @@ import numpy as np
 from shortlist.bundle.bundle import Bundle, read_bundle
 from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
-from shortlist.serving.catalogue import Catalogue, Scored, check_id, shortened
+from shortlist.serving.catalogue import (
+    Catalogue,
+    Scored,
+    check_id,
+    shortened,
+    suggest_id,
+)
 from shortlist.serving.event_checks import check_event
 from shortlist.serving.events import Event, EventStore, now_ms
 from shortlist.serving.histories import UserHistories, UserKey
@@ -170,6 +176,35 @@ class Recommender:
             model_version=self.model_version,
             degraded=scored.degraded or answered != source,
         )
+
+    def score(self, user_id: ExternalId, item_ids: Sequence[ExternalId]) -> np.ndarray:
+        """Scores given items for one user, in the order given.
+
+        Unlike `rank` it asks the model about unknown users too: they are the
+        out-of-vocabulary user. A bundle without a model scores by popularity.
+
+        Returns: `(n,)` float32, NaN for an unknown item.
+
+        Raises:
+            InputError: `invalid-id`.
+        """
+        rows = np.array(self.catalogue.rows(item_ids), np.int32)
+        known = np.unique(rows[rows > 0])
+        query, _, _ = self._resolve(user_id, None, (), exclude_seen=False)
+        scored = None if self._model is None else self._model.score(query, known)
+        if scored is None:
+            scored = self.catalogue.by_popularity(known)
+        by_row = dict(zip(scored.rows.tolist(), scored.scores.tolist(), strict=True))
+        return np.array([by_row.get(row, np.nan) for row in rows.tolist()], np.float32)
+
+    def suggest_user(self, user_id: ExternalId) -> str:
+        """Returns " Did you mean 'x'?" for a known user one slip away, or ""."""
+        return suggest_id(self._users, user_id)
+
+    def is_known_user(self, user_id: ExternalId) -> bool:
+        """Whether the model was trained with this user."""
+        row = self._users.row(user_id)
+        return row > 0 and bool(self._users.counts[row] > 0)
 
     def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
         """Lists the items whose vectors have the highest cosine with one item's.

@@ -1,0 +1,386 @@
+"""The recipe file: defaults, refusals with a way out, overrides, round trips."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shortlist.data.schema import Feature, Schema
+from shortlist.data.split import Split
+from shortlist.errors import RecipeError
+from shortlist.recipe import (
+    EvaluationSection,
+    LogSection,
+    OutputSection,
+    RankerSection,
+    Recipe,
+    RetrievalSection,
+    build_recipe,
+    load_recipe,
+)
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = """
+[log]
+events = "log.csv"
+
+[columns]
+user_id = "u"
+item_id = "i"
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "shortlist.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def raw(**sections: Any) -> dict[str, Any]:
+    columns = {"user_id": "u", "item_id": "i"}
+    return {"log": {"events": "log.csv"}, "columns": columns, **sections}
+
+
+def refusal(values: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError, match="The recipe cannot be used") as caught:
+        build_recipe(values, file="shortlist.toml")
+    assert caught.value.code == "recipe-invalid"
+    assert caught.value.file == "shortlist.toml"
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_minimal_recipe_has_the_defaults(recipe_file):
+    recipe = load_recipe(recipe_file)
+    assert recipe.columns == Schema(user_id="u", item_id="i")
+    assert (
+        recipe.split == Split() == Split(kind="last_fraction", test=0.2, validation=0.1)
+    )
+    assert recipe.retrieval == RetrievalSection()
+    assert recipe.ranker == RankerSection()
+    assert recipe.evaluation == EvaluationSection()
+    assert recipe.output == OutputSection()
+    assert (recipe.version, recipe.name, recipe.seed) == (1, "recommender", 0)
+
+
+def test_every_section_is_read(recipe_file):
+    recipe_file.write_text(
+        """
+        version = 1
+        name = "shop"
+        seed = 7
+        [log]
+        events = ["a.csv", "b.csv"]
+        items = "items.csv"
+        items_id = "sku"
+        test_events = "test.csv"
+        [columns]
+        user_id = "u"
+        item_id = "i"
+        label = "stars"
+        label_kind = "explicit"
+        positive_from = 4
+        [[columns.features]]
+        name = "genre"
+        owner = "item"
+        kind = "multi_valued"
+        separator = ","
+        [split]
+        kind = "files"
+        validation = 0.25
+        [retrieval]
+        hidden_units = [128, 64]
+        [ranker]
+        enabled = false
+        objective = "explicit"
+        weights = [0.5]
+        [evaluation]
+        ks = [1]
+        [output]
+        bundle = "../bundle"
+        """
+    )
+    recipe = load_recipe(recipe_file)
+    assert recipe.log.events == ["a.csv", "b.csv"]
+    assert recipe.log.items_id == "sku"
+    assert recipe.columns.positive_from == 4.0
+    assert recipe.columns.features == (
+        Feature(name="genre", owner="item", kind="multi_valued", separator=","),
+    )
+    assert recipe.split == Split(kind="files", validation=0.25)
+    assert recipe.retrieval.hidden_units == [128, 64]
+    assert not recipe.ranker.enabled and recipe.ranker.weights == [0.5]
+    assert (recipe.evaluation.ks, recipe.output.bundle) == ([1], "../bundle")
+    assert build_recipe(recipe.to_builtins()) == recipe
+    # What a run stores is JSON.
+    assert build_recipe(json.loads(json.dumps(recipe.to_builtins()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "meant"),
+    [
+        (raw(retreival={}), "retreival", "retrieval"),
+        (raw(seeed=1), "seeed", "seed"),
+        (raw(retrieval={"embeding_dim": 8}), "retrieval.embeding_dim", "embedding_dim"),
+        (raw(ranker={"objektive": "binary"}), "ranker.objektive", "objective"),
+        (raw(evaluation={"k": [1]}), "evaluation.k", "ks"),
+        (raw(split={"tests": 0.2}), "split.tests", "test"),
+        (raw(output={"bundel": "b"}), "output.bundel", "bundle"),
+        ({**raw(), "log": {"events": "a", "item": "b"}}, "log.item", "items"),
+    ],
+)
+def test_unknown_field_is_answered_with_the_closest_known_one(values, name, meant):
+    text = refusal(values)
+    assert f"`{name}` is not a field. Did you mean '{meant}'?" in text
+    assert "docs/recipe.md lists the fields" in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"usr_id": "u", "item_id": "i"}, "Did you mean 'user_id'"),
+        ({"user_id": "u", "item_id": "i", "tittle": "t"}, "Did you mean 'title'"),
+        ({"item_id": "i"}, "missing required field `user_id`"),
+        (
+            {
+                "user_id": "u",
+                "item_id": "i",
+                "features": [{"name": "g", "owner": "item", "kinds": "numeric"}],
+            },
+            "Did you mean 'kind'",
+        ),
+        (
+            {
+                "user_id": "u",
+                "item_id": "i",
+                "features": [{"name": "g", "owner": "shop", "kind": "numeric"}],
+            },
+            "'shop' - at `$.features[0].owner`",
+        ),
+        ({"user_id": "u", "item_id": "u"}, "must be different columns"),
+        ({"user_id": 5, "item_id": "i"}, "Expected `str`, got `int`"),
+    ],
+)
+def test_columns_are_checked_as_a_schema(columns, words):
+    assert words in refusal({**raw(), "columns": columns})
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("retrieval", "epochs", "many"),
+        ("retrieval", "epochs", 0),
+        ("retrieval", "embedding_dim", 1.5),
+        ("retrieval", "hidden_units", [64, 0]),
+        ("retrieval", "hidden_units", 64),
+        ("retrieval", "history_length", -1),
+        ("retrieval", "dropout", 1.0),
+        ("retrieval", "dropout", float("nan")),
+        ("retrieval", "temperature", 0.0),
+        ("retrieval", "temperature", float("inf")),
+        ("retrieval", "learning_rate", -1e-3),
+        ("retrieval", "normalize", "perhaps"),
+        ("ranker", "objective", "listwise"),
+        ("ranker", "candidates", 0),
+        ("ranker", "weights", []),
+        ("ranker", "weights", [-1.0]),
+        ("ranker", "weights", [float("inf")]),
+        ("ranker", "weights", [float("nan")]),
+        ("evaluation", "ks", []),
+        ("evaluation", "ks", [0]),
+        ("evaluation", "resamples", 0),
+        ("output", "run", 5),
+        ("split", "test", "some"),
+    ],
+)
+def test_value_that_cannot_be_used_is_named(section, field, value):
+    text = refusal(raw(**{section: {field: value}}))
+    assert f"`{section}.{field}" in text
+    received = value[-1] if isinstance(value, list) and value else value
+    assert f"received {received!r}" in text
+
+
+def test_all_problems_are_told_at_once():
+    text = refusal(raw(seed=-1, retrieval={"epochs": 0}, version=2))
+    assert "`seed`" in text and "`retrieval.epochs`" in text
+    assert "`version`: Input should be 1, received 2" in text
+
+
+def test_missing_sections_are_named():
+    text = refusal({})
+    assert "`log`: Field required" in text and "`columns`: Field required" in text
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"kind": "last-n"}, "'last_n'"),
+        ({"test": 1.5}, "a share from 0 to below 1"),
+        ({"kind": "last_n", "test": 0.5}, "a number of events"),
+        ({"kind": "time_cut", "test_from": "soon"}, "must be an ISO date or time"),
+        ({"test_from": "2024-01-01"}, "belong to kind = 'time_cut'"),
+    ],
+)
+def test_split_is_checked_before_any_work(split, words):
+    text = refusal(raw(split=split))
+    assert "`split" in text and words in text
+
+
+def test_binary_ranker_needs_negatives_while_it_is_enabled():
+    assert "needs negatives of at least 1" in refusal(raw(ranker={"negatives": 0}))
+    for ranker in ({"enabled": False}, {"objective": "explicit"}):
+        assert (
+            build_recipe(raw(ranker={"negatives": 0, **ranker})).ranker.negatives == 0
+        )
+
+
+def test_recipe_cannot_be_changed_afterwards(recipe_file):
+    recipe = load_recipe(recipe_file)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 5
+
+
+# --- the file ---------------------------------------------------------------------
+
+
+def test_missing_file_says_how_to_write_one(tmp_path):
+    for path in (tmp_path / "shortlist.toml", tmp_path):
+        with pytest.raises(RecipeError, match="shortlist init LOG") as caught:
+            load_recipe(path)
+        assert caught.value.code == "recipe-missing"
+        assert caught.value.file == str(path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[log", b"seed = 1\nseed = 2", b"name = '\xff'", b"a b"]
+)
+def test_file_that_is_no_toml_is_refused(recipe_file, text):
+    recipe_file.write_bytes(text)
+    with pytest.raises(RecipeError, match="must be valid TOML in UTF-8") as caught:
+        load_recipe(recipe_file)
+    assert caught.value.code == "recipe-syntax"
+    assert caught.value.file == str(recipe_file)
+
+
+def test_byte_order_mark_of_some_editors_is_skipped(recipe_file):
+    recipe_file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_recipe(recipe_file).columns.user_id == "u"
+
+
+# --- overrides --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("seed=7", lambda r: r.seed == 7),
+        ("name=shop", lambda r: r.name == "shop"),
+        ('name="a = b"', lambda r: r.name == "a = b"),
+        ("name=a = b", lambda r: r.name == "a = b"),
+        ("name=007", lambda r: r.name == "007"),
+        ("retrieval.epochs=3", lambda r: r.retrieval.epochs == 3),
+        (" retrieval.epochs = 3 ", lambda r: r.retrieval.epochs == 3),
+        ("retrieval.hidden_units=[8, 4]", lambda r: r.retrieval.hidden_units == [8, 4]),
+        ("retrieval.normalize=false", lambda r: not r.retrieval.normalize),
+        ("retrieval.learning_rate=1e-4", lambda r: r.retrieval.learning_rate == 1e-4),
+        ("split.kind=random", lambda r: r.split.kind == "random"),
+        ("log.events=other.csv", lambda r: r.log.events == "other.csv"),
+        ('log.events=["a", "b"]', lambda r: r.log.events == ["a", "b"]),
+        ("columns.label=stars", lambda r: r.columns.label == "stars"),
+        ("output.run=runs/é", lambda r: r.output.run == "runs/é"),
+    ],
+)
+def test_setting_overrides_a_field(recipe_file, setting, read):
+    assert not read(load_recipe(recipe_file))
+    assert read(load_recipe(recipe_file, [setting]))
+    assert not read(load_recipe(recipe_file)), "the file itself is not changed"
+
+
+@pytest.mark.parametrize(
+    "moment", ["2024-05-31", "2024-05-31T18:00:00Z", '"2024-05-31"']
+)
+def test_moments_may_be_set_without_quotes(recipe_file, moment):
+    settings = ["split.kind=time_cut", f"split.test_from={moment}"]
+    assert load_recipe(recipe_file, settings).split.test_from == moment.strip('"')
+
+
+def test_later_settings_win(recipe_file):
+    assert load_recipe(recipe_file, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize("setting", ["seed", "=3", "", "log.events.path=x", "seed.x=1"])
+def test_setting_that_is_no_section_and_field_is_refused(recipe_file, setting):
+    base = ["seed=1"]
+    with pytest.raises(RecipeError, match="--set takes section.field=value") as caught:
+        load_recipe(recipe_file, [*base, setting])
+    assert caught.value.code == "setting-invalid"
+    assert repr(setting) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "retrieval.epoch=3",
+            "`retrieval.epoch` is not a field. Did you mean 'epochs'?",
+        ),
+        ("retreival.epochs=3", "`retreival` is not a field. Did you mean 'retrieval'?"),
+        ("retrieval.epochs=zero", "received 'zero'"),
+    ],
+)
+def test_setting_is_checked_like_the_file(recipe_file, setting, words):
+    with pytest.raises(RecipeError, match="The recipe cannot be used") as caught:
+        load_recipe(recipe_file, [setting])
+    assert caught.value.code == "recipe-invalid"
+    assert words in str(caught.value)
+
+
+# --- the documentation ------------------------------------------------------------
+
+SECTIONS: dict[str, Any] = {
+    "log": LogSection,
+    "retrieval": RetrievalSection,
+    "ranker": RankerSection,
+    "evaluation": EvaluationSection,
+    "output": OutputSection,
+}
+
+
+def documented(section: str) -> str:
+    """The text of `docs/recipe.md` about a section."""
+    text = (ROOT / "docs" / "recipe.md").read_text()
+    blocks = re.split(r"^## ", text, flags=re.MULTILINE)
+    (block,) = (b for b in blocks if f"`[{section}]`" in b.partition("\n")[0])
+    return " ".join(block.split())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_and_default_is_documented(section):
+    text = documented(section)
+    for name, field in SECTIONS[section].model_fields.items():
+        assert f"`{name}`" in text, name
+        if field.is_required() or field.default is None:
+            continue
+        shown = json.dumps(field.default).strip('"')
+        assert re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.]\d)", text), name
+
+
+def test_every_column_role_and_split_field_is_documented():
+    for name in Schema.__struct_fields__:
+        shown = "[[columns.features]]" if name == "features" else name
+        assert f"`{shown}`" in documented("columns"), name
+    for name in Feature.__struct_fields__:
+        assert f"`{name}`" in documented("columns"), name
+    for name in ("kind", "test", "validation", "test_from", "validation_from", "seed"):
+        assert f"`{name}`" in documented("split"), name
+
+
+def test_every_top_level_field_is_documented():
+    text = (ROOT / "docs" / "recipe.md").read_text()
+    for name in Recipe.model_fields:
+        assert f"`{name}`" in text or f"`[{name}]`" in text, name
