@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -58,45 +57,56 @@ def test_choice_in_the_environment_stands(monkeypatch, name):
     assert os.environ["KERAS_BACKEND"] == name
 
 
-def test_loaded_keras_is_left_alone(monkeypatch):
+def test_loaded_keras_has_chosen_already(monkeypatch):
     install(monkeypatch, *BACKENDS)
-    keras = SimpleNamespace(config=SimpleNamespace(backend=lambda: "torch"))
-    monkeypatch.setitem(sys.modules, "keras", keras)
+    loaded = SimpleNamespace(config=SimpleNamespace(backend=lambda: "torch"))
+    monkeypatch.setitem(sys.modules, "keras", loaded)
     assert choose_backend() == "torch"
     assert "KERAS_BACKEND" not in os.environ
 
 
-@pytest.mark.parametrize("place", ["home", "KERAS_HOME"])
+def write_settings(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "keras.json").write_text(text)
+
+
+@pytest.mark.parametrize("place", ["home", "KERAS_HOME", "KERAS_HOME below home"])
 def test_choice_in_the_configuration_of_keras_stands(monkeypatch, tmp_path, place):
     install(monkeypatch, *BACKENDS)
-    folder = configure(tmp_path / (".keras" if place == "home" else "elsewhere"))
-    if place == "KERAS_HOME":
+    folder = tmp_path / (".keras" if place == "home" else "elsewhere")
+    write_settings(folder, '{"backend": "torch"}')
+    if place != "home":
         assert choose_backend() == "jax"  # the file lies where nobody looks
         monkeypatch.delenv("KERAS_BACKEND")
-        monkeypatch.setenv("KERAS_HOME", str(folder))
+        below = place.endswith("home")
+        monkeypatch.setenv("KERAS_HOME", "~/elsewhere" if below else str(folder))
+    assert choose_backend() == "torch"
+    assert os.environ["KERAS_BACKEND"] == "torch"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"backend": "tensorflow"}',  # what Keras writes by itself
+        '{"backend": "openvino"}',
+        '{"floatx": "float32"}',
+        "[]",
+        "{",
+        "",
+    ],
+)
+def test_configuration_without_a_usable_choice_is_passed_over(
+    monkeypatch, tmp_path, text
+):
+    install(monkeypatch, "torch", "tensorflow")
+    write_settings(tmp_path / ".keras", text)
+    assert choose_backend() == "tensorflow"
+    monkeypatch.delenv("KERAS_BACKEND")
+    install(monkeypatch, "torch")
     assert choose_backend() == "torch"
 
 
-def test_configured_backend_that_is_not_installed_is_passed_over(monkeypatch, tmp_path):
-    install(monkeypatch, "tensorflow")
-    configure(tmp_path / ".keras", "torch")
-    assert choose_backend() == "tensorflow"
-
-
-def test_default_that_keras_wrote_itself_is_no_choice(monkeypatch, tmp_path):
-    install(monkeypatch, *BACKENDS)
-    configure(tmp_path / ".keras", "tensorflow")
-    assert choose_backend() == "jax"
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "{"])
-def test_damaged_configuration_is_passed_over(monkeypatch, tmp_path, text):
+def test_user_without_a_home_has_no_configuration(monkeypatch):
     install(monkeypatch, "jax")
-    (configure(tmp_path / ".keras") / "keras.json").write_text(text)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert choose_backend() == "jax"
-
-
-def configure(folder: Path, backend: str = "torch") -> Path:
-    folder.mkdir()
-    (folder / "keras.json").write_text(json.dumps({"backend": backend}))
-    return folder

@@ -36,7 +36,8 @@ def choose_backend() -> str | None:
 
 
 def _configured() -> str | None:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    # Not Path.home(), which fails for a user without a home.
+    home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
     try:
         backend = json.loads((home / "keras.json").read_text())["backend"]
     except (OSError, ValueError, KeyError, TypeError):
