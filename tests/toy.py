@@ -22,6 +22,7 @@ from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.data.synthetic import Generated, SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
+from shortlist.training.runs import Run
 
 SIDE = 24  # users and items of the checkerboard
 HELD_OUT = 2  # events per user in the validation part, and again in the test part
@@ -112,10 +113,32 @@ def recipe(
     )
 
 
-CHECKERBOARD_RETRIEVAL = {
-    "batch_size": 96,
-    "temperature": 0.3,
-    "dropout": 0.1,
-    "epochs": 20,
-    "patience": 20,
-}
+CHECKERBOARD_RECIPE = recipe(
+    CHECKERBOARD_SCHEMA,
+    retrieval={"batch_size": 64, "temperature": 0.3, "epochs": 12, "patience": 12},
+    ranker={"epochs": 2, "batch_size": 64, "negatives": 3, "weights": [0, 0.01]},
+)
+SYNTHETIC_RECIPE = recipe(
+    SYNTHETIC_SCHEMA,
+    retrieval={"temperature": 0.3, "epochs": 12},
+    ranker={"objective": "explicit", "candidates": 20, "weights": [0.5]},
+)
+
+
+@functools.cache
+def checkerboard_run(base: Path) -> Run:
+    """A binary ranker and retrieval, trained on the checkerboard."""
+    return _train(checkerboard(base), base / "checkerboard-run", CHECKERBOARD_RECIPE)
+
+
+@functools.cache
+def synthetic_run(base: Path) -> Run:
+    """An explicit ranker of weight 0.5 and retrieval, trained on the synthetic log."""
+    return _train(synthetic(base), base / "synthetic-run", SYNTHETIC_RECIPE)
+
+
+def _train(dataset: Dataset, out: Path, recipe: Recipe) -> Run:
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import train
+
+    return train(dataset, out, recipe, validate=ranking_metrics, quiet=True)
