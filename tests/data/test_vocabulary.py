@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.data.vocabulary import Vocabulary, vocabulary_file
-from shortlist.errors import ArtifactError, InputError, UnknownIdError
+from shortlist.errors import ArtifactError, InputError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -65,7 +65,7 @@ def test_lookups_agree_with_a_dictionary(occurrences, asked):
     ]
     for external, row in rows.items():
         assert fitted.id(row) == external
-        assert fitted.row(external) == fitted.require(external) == row
+        assert fitted.row(external) == row
 
 
 def test_file_round_trip_of_odd_ids(tmp_path_factory):
@@ -128,13 +128,6 @@ def test_integers_beyond_the_exact_floats_stay_apart():
     assert [fitted.id(fitted.row(str(i))) for i in ids] == ids
 
 
-def test_extra_ids_follow_with_a_count_of_zero():
-    values, extra = pl.Series(["b", "b", "a"]), pl.Series(["z", "a", "c", None, "z"])
-    fitted = Vocabulary.fit("x", values, extra=extra)
-    assert fitted.ids.to_list() == [None, "b", "a", "c", "z"]
-    assert fitted.counts.tolist() == [0, 2, 1, 0, 0]
-
-
 def test_rare_ids_are_out_of_vocabulary():
     fitted = Vocabulary.fit("x", pl.Series([5, 5, 9]), min_count=2)
     assert fitted.lookup([5, 9]).tolist() == [1, 0]
@@ -154,13 +147,6 @@ def test_row_outside_the_vocabulary_has_no_id(row):
     with pytest.raises(InputError, match=rf"must be 1\.\.2. Received: {row}") as caught:
         vocabulary(["a", "b"]).id(row)
     assert caught.value.code == "row-out-of-range"
-
-
-def test_required_id_is_named_with_the_closest_known_one():
-    with pytest.raises(UnknownIdError, match="Did you mean 'The Matrix'") as caught:
-        vocabulary(["The Matrix", "Alien"]).require("the Matrix")
-    assert caught.value.code == "unknown-item"
-    assert "'the Matrix'" in str(caught.value)
 
 
 def test_repeated_ids_and_missing_counts_are_refused():

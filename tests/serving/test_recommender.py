@@ -8,6 +8,11 @@ import time
 import numpy as np
 import polars as pl
 import pytest
+
+from shortlist.bundle.bundle import write_bundle
+from shortlist.errors import InputError, UnknownIdError
+from shortlist.serving.events import Event, SqliteEventStore
+from shortlist.serving.recommender import Recommender
 from tiny_bundle import (
     HISTORIES,
     ITEM_IDS,
@@ -19,11 +24,6 @@ from tiny_bundle import (
     retrieval_scores,
     vocabulary,
 )
-
-from shortlist.bundle.bundle import write_bundle
-from shortlist.errors import InputError, UnknownIdError
-from shortlist.serving.events import Event, SqliteEventStore
-from shortlist.serving.recommender import Recommender
 
 NOW_MS = int(time.time() * 1000)
 DAY_MS = 24 * 3600 * 1000

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import atomic_file
-from shortlist.errors import ArtifactError, InputError, UnknownIdError, did_you_mean
+from shortlist.errors import ArtifactError, InputError
 
 ExternalId = str | int
 
@@ -57,7 +57,6 @@ class Vocabulary:
         name: str,
         values: pl.Series,
         *,
-        extra: pl.Series | None = None,
         min_count: int = 1,
     ) -> Vocabulary:
         """Builds a vocabulary from the values of a column, most frequent first.
@@ -65,7 +64,6 @@ class Vocabulary:
         Args:
             name: name of the vocabulary.
             values: occurrences, Int64 or String; nulls are skipped.
-            extra: further ids that get a row with a count of 0.
             min_count: rarer ids are left out-of-vocabulary.
         """
         counted = (
@@ -75,12 +73,6 @@ class Vocabulary:
             .filter(pl.col("count") >= min_count)
             .sort(["count", "id"], descending=[True, False])
         )
-        if extra is not None:
-            unseen = pl.DataFrame({"id": extra.drop_nulls().unique().sort()}).join(
-                counted, on="id", how="anti"
-            )
-            zero = unseen.with_columns(pl.lit(0, pl.Int64).alias("count"))
-            counted = pl.concat([counted, zero])
         return cls(name, counted["id"], counted["count"].to_numpy())
 
     def __len__(self) -> int:
@@ -129,17 +121,6 @@ class Vocabulary:
             )
         external: ExternalId = self.ids[row]
         return external
-
-    def require(self, external_id: ExternalId) -> int:
-        """Row of an id that must be known; raises `UnknownIdError`."""
-        row = self.row(external_id)
-        if row == 0:
-            raise UnknownIdError(
-                f"unknown-{self.name}",
-                f"The {self.name} id must be one the model was trained with."
-                f" Received: {external_id!r}.{did_you_mean(external_id, self._rows)}",
-            )
-        return row
 
     def save(self, path: str | Path) -> None:
         """Writes the Arrow IPC file: columns `id` (null in record 0) and `count`."""

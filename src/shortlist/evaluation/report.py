@@ -18,6 +18,7 @@ from shortlist.errors import InputError
 from shortlist.evaluation.evaluate import RankingReport, compare, evaluate_rankings
 from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
 from shortlist.evaluation.rankings import Csr, build_csr, popularity_ranking
+from shortlist.models.popularity import Popularity
 
 KNOWN = {"validation": ("train",), "test": ("train", "validation")}
 """Parts whose events are known when a part is evaluated."""
@@ -77,7 +78,7 @@ def evaluate_pipeline(
         )
     relevant = relevant_items(dataset, users, part)
     seen = dataset.histories(*KNOWN[part]).seen(users)
-    counts = dataset.item_counts(*KNOWN[part])
+    counts = Popularity().fit(dataset, KNOWN[part]).counts
     longest = min(max(ks), dataset.num_items - 1)
     _, ranked = pipeline.recommend(users, longest, parts=KNOWN[part])
 
