@@ -280,3 +280,20 @@ def test_old_directory_is_put_back_when_the_new_one_cannot_take_its_place(
         write_directory(path, "new", overwrite=True)
     assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("marker", ["dataset.json", "run.json", "manifest.json"])
+def test_a_directory_of_somebody_else_is_never_replaced(tmp_path, marker):
+    path = tmp_path / "photos"
+    path.mkdir()
+    (path / "holiday.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="only what Shortlist wrote") as caught:
+        with atomic_directory(path, overwrite=True, marker=marker) as folder:
+            (folder / marker).write_text("{}")
+    assert caught.value.code == "output-foreign"
+    assert [file.name for file in path.iterdir()] == ["holiday.png"]
+    assert list(tmp_path.iterdir()) == [path]
+    (path / marker).write_text("old")
+    with atomic_directory(path, overwrite=True, marker=marker) as folder:
+        (folder / marker).write_text("new")
+    assert [file.read_text() for file in path.iterdir()] == ["new"]

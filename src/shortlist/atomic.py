@@ -39,19 +39,22 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+) -> Iterator[Path]:
     """Yields a temporary directory beside `path`; on success it becomes `path`.
 
     Args:
         path: destination; must not exist unless `overwrite`, or must be empty.
         overwrite: replace an existing directory after the new one is complete.
+        marker: file that an existing directory must hold to be replaced.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false (code `output-exists`).
+        InputError: as `check_absent`.
         ResourceError: no space, read-only file system or no permission.
     """
     path = Path(path)
-    check_absent(path, overwrite=overwrite)
+    check_absent(path, overwrite=overwrite, marker=marker)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -67,18 +70,38 @@ def atomic_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[P
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_absent(path: str | Path, *, overwrite: bool = False) -> None:
-    """Raises `InputError` if `path` holds something and `overwrite` is false."""
+def check_absent(
+    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+) -> None:
+    """Checks that an output may be written.
+
+    Args:
+        path: the output; an empty directory counts as absent.
+        overwrite: an existing directory may be replaced.
+        marker: file by which a directory of this kind is known; a directory without
+            it is never replaced, whatever the user asked for.
+
+    Raises:
+        InputError: something is there (`output-exists`), or a directory that is not of
+            this kind (`output-foreign`).
+    """
     path = Path(path)
-    if overwrite and path.is_dir():
-        return
     if path.is_dir() and not any(path.iterdir()):
+        return
+    if overwrite and path.is_dir():
+        if marker is not None and not (path / marker).is_file():
+            raise InputError(
+                "output-foreign",
+                f"--overwrite replaces only what Shortlist wrote. Found {str(path)!r},"
+                f" a directory without {marker}. Choose another path or remove it.",
+                file=path,
+            )
         return
     if path.exists():
         raise InputError(
             "output-exists",
             f"The output must not exist yet. Found {str(path)!r}. Choose another"
-            " path, or pass --overwrite to replace a directory.",
+            " path, or pass --overwrite to replace what Shortlist wrote.",
             file=path,
         )
 

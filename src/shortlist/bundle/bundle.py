@@ -70,9 +70,9 @@ def write_bundle(
         InputError: `path` exists (`output-exists`).
         ResourceError: the disk is full or not writable.
     """
-    check_absent(path, overwrite=overwrite)
+    check_absent(path, overwrite=overwrite, marker=MANIFEST)
     check_contents(contents)
-    with atomic_directory(path, overwrite=overwrite) as directory:
+    with atomic_directory(path, overwrite=overwrite, marker=MANIFEST) as directory:
         _write_files(directory, contents)
         manifest = _describe(directory, contents)
         (directory / MANIFEST).write_bytes(manifest.to_json())

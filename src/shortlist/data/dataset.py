@@ -31,6 +31,7 @@ from shortlist.errors import ArtifactError
 
 FORMAT_VERSION = 1
 FEATURE_PREFIX = "feature:"
+INFO_FILE = "dataset.json"
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ def write_dataset(
     path: str | Path, contents: DatasetContents, *, overwrite: bool = False
 ) -> Dataset:
     """Writes a dataset, whole or not at all, and opens it."""
-    with atomic_directory(path, overwrite=overwrite) as folder:
+    with atomic_directory(path, overwrite=overwrite, marker=INFO_FILE) as folder:
         (folder / "vocabularies").mkdir()
         for name, vocabulary in contents.vocabularies.items():
             vocabulary.save(folder / "vocabularies" / vocabulary_file(name))
@@ -263,7 +264,7 @@ def write_dataset(
             fingerprint=_fingerprint(folder, contents.schema),
         )
         encoded = msgspec.json.format(msgspec.json.encode(info), indent=2)
-        (folder / "dataset.json").write_bytes(encoded)
+        (folder / INFO_FILE).write_bytes(encoded)
     return Dataset.open(path)
 
 
@@ -282,7 +283,7 @@ def _fingerprint(folder: Path, schema: Schema) -> str:
 
 
 def _read_info(path: Path) -> DatasetInfo:
-    file = path / "dataset.json"
+    file = path / INFO_FILE
     if not file.is_file():
         raise ArtifactError(
             "dataset-missing",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ _HEAD_BYTES = 1 << 18
 _SNIFFED_RECORDS = 200
 _LEAVE_OUT = "Leave the layout out to have it recognized."
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
@@ -213,7 +215,7 @@ def _check_text(path: Path, head: bytes) -> None:
         )
     if head[:4] in _MAGIC:
         _refuse_format(path, _MAGIC[head[:4]], _LEAVE_OUT)
-    if any(byte < 9 or 13 < byte < 32 for byte in head):
+    if _CONTROL.search(head):
         _refuse_format(path, "binary data", "Unpack or convert it to one of these.")
     if b"\r" in head and b"\n" not in head and len(head.split(b"\r")) > 2:
         _refuse_format(path, "lone carriage returns", "Write \\n as the line end.")

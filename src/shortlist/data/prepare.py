@@ -16,6 +16,7 @@ import polars as pl
 from shortlist.atomic import check_absent
 from shortlist.data.dataset import (
     FEATURE_PREFIX,
+    INFO_FILE,
     Dataset,
     DatasetContents,
     write_dataset,
@@ -73,7 +74,7 @@ def prepare(
         LogError: the log cannot be used; says file, column and row.
         InputError: `out` exists, or arguments that do not fit each other.
     """
-    check_absent(out, overwrite=overwrite)
+    check_absent(out, overwrite=overwrite, marker=INFO_FILE)
     split = split or Split()
     _check_split_files(split, test_events, validation_events)
     log, duplicates = _read_parts(

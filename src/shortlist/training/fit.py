@@ -28,7 +28,7 @@ from shortlist.training.callbacks import (
     check_weights_finite,
 )
 from shortlist.training.checkpoint import load_model, save_model
-from shortlist.training.runs import Run, RunInfo, environment, now, write_json
+from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
 Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
@@ -64,9 +64,9 @@ def train(
         ResourceError: the run cannot be written.
     """
     out = Path(out)
-    check_absent(out, overwrite=overwrite)
+    check_absent(out, overwrite=overwrite, marker=RUN_FILE)
     _check_parts(dataset, recipe)
-    with atomic_directory(out, overwrite=overwrite) as folder:
+    with atomic_directory(out, overwrite=overwrite, marker=RUN_FILE) as folder:
         _train_into(folder, dataset, recipe, validate, quiet)
     return Run.open(out)
 
@@ -115,7 +115,7 @@ def _train_into(
         validation["ranker_weights"] = {str(w): score for w, score in tried.items()}
         validation["pipeline"] = trainer.measure(pipeline)
     write_json(
-        folder / "run.json",
+        folder / RUN_FILE,
         RunInfo(
             created_at=now(),
             dataset=str(dataset.path),

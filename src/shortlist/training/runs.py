@@ -19,15 +19,16 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from shortlist.atomic import atomic_file
 from shortlist.errors import ArtifactError
 
-FORMAT = "shortlist-run"
 FORMAT_VERSION = 1
+Decoded = TypeVar("Decoded")
+RUN_FILE = "run.json"
 PACKAGES = (
     "shortlist",
     "numpy",
@@ -41,11 +42,16 @@ PACKAGES = (
 )
 
 
-class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What every version of `run.json` begins with."""
+
+    format: Literal["shortlist-run"] = "shortlist-run"
+    format_version: int = FORMAT_VERSION
+
+
+class RunInfo(_Header, frozen=True, kw_only=True):
     """What `run.json` holds."""
 
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
     created_at: str
     dataset: str
     dataset_fingerprint: str
@@ -76,7 +82,7 @@ class Run:
             ArtifactError: no run there, a newer format, or damaged.
         """
         path = Path(path)
-        file = path / "run.json"
+        file = path / RUN_FILE
         if not file.is_file():
             raise ArtifactError(
                 "run-missing",
@@ -84,24 +90,16 @@ class Run:
                 " `shortlist train` first or give its folder.",
                 file=path,
             )
-        try:
-            info = msgspec.json.decode(file.read_bytes(), type=RunInfo)
-            recipe = msgspec.json.decode((path / "recipe.json").read_bytes())
-        except (msgspec.MsgspecError, OSError) as error:
-            raise ArtifactError(
-                "run-damaged",
-                f"A run must be what `shortlist train` wrote. Reading it failed:"
-                f" {error}. Train again.",
-                file=file,
-            ) from error
-        if info.format_version > FORMAT_VERSION:
+        version = _decode(file, _Header).format_version
+        if version > FORMAT_VERSION:
             raise ArtifactError(
                 "run-newer",
                 f"The run's format must be at most {FORMAT_VERSION}. Received:"
-                f" {info.format_version}. Update shortlist or train again.",
+                f" {version}. Update shortlist or train again.",
                 file=file,
             )
-        return cls(path, info, recipe)
+        recipe = _decode(path / "recipe.json", dict[str, Any])
+        return cls(path, _decode(file, RunInfo), recipe)
 
     def check_dataset(self, fingerprint: str) -> None:
         """Raises `ArtifactError` unless the run was trained on this dataset."""
@@ -117,10 +115,19 @@ class Run:
     def evaluation(self) -> dict[str, Any] | None:
         """What `shortlist evaluate` measured, or `None` before it ran."""
         file = self.path / "evaluation.json"
-        if not file.is_file():
-            return None
-        report: dict[str, Any] = msgspec.json.decode(file.read_bytes())
-        return report
+        return _decode(file, dict[str, Any]) if file.is_file() else None
+
+
+def _decode(file: Path, kind: type[Decoded]) -> Decoded:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
+        raise ArtifactError(
+            "run-damaged",
+            f"{file.name} must be what Shortlist wrote. Reading it failed: {error}."
+            " Train or evaluate again.",
+            file=file,
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
