@@ -13,7 +13,7 @@ import pytest
 
 from shortlist.bundle.bundle import read_bundle
 from shortlist.bundle.export import export_bundle, to_onnx
-from shortlist.errors import InputError
+from shortlist.errors import ArtifactError, InputError
 from shortlist.models.pipeline import Pipeline
 from shortlist.serving.recommender import Recommender
 from shortlist.training import load_pipeline
@@ -144,6 +144,23 @@ def test_metrics_and_environment_travel_with_the_bundle(
     with pytest.raises(InputError, match="must not exist yet") as exists:
         export_bundle(tmp_path / "b", pipeline, name="toy")
     assert exists.value.code == "output-exists"
+
+
+def test_a_model_with_nan_is_refused_and_leaves_nothing(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    table = pipeline.retrieval.lookup.tables["user"]
+    (rows,) = table.get_weights()
+    broken = rows.copy()
+    broken[2] = np.nan
+    table.set_weights([broken])
+    try:
+        with pytest.raises(ArtifactError, match="must be finite") as caught:
+            export_bundle(tmp_path / "bundle", pipeline, name="toy")
+    finally:
+        table.set_weights([rows])
+    assert caught.value.code == "bundle-not-finite"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_serving_loads_no_training_framework(bundle: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_training_that_fails_keeps_the_run_it_was_to_replace(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "mine.txt").write_text("keep me")
+    (out / "run.json").write_text("keep me")
     with pytest.raises(RuntimeError, match="in the middle"):
         train(
             dataset,
@@ -298,7 +298,8 @@ def test_a_training_that_fails_keeps_the_run_it_was_to_replace(
             overwrite=True,
             quiet=True,
         )
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "mine.txt"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "run.json"]
+    assert (out / "run.json").read_text() == "keep me"
 
 
 def test_an_output_that_exists_is_refused_or_replaced(
@@ -306,7 +307,8 @@ def test_an_output_that_exists_is_refused_or_replaced(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "old.txt").write_text("an older run")
+    (out / "run.json").write_text("an older run")
+    (out / "old.txt").write_text("a part of it")
     unasked = failing(AssertionError("training began"))
     with pytest.raises(InputError, match="must not exist yet") as caught:
         train(dataset, out, brief_recipe(), validate=unasked, quiet=True)
@@ -321,6 +323,24 @@ def test_an_output_that_exists_is_refused_or_replaced(
     )
     assert not (out / "old.txt").exists() and run.path == out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_directory_that_is_no_run_is_never_replaced(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("a cat")
+    unasked = failing(AssertionError("training began"))
+    with pytest.raises(InputError, match="a directory without run.json") as caught:
+        train(
+            dataset,
+            tmp_path / "photos",
+            brief_recipe(),
+            validate=unasked,
+            overwrite=True,
+        )
+    assert caught.value.code == "output-foreign"
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "a cat"
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

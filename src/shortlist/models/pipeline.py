@@ -17,6 +17,7 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 
 BLOCK = 8192  # rows per call of a model: one compiled shape, bounded memory
+PAIRS_AT_ONCE = 2**18  # (user, item) rows whose features are held at once
 
 
 class Pipeline:
@@ -104,10 +105,15 @@ class Pipeline:
     ) -> np.ndarray:
         """Ranker outputs `(n, k)` of items `(n, k)`; any number for an item of -1."""
         num_users, k = items.shape
-        outputs = self.score_pairs(
-            np.repeat(user_index, k), np.maximum(items.ravel(), 0), parts
-        )
-        return outputs.reshape(num_users, k)
+        outputs = np.empty((num_users, k), np.float32)
+        at_once = max(1, PAIRS_AT_ONCE // k)
+        for start in range(0, num_users, at_once):
+            users, rows = user_index[start:][:at_once], items[start:][:at_once]
+            scores = self.score_pairs(
+                np.repeat(users, k), np.maximum(rows.ravel(), 0), parts
+            )
+            outputs[start : start + at_once] = scores.reshape(rows.shape)
+        return outputs
 
     def score_pairs(
         self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
