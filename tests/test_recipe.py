@@ -384,3 +384,23 @@ def test_every_top_level_field_is_documented():
     text = (ROOT / "docs" / "recipe.md").read_text()
     for name in Recipe.model_fields:
         assert f"`{name}`" in text or f"`[{name}]`" in text, name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "retrieval.epochs=true",
+        'retrieval.epochs="3"',
+        'retrieval.dropout="0.1"',
+        "retrieval.normalize=1",
+        "ranker.enabled='no'",
+        "seed=4294967296",
+    ],
+)
+def test_values_of_another_type_are_not_converted(tmp_path, setting):
+    path = tmp_path / "shortlist.toml"
+    path.write_text('[log]\nevents = "x"\n[columns]\nuser_id = "u"\nitem_id = "i"\n')
+    field = setting.partition("=")[0]
+    with pytest.raises(RecipeError, match=re.escape(f"`{field}`")) as caught:
+        load_recipe(path, [setting])
+    assert caught.value.code == "recipe-invalid"

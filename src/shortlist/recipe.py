@@ -20,10 +20,14 @@ from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import RecipeError, did_you_mean
 
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Strict: `epochs = true` and `epochs = "3"` are mistakes, not numbers.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+NotNegative = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 PathOrPaths = str | list[str]
 
 
@@ -52,11 +56,11 @@ class RetrievalSection(Section):
     embedding_dim: Positive = 64
     feature_dim: Positive = 8
     hidden_units: list[Positive] = []
-    history_length: Annotated[int, Field(ge=0)] = 10
+    history_length: NotNegative = 10
     dropout: Rate = 0.4
     unknown_rate: Rate = 0.05
     temperature: AboveZero = 0.2
-    normalize: bool = True
+    normalize: Flag = True
     epochs: Positive = 40
     batch_size: Positive = 1024
     learning_rate: AboveZero = 3e-3
@@ -66,15 +70,15 @@ class RetrievalSection(Section):
 class RankerSection(Section):
     """The ranker; `enabled = false` serves retrieval alone."""
 
-    enabled: bool = True
+    enabled: Flag = True
     objective: Literal["explicit", "binary"] = "binary"
     embedding_dim: Positive = 32
     feature_dim: Positive = 8
     hidden_units: list[Positive] = [64, 32]
-    history_length: Annotated[int, Field(ge=0)] = 10
+    history_length: NotNegative = 10
     dropout: Rate = 0.2
     unknown_rate: Rate = 0.05
-    negatives: Annotated[int, Field(ge=0)] = 4
+    negatives: NotNegative = 4
     epochs: Positive = 10
     batch_size: Positive = 1024
     learning_rate: AboveZero = 1e-3
@@ -123,7 +127,7 @@ class Recipe(Section):
 
     version: Literal[1] = 1
     name: str = "recommender"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     log: LogSection
     columns: Annotated[pydantic.InstanceOf[Schema], pydantic.BeforeValidator(_schema)]
     split: Split = Split()

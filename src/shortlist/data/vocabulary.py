@@ -119,7 +119,7 @@ class Vocabulary:
                 f"A row of vocabulary {self.name!r} must be 1..{len(self) - 1}."
                 f" Received: {row}.",
             )
-        external: ExternalId = self.ids[row]
+        external: ExternalId = self.ids[int(row)]
         return external
 
     def save(self, path: str | Path) -> None:
