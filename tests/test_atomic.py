@@ -297,3 +297,23 @@ def test_a_directory_of_somebody_else_is_never_replaced(tmp_path, marker):
     with atomic_directory(path, overwrite=True, marker=marker) as folder:
         (folder / marker).write_text("new")
     assert [file.read_text() for file in path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("path", ["/proc/shortlist/output", "a" * 300])
+def test_impossible_paths_are_the_users_mistake(tmp_path, path):
+    with pytest.raises((InputError, ResourceError)) as caught:
+        with atomic_directory(tmp_path / path, marker="x") as folder:
+            (folder / "x").write_text("x")
+    assert caught.value.code in ("output-path", "no-permission", "read-only")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_inside_names_the_output_and_not_the_temporary(tmp_path, monkeypatch):
+    out = tmp_path / "dataset"
+    with pytest.raises(ResourceError) as caught:
+        with atomic_directory(out) as folder:
+            with atomic_file(folder / "part.arrow"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.file == str(out)
+    assert f"{out}/part.arrow" in caught.value.message
+    assert list(tmp_path.iterdir()) == []

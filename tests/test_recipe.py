@@ -404,3 +404,11 @@ def test_values_of_another_type_are_not_converted(tmp_path, setting):
     with pytest.raises(RecipeError, match=re.escape(f"`{field}`")) as caught:
         load_recipe(path, [setting])
     assert caught.value.code == "recipe-invalid"
+
+
+def test_lists_longer_than_the_candidates_are_refused(tmp_path):
+    path = tmp_path / "shortlist.toml"
+    path.write_text('[log]\nevents = "x"\n[columns]\nuser_id = "u"\nitem_id = "i"\n')
+    with pytest.raises(RecipeError, match="candidates must be at least the longest"):
+        load_recipe(path, ["ranker.candidates=10"])
+    load_recipe(path, ["ranker.candidates=10", "ranker.enabled=false"])

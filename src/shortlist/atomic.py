@@ -17,6 +17,14 @@ from pathlib import Path
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
 
+_UNUSABLE = (
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+)
+
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
@@ -66,6 +74,9 @@ def atomic_directory(
             fsync(temporary)
             _replace_directory(temporary, path)
             fsync(path.parent)
+        except ResourceError as error:  # of a file inside: name what the user named
+            told = error.message.replace(str(temporary), str(path))
+            raise ResourceError(error.code, told, file=path) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -86,6 +97,11 @@ def check_absent(
             this kind (`output-foreign`).
     """
     path = Path(path)
+    with disk_errors(path):
+        _check_absent(path, overwrite, marker)
+
+
+def _check_absent(path: Path, overwrite: bool, marker: str | None) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if overwrite and path.is_dir():
@@ -120,7 +136,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _error_number(error)
-        if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        # A missing file says nothing of the output, unless its folder cannot be made.
+        orphan = number == errno.ENOENT and not Path(path).parent.is_dir()
+        if orphan or number in _UNUSABLE:
             raise InputError(
                 "output-path",
                 "An output must lie in a directory and replace its own kind. Found that"

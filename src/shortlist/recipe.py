@@ -136,6 +136,16 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     output: OutputSection = OutputSection()
 
+    @pydantic.model_validator(mode="after")
+    def _lists_are_within_the_candidates(self) -> Self:
+        longest = max(self.evaluation.ks)
+        if self.ranker.enabled and longest > self.ranker.candidates:
+            raise ValueError(
+                f"ranker.candidates must be at least the longest of evaluation.ks,"
+                f" {longest}, or the lists measured are not those served"
+            )
+        return self
+
     def to_builtins(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         plain: dict[str, Any] = msgspec.to_builtins(
@@ -183,7 +193,8 @@ def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
         problems = "; ".join(_problem(e) for e in error.errors())
         raise RecipeError(
             "recipe-invalid",
-            f"The recipe cannot be used: {problems}. docs/recipe.md lists the fields.",
+            f"The recipe cannot be used: {problems.rstrip('.')}"
+            f"{'' if problems.endswith('?') else '.'} docs/recipe.md lists the fields.",
             file=file,
         ) from error
 

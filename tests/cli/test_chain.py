@@ -176,3 +176,45 @@ def test_predict_needs_both_columns_and_a_known_format(
     )
     assert (result.code, "error[output-format]" in result.err) == (2, True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["pairs.csv"]
+
+
+def test_a_dataset_of_another_recipe_is_refused(call, project: Path) -> None:
+    recipe = project / "shortlist.toml"
+    for setting, name in (
+        ("split.test=0.5", "split"),
+        ("columns.title='x'", "columns"),
+    ):
+        for command in ("train", "evaluate", "export"):
+            result = call(command, "--recipe", recipe, "--set", setting)
+            assert result.code == 3, result.err
+            assert "error[dataset-mismatch]" in result.err
+            assert f"['{name}']" in result.err
+
+
+def test_a_terminated_training_leaves_nothing(project: Path, tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("shortlist"), "train"]
+    settings = ["--set=retrieval.epochs=100000", "--set=retrieval.patience=100000"]
+    settings.append(f"--set=output.run={tmp_path / 'run'}")
+    with subprocess.Popen(
+        [*command, "--recipe", project / "shortlist.toml", *settings],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stderr is not None
+        while "retrieval epoch 2" not in training.stderr.readline():
+            assert training.poll() is None
+        assert [path.name.startswith(".run.") for path in tmp_path.iterdir()] == [True]
+        training.send_signal(signal.SIGTERM)
+        training.stderr.read()
+        assert training.wait(timeout=60) == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_parts_are_warned_of(call, project: Path, tmp_path: Path) -> None:
+    recipe = project / "shortlist.toml"
+    out = f"output.dataset={tmp_path / 'dataset'}"
+    result = call(
+        "prepare", "--recipe", recipe, "--set", "split.validation=0", "--set", out
+    )
+    assert result.code == 0
+    assert "warning: the validation part is empty" in result.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tomllib
 from pathlib import Path
@@ -136,7 +137,8 @@ def test_guess_of_a_real_log_loads_again(tmp_path):
 
 
 def test_every_setting_is_written_with_its_default(tmp_path):
-    write(tmp_path / "shortlist.toml", simple_guess())
+    guess = dataclasses.replace(simple_guess(), events_per_user=100.0)
+    write(tmp_path / "shortlist.toml", guess)
     written = tomllib.loads((tmp_path / "shortlist.toml").read_text())
     for name, section in (
         ("retrieval", RetrievalSection),
@@ -147,6 +149,13 @@ def test_every_setting_is_written_with_its_default(tmp_path):
         assert written[name] == section().model_dump()
     assert written["split"] == {"kind": "last_fraction", "test": 0.2, "validation": 0.1}
     assert (written["version"], written["seed"]) == (1, 0)
+
+
+def test_short_histories_are_split_by_events_not_by_shares(tmp_path):
+    guess = dataclasses.replace(simple_guess(), events_per_user=4.0)
+    write(tmp_path / "shortlist.toml", guess)
+    split = load_recipe(tmp_path / "shortlist.toml").split
+    assert (split.kind, split.test, split.validation) == ("last_n", 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -366,7 +366,7 @@ def test_ids_are_text_everywhere_if_they_are_text_in_one_file(tmp_path):
 def test_own_files_and_their_split_kind_belong_together(tmp_path, kind, given_files):
     files = own_files(tmp_path)
     amounts = {"test": 1, "validation": 1} if kind == "last_n" else {}
-    with pytest.raises(InputError, match="belong together.*Give both") as caught:
+    with pytest.raises(InputError, match="belong together.*Set ") as caught:
         prepare(
             files["log"],
             RATED,
@@ -806,3 +806,22 @@ def test_full_or_read_only_disk_at_any_write_leaves_nothing_half_written(
         working += 1
     # write_bytes writes dataset.json alone; the others are called more often.
     assert failures >= (1 if name == "write_bytes" else 2)
+
+
+def test_own_files_must_not_share_events(tmp_path):
+    rows = [
+        f"{user},{item},3,{100 * user + item}" for user in (1, 2) for item in (1, 2, 3)
+    ]
+    (tmp_path / "log.csv").write_text("u,i,r,t\n" + "\n".join(rows) + "\n")
+    (tmp_path / "test.csv").write_text("u,i,r,t\n" + "\n".join(rows[4:]) + "\n")
+    schema = Schema(user_id="u", item_id="i", timestamp="t", label="r")
+    with pytest.raises(InputError, match="2 events in more than one") as caught:
+        prepare(
+            tmp_path / "log.csv",
+            schema,
+            tmp_path / "dataset",
+            split=Split(kind="files"),
+            test_events=tmp_path / "test.csv",
+        )
+    assert caught.value.code == "split-overlap"
+    assert not (tmp_path / "dataset").exists()

@@ -91,3 +91,22 @@ def test_a_full_disk_leaves_the_old_scores(recommender, tmp_path, monkeypatch):
     assert refused.value.code == "no-space"
     assert out.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_pairs_are_never_overwritten_nor_their_score(recommender, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("user,item,score\nann,heat,9\n")
+    before = pairs.read_bytes()
+    with pytest.raises(InputError, match="another file than the pairs"):
+        score_file(recommender, pairs, pairs, overwrite=True)
+    with pytest.raises(LogError, match="must not have a column 'score'"):
+        score_file(recommender, pairs, tmp_path / "out.csv")
+    assert pairs.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["pairs.csv"]
+
+
+@pytest.mark.parametrize("argument", ["history", "exclude_ids"])
+def test_one_text_is_no_list_of_items(recommender, argument):
+    with pytest.raises(InputError, match="must come as a list") as caught:
+        recommender.recommend("ann", **{argument: "heat"})
+    assert caught.value.code == "invalid-id"

@@ -12,10 +12,10 @@ import time
 from urllib.parse import quote
 
 import pytest
-from tiny_bundle import expected_list
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.server import free_port, serve
+from shortlist.serving.server import claimed_port, free_port, serve
+from tiny_bundle import expected_list
 
 SCRIPT = """
 import sys
@@ -295,3 +295,17 @@ def listens(port):
     except OSError:
         return False
     return True
+
+
+def test_two_servers_of_one_moment_do_not_share_a_port():
+    port = free_port("127.0.0.1", 0)
+    with claimed_port("127.0.0.1", port, search=False) as first:
+        # The first one does not listen yet: the port itself is still free.
+        with claimed_port("127.0.0.1", port, search=True) as second:
+            assert (first, second > port) == (port, True)
+        with pytest.raises(ResourceError, match="Another server takes") as taken:
+            with claimed_port("127.0.0.1", port, search=False):
+                pass
+        assert taken.value.code == "port-taken"
+    with claimed_port("127.0.0.1", port, search=False) as again:
+        assert again == port

@@ -2,13 +2,14 @@
 
 Exit codes: 0 done; 1 a fault of Shortlist; 2 the user's mistake; 3 a dataset, run or
 bundle that cannot be used; 4 the machine (disk, network, port, missing package); 130
-interrupted.
+interrupted; 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -84,7 +85,13 @@ def main() -> None:
     """Runs the command line and exits with a documented code."""
     # Before any backend is loaded: TensorFlow's start-up messages are not ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminated(number: int, _: object) -> None:
+    """Ends the process through every `finally`, so that nothing half-written stays."""
+    raise SystemExit(128 + number)
 
 
 def run(arguments: list[str]) -> int:

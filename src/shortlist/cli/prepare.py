@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+
 from shortlist.cli.options import (
     RECIPE_FILE,
     JsonOption,
@@ -40,7 +42,16 @@ def prepare(
     text = (
         f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
         f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
-        f"  duplicates dropped: {counts['duplicates_dropped']:,}; test events of"
-        f" items without training events: {counts['test_events_of_unknown_items']:,}"
+        f"  duplicates dropped: {counts['duplicates_dropped']:,}; test events of items"
+        f" not in training: {counts['test_events_of_unknown_items']:,}, of users not"
+        f" in training: {counts['test_events_of_unknown_users']:,}"
     )
+    for part, purpose in (
+        ("validation", "nothing stops training early and the ranker gets no weight"),
+        ("test", "there is nothing to evaluate on"),
+    ):
+        if not info.parts[part]:
+            warning = f"warning: the {part} part is empty, so {purpose}. Users may have"
+            warning += " too few events for a share: try kind = 'last_n' under [split]."
+            typer.echo(warning, err=True)
     print_result(result, text, json)

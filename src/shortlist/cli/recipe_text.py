@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from shortlist.data.guess import Guess
 
+FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
+
 Override = dict[str, dict[str, Any]]
 
 _RETRIEVAL_NOTES = {
@@ -84,9 +86,7 @@ def write_recipe(
         _line("layout", guess.layout),
         *_columns(guess),
         "\n[split]",
-        _line("kind", "last_fraction", "or last_n, time_cut, random, files"),
-        _line("test", 0.2, "each user's newest share, never trained or tuned on"),
-        _line("validation", 0.1, "of the rest: early stopping and the ranker weight"),
+        *_split(guess),
         "\n[retrieval]",
         *_section(RetrievalSection, _RETRIEVAL_NOTES, changed.get("retrieval", {})),
         "\n[ranker]",
@@ -128,6 +128,19 @@ def _columns(guess: Guess) -> list[str]:
     used |= {"title", "positive_from"}
     left_out = [f"# {_comment(f'{n}: {why[n]}')}" for n in why if n not in used]
     return [*lines, *(["", "# Columns left out:", *left_out] if left_out else [])]
+
+
+def _split(guess: Guess) -> list[str]:
+    """Shares of each user's events, or single events where a share would be none."""
+    few = guess.events_per_user < FEW_EVENTS
+    others = "last_fraction" if few else "last_n"
+    kind, test, validation = ("last_n", 1, 1) if few else ("last_fraction", 0.2, 0.1)
+    held_out = "each user's newest event" if few else "each user's newest share"
+    return [
+        _line("kind", kind, f"or {others}, time_cut, random, files"),
+        _line("test", test, f"{held_out}, never trained or tuned on"),
+        _line("validation", validation, "of the rest: early stopping, ranker weight"),
+    ]
 
 
 def _section(

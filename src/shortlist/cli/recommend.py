@@ -39,5 +39,7 @@ def recommend(
     text = items_table(answer.items)
     if answer.cold_start:
         hint = recommender.suggest_user(user_id)
-        text = f"user {user_id!r} is not in the log: a cold-start answer.{hint}\n{text}"
+        text = (
+            f"user {user_id!r} was not trained on: a cold-start answer.{hint}\n{text}"
+        )
     print_result(msgspec.to_builtins(answer), text, json)

@@ -32,7 +32,8 @@ def serve(
         bool, typer.Option("--strict-port", help="Fail if the port is taken.")
     ] = False,
     events: Annotated[
-        Path | None, typer.Option(help="SQLite file for posted events.")
+        Path | None,
+        typer.Option(help="SQLite file for posted events; one server a file."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

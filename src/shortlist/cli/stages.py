@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortlist.cli.options import beside, need_backend
 from shortlist.data.dataset import Dataset
+from shortlist.errors import ArtifactError
 
 if TYPE_CHECKING:
     from shortlist.bundle.export import Known
@@ -41,7 +43,7 @@ def train_stage(
 ) -> Run:
     """DATASET + MODEL -> RUN."""
     need_backend()
-    dataset = Dataset.open(beside(path, recipe.output.dataset))
+    dataset = _dataset(recipe, path)
 
     from shortlist.evaluation import ranking_metrics
     from shortlist.training import train
@@ -100,9 +102,30 @@ def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
     from shortlist.training.runs import Run
 
     run = Run.open(beside(path, recipe.output.run))
-    dataset = Dataset.open(beside(path, recipe.output.dataset))
+    dataset = _dataset(recipe, path)
     run.check_dataset(dataset.info.fingerprint)
     return dataset, run
+
+
+def _dataset(recipe: Recipe, path: Path) -> Dataset:
+    """Opens the dataset, which must be the one that this recipe prepares."""
+    dataset = Dataset.open(beside(path, recipe.output.dataset))
+    differing = [
+        name
+        for name, given, prepared in (
+            ("columns", recipe.columns, dataset.schema),
+            ("split", dataclasses.asdict(recipe.split), dataset.info.split),
+        )
+        if given != prepared
+    ]
+    if differing:
+        raise ArtifactError(
+            "dataset-mismatch",
+            f"The dataset must have been prepared with this recipe. Its {differing}"
+            " differ. Run `shortlist prepare --overwrite` with the same settings.",
+            file=dataset.path,
+        )
+    return dataset
 
 
 def _paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:

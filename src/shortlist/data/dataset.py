@@ -149,10 +149,21 @@ class Dataset:
             return part
         return part.take(np.lexsort((part.timestamp_ms, part.user_index)))
 
+    def interactions(self, *names: str) -> Part:
+        """The events in which the user took the item.
+
+        All of them, but with a binary label only those of at least `positive_from`:
+        an item that was shown and not clicked was not taken.
+        """
+        part = self.part(*names)
+        if self.schema.label_kind != "binary":
+            return part
+        return part.take(part.label >= self.schema.positive_from)
+
     def histories(self, *names: str) -> Histories:
-        """What users did in the named parts; events of row 0 items are left out."""
+        """What users took in the named parts; items of row 0 are left out."""
         if names not in self._histories:
-            part = self.part(*names)
+            part = self.interactions(*names)
             part = part.take(part.item_index > 0)
             self._histories[names] = Histories(
                 part.user_index, part.item_index, part.timestamp_ms, self.num_users
@@ -160,8 +171,9 @@ class Dataset:
         return self._histories[names]
 
     def item_counts(self, *names: str) -> np.ndarray:
-        """Events per item row in the named parts, `(num_items,)` int64; row 0 is 0."""
-        counts = np.bincount(self.part(*names).item_index, minlength=self.num_items)
+        """Interactions per item row, `(num_items,)` int64; row 0 has none."""
+        taken = self.interactions(*names).item_index
+        counts = np.bincount(taken, minlength=self.num_items)
         counts[0] = 0
         return counts
 

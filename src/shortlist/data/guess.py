@@ -36,6 +36,7 @@ class Guess:
         users_id: column of the ids in the users file, or `None` without one.
         items_id: column of the ids in the items file, or `None` without one.
         warnings: what a person should look at.
+        events_per_user: median number of events looked at of one user.
     """
 
     layout: str
@@ -45,6 +46,7 @@ class Guess:
     users_id: str | None = None
     items_id: str | None = None
     warnings: tuple[str, ...] = ()
+    events_per_user: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,13 @@ def guess_schema(
         users_id=ids.get("user_id"),
         items_id=ids.get("item_id"),
         warnings=tuple(roles.warnings),
+        events_per_user=_events_per_user(roles),
     )
+
+
+def _events_per_user(roles: Roles) -> float:
+    counts = roles.table.group_by(roles.columns["user_id"]).len()["len"]
+    return float(counts.median() or 0.0)  # type: ignore[arg-type]
 
 
 def _sample(path: Path) -> pl.DataFrame:

@@ -37,6 +37,10 @@ _YEAR_1990_MS = 631_152_000_000
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 
 
+# How much of an item, not how much it was liked.
+_AMOUNT = re.compile(r"qty|quantity|amount|count|units|price|number")
+
+
 @dataclass
 class Roles:
     """The columns given and found so far, with a sentence why for each."""
@@ -163,6 +167,14 @@ def _take_time(roles: Roles) -> None:
             if _time_share(roles.table[name]) >= 0.95:
                 roles.take("timestamp", name, "Its values are times since 1990.")
                 return
+        named = [name for name in roles.free() if name_score(name, "timestamp")]
+        for name in named:
+            value = roles.table[name].drop_nulls().first()
+            roles.warnings.append(
+                f"The column {name!r} is named as a time, but values such as {value!r}"
+                " cannot be read as one. Convert it to ISO 8601 or seconds since 1970:"
+                " without it a split by time may train on the future."
+            )
         roles.warnings.append(
             "No column holds times, so the order of the file counts as the order of"
             " time. Pass --timestamp if there is one."
@@ -206,7 +218,11 @@ def _take_by_overlap(roles: Roles, role: str, table: pl.DataFrame) -> None:
 def _take_label(roles: Roles) -> None:
     if "label" in roles.columns:
         return
-    rated = [name for name in roles.free() if _looks_rated(roles.table[name])]
+    rated = [
+        name
+        for name in roles.free()
+        if _looks_rated(roles.table[name]) and not _AMOUNT.search(name.lower())
+    ]
     if len(rated) == 1:
         roles.take("label", rated[0], "It holds few different numbers from 0 to 10.")
     elif rated:

@@ -28,7 +28,9 @@ class Loader:
         history_length: width of the history, 0 for none.
         seed: of the order; the order of an epoch depends on seed and epoch alone.
         negatives: uniformly drawn other items per event, each a row with label 0;
-            the event itself then has label 1. With 0 the label is the event's own.
+            the event itself then has label 1, or with a binary label its own.
+            Without negatives the label is the event's own.
+        interactions_only: leave out events whose binary label is not positive.
         unknown_rate: share of events whose user is replaced by row 0, so that the
             out-of-vocabulary row learns to stand for people never seen.
         history_parts: parts the histories are taken from; `parts` by default.
@@ -47,6 +49,7 @@ class Loader:
         history_length: int,
         seed: int = 0,
         negatives: int = 0,
+        interactions_only: bool = False,
         unknown_rate: float = 0.0,
         history_parts: tuple[str, ...] | None = None,
     ) -> None:
@@ -55,7 +58,7 @@ class Loader:
         self.history_length = history_length
         self.seed = seed
         self.negatives = negatives
-        events = dataset.part(*parts)
+        events = (dataset.interactions if interactions_only else dataset.part)(*parts)
         self.events = events.take((events.user_index > 0) & (events.item_index > 0))
         if not len(self.events):
             raise InputError(
@@ -105,7 +108,8 @@ class Loader:
         if self.negatives:
             repeats = 1 + self.negatives
             item = np.column_stack([item, self._others(item, generator)]).ravel()
-            label = np.tile(np.r_[1, np.zeros(self.negatives)], len(user))
+            drawn = np.zeros((len(user), self.negatives))
+            label = np.column_stack([self._taken(label), drawn]).ravel()
             user = np.repeat(user, repeats)
             history = {k: np.repeat(v, repeats, axis=0) for k, v in history.items()}
         return {
@@ -114,6 +118,12 @@ class Loader:
             "sampling_probability": self.sampling_probability[item],
             "label": label.astype(np.float32),
         }
+
+    def _taken(self, label: np.ndarray) -> np.ndarray:
+        """1 for an event in which the user took the item, else 0."""
+        if self.dataset.schema.label_kind != "binary":
+            return np.ones(len(label))
+        return label >= self.dataset.schema.positive_from
 
     def _others(self, item: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Items `(n, negatives)` drawn uniformly from all candidates but the own."""

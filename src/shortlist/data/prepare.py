@@ -82,9 +82,13 @@ def prepare(
     )
     known = log.filter(pl.col("part") != TEST)
     _check_enough(log.filter(pl.col("part") == TRAIN), events, schema)
+    _check_apart(log, split, schema)
+    taken = known
+    if schema.label_kind == "binary":
+        taken = known.filter(pl.col("label") >= schema.positive_from)
     vocabularies = {
-        USER: Vocabulary.fit(USER, known["user_id"]),
-        ITEM: Vocabulary.fit(ITEM, known["item_id"]),
+        name: Vocabulary.fit(name, known[column], counted=taken[column])
+        for name, column in ((USER, "user_id"), (ITEM, "item_id"))
     }
     attributes = {
         owner: _attributes(owner, path, id_column, schema, vocabularies[owner].ids)
@@ -121,9 +125,10 @@ def _check_split_files(
         raise InputError(
             "split-files",
             "A split of kind 'files' and a test file belong together, and a"
-            f" validation file comes only with them. Received: kind={split.kind!r},"
-            f" test_events={test_events!r}, validation_events={validation_events!r}."
-            " Give both or neither.",
+            f" validation file comes only with them. Received: kind = {split.kind!r}"
+            f" with {'a' if test_events else 'no'} test file and"
+            f" {'a' if validation_events else 'no'} validation file. Set `test_events`"
+            " under [log], or another kind.",
         )
 
 
@@ -156,6 +161,20 @@ def _read_parts(
         position = pl.int_range(pl.len(), dtype=pl.Int64).alias("timestamp_ms")
         together = together.with_columns(position)
     return together, duplicates
+
+
+def _check_apart(log: pl.DataFrame, split: Split, schema: Schema) -> None:
+    """The user's own files must not hold one event twice: it would be trained on."""
+    if split.kind != "files" or schema.timestamp is None:
+        return  # without a time a repeat cannot be told from a copy
+    event = ["user_id", "item_id", "timestamp_ms", "label"]
+    repeated = log.group_by(event).agg(pl.col("part").n_unique().alias("parts"))
+    if overlap := int((repeated["parts"] > 1).sum()):
+        raise InputError(
+            "split-overlap",
+            "The training, validation and test files must not share events. Received:"
+            f" {overlap:,} events in more than one of them. Remove them from `events`.",
+        )
 
 
 def _same_id_types(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
@@ -202,6 +221,7 @@ def _statistics(
 ) -> dict[str, Any]:
     num_users, num_items = known["user_id"].n_unique(), known["item_id"].n_unique()
     test = log.filter(pl.col("part") == TEST)
+    new_users = test.filter(~pl.col("user_id").is_in(known["user_id"].implode()))
     cold = test.filter(~pl.col("item_id").is_in(known["item_id"].implode()))
     return {
         "events": len(log),
@@ -212,6 +232,7 @@ def _statistics(
         "first_timestamp_ms": log["timestamp_ms"].min(),
         "last_timestamp_ms": log["timestamp_ms"].max(),
         "test_events_of_unknown_items": len(cold),
+        "test_events_of_unknown_users": len(new_users),
     }
 
 

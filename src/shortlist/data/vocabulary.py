@@ -58,6 +58,7 @@ class Vocabulary:
         values: pl.Series,
         *,
         min_count: int = 1,
+        counted: pl.Series | None = None,
     ) -> Vocabulary:
         """Builds a vocabulary from the values of a column, most frequent first.
 
@@ -65,15 +66,17 @@ class Vocabulary:
             name: name of the vocabulary.
             values: occurrences, Int64 or String; nulls are skipped.
             min_count: rarer ids are left out-of-vocabulary.
+            counted: the occurrences that `counts` counts; `values` by default.
         """
-        counted = (
-            pl.DataFrame({"id": values.drop_nulls()})
-            .group_by("id")
-            .agg(pl.len().cast(pl.Int64).alias("count"))
-            .filter(pl.col("count") >= min_count)
-            .sort(["count", "id"], descending=[True, False])
-        )
-        return cls(name, counted["id"], counted["count"].to_numpy())
+        rows = _count(values).filter(pl.col("count") >= min_count)
+        if counted is not None:
+            rows = (
+                rows.drop("count")
+                .join(_count(counted), on="id", how="left")
+                .with_columns(pl.col("count").fill_null(0))
+            )
+        rows = rows.sort(["count", "id"], descending=[True, False])
+        return cls(name, rows["id"], rows["count"].to_numpy())
 
     def __len__(self) -> int:
         """Number of rows, row 0 included."""
@@ -157,3 +160,9 @@ class Vocabulary:
 def vocabulary_file(name: str) -> str:
     """File of a vocabulary in its folder; "a/b" is percent-encoded as "a%2Fb"."""
     return f"{quote(name, safe=' ')}.arrow"
+
+
+def _count(values: pl.Series) -> pl.DataFrame:
+    """Columns `id` and `count` of the values that are not null."""
+    occurrences = pl.DataFrame({"id": values.drop_nulls()}).group_by("id")
+    return occurrences.agg(pl.len().cast(pl.Int64).alias("count"))

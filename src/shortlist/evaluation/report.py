@@ -146,7 +146,7 @@ def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
 
     Returns: offsets `(n + 1,)` and item rows; 0 is an item outside the vocabulary.
     """
-    events = dataset.part(part)
+    events = dataset.interactions(part)
     position = np.zeros(dataset.num_users, np.int64) - 1
     position[users] = np.arange(len(users))
     of_users = position[events.user_index] >= 0

@@ -284,9 +284,16 @@ class Recommender:
         """Takes events into the histories; those of items of other bundles are left."""
         known = []
         for event in events:
-            if row := self.catalogue.vocabulary.row(event.item_id):
+            row = self.catalogue.vocabulary.row(event.item_id)
+            if row and self._is_interaction(event):
                 known.append((self._key(event.user_id), row, event.timestamp_ms))
         self._histories.add(known)
+
+    def _is_interaction(self, event: Event) -> bool:
+        """Whether the user took the item: not if it was shown and not clicked."""
+        if self._schema.label_kind != "binary" or event.label is None:
+            return True
+        return event.label >= self._schema.positive_from
 
     def _key(self, user_id: ExternalId) -> UserKey:
         return self._users.row(user_id) or str(user_id)
@@ -323,6 +330,12 @@ class Recommender:
         return query, source, trained
 
     def _known(self, item_ids: Sequence[ExternalId]) -> np.ndarray:
+        if isinstance(item_ids, str | bytes):
+            raise InputError(
+                "invalid-id",
+                "Item ids must come as a list. Received one text:"
+                f" {shortened(item_ids)}. Put it into a list.",
+            )
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
 
     def _answer(self, resolved: Sequence[_Resolved], k: int) -> list[Recommendations]:
@@ -355,5 +368,5 @@ def _check_k(k: int) -> int:
     raise InputError(
         "invalid-k",
         f"`k` must be a whole number from 1 to {MAX_K}. Received: {shortened(k)}."
-        " Ask for fewer items.",
+        " Leave it out for 10 items.",
     )

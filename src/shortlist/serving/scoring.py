@@ -47,10 +47,25 @@ def score_file(
         )
     if not overwrite:
         check_absent(out)
+    if out.exists() and out.samefile(pairs):
+        raise InputError(
+            "output-exists",
+            f"The scores must go to another file than the pairs. Received {str(out)!r}"
+            " for both. Choose another output.",
+            file=out,
+        )
     schema = recommender.manifest.schema
     frame = read_table(pairs, exact=(schema.user_id, schema.item_id))
     user = _column(frame, (schema.user_id, "user_id"), pairs)
     item = _column(frame, (schema.item_id, "item_id"), pairs)
+    if "score" in frame.columns:
+        raise LogError(
+            "log-column-duplicated",
+            "A file of pairs must not have a column 'score', which is to be added."
+            " Rename or drop it.",
+            file=pairs,
+            column="score",
+        )
     scores = np.full(len(frame), np.nan, np.float32)
     unknown_users = 0
     for user_id, rows in _rows_by_user(frame[user]):

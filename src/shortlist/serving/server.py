@@ -15,6 +15,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,11 +91,11 @@ def serve(
     """
     _check_packages()
     address = _resolve(host, allow_remote=allow_remote)
-    port = free_port(address, port, search=port_search)
-    options = _Options(
-        bundle_path, address, port, events_path, body_limit_bytes, on_ready
-    )
-    asyncio.run(_serve(options))
+    with claimed_port(address, port, search=port_search) as claimed:
+        options = _Options(
+            bundle_path, address, claimed, events_path, body_limit_bytes, on_ready
+        )
+        asyncio.run(_serve(options))
 
 
 def free_port(address: str, port: int, *, search: bool = False) -> int:
@@ -130,6 +131,36 @@ def _check_packages() -> None:
             f"The server needs the packages {', '.join(_PACKAGES)}. Not installed:"
             f" {', '.join(missing)}. Run: pip install 'shortlist[serve]'",
         )
+
+
+@contextlib.contextmanager
+def claimed_port(address: str, port: int, *, search: bool) -> Iterator[int]:
+    """A free port that no other server of ours takes while this one runs.
+
+    Granian lets sockets share a port, so that two servers started at one moment would
+    both find it free and then get half of the requests each. On Linux the claim is a
+    name in the abstract namespace, which goes away with the process; elsewhere there
+    is none.
+    """
+    while True:
+        found = free_port(address, port, search=search)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            if sys.platform == "linux":
+                claim.bind(f"\0shortlist-serve-{address}-{found}")
+        except OSError as error:
+            claim.close()
+            if not search or found >= 65535:
+                raise ResourceError(
+                    "port-taken",
+                    f"The server needs a free port. Another server takes {found} on"
+                    f" {address}. Choose another with --port.",
+                ) from error
+            port = found + 1
+            continue
+        with claim:
+            yield found
+        return
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
 
 MONITOR = "ndcg@10"
 VALIDATION_K = 10
-UNTRIED_WEIGHT = 1.0
+UNTRIED_WEIGHT = 0.0
 """Weight of the ranker where there is nothing to choose it on."""
 
 
@@ -157,7 +157,7 @@ class _Trainer:
     def retrieval(self) -> tuple[TwoTower, int]:
         """Trains the two-tower model; stops when validation nDCG stops rising."""
         section = self.recipe.retrieval
-        loader = self._loader(section, seed=self.recipe.seed)
+        loader = self._loader(section, seed=self.recipe.seed, interactions_only=True)
         model = TwoTower(
             self._inputs(section),
             self.dataset.table_rows,
@@ -265,9 +265,11 @@ class _Trainer:
         *,
         seed: int,
         negatives: int = 0,
+        interactions_only: bool = False,
     ) -> Loader:
         return Loader(
             self.dataset,
+            interactions_only=interactions_only,
             batch_size=section.batch_size,
             history_length=section.history_length,
             seed=seed,
