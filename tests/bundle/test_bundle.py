@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents, vocabulary
 
 from shortlist.bundle import bundle as bundle_module
 from shortlist.bundle.bundle import read_bundle, write_bundle
 from shortlist.bundle.manifest import FileEntry, Manifest, files_version
 from shortlist.errors import ArtifactError, InputError, ResourceError
+from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents, vocabulary
 
 FILES = {
     "item_vectors.safetensors",

@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+
+from shortlist.bundle.contents import check_contents
+from shortlist.errors import ArtifactError
 from tiny_bundle import (
     ITEM_VECTORS,
     TOWER_TABLES,
     make_contents,
     vocabulary,
 )
-
-from shortlist.bundle.contents import check_contents
-from shortlist.errors import ArtifactError
 
 
 def refused(contents):

@@ -4,7 +4,6 @@ import hashlib
 import json
 
 import pytest
-from tiny_bundle import SCHEMA
 
 from shortlist.bundle.manifest import (
     FileEntry,
@@ -14,6 +13,7 @@ from shortlist.bundle.manifest import (
     vocabulary_path,
 )
 from shortlist.errors import ArtifactError
+from tiny_bundle import SCHEMA
 
 
 def manifest(**changes):

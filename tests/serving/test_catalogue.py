@@ -1,10 +1,10 @@
 """Ids that cannot be looked up, and ids that were meant differently."""
 
 import pytest
-from tiny_bundle import ITEM_IDS, make_contents, vocabulary
 
 from shortlist.errors import UnknownIdError
 from shortlist.serving.catalogue import Catalogue, shortened, suggest_id
+from tiny_bundle import ITEM_IDS, make_contents, vocabulary
 
 WORDS = vocabulary("item", ITEM_IDS, [1] * 7)
 NUMBERS = vocabulary("item", [101, 2020, 7], [1] * 3)

@@ -1,6 +1,8 @@
 """Input vectors are the looked-up blocks, side by side in the manifest's order."""
 
 import numpy as np
+
+from shortlist.serving.encoder import InputEncoder
 from tiny_bundle import (
     AGES,
     RANKER_TABLES,
@@ -9,8 +11,6 @@ from tiny_bundle import (
     YEARS,
     make_contents,
 )
-
-from shortlist.serving.encoder import InputEncoder
 
 EMPTY = np.empty(0, np.int32)
 

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tiny_bundle import gemm_graph, make_contents
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import ArtifactError, ResourceError
 from shortlist.serving.graph import Graph
 from shortlist.serving.recommender import Recommender
+from tiny_bundle import gemm_graph, make_contents
 
 KERNEL = np.arange(6, dtype=np.float32).reshape(3, 2)
 BIAS = np.array([1, -1], np.float32)

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_bundle import ITEM_IDS, USER_IDS, make_contents
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import UnknownIdError
 from shortlist.serving.recommender import Recommender
+from tiny_bundle import ITEM_IDS, USER_IDS, make_contents
 
 USERS = st.one_of(
     st.none(), st.sampled_from([*USER_IDS, "zoe"]), st.integers(-(2**63), 2**63 - 1)

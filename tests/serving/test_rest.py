@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
-from tiny_bundle import ITEM_IDS, expected_list
 
 from shortlist.errors import ResourceError
 from shortlist.serving.middleware import BodyLimit
 from shortlist.serving.recommender import Recommender
 from shortlist.serving.rest import BODY_LIMIT_BYTES, ServingState, create_app
+from tiny_bundle import ITEM_IDS, expected_list
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
 EVENTS = "/api/v1/events"
