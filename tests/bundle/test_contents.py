@@ -88,9 +88,9 @@ INCONSISTENT = {
 
 
 def test_the_tiny_bundle_fits_together():
-    check_contents(make_contents())
-    check_contents(make_contents(ranker=False))
-    check_contents(make_contents(retrieval=False, ranker=False))
+    assert check_contents(make_contents()) is None
+    assert check_contents(make_contents(ranker=False)) is None
+    assert check_contents(make_contents(retrieval=False, ranker=False)) is None
 
 
 @pytest.mark.parametrize("case", INCONSISTENT, ids=str)
@@ -126,4 +126,5 @@ def test_numbers_that_are_not_finite_are_refused(value):
 
 def test_a_padded_feature_list_is_allowed():
     lists = [[1, -1], [], [2], [3, -1, -1], [], [], [], []]
-    check_contents(with_column("feature:genres", lists, LISTS, "items"))
+    contents = with_column("feature:genres", lists, LISTS, "items")
+    assert check_contents(contents) is None

@@ -87,7 +87,7 @@ def test_bad_ranking_is_refused(ranked: list, code: str, message: str) -> None:
 
 
 def test_repeated_padding_is_no_repetition() -> None:
-    check_ranking(np.array([[1, -1, -1], [-1, -1, -1]]))
+    assert check_ranking(np.array([[1, -1, -1], [-1, -1, -1]])) is None
 
 
 def test_popularity_leaves_out_seen_items_and_breaks_ties_by_row() -> None:

@@ -56,7 +56,7 @@ CASES: list[tuple[Callable[..., None], list[Any], list[Any], str]] = [
     [(check, value) for check, good, _, _ in CASES for value in good],
 )
 def test_good_values_pass(check: Callable[..., None], value: Any) -> None:
-    check(some_name=value)
+    assert check(some_name=value) is None
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,4 @@ def test_on_a_terminal_a_bar_counts_the_batches_until_closed(
 
 def test_closing_a_report_that_never_began_is_harmless(tmp_path: Path) -> None:
     EpochReport("retrieval", tmp_path / "metrics.jsonl", quiet=True).close()
+    assert list(tmp_path.iterdir()) == []
