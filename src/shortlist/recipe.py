@@ -62,7 +62,8 @@ class RetrievalSection(Section):
     temperature: AboveZero = 0.2
     normalize: Flag = True
     epochs: Positive = 40
-    batch_size: Positive = 1024
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 1024
+    """At least 2: the other rows of a batch are the negatives of a row."""
     learning_rate: AboveZero = 3e-3
     patience: Positive = 3
 

@@ -85,6 +85,16 @@ def test_a_ranker_keeps_what_was_not_clicked_as_a_negative(dataset: Dataset) -> 
     assert seen > 0
 
 
+@pytest.mark.backend
+def test_users_with_a_new_click_are_the_ones_validated(dataset: Dataset) -> None:
+    from shortlist.training.fit import _measurable_users
+
+    offsets, _ = relevant_items(dataset, np.arange(dataset.num_users), "validation")
+    assert (
+        _measurable_users(dataset).tolist() == np.flatnonzero(np.diff(offsets)).tolist()
+    )
+
+
 def test_only_clicks_are_relevant(dataset: Dataset) -> None:
     users = np.arange(1, dataset.num_users)
     offsets, items = relevant_items(dataset, users, "test")

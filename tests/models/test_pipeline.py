@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
+import polars as pl
 import pytest
 
 import shortlist.models.pipeline as module
 from shortlist.data.dataset import Dataset
+from shortlist.data.prepare import prepare
+from shortlist.data.schema import Schema
+from shortlist.data.split import Split
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models.pipeline import Pipeline, combine, in_blocks, with_row_zero
 from shortlist.models.ranker import Ranker
@@ -299,3 +305,35 @@ def test_with_row_zero_adds_it_to_every_list() -> None:
     ]
     assert lists == [[0, 5, 6], [0], [0, 7]]
     assert rows.dtype == np.int32
+
+
+def test_a_user_without_training_events_takes_the_row_that_was_trained_for_it(
+    tmp_path: Path,
+) -> None:
+    first = 1_600_000_000  # 2020-09-13T12:26:40Z
+    rows = [(u, i, first + 10 * u + i) for u in range(1, 7) for i in range(1, 6)]
+    rows += [(99, i, first + 50_000 + i) for i in (1, 3, 5)]  # in validation only
+    rows += [(1, 6, first + 90_000), (2, 6, first + 90_001)]
+    log = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    log.write_csv(tmp_path / "log.csv")
+    moments = {"validation_from": "2020-09-14", "test_from": "2020-09-14T12:00"}
+    late = prepare(
+        tmp_path / "log.csv",
+        Schema(user_id="user", item_id="item", timestamp="time"),
+        tmp_path / "dataset",
+        split=Split(kind="time_cut", **moments),
+    )
+    inputs = model_inputs(
+        late.schema, embedding_dim=4, feature_dim=2, history_length=HISTORY
+    )
+    retrieval = TwoTower(inputs, late.table_rows, embedding_dim=4)
+    retrieval.build()
+    untrained = Pipeline(late, retrieval, retrieval_history=HISTORY)
+    row = late.vocabularies["user"].row(99)
+    assert late.vocabularies["user"].counts[row] == 0
+    history = late.histories(*KNOWN).last(np.array([row]), HISTORY)
+    batch = {"user_index": np.zeros(1, np.int32), "history": history}
+    expected = retrieval.predict_on_batch(batch)["user_vector"]
+    found = untrained.user_vectors(np.array([row]), KNOWN)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (history >= 0).sum() == 3

@@ -43,8 +43,8 @@ def prepare(
         f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
         f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
         f"  duplicates dropped: {counts['duplicates_dropped']:,}; test events of items"
-        f" not in training: {counts['test_events_of_unknown_items']:,}, of users not"
-        f" in training: {counts['test_events_of_unknown_users']:,}"
+        f" only there: {counts['test_events_of_unknown_items']:,}, of users only"
+        f" there: {counts['test_events_of_unknown_users']:,}"
     )
     for part, purpose in (
         ("validation", "nothing stops training early and the ranker gets no weight"),

@@ -86,9 +86,12 @@ def prepare(
     taken = known
     if schema.label_kind == "binary":
         taken = known.filter(pl.col("label") >= schema.positive_from)
+    # A user's count says whether the model is trained with it, an item's how popular
+    # it is: validation events are popularity, but nothing is trained on them.
+    trained = taken.filter(pl.col("part") == TRAIN)
     vocabularies = {
-        name: Vocabulary.fit(name, known[column], counted=taken[column])
-        for name, column in ((USER, "user_id"), (ITEM, "item_id"))
+        USER: Vocabulary.fit(USER, known["user_id"], counted=trained["user_id"]),
+        ITEM: Vocabulary.fit(ITEM, known["item_id"], counted=taken["item_id"]),
     }
     attributes = {
         owner: _attributes(owner, path, id_column, schema, vocabularies[owner].ids)

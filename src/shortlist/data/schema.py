@@ -30,7 +30,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         owner: whether it describes the user or the item; it comes from the attribute
             file of that owner and is stored once per id.
         kind: `categorical` (one row), `multi_valued` (a list of rows) or
-            `numeric` (float32, standardized with training statistics).
+            `numeric` (float32, standardized over the known ids).
         vocabulary: vocabulary and embedding table it looks up; its own name
             unless shared. Unused for numeric features.
         separator: splits a text column into the values of a multi-valued feature.

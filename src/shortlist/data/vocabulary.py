@@ -25,7 +25,8 @@ class Vocabulary:
     Args:
         name: name of the vocabulary and of the table it indexes.
         ids: unique ids, Int64 or String, in row order beginning at row 1.
-        counts: how often each id came in the training part, int64, as long as `ids`.
+        counts: a number per id, int64: for users the events trained on, for items the
+            events before the test part, else the occurrences.
     """
 
     def __init__(self, name: str, ids: pl.Series, counts: np.ndarray) -> None:
@@ -69,13 +70,13 @@ class Vocabulary:
             counted: the occurrences that `counts` counts; `values` by default.
         """
         rows = _count(values).filter(pl.col("count") >= min_count)
+        rows = rows.sort(["count", "id"], descending=[True, False])
         if counted is not None:
             rows = (
                 rows.drop("count")
-                .join(_count(counted), on="id", how="left")
+                .join(_count(counted), on="id", how="left", maintain_order="left")
                 .with_columns(pl.col("count").fill_null(0))
             )
-        rows = rows.sort(["count", "id"], descending=[True, False])
         return cls(name, rows["id"], rows["count"].to_numpy())
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from shortlist import native
 from shortlist.data.dataset import Dataset
 from shortlist.data.loader import Batch, item_features, user_features
-from shortlist.data.schema import HISTORY
+from shortlist.data.schema import HISTORY, USER
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 
@@ -105,25 +106,32 @@ class Pipeline:
     ) -> np.ndarray:
         """Ranker outputs `(n, k)` of items `(n, k)`; any number for an item of -1."""
         num_users, k = items.shape
-        outputs = np.empty((num_users, k), np.float32)
-        at_once = max(1, PAIRS_AT_ONCE // k)
-        for start in range(0, num_users, at_once):
-            users, rows = user_index[start:][:at_once], items[start:][:at_once]
-            scores = self.score_pairs(
-                np.repeat(users, k), np.maximum(rows.ravel(), 0), parts
-            )
-            outputs[start : start + at_once] = scores.reshape(rows.shape)
-        return outputs
+        outputs = self.score_pairs(
+            np.repeat(user_index, k), np.maximum(items.ravel(), 0), parts
+        )
+        return outputs.reshape(num_users, k)
 
     def score_pairs(
         self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
         """Ranker outputs `(n,)` of (user, item) rows; retrieval scores without one."""
         if self.ranker is None:
-            users = self.user_vectors(user_index, parts)
-            items = self.item_vectors()[item_index]
-            scores: np.ndarray = np.einsum("nd,nd->n", users, items)
-            return scores
+            distinct, places = np.unique(user_index, return_inverse=True)
+            users, items = self.user_vectors(distinct, parts), self.item_vectors()
+            score = functools.partial(_dot, users=users, items=items)
+        else:
+            places = user_index
+            score = functools.partial(self._ranked, parts=parts)
+        scores = np.empty(len(user_index), np.float32)
+        for start in range(0, len(user_index), PAIRS_AT_ONCE):
+            block = slice(start, start + PAIRS_AT_ONCE)
+            scores[block] = score(places[block], item_index[block])
+        return scores
+
+    def _ranked(
+        self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
+    ) -> np.ndarray:
+        assert self.ranker is not None  # score_pairs
         batch = self._user_batch(user_index, parts, self.ranker_history)
         batch |= item_features(self.dataset, item_index)
         return in_blocks(self.ranker.predict_on_batch, batch, 1)[:, 0]
@@ -137,10 +145,21 @@ class Pipeline:
         self, user_index: np.ndarray, parts: tuple[str, ...], history_length: int
     ) -> Batch:
         batch = user_features(self.dataset, user_index)
+        # The row of a user without training events was never trained; row 0 was.
+        trained = self.dataset.vocabularies[USER].counts[user_index] > 0
+        batch["user_index"] = np.where(trained, batch["user_index"], np.int32(0))
         if history_length:
             histories = self.dataset.histories(*parts)
             batch[HISTORY] = histories.last(user_index, history_length)
         return batch
+
+
+def _dot(
+    user_rows: np.ndarray, item_rows: np.ndarray, users: np.ndarray, items: np.ndarray
+) -> np.ndarray:
+    """Scores `(n,)` of rows of two tables of vectors."""
+    scores: np.ndarray = np.einsum("nd,nd->n", users[user_rows], items[item_rows])
+    return scores
 
 
 def combine(

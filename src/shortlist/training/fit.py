@@ -322,7 +322,7 @@ def _measurable_users(dataset: Dataset) -> np.ndarray:
     """
     train_keys, keys = (
         part.user_index.astype(np.int64) * dataset.num_items + part.item_index
-        for part in (dataset.part("train"), dataset.part("validation"))
+        for part in (dataset.interactions("train"), dataset.interactions("validation"))
     )
     users = keys[~np.isin(keys, train_keys)] // dataset.num_items
     return np.unique(users[users > 0])
