@@ -75,7 +75,12 @@ class TestUnitLength(LayerSuite):
             np.testing.assert_allclose(alone, expected[row : row + 1], rtol=1e-6)
 
     def test_padding_changes_nothing(self) -> None:
-        """There are no lists."""
+        vectors = np.array([[3.0, 4.0]], np.float32)
+        padded = np.array([[3.0, 4.0, 0.0, 0.0]], np.float32)
+        found = keras.ops.convert_to_numpy(UnitLength()(padded))
+        np.testing.assert_allclose(found[:, 2:], 0.0)
+        expected = keras.ops.convert_to_numpy(UnitLength()(vectors))
+        np.testing.assert_allclose(found[:, :2], expected, rtol=1e-6)
 
     def test_unknown_ids_give_finite_numbers(self) -> None:
         zeros = keras.ops.convert_to_numpy(UnitLength()(np.zeros((2, 3), np.float32)))

@@ -23,13 +23,13 @@ from shortlist.bundle.contents import (
 from shortlist.bundle.manifest import Manifest
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import HISTORY
-from shortlist.data.split import PARTS
+from shortlist.data.split import KNOWN, PARTS
 from shortlist.embeddings.layer import FeatureEmbedding
 from shortlist.models.pipeline import Pipeline
 from shortlist.training.runs import environment
 
-Known = Literal["all", "evaluation"]
-KNOWN_PARTS = {"all": PARTS, "evaluation": ("train", "validation")}
+History = Literal["all", "evaluation"]
+KNOWN_PARTS = {"all": PARTS, "evaluation": KNOWN["test"]}
 
 
 def export_bundle(
@@ -37,7 +37,7 @@ def export_bundle(
     pipeline: Pipeline,
     *,
     name: str,
-    history: Known = "all",
+    history: History = "all",
     metrics: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Manifest:

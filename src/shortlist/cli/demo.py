@@ -184,9 +184,11 @@ def _samples(
     dataset: Dataset, recommender: Recommender, user_ids: list[Any]
 ) -> Iterator[str]:
     """What the sample users liked and what they get, by title."""
+    from shortlist.data.split import KNOWN
+
     title = dataset.schema.title or "id"
     titles = dataset.items[title].to_list()
-    events = dataset.part("train", "validation")
+    events = dataset.part(*KNOWN["test"])
     for user_id in user_ids:
         mine = events.take(
             events.user_index == dataset.vocabularies["user"].row(user_id)

@@ -11,7 +11,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from shortlist.bundle.export import Known
+    from shortlist.bundle.export import History
     from shortlist.bundle.manifest import Manifest
     from shortlist.recipe import PathOrPaths, Recipe
     from shortlist.training.runs import Run
@@ -79,7 +79,7 @@ def evaluate_stage(recipe: Recipe, path: Path) -> dict[str, Any]:
 
 
 def export_stage(
-    recipe: Recipe, path: Path, *, history: Known, overwrite: bool
+    recipe: Recipe, path: Path, *, history: History, overwrite: bool
 ) -> Manifest:
     """RUN -> ONE DIRECTORY."""
     need_backend()

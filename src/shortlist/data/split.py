@@ -16,6 +16,8 @@ from shortlist.errors import InputError, did_you_mean
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
+KNOWN = {"validation": ("train",), "test": ("train", "validation")}
+"""Parts whose events are known when a part is evaluated."""
 KINDS = ("last_fraction", "last_n", "time_cut", "random", "files")
 TIME_KINDS = ("last_fraction", "last_n", "time_cut")
 

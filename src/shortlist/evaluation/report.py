@@ -14,14 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from shortlist.data.dataset import Dataset, Part
+from shortlist.data.split import KNOWN
 from shortlist.errors import InputError
 from shortlist.evaluation.evaluate import RankingReport, compare, evaluate_rankings
 from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
 from shortlist.evaluation.rankings import Csr, build_csr, popularity_ranking
 from shortlist.models.popularity import Popularity
-
-KNOWN = {"validation": ("train",), "test": ("train", "validation")}
-"""Parts whose events are known when a part is evaluated."""
 
 
 class Recommends(Protocol):

@@ -203,8 +203,7 @@ class Recommender:
 
     def is_known_user(self, user_id: ExternalId) -> bool:
         """Whether the model was trained with this user."""
-        row = self._users.row(user_id)
-        return row > 0 and bool(self._users.counts[row] > 0)
+        return self._is_trained(self._users.row(user_id))
 
     def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
         """Lists the items whose vectors have the highest cosine with one item's.
@@ -289,6 +288,9 @@ class Recommender:
                 known.append((self._key(event.user_id), row, event.timestamp_ms))
         self._histories.add(known)
 
+    def _is_trained(self, row: int) -> bool:
+        return row > 0 and bool(self._users.counts[row] > 0)
+
     def _is_interaction(self, event: Event) -> bool:
         """Whether the user took the item: not if it was shown and not clicked."""
         if self._schema.label_kind != "binary" or event.label is None:
@@ -317,7 +319,7 @@ class Recommender:
         if exclude_seen:
             excluded += [stored, judged]
         # A user may have a row by attributes alone; nothing was learned for it then.
-        trained = row > 0 and bool(self._users.counts[row] > 0)
+        trained = self._is_trained(row)
         source: Source = "popular"
         if self._model is not None and (trained or len(judged)):
             source = "model" if trained else "history"
