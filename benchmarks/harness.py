@@ -14,7 +14,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,9 +130,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(measure: Callable[[bool], Iterable[Claim]]) -> None:
-    """Runs a benchmark script: `--json FILE` writes the claims, `--quick` is coarse.
+def main(parts: Mapping[str, Callable[[bool], Iterable[Claim]]]) -> None:
+    """Runs the parts of a benchmark script, each called with whether to be quick.
 
+    `--json FILE` writes the claims, `--quick` is coarse, `--only PART` runs some parts.
     Exits with 1 if a claim with a reach was not met.
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
@@ -140,11 +141,20 @@ def main(measure: Callable[[bool], Iterable[Claim]]) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer repeats: a smoke test, no figure"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(parts),
+        default=list(parts),
+        metavar="PART",
+        help=f"run these parts: {', '.join(parts)}",
+    )
     arguments = parser.parse_args()
     claims = []
-    for claim in measure(arguments.quick):
-        claims.append(claim)
-        print(_line(claim), flush=True)
+    for part in arguments.only:
+        for claim in parts[part](arguments.quick):
+            claims.append(claim)
+            print(_line(claim), flush=True)
     if arguments.json is not None:
         report = {
             "machine": machine(),

@@ -27,14 +27,7 @@ from shortlist.data.sources import fetch
 SHORTLIST = str(Path(sys.executable).with_name("shortlist"))
 
 
-def measure(quick: bool) -> Iterator[Claim]:
-    """All claims of the main job."""
-    yield from cold_start(repeats=3 if quick else 15)
-    yield from top_k(repeats=5 if quick else 41)
-    yield from demo(seeds=[0] if quick else [0, 1, 2])
-
-
-def cold_start(repeats: int) -> Iterator[Claim]:
+def cold_start(quick: bool) -> Iterator[Claim]:
     """Whole processes, medians."""
     commands = {
         "import": [sys.executable, "-c", "import shortlist"],
@@ -45,7 +38,7 @@ def cold_start(repeats: int) -> Iterator[Claim]:
             name: lambda c=command: subprocess.run(c, check=True, capture_output=True)
             for name, command in commands.items()
         },
-        repeats=repeats,
+        repeats=3 if quick else 15,
     )
     for name, words in (
         ("import", "python -c 'import shortlist'"),
@@ -55,7 +48,7 @@ def cold_start(repeats: int) -> Iterator[Claim]:
         yield within_limit(f"cold-{name}", words, ours=seconds, unit="s", limit=0.3)
 
 
-def top_k(repeats: int) -> Iterator[Claim]:
+def top_k(quick: bool) -> Iterator[Claim]:
     """Exact top-100 of 59,047 x 64, one query, against NumPy's best two lines."""
     generator = np.random.default_rng(0)
     items = generator.normal(size=(59_047, 64)).astype(np.float32)
@@ -70,7 +63,7 @@ def top_k(repeats: int) -> Iterator[Claim]:
         return best[np.argsort(-scores[best])]
 
     np.testing.assert_array_equal(ours(), rival())
-    medians = interleaved({"ours": ours, "rival": rival}, repeats=repeats)
+    medians = interleaved({"ours": ours, "rival": rival}, repeats=5 if quick else 41)
     yield against_rival(
         "topk-59k",
         "exact top-100 of 59,047 x 64, one query; rival: NumPy matmul, argpartition",
@@ -81,8 +74,9 @@ def top_k(repeats: int) -> Iterator[Claim]:
     )
 
 
-def demo(seeds: list[int]) -> Iterator[Claim]:
+def demo(quick: bool) -> Iterator[Claim]:
     """`shortlist demo --check` once per seed, each a whole process."""
+    seeds = [0] if quick else [0, 1, 2]
     fetch("ml-100k")
     reports = [_run_demo(seed) for seed in seeds]
     seconds = statistics.median(r["wall_seconds"] for r in reports)
@@ -135,4 +129,4 @@ def _run_demo(seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main({"cold": cold_start, "topk": top_k, "main-job": demo})

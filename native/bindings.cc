@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dot_tile.h"
+#include "embedding_bindings.h"
 #include "top_k.h"
 
 namespace nb = nanobind;
@@ -57,4 +58,5 @@ NB_MODULE(_native, m) {
         "scores"_a.noconvert(), "indices"_a.noconvert(), "threads"_a,
         "instruction_set"_a = "",
         "Fills scores and indices (q, k) with the best items of each query.");
+  shortlist::bind_embeddings(m);
 }

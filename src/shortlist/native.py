@@ -21,6 +21,7 @@ from shortlist.errors import InputError
 
 __all__ = [
     "NativeFallbackWarning",
+    "core",
     "default_threads",
     "instruction_sets",
     "is_native",
@@ -55,6 +56,11 @@ def _load_core() -> ModuleType | None:
 
 
 _core = _load_core()
+
+
+def core() -> ModuleType | None:
+    """The compiled module, for the packages that have kernels in it; `None` if none."""
+    return _core
 
 
 def is_native() -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from shortlist.data.schema import Feature, Schema
 from shortlist.embeddings.inputs import model_inputs
-from shortlist.embeddings.layer import FeatureEmbedding, concatenate
+from shortlist.embeddings.features import FeatureEmbedding, concatenate
 from shortlist.errors import InputError
 from suites import LayerSuite, assert_close, run
 

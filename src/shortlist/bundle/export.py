@@ -24,7 +24,7 @@ from shortlist.bundle.manifest import Manifest
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import HISTORY
 from shortlist.data.split import KNOWN, PARTS
-from shortlist.embeddings.layer import FeatureEmbedding
+from shortlist.embeddings.features import FeatureEmbedding
 from shortlist.models.pipeline import Pipeline
 from shortlist.training.runs import environment
 

@@ -1,5 +1,46 @@
-"""IDS -> VECTORS."""
+"""IDS -> VECTORS.
+
+The names of this package load Keras, so they resolve on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from shortlist.backend import choose_backend
 
+__all__ = [
+    "Adam",
+    "DistributedEmbedding",
+    "FeatureConfig",
+    "FeatureEmbedding",
+    "Jagged",
+    "RowwiseAdagrad",
+    "TableCheckpoint",
+    "TableConfig",
+    "load_model",
+    "save_model",
+]
+
+_MODULES = {
+    "Adam": "optimizers",
+    "DistributedEmbedding": "layer",
+    "FeatureConfig": "config",
+    "FeatureEmbedding": "features",
+    "Jagged": "ids",
+    "RowwiseAdagrad": "optimizers",
+    "TableCheckpoint": "checkpoint",
+    "TableConfig": "config",
+    "load_model": "saving",
+    "save_model": "saving",
+}
+
 choose_backend()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        module = importlib.import_module(f"shortlist.embeddings.{_MODULES[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,125 +1,431 @@
-"""All lookups of a model in one place: ids in, one vector per feature out.
+"""IDS -> VECTORS: one layer for all lookups of a model.
 
-Knows tables and features; knows nothing of towers, losses or data files.
+Knows Keras and the placements; knows nothing of towers, losses or data files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import msgspec
+import numpy as np
 from keras import ops
 
-from shortlist.embeddings.inputs import Input, table_dims
-from shortlist.errors import InputError
+from shortlist.embeddings import host_calls
+from shortlist.embeddings import plan as plans
+from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
+from shortlist.embeddings.initializers import initialize
+from shortlist.embeddings.plan import Plan
+from shortlist.embeddings.table import Table
+from shortlist.errors import InputError, ShortlistError
 
 Tensor = Any  # a tensor of the backend in use; Keras has no common type for it
 
+_PREPROCESSED = "preprocessed_inputs_per_placement"
+
 
 @keras.saving.register_keras_serializable(package="shortlist")
-class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
-    """Looks up every feature of a batch; features of one table share its rows.
+class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
+    """Looks up and combines rows of embedding tables that train themselves.
+
+    A drop-in for `keras_rs.layers.DistributedEmbedding` on CPUs and GPUs: it takes the
+    same configuration, and honours it. Every table is moved by its own optimizer, and
+    only in the rows that a batch touches: a training step costs as much with a million
+    rows as with a thousand. A model calls the layer once per step, for all features.
 
     Args:
-        inputs: the features and the tables they look up.
-        table_rows: rows of each table, the out-of-vocabulary row 0 included.
-        embeddings_initializer: Keras initializer of the tables.
+        feature_configs: any nesting of `FeatureConfig`s, KerasRS's or ours.
+        table_stacking: accepted; tables of one width on a device are always stacked.
+        update_stats: accepted; there are no buffers whose size must be learned.
+        loss_scale: by what a training loop multiplies the loss. By default the layer
+            adds a term of zero to the losses of the model and reads the scale from its
+            gradient; a custom loop that leaves `model.losses` out passes 1.0.
+        threads: most threads of the host kernels; all processors by default.
 
-    Call arguments: a mapping from feature name to its values: categorical
-    `(batch_size,)` int32, multi-valued `(batch_size, length)` int32 padded with -1,
-    numeric `(batch_size,)` float32. Features absent from the mapping are left out,
-    so that one tower can be computed alone.
+    Call arguments:
+        inputs: ids in the structure of `feature_configs`. Each feature is dense,
+            `(batch_size,)` or `(batch_size, length)`, int32 or int64, -1 for padding; or
+            ragged or sparse (TensorFlow), BCOO (JAX), an array of arrays (NumPy), or
+            `Jagged`. The batch size may vary.
+        weights: factors of the ids, of the same structure and shapes, or `None`.
+        training: has no effect; gradients decide.
 
-    Returns: a dict from feature name to `(batch_size, dim)` float32. A multi-valued
-    feature is the mean over its entries, zeros if it has none.
+    Returns: the structure of `feature_configs` with `(batch_size, embedding_dim)` in
+    the compute dtype. A feature without ids gives zeros.
+
+    Raises:
+        InputError: `invalid-ids`, `invalid-weights`, `unknown-feature`,
+            `id-out-of-range`.
+        ShortlistError: what a compiled step could not do, at the next boundary.
+
+    Example:
+        >>> users = TableConfig("users", vocabulary_size=1000, embedding_dim=16)
+        >>> layer = DistributedEmbedding({"user": FeatureConfig("user", users)})
+        >>> layer({"user": np.array([3, 5])})["user"].shape
+        (2, 16)
+
+    References:
+        Naumov et al. (2019), Deep Learning Recommendation Model for Personalization
+        and Recommendation Systems.
     """
 
     def __init__(
         self,
-        inputs: Iterable[Input | Mapping[str, Any]],
-        table_rows: Mapping[str, int],
+        feature_configs: Any,
         *,
-        embeddings_initializer: str | Any = "glorot_uniform",
+        table_stacking: str | Sequence[Any] | None = "auto",
+        update_stats: bool = False,
+        loss_scale: float | None = None,
+        threads: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.inputs = tuple(msgspec.convert(i, Input) for i in inputs)
-        self.table_rows = dict(table_rows)
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-        self.tables = {
-            name: keras.layers.Embedding(
-                self._rows_of(name),
-                dim,
-                embeddings_initializer=self.embeddings_initializer.clone(),
-                name=f"{name}_table",
-            )
-            for name, dim in table_dims(self.inputs).items()
-        }
+        self._plan = Plan(feature_configs)
+        self.table_stacking = table_stacking
+        self.update_stats = update_stats
+        self.loss_scale = loss_scale
+        self.threads = threads
+        # XLA cannot call back to the host under TensorFlow; under JAX it can.
+        self.supports_jit = keras.backend.backend() == "jax"
+        self.handle: Any = None
+        self._host: HostTables | None = None
+        self._device: Any = None
+        self._raise_next = False
+        self._differentiated: Any = host_calls.Seen()
 
-    def build(self, input_shape: Any = None) -> None:
-        """Creates the tables."""
-        for table in self.tables.values():
-            table.build()
+    def build(self, inputs_shape: Any = None, weights_shape: Any = None) -> None:
+        """Creates the tables.
+
+        Raises:
+            ResourceError: `out-of-memory`.
+            InputError: `strategy-unsupported`.
+        """
+        if self.built:
+            return
+        host_calls.check_one_replica()
+        host, device = self._plan.tables["host"], self._plan.tables["device"]
+        if host:
+            tables = []
+            for spec in host:
+                table = Table.allocate(
+                    spec.name,
+                    spec.num_rows,
+                    spec.dim,
+                    spec.rule,
+                    row_type=spec.row_type,
+                    trainable=spec.trainable,
+                )
+                initialize(table, spec.initializer)
+                tables.append(table)
+            names = [self._plan.features[i].path for i in self._plan.of("host")]
+            self._host = HostTables(tables, names, self.threads)
+            self.handle = self.add_weight(
+                shape=(),
+                initializer="ones",
+                dtype="float32",
+                trainable=any(table.trainable for table in tables),
+                autocast=False,
+                overwrite_with_gradient=True,
+                name="handle",
+            )
+            self._assign = self.handle.assign
+            self.handle.assign = self._assign_handle
+        if device:
+            from shortlist.embeddings.device import DeviceTables
+
+            self._device = DeviceTables(self, device)
+            self._device.build()
         self.built = True
 
-    def call(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Looks up the features present in `batch`."""
-        return {
-            i.feature: self._lookup(i, batch[i.feature])
-            for i in self.inputs
-            if i.feature in batch
-        }
+    def preprocess(
+        self, inputs: Any, weights: Any = None, training: bool = False
+    ) -> dict[str, Any]:
+        """Checks ids and pads ragged arrays, before the model sees them.
 
-    def compute_output_shape(
-        self, input_shape: Mapping[str, tuple[int | None, ...]]
-    ) -> dict[str, tuple[int | None, int]]:
-        """Shape `(batch_size, dim)` per feature present."""
-        return {
-            i.feature: (input_shape[i.feature][0], i.dim)
-            for i in self.inputs
-            if i.feature in input_shape
-        }
+        Args:
+            inputs: as for a call.
+            weights: as for a call.
+            training: has no effect.
+
+        Returns: what a call takes in place of `inputs`.
+
+        Raises:
+            InputError: as a call does, and `id-out-of-range` at once.
+        """
+        flat = self._plan.flatten(inputs)
+        flat_weights: list[Any] = [None] * len(flat)
+        if weights is not None:
+            flat_weights = self._plan.flatten(weights, "weights")
+        for i, feature in enumerate(self._plan.features):
+            if is_ragged_array(flat[i]):
+                shape = feature.config.input_shape
+                length = shape[1] if len(shape) > 1 else None
+                flat[i], flat_weights[i] = pad(flat[i], flat_weights[i], length)
+            if isinstance(flat[i], np.ndarray):
+                self._check_range(i, flat[i])
+        prepared: dict[str, Any] = {"inputs": self._plan.pack(flat)}
+        if any(one is not None for one in flat_weights):
+            prepared["weights"] = self._plan.pack(flat_weights)
+        return {_PREPROCESSED: prepared}
+
+    def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
+        """Looks up all features."""
+        inputs, weights = self._unwrapped(inputs, weights)
+        flat = self._plan.flatten(inputs)
+        flat_weights: list[Any] = [None] * len(flat)
+        if weights is not None:
+            flat_weights = self._plan.flatten(weights, "weights")
+        vectors = self.lookup(dict(enumerate(flat)), dict(enumerate(flat_weights)))
+        return self._plan.pack([vectors[i] for i in range(len(flat))])
+
+    def lookup(
+        self, ids: Mapping[int, Any], weights: Mapping[int, Any] | None = None
+    ) -> dict[int, Tensor]:
+        """Vectors of some of the features, by their place in the configuration.
+
+        Args:
+            ids: input of each feature.
+            weights: weights of each feature, or `None`.
+        """
+        self.raise_fault()
+        weights = weights or {}
+        found: dict[int, Tensor] = {}
+        for placement, run in (
+            ("host", self._from_host),
+            ("device", self._from_device),
+        ):
+            indices = [i for i in self._plan.of(placement) if i in ids]
+            if not indices:
+                continue
+            features = [
+                to_ids(f.path, ids[i], weights.get(i), f.config.table.combiner)
+                for i, f in ((i, self._plan.features[i]) for i in indices)
+            ]
+            vectors, zero = run(indices, features)
+            if self.loss_scale is None:
+                self.add_loss(zero)
+            for i, one, vector in zip(indices, features, vectors, strict=True):
+                if len(one.leading) > 1:
+                    dim = self._plan.features[i].dim
+                    vector = ops.reshape(vector, (-1, *one.leading[1:], dim))
+                found[i] = ops.cast(vector, self.compute_dtype)
+        return found
+
+    def compute_output_shape(self, inputs_shape: Any, weights_shape: Any = None) -> Any:
+        """Shape `(batch_size, embedding_dim)` per feature."""
+        inputs_shape, _ = self._unwrapped(inputs_shape, None)
+        shapes = self._plan.flatten(inputs_shape)
+        return self._plan.pack(
+            [
+                (*shape[: max(1, len(shape) - 1)], feature.dim)
+                for shape, feature in zip(shapes, self._plan.features, strict=True)
+            ]
+        )
+
+    def compute_output_spec(
+        self, inputs: Any, weights: Any = None, training: bool = False
+    ) -> Any:
+        """Symbolic tensors of the outputs; nothing is looked up."""
+        inputs, _ = self._unwrapped(inputs, weights)
+        flat = self._plan.flatten(inputs)
+        return self._plan.pack(
+            [
+                keras.KerasTensor(
+                    (*one.shape[: max(1, len(one.shape) - 1)], feature.dim),
+                    dtype=self.compute_dtype,
+                )
+                for one, feature in zip(flat, self._plan.features, strict=True)
+            ]
+        )
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """A lookup is never done twice: its vectors are kept."""
+        return layer_call
+
+    def get_embedding_tables(self) -> dict[str, np.ndarray]:
+        """The rows of every table by name, `(vocabulary_size, embedding_dim)` float32.
+
+        Rows of a host table in float32 are not copied: do not write to them.
+        """
+        from shortlist.embeddings.reference import to_float32
+
+        self.sync()
+        tables = {}
+        if self._host is not None:
+            for table in self._host.tables:
+                rows = table.rows
+                rows = rows if rows.dtype == np.float32 else to_float32(rows)
+                tables[table.name] = rows
+        if self._device is not None:
+            tables |= self._device.tables()
+        return tables
+
+    def set_embedding_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Sets the rows of some tables; the state of their optimizers stays.
+
+        Args:
+            tables: `(vocabulary_size, embedding_dim)` by name.
+
+        Raises:
+            InputError: `invalid-table`; nothing is set.
+        """
+        self.sync()
+        specs = {s.name: s for side in self._plan.tables.values() for s in side}
+        for name, rows in tables.items():
+            spec = specs.get(name)
+            wanted = None if spec is None else (spec.num_rows, spec.dim)
+            if wanted != np.shape(rows):
+                raise InputError(
+                    "invalid-table",
+                    f"Rows must be given for tables of the layer, {sorted(specs)}, in"
+                    f" their shape. Received: {name!r} of shape {np.shape(rows)},"
+                    f" expected {wanted}.",
+                )
+        for table in self._host.tables if self._host is not None else ():
+            if table.name in tables:
+                table.set_rows(0, np.asarray(tables[table.name], np.float32))
+        if self._device is not None:
+            self._device.set_tables(tables)
+
+    def sync(self) -> None:
+        """Brings the tables up to the weights: waiting gradients are applied.
+
+        Raises:
+            ShortlistError: what an earlier compiled step could not do.
+        """
+        if not self.built:
+            self.build()
+        self.raise_fault()
+        if self._host is not None:
+            self._host.advance(host_calls.to_number(self.handle.value))
+
+    def raise_fault(self) -> None:
+        """Raises what an earlier compiled step could not do, once."""
+        if self._host is not None:
+            self._raise_next = False
+            self._host.raise_fault()
+        if self._device is not None:
+            self._device.check()
+
+    @property
+    def variables(self) -> list[Any]:
+        """The weights; Keras reads them at the boundaries of an epoch."""
+        if getattr(self, "_raise_next", False):
+            self.raise_fault()
+        weights: list[Any] = super().variables
+        return weights
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        initializer = keras.initializers.serialize(self.embeddings_initializer)
         return {
             **super().get_config(),
-            "inputs": msgspec.to_builtins(self.inputs),
-            "table_rows": self.table_rows,
-            "embeddings_initializer": initializer,
+            **plans.to_config(self._plan),
+            "table_stacking": self.table_stacking,
+            "update_stats": self.update_stats,
+            "loss_scale": self.loss_scale,
+            "threads": self.threads,
         }
 
-    def _rows_of(self, table: str) -> int:
-        if table not in self.table_rows:
-            raise InputError(
-                "table-unknown",
-                f"Every looked-up table needs its number of rows. Missing: {table!r}."
-                f" Received table_rows for {sorted(self.table_rows)}.",
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DistributedEmbedding:
+        """The inverse of `get_config`, also of KerasRS's layer."""
+        config = dict(config)
+        configs = plans.from_config(config.pop("feature_configs"), config.pop("tables"))
+        return cls(configs, **config)
+
+    def _from_host(
+        self, indices: Sequence[int], features: Sequence[Ids]
+    ) -> tuple[list[Tensor], Tensor]:
+        assert self._host is not None
+        return host_calls.lookup(
+            self._host,
+            self.handle.value,
+            [self._plan.features[i] for i in indices],
+            features,
+            self._rates,
+            self._differentiated,
+            adds_loss=self.loss_scale is None,
+        )
+
+    def _from_device(
+        self, indices: Sequence[int], features: Sequence[Ids]
+    ) -> tuple[list[Tensor], Tensor]:
+        from shortlist.embeddings.device import DeviceBags
+
+        bags = []
+        for i, one in zip(indices, features, strict=True):
+            feature = self._plan.features[i]
+            if one.offsets is not None:
+                raise InputError(
+                    "invalid-ids",
+                    "Tables on a device take dense ids. Received ragged or sparse ids"
+                    f" for feature {feature.path!r}. Pad them with -1 (see"
+                    " `preprocess`), or use placement='host'.",
+                )
+            bags.append(
+                DeviceBags(
+                    table=feature.table,
+                    ids=one.values,
+                    weights=one.weights,
+                    combiner=feature.config.table.combiner,
+                    feature=feature.path,
+                )
             )
-        rows = self.table_rows[table]
-        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-            raise InputError(
-                "invalid-argument",
-                "`table_rows` must be positive integers. Received:"
-                f" {rows!r} for table {table!r}. Pass the size of its vocabulary.",
+        vectors, zero = self._device.lookup(bags)
+        return vectors, zero
+
+    def _rates(self, step: Any) -> list[Tensor]:
+        """Learning rates of the host tables at the 0-based number of an update."""
+        return [
+            ops.cast(
+                spec.rule.learning_rate
+                if spec.schedule is None
+                else spec.schedule(step),
+                "float32",
             )
-        return rows
+            for spec in self._plan.tables["host"]
+        ]
 
-    def _lookup(self, model_input: Input, values: Tensor) -> Tensor:
-        if model_input.table is None:
-            return ops.expand_dims(ops.cast(values, self.compute_dtype), -1)
-        table = self.tables[model_input.table]
-        if model_input.kind == "categorical":
-            return table(values)
-        present = ops.expand_dims(ops.cast(values >= 0, self.compute_dtype), -1)
-        vectors = table(ops.maximum(values, 0))  # (batch_size, length, dim)
-        total = ops.sum(vectors * present, axis=1)
-        return total / ops.maximum(ops.sum(present, axis=1), 1.0)
+    def _assign_handle(self, value: Any) -> Any:
+        """Writes the handle weight, and sees to it that it fits the tables.
 
+        Keras writes it from a compiled step (a symbol, passed on), after an epoch, when
+        weights are set and when they are loaded.
+        """
+        assert self._host is not None
+        if not host_calls.is_concrete(value):
+            return self._assign(value)
+        if keras.backend.backend() != "jax":
+            self._host.check(host_calls.to_number(value))
+            return self._assign(value)
+        try:
+            self._host.check(host_calls.to_number(value))
+        except ShortlistError as error:
+            if error.code == "handle-stale":
+                raise
+            # Keras is writing all weights after an epoch: let it finish first.
+            self._host.set_fault(error)
+            value = self._host.handle
+        self._raise_next = self._host.has_fault
+        return self._assign(value)
 
-def concatenate(inputs: Iterable[Input], vectors: Mapping[str, Tensor]) -> Tensor:
-    """The looked-up vectors of `inputs` side by side, `(batch_size, width)`."""
-    return ops.concatenate([vectors[i.feature] for i in inputs], axis=-1)
+    def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:
+        if isinstance(inputs, Mapping) and _PREPROCESSED in inputs:
+            prepared = inputs[_PREPROCESSED]
+            return prepared["inputs"], prepared.get("weights", weights)
+        return inputs, weights
+
+    def _check_range(self, index: int, ids: np.ndarray) -> None:
+        feature = self._plan.features[index]
+        spec = self._plan.tables[feature.placement][feature.table]
+        bad = (ids < -1) | (ids >= spec.num_rows)
+        if bad.any():
+            raise InputError(
+                "id-out-of-range",
+                f"Ids must lie between 0 and {spec.num_rows - 1}, or be -1 for padding."
+                f" Received: {ids[bad][0]} in feature {feature.path!r} for table"
+                f" {spec.name!r}. Map ids through the vocabulary (row 0 is the unknown"
+                " id), or raise vocabulary_size.",
+            )

@@ -34,9 +34,7 @@ def lookup(tables: Sequence[Table], features: Sequence[Bags]) -> list[np.ndarray
     return vectors
 
 
-def entries(
-    bags: Bags, num_rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def entries(bags: Bags, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries of all bags that are not padding, in order.
 
     Returns: the bag `(n,)` int64, the row `(n,)` int64 and the coefficient `(n,)`
@@ -138,7 +136,9 @@ def update_rows(
     if rule.clip is not None:
         length = np.sqrt(np.sum(g * g, axis=1, keepdims=True))
         limit = np.float32(rule.clip)
-        shorten = np.divide(limit, length, out=np.ones_like(length), where=length > limit)
+        shorten = np.divide(
+            limit, length, out=np.ones_like(length), where=length > limit
+        )
         g = g * shorten
     g = g + np.float32(rule.l2) * w
     if rule.kind == "adam":

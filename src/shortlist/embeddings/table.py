@@ -183,12 +183,15 @@ class Table:
             correction = (1 - rule.beta_2**t) ** 0.5 / (1 - rule.beta_1**t)
             self.last_rate = learning_rate * correction
 
+    def set_rows(self, first: int, values: np.ndarray) -> None:
+        """Sets the rows from `first` on to float32 `values` `(n, dim)`."""
+        self.rows[first : first + len(values)] = from_float32(values, self.rows.dtype)
+
     def fill(self, values: Callable[[int, int], np.ndarray]) -> None:
         """Sets the rows block by block to float32 `values(first_row, last_row)`."""
         block = max(1, _INITIALIZED_AT_ONCE // self.dim)
         for first in range(0, self.num_rows, block):
-            last = min(first + block, self.num_rows)
-            self.rows[first:last] = from_float32(values(first, last), self.rows.dtype)
+            self.set_rows(first, values(first, min(first + block, self.num_rows)))
 
 
 def from_float32(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -218,7 +221,9 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(pages, dtype, count, start).reshape(shape)
 
 
-def check_memory(name: str, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+def check_memory(
+    name: str, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]
+) -> None:
     """Raises `ResourceError` if the arrays of a table cannot fit the machine."""
     parts = [
         (key, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, shape, dtype)

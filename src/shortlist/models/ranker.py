@@ -9,7 +9,7 @@ import keras
 import msgspec
 
 from shortlist.embeddings.inputs import Input, input_width, owned_by
-from shortlist.embeddings.layer import FeatureEmbedding, Tensor, concatenate
+from shortlist.embeddings.features import FeatureEmbedding, Tensor, concatenate
 from shortlist.errors import InputError
 from shortlist.models.validate import check_finite, check_rate, check_units
 

@@ -11,7 +11,7 @@ import msgspec
 from keras import ops
 
 from shortlist.embeddings.inputs import Input, input_width, owned_by
-from shortlist.embeddings.layer import FeatureEmbedding, Tensor, concatenate
+from shortlist.embeddings.features import FeatureEmbedding, Tensor, concatenate
 from shortlist.models.validate import (
     check_above_zero,
     check_positive,

@@ -1,0 +1,1 @@
+"""The claims of `embeddings.py`, and the processes they are measured in."""

@@ -1,0 +1,301 @@
+"""Tables in host memory and the order of their lookups and updates.
+
+Knows handles, lookups and gradients as NumPy arrays; knows nothing of Keras.
+
+A *handle* is a float32 that names a state of the tables. The model keeps one as a
+weight. A lookup brings the handle of its step; a backward pass appends its gradients
+and answers with the next handle, which Keras then writes into the weight. Appended
+gradients move the tables when a lookup (or a sync) first brings a handle that is at
+least theirs. So a step that Keras takes back or postpones takes back or postpones the
+update of its tables too:
+
+- gradient accumulation keeps the old handle for some steps: their gradients wait and
+  are averaged when the handle moves on;
+- a step skipped by loss scaling leaves the old handle and lowers the scale: its
+  gradients are dropped when the next ones come with a lower scale;
+- weights of another time bring a handle older than the tables, two calls in one step a
+  sum of two handles: neither was ever given out for the next state, and both raise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shortlist.embeddings import kernels
+from shortlist.embeddings.table import Bags, Gradients, Table
+from shortlist.errors import InputError, ShortlistError
+
+# Handles are consecutive positive floats from 1.0 on: exact, ordered like the steps, and
+# enough for a billion of them. A counter kept as a float32 number would stick at 2**24.
+_FIRST_BITS = 0x3F800000
+_LAST_BITS = 0x7F7FFFFF
+
+
+def to_handle(ticket: int) -> np.float32:
+    """The handle of the state after `ticket` backward passes."""
+    return np.uint32(_FIRST_BITS + ticket).view(np.float32)
+
+
+def to_ticket(handle: float | np.ndarray) -> int:
+    """The number of the backward pass that a handle stands for; may be anything."""
+    return int(np.asarray(handle, np.float32).reshape(()).view(np.int32)) - _FIRST_BITS
+
+
+@dataclass(frozen=True)
+class _Appended:
+    ticket: int
+    gradients: Gradients | None  # None: not finite, to be skipped by the loss scaling
+    loss_scale: float
+    learning_rates: tuple[float, ...]
+
+
+class HostTables:
+    """The tables of one layer, and the gradients that wait for them.
+
+    Args:
+        tables: the tables, in the order to which `Bags.table` refers.
+        feature_names: of the features of a lookup, in order, for messages.
+        threads: most threads to use; all processors by default.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        feature_names: Sequence[str],
+        threads: int | None = None,
+    ) -> None:
+        self.tables = list(tables)
+        self.feature_names = list(feature_names)
+        self.threads = threads
+        self.issued = 0
+        self.applied = 0
+        self.num_lookups = 0
+        self.num_updates = 0
+        self.num_refused = 0
+        self._appended: list[_Appended] = []
+        self._fault: ShortlistError | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def handle(self) -> np.float32:
+        """The handle of the newest state, all appended gradients included."""
+        return to_handle(self.issued)
+
+    def lookup(
+        self, handle: float | np.ndarray, features: Sequence[Bags]
+    ) -> list[np.ndarray]:
+        """The vectors of all bags, after the updates up to `handle`.
+
+        Raises:
+            ShortlistError: `handle-stale` or `called-twice`.
+            InputError: `id-out-of-range`; the tables have answered row 0 for it.
+        """
+        with self._lock:
+            self.advance(handle)
+            self.num_lookups += 1
+            vectors, bad = kernels.lookup_checked(
+                self.tables, features, threads=self.threads
+            )
+        if bad is not None:
+            raise self._out_of_range(features, *bad)
+        return vectors
+
+    def zeros(self, features: Sequence[Bags]) -> list[np.ndarray]:
+        """What a lookup answers after an error."""
+        return [
+            np.zeros((bags.num_bags, self.tables[bags.table].dim), np.float32)
+            for bags in features
+        ]
+
+    def append(
+        self,
+        handle: float | np.ndarray,
+        features: Sequence[Bags],
+        gradients: Sequence[np.ndarray],
+        loss_scale: float,
+        learning_rates: Sequence[float],
+    ) -> np.float32:
+        """Keeps the gradients of one backward pass until the handle moves on.
+
+        Args:
+            handle: the handle of the step.
+            features: the bags of the lookup.
+            gradients: `(num_bags, dim)` float32 for each; copied.
+            loss_scale: factor by which the loss, so every gradient, was multiplied; 0 if
+                the loss did not hold the term of the layer.
+            learning_rates: of each table, at the number of its next update.
+
+        Returns: the next handle. Gradients with NaN or infinity are counted in
+        `num_refused` and not kept: the handle stays, or becomes infinite under a loss
+        scale, so that Keras skips the step.
+
+        Raises:
+            ShortlistError: `loss-term-missing`.
+        """
+        if loss_scale == 0:
+            raise ShortlistError(
+                "loss-term-missing",
+                "The loss must hold the terms that layers add, because a table learns"
+                " from its own term how the loss is scaled. Received a loss without"
+                " it. Add sum(model.losses) in compute_loss or the training loop, or"
+                " create the layer with loss_scale=1.0 if nothing scales the loss.",
+            )
+        with self._lock:
+            if self._fault is not None:
+                return np.asarray(handle, np.float32).reshape(())[()]
+            kept = [gradient.copy() for gradient in gradients]
+            # A sum is finite if all its terms are, up to an overflow.
+            if not all(
+                np.isfinite(np.sum(gradient, dtype=np.float64)) for gradient in kept
+            ) or not np.isfinite(loss_scale):
+                self.num_refused += 1
+                if loss_scale == 1:
+                    return np.asarray(handle, np.float32).reshape(())[()]
+                self._drop_skipped(loss_scale)
+                self._appended.append(_Appended(self.issued, None, loss_scale, ()))
+                return np.float32(np.inf)
+            self._drop_skipped(loss_scale)
+            if _FIRST_BITS + self.issued + 1 > _LAST_BITS:
+                raise ShortlistError(
+                    "handle-exhausted",
+                    "A table takes a billion steps. Save the model and load it again"
+                    " to go on.",
+                )
+            self.issued += 1
+            copied = tuple(
+                replace(
+                    bags,
+                    ids=bags.ids.copy(),
+                    weights=None if bags.weights is None else bags.weights.copy(),
+                    offsets=None if bags.offsets is None else bags.offsets.copy(),
+                )
+                for bags in features
+            )
+            self._appended.append(
+                _Appended(
+                    self.issued,
+                    Gradients(features=copied, gradients=tuple(kept)),
+                    float(loss_scale),
+                    tuple(float(rate) for rate in learning_rates),
+                )
+            )
+            return to_handle(self.issued)
+
+    def _drop_skipped(self, loss_scale: float) -> None:
+        """Forgets the last gradients if the scale fell, as it does after a skip."""
+        if self._appended and loss_scale < self._appended[-1].loss_scale:
+            self._appended.pop()
+
+    def advance(self, handle: float | np.ndarray) -> None:
+        """Moves the tables to the state of `handle`; once for each state.
+
+        Raises:
+            ShortlistError: `handle-stale` or `called-twice`; the tables stay.
+        """
+        with self._lock:
+            self.check(handle)
+            ticket = to_ticket(handle)
+            if ticket == self.applied:
+                return
+            due = [
+                one
+                for one in self._appended
+                if one.ticket <= ticket and one.gradients is not None
+            ]
+            self._appended = [one for one in self._appended if one.ticket > ticket]
+            self.applied = ticket
+            if not due:
+                return
+            batches = [
+                replace(one.gradients, scale=1.0 / (one.loss_scale * len(due)))
+                for one in due
+            ]
+            kernels.update(
+                self.tables, batches, due[-1].learning_rates, threads=self.threads
+            )
+            self.num_updates += 1
+
+    def check(self, handle: float | np.ndarray) -> None:
+        """Raises unless the tables can be brought to the state of `handle`."""
+        if not np.isfinite(handle):
+            raise ShortlistError(
+                "gradient-not-finite",
+                "The gradients of a table must be finite, or be skipped by dynamic loss"
+                " scaling. Received NaN or infinity under a fixed loss_scale_factor."
+                " Lower the factor, or use keras.optimizers.LossScaleOptimizer.",
+            )
+        ticket = to_ticket(handle)
+        if ticket > self.issued:
+            raise ShortlistError(
+                "called-twice",
+                "A model must call its DistributedEmbedding once in a training step,"
+                " for all features, and its weights must come from its own training."
+                " Received a handle that the tables never gave out: the layer was"
+                " differentiated twice in one step, or its weights were set from"
+                " another model. Call the layer once and share what it returns; copy"
+                " models with save and load. The tables have not moved.",
+            )
+        if ticket < self.applied:
+            raise ShortlistError(
+                "handle-stale",
+                "The weights of a model and its tables must be of one time. Received"
+                f" weights of step {ticket}, the tables are at step {self.applied}:"
+                " get_weights() and restore_best_weights=True do not hold the tables."
+                " Use shortlist.embeddings.TableCheckpoint(restore_best=True), or save"
+                " and load the model.",
+            )
+
+    def restore(self, handle: float | np.ndarray) -> None:
+        """Takes the tables, just loaded, for those of `handle`; forgets the rest."""
+        with self._lock:
+            self.issued = self.applied = max(0, to_ticket(handle))
+            self._appended = []
+            self._fault = None
+
+    def set_fault(self, error: BaseException) -> None:
+        """Keeps the first error of a compiled step until `raise_fault`.
+
+        Until then nothing is appended, so the tables stay as they are.
+        """
+        with self._lock:
+            if self._fault is None:
+                if not isinstance(error, ShortlistError):
+                    wrapped = ShortlistError(
+                        "lookup-failed", f"The embedding engine failed: {error!r}."
+                    )
+                    wrapped.__cause__ = error
+                    error = wrapped
+                self._fault = error
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether a compiled step left an error to raise."""
+        return self._fault is not None
+
+    def raise_fault(self) -> None:
+        """Raises the error of an earlier compiled step, once."""
+        with self._lock:
+            fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    @property
+    def step(self) -> int:
+        """Number of updates of the tables so far."""
+        return max((table.step for table in self.tables), default=0)
+
+    def _out_of_range(
+        self, features: Sequence[Bags], index: int, bad_id: int
+    ) -> InputError:
+        table = self.tables[features[index].table]
+        return InputError(
+            "id-out-of-range",
+            f"Ids must lie between 0 and {table.num_rows - 1}, or be -1 for padding."
+            f" Received: {bad_id} in feature {self.feature_names[index]!r} for table"
+            f" {table.name!r}. Map ids through the vocabulary (row 0 is the unknown id),"
+            " or raise vocabulary_size.",
+        )

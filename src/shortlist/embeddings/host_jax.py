@@ -1,0 +1,141 @@
+"""Host tables under JAX: callbacks in a `custom_vjp`.
+
+The lookup reads and is a `pure_callback`: for one handle it answers the same however
+often it runs. The backward pass appends and is an `io_callback`. An exception inside a
+callback would lose the donated state of the step, so errors are kept as the fault of
+the tables and raised at the next boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.table import Bags
+from shortlist.errors import ShortlistError
+
+# Rebuilds the bags of a call from the arrays that passed through the graph.
+Pack = Callable[[Sequence[Any]], list[Bags]]
+
+
+def lookup(
+    host: HostTables,
+    handle: Any,
+    arrays: Sequence[Any],
+    pack: Pack,
+    rates: Callable[[Any], Sequence[Any]],
+    num_bags: Sequence[int],
+    dims: Sequence[int],
+    seen: list[Any],
+) -> tuple[list[Any], Any]:
+    """The vectors `(num_bags, dim)` of all features, and the scalar zero for the loss.
+
+    Args:
+        host: the tables.
+        handle: value of the handle weight.
+        arrays: ids, offsets and weights of the call.
+        pack: turns concrete `arrays` into bags.
+        rates: learning rates of the tables at the 0-based number of the next update.
+        num_bags: bags of each feature.
+        dims: width of each feature.
+        seen: handles of the calls differentiated so far; a repeat is refused.
+    """
+    shapes = [
+        jax.ShapeDtypeStruct((n, dim), jnp.float32)
+        for n, dim in zip(num_bags, dims, strict=True)
+    ]
+
+    def read(handle: Any, *arrays: Any) -> tuple[list[np.ndarray], np.ndarray]:
+        bags = pack([np.asarray(array) for array in arrays])
+        try:
+            vectors = host.lookup(np.asarray(handle), bags)
+        except Exception as error:
+            host.set_fault(error)
+            vectors = host.zeros(bags)
+        return vectors, np.int32(host.step)
+
+    def forward(handle: Any, arrays: Sequence[Any]) -> tuple[list[Any], Any, Any]:
+        vectors, step = jax.pure_callback(
+            read, (shapes, jax.ShapeDtypeStruct((), jnp.int32)), handle, *arrays
+        )
+        return vectors, jnp.zeros((), jnp.float32), step
+
+    @jax.custom_vjp
+    def differentiable(handle: Any, arrays: Sequence[Any]) -> tuple[list[Any], Any]:
+        vectors, zero, _ = forward(handle, arrays)
+        return vectors, zero
+
+    def fwd(handle: Any, arrays: Sequence[Any]) -> Any:
+        if any(handle is other for other in seen):
+            raise ShortlistError(
+                "called-twice",
+                "A model must call its DistributedEmbedding once in a training step,"
+                " for all features. Received a second call in one step. Call the layer"
+                " once and share what it returns.",
+            )
+        seen[:] = [handle]
+        vectors, zero, step = forward(handle, arrays)
+        return (vectors, zero), (handle, arrays, jnp.stack(rates(step)))
+
+    def write(
+        handle: Any, scale: Any, rates: Any, arrays: Any, gradients: Any
+    ) -> np.ndarray:
+        try:
+            return host.append(
+                np.asarray(handle),
+                pack([np.asarray(array) for array in arrays]),
+                [np.asarray(gradient) for gradient in gradients],
+                float(scale),
+                np.asarray(rates),
+            )
+        except Exception as error:
+            host.set_fault(error)
+            return np.asarray(handle)
+
+    def bwd(residuals: Any, cotangents: Any) -> Any:
+        handle, arrays, rates = residuals
+        gradients, scale = cotangents
+        next_handle = io_callback(
+            write,
+            jax.ShapeDtypeStruct((), jnp.float32),
+            handle,
+            scale,
+            rates,
+            arrays,
+            gradients,
+        )
+        return next_handle, [_no_gradient(array) for array in arrays]
+
+    differentiable.defvjp(fwd, bwd)
+    return differentiable(handle, list(arrays))
+
+
+def _no_gradient(array: Any) -> Any:
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return jnp.zeros_like(array)
+    return np.zeros(array.shape, jax.dtypes.float0)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` is a number and not a symbol of a traced function."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def in_inner_trace(handle: Any) -> bool:
+    """Whether a function inside the differentiated one is being traced on its own.
+
+    There a layer cannot add its term to the loss. Reads two names that JAX keeps
+    private; without them the answer is no and JAX raises its own error later.
+    """
+    trace = getattr(handle, "_trace", None)
+    try:
+        from jax._src.core import trace_ctx
+    except ImportError:
+        return False
+    return trace is not None and trace is not trace_ctx.trace

@@ -1,0 +1,71 @@
+"""Host tables under TensorFlow: `numpy_function` in a `custom_gradient`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.table import Bags
+
+
+def lookup(
+    host: HostTables,
+    handle: Any,
+    arrays: Sequence[Any],
+    pack: Callable[[Sequence[Any]], list[Bags]],
+    rates: Callable[[Any], Sequence[Any]],
+    num_bags: Sequence[int | None],
+    dims: Sequence[int],
+) -> tuple[list[Any], Any]:
+    """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
+    arrays = [
+        tf.raw_ops.PreventGradient(input=array, message=_WEIGHTS_ARE_DATA)
+        if array.dtype.is_floating
+        else array
+        for array in arrays
+    ]
+
+    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+        vectors = host.lookup(handle, pack(arrays))
+        return [*vectors, np.int32(host.step)]
+
+    def write(handle: np.ndarray, scale: Any, rates: Any, *rest: Any) -> np.ndarray:
+        gradients, arrays = rest[: len(dims)], rest[len(dims) :]
+        next_handle = host.append(handle, pack(arrays), gradients, float(scale), rates)
+        return np.asarray(next_handle, np.float32)
+
+    @tf.custom_gradient
+    def differentiable(handle: Any) -> Any:
+        types = [tf.float32] * len(dims) + [tf.int32]
+        *vectors, step = tf.numpy_function(read, [handle, *arrays], types)
+        for vector, n, dim in zip(vectors, num_bags, dims, strict=True):
+            vector.set_shape((n, dim))
+        step.set_shape(())
+        next_rates = tf.stack(list(rates(step)))
+
+        def gradient(*cotangents: Any) -> Any:
+            *gradients, scale = cotangents
+            gradients = [tf.convert_to_tensor(one) for one in gradients]
+            arguments = [handle, scale, next_rates, *gradients, *arrays]
+            next_handle = tf.numpy_function(write, arguments, tf.float32)
+            next_handle.set_shape(())
+            return next_handle
+
+        return (*vectors, tf.zeros(())), gradient
+
+    *vectors, zero = differentiable(tf.convert_to_tensor(handle))
+    return vectors, zero
+
+
+_WEIGHTS_ARE_DATA = (
+    "The weights of a DistributedEmbedding are data: no gradient flows to them."
+)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` is a number and not a symbol of a traced function."""
+    return not (tf.is_tensor(value) and tf.is_symbolic_tensor(value))

@@ -1,0 +1,67 @@
+"""Host tables under PyTorch: an `autograd.Function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.table import Bags
+from shortlist.errors import InputError
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, handle: Any, host: HostTables, bags: Any, rates: Any) -> Any:
+        vectors = host.lookup(_numpy(handle), bags)
+        ctx.handle, ctx.host, ctx.bags, ctx.device = handle, host, bags, handle.device
+        ctx.rates = [float(rate) for rate in rates(host.step)]
+        zero = torch.zeros((), device=handle.device)
+        return (
+            *(torch.from_numpy(vector).to(handle.device) for vector in vectors),
+            zero,
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        *gradients, scale = (one.detach().cpu() for one in cotangents)
+        next_handle = ctx.host.append(
+            _numpy(ctx.handle),
+            ctx.bags,
+            [np.ascontiguousarray(one.numpy()) for one in gradients],
+            float(scale),
+            ctx.rates,
+        )
+        return torch.tensor(next_handle, device=ctx.device), None, None, None
+
+
+@torch.compiler.disable  # type: ignore[misc]
+def lookup(
+    host: HostTables,
+    handle: Any,
+    arrays: Sequence[Any],
+    pack: Callable[[Sequence[Any]], list[Bags]],
+    rates: Callable[[Any], Sequence[Any]],
+) -> tuple[list[Any], Any]:
+    """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
+    if any(array.requires_grad for array in arrays):
+        raise InputError(
+            "weights-not-data",
+            "The weights of a DistributedEmbedding are data: no gradient flows to them."
+            " Received weights that require one. Detach them.",
+        )
+    bags = pack([_numpy(array) for array in arrays])
+    *vectors, zero = _Lookup.apply(handle, host, bags, rates)
+    return vectors, zero
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` is a number; PyTorch has no symbols here."""
+    return True
