@@ -175,12 +175,13 @@ struct Float16 {
   }
 };
 
-// Asks for all cache lines of `bytes` bytes.
+// Asks for all cache lines of `bytes` bytes, for the second level cache: so many lines
+// are on their way that the first level has no room to wait for them.
 SHORTLIST_INLINE void prefetch(const void* from, std::size_t bytes) {
   const auto begin = reinterpret_cast<std::uintptr_t>(from);
   for (std::uintptr_t line = begin & ~std::uintptr_t{63}; line < begin + bytes;
        line += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(line));
+    __builtin_prefetch(reinterpret_cast<const void*>(line), 0, 2);
   }
 }
 

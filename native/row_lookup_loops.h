@@ -8,9 +8,9 @@ namespace shortlist {
 namespace SHORTLIST_NAMESPACE {
 
 // How many rows to ask memory for ahead of their use: enough to hide its latency, few
-// enough to stay in the first level cache.
+// enough to be there still.
 SHORTLIST_INLINE std::size_t rows_ahead(std::size_t row_bytes) {
-  const std::size_t ahead = 8192 / row_bytes;
+  const std::size_t ahead = 16384 / row_bytes;
   return ahead < 2 ? 2 : ahead > 16 ? 16 : ahead;
 }
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.training.checkpoint import load_model, save_model
 
 Batch = dict[str, np.ndarray]
@@ -36,7 +37,7 @@ class LayerSuite:
         again = type(layer).from_config(config)
         assert again.get_config() == layer.get_config()
         run(again, self.batch)
-        again.set_weights(layer.get_weights())
+        copy_weights(layer, again)
         assert_equal(run(again, self.batch), outputs)
 
     def test_keras_can_serialize_it(self) -> None:
@@ -88,7 +89,7 @@ class ModelSuite:
         again = type(model).from_config(config)
         assert again.get_config() == model.get_config()
         run(again, self.features())
-        again.set_weights(model.get_weights())
+        copy_weights(model, again)
         assert_equal(run(again, self.features()), outputs)
 
     def test_a_checkpoint_gives_the_same_model(self, tmp_path: Path) -> None:
@@ -130,16 +131,37 @@ class ModelSuite:
         model = self.make()
         run(model, self.features())
         before = model.get_weights()
+        tables = [
+            {name: rows.copy() for name, rows in one.get_embedding_tables().items()}
+            for one in tables_in(model)
+        ]
         self.train(model)
         for weight, old, new in zip(
             model.weights, before, model.get_weights(), strict=True
         ):
             assert not np.array_equal(old, new), f"{weight.path} stayed as it was"
+        for engine, old_tables in zip(tables_in(model), tables, strict=True):
+            for name, rows in engine.get_embedding_tables().items():
+                assert not np.array_equal(rows, old_tables[name]), f"{name} stayed"
 
     def train(self, model: Any) -> float:
         """One step; the loss before it."""
         loss = model.train_on_batch(self.features(), self.batch.get("label"))
         return float(np.asarray(loss).ravel()[0])
+
+
+def tables_in(layer: Any) -> list[DistributedEmbedding]:
+    """The embedding engines of a layer or model."""
+    return [
+        one for one in layer._flatten_layers() if isinstance(one, DistributedEmbedding)
+    ]
+
+
+def copy_weights(source: Any, target: Any) -> None:
+    """Makes `target` equal to `source`, neither of which was trained yet."""
+    target.set_weights(source.get_weights())
+    for mine, theirs in zip(tables_in(source), tables_in(target), strict=True):
+        theirs.set_embedding_tables(mine.get_embedding_tables())
 
 
 def run(layer: Any, batch: Batch) -> Batch:

@@ -149,16 +149,16 @@ def test_metrics_and_environment_travel_with_the_bundle(
 def test_a_model_with_nan_is_refused_and_leaves_nothing(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    table = pipeline.retrieval.lookup.tables["user"]
-    (rows,) = table.get_weights()
+    engine = pipeline.retrieval.lookup.embedding
+    rows = engine.get_embedding_tables()["user"].copy()
     broken = rows.copy()
     broken[2] = np.nan
-    table.set_weights([broken])
+    engine.set_embedding_tables({"user": broken})
     try:
         with pytest.raises(ArtifactError, match="must be finite") as caught:
             export_bundle(tmp_path / "bundle", pipeline, name="toy")
     finally:
-        table.set_weights([rows])
+        engine.set_embedding_tables({"user": rows})
     assert caught.value.code == "bundle-not-finite"
     assert list(tmp_path.iterdir()) == []
 

@@ -91,10 +91,7 @@ class BruteForce:
 
     def vector(self, model: object, inputs: tuple, user: int, item: int, history: list):
         """The looked-up inputs of one user and one item, side by side."""
-        tables = {
-            name: keras.ops.convert_to_numpy(table.embeddings)
-            for name, table in model.lookup.tables.items()  # type: ignore[attr-defined]
-        }
+        tables = model.lookup.tables()  # type: ignore[attr-defined]
         values = {"user_index": user, "item_index": item, "history": history[-HISTORY:]}
         parts = []
         for i in inputs:

@@ -59,10 +59,7 @@ class TestExplicitRanker(ModelSuite):
 
 def twin(model: Ranker, batch: dict[str, np.ndarray]) -> np.ndarray:
     """Lookup and perceptron in NumPy, one row at a time, user features first."""
-    tables = {
-        name: keras.ops.convert_to_numpy(table.embeddings)
-        for name, table in model.lookup.tables.items()
-    }
+    tables = model.lookup.tables()
     dense = model.scorer.get_weights()
     order = [
         *[i for i in INPUTS if i.owner == "user"],

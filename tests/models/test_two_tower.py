@@ -94,10 +94,7 @@ def tower_twin(
     model: TwoTower, inputs: tuple[Input, ...], batch: dict[str, np.ndarray], side: str
 ) -> np.ndarray:
     """Lookup, dense layers and normalization in NumPy, one row at a time."""
-    tables = {
-        name: keras.ops.convert_to_numpy(table.embeddings)
-        for name, table in model.lookup.tables.items()
-    }
+    tables = model.lookup.tables()
     dense = getattr(model, f"{side}_tower").get_weights()
     layers = list(zip(dense[::2], dense[1::2], strict=True))
     vectors = []
@@ -263,9 +260,15 @@ def test_a_vector_of_zeros_has_a_finite_gradient() -> None:
     # Every input dropped and no bias: the tower gives zeros.
     model = make_model(hidden_units=())
     model.build()
-    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    for tower in (model.user_tower, model.item_tower):
+        tower.set_weights([np.zeros_like(w) for w in tower.get_weights()])
+    engine = model.lookup.embedding
+    engine.set_embedding_tables(
+        {name: np.zeros_like(rows) for name, rows in model.lookup.tables().items()}
+    )
     assert np.isfinite(float(model.train_on_batch(BATCH)))
     assert all(np.isfinite(w).all() for w in model.get_weights())
+    assert all(np.isfinite(rows).all() for rows in model.lookup.tables().values())
 
 
 def test_dropout_acts_in_training_alone() -> None:

@@ -24,7 +24,6 @@ from shortlist.bundle.manifest import Manifest
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import HISTORY
 from shortlist.data.split import KNOWN, PARTS
-from shortlist.embeddings.features import FeatureEmbedding
 from shortlist.models.pipeline import Pipeline
 from shortlist.training.runs import environment
 
@@ -93,16 +92,9 @@ def _users(dataset: Dataset, parts: tuple[str, ...]) -> pl.DataFrame:
     return dataset.users.drop("id").with_columns(column)
 
 
-def _tables(lookup: FeatureEmbedding) -> dict[str, np.ndarray]:
-    return {
-        name: np.asarray(keras.ops.convert_to_numpy(table.embeddings), np.float32)
-        for name, table in lookup.tables.items()
-    }
-
-
 def _retrieval(pipeline: Pipeline) -> RetrievalContents:
     model = pipeline.retrieval
-    tables = _tables(model.lookup)
+    tables = model.lookup.tables()
     needed = {i.table for i in model.user_inputs}
     return RetrievalContents(
         graph=to_onnx(model.user_tower),
@@ -119,7 +111,7 @@ def _ranker(pipeline: Pipeline) -> RankerContents | None:
         return None
     return RankerContents(
         graph=to_onnx(model.scorer),
-        tables=_tables(model.lookup),
+        tables=model.lookup.tables(),
         inputs=model.inputs_spec,
         history_length=pipeline.ranker_history,
         weight=pipeline.ranker_weight,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,40 +22,24 @@ import numpy as np
 from jax import Array, lax
 
 from shortlist.embeddings import device_update as updates
+from shortlist.embeddings.device_step import (
+    FAULT,
+    FRESH,
+    REFUSED,
+    STEP,
+    Stack,
+    Weights,
+    called_twice,
+    checked_step,
+    fault_error,
+    is_whole,
+    outside_error,
+    overwritten,
+    updated,
+)
 from shortlist.embeddings.device_update import DeviceBags, Entries
-from shortlist.embeddings.rules import SLOTS, Rule
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError, ShortlistError
-
-# The parts of the control weight. What Keras does to all weights shows in the first
-# two: MARK is 1 and WITNESS is -(step + 1) unless gradients were added (two calls in
-# one step: MARK 2), were missing (all 0) or accumulated (Keras takes the maximum with
-# an accumulator that starts at 0: WITNESS 0).
-MARK, WITNESS, STEP, REFUSED, SIGNAL, FAULT = range(6)
-_FRESH = (1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
-_NO_FAULT, _NO_SCALE, _OUTSIDE = 0.0, 1.0, 2.0
-
-Weights = dict[str, Array]
-
-
-@dataclass(eq=False)
-class _Stack:
-    """Tables of one width, rule, schedule and trainability in one array."""
-
-    dim: int
-    rule: Rule
-    schedule: Any
-    trainable: bool
-    members: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    num_rows: int = 0
-    variables: dict[str, Any] = field(default_factory=dict)
-
-    def learning_rate(self, step: Array) -> Array:
-        """The rate of the update with the 0-based number `step`, () float32."""
-        if self.schedule is None:
-            return jnp.float32(self.rule.learning_rate)
-        return jnp.asarray(self.schedule(step.astype(jnp.int32)), jnp.float32)
 
 
 class DeviceTables:
@@ -75,8 +58,8 @@ class DeviceTables:
     def __init__(self, layer: Any, specs: Sequence[TableSpec]) -> None:
         self.layer = layer
         self.specs = tuple(specs)
-        self._stacks: list[_Stack] = []
-        self._place: list[tuple[_Stack, int]] = []  # stack and first row of a table
+        self._stacks: list[Stack] = []
+        self._place: list[tuple[Stack, int]] = []  # stack and first row of a table
         self._names: dict[tuple[str, int], int] = {}  # features seen, by name and table
         self._control: Any = None
         self._outside: Any = None
@@ -90,13 +73,13 @@ class DeviceTables:
             InputError: `row-type-unsupported`, `distribution-unsupported`.
         """
         self._refuse_unsupported()
-        stacks: dict[tuple[object, ...], _Stack] = {}
+        stacks: dict[tuple[object, ...], Stack] = {}
         for index, spec in enumerate(self.specs):
             schedule = None if spec.schedule is None else id(spec.schedule)
             key = (spec.dim, spec.rule, schedule, spec.trainable)
             stack = stacks.get(key)
             if stack is None or stack.num_rows + spec.num_rows > 2**30:
-                stack = _Stack(spec.dim, spec.rule, spec.schedule, spec.trainable)
+                stack = Stack(spec.dim, spec.rule, spec.schedule, spec.trainable)
                 stacks[key] = stack
                 self._stacks.append(stack)
             self._place.append((stack, stack.num_rows))
@@ -106,8 +89,8 @@ class DeviceTables:
         for number, stack in enumerate(self._stacks):
             self._add_weights(number, stack)
         if any(stack.trainable for stack in self._stacks):
-            fresh = keras.initializers.Constant(np.array(_FRESH, np.float32))
-            self._control = self._add("control", (len(_FRESH),), fresh, True)
+            fresh = keras.initializers.Constant(np.array(FRESH, np.float32))
+            self._control = self._add("control", (len(FRESH),), fresh, True)
         self._outside = self.layer.add_weight(
             shape=(3,),
             initializer="zeros",
@@ -165,9 +148,9 @@ class DeviceTables:
             for indices, found in zip(plan, moved, strict=True):
                 for index, vector in zip(indices, found, strict=True):
                     vectors[index] = vector
-        return [vector + poison for vector in vectors] if poison is not None else (
-            vectors
-        ), probe
+        if poison is not None:
+            vectors = [vector + poison for vector in vectors]
+        return vectors, probe
 
     def check(self) -> None:
         """Raises what went wrong in steps that could not raise themselves.
@@ -182,8 +165,8 @@ class DeviceTables:
         """
         control = None if self._control is None else _concrete(self._control)
         outside = None if self._outside is None else _concrete(self._outside)
-        if control is not None and not _is_whole(control):
-            raise _overwritten(control)
+        if control is not None and not is_whole(control):
+            raise overwritten(control)
         if outside is not None and outside[0]:
             self._outside.assign(np.zeros(3, np.int32))
             if control is not None:
@@ -193,7 +176,7 @@ class DeviceTables:
             return
         if control[FAULT]:
             self._forget_fault(control)
-            raise _fault(control[FAULT])
+            raise fault_error(control[FAULT])
         if control[STEP] >= updates.MAX_STEP:
             raise ShortlistError(
                 "too-many-steps",
@@ -241,8 +224,7 @@ class DeviceTables:
         Raises:
             InputError: `table-state-invalid`, before anything has changed.
         """
-        steps = self._check_state(state)
-        step = steps.pop() if steps else 0
+        step = checked_step(self.specs, [stack for stack, _ in self._place], state)
         for stack in self._stacks:
             names = [self.specs[index].name for index in stack.members]
             for key, variable in stack.variables.items():
@@ -286,7 +268,7 @@ class DeviceTables:
             name=name,
         )
 
-    def _add_weights(self, number: int, stack: _Stack) -> None:
+    def _add_weights(self, number: int, stack: Stack) -> None:
         specs = [self.specs[index] for index in stack.members]
 
         def rows(shape: Any, dtype: Any = None) -> Array:
@@ -298,20 +280,8 @@ class DeviceTables:
                 filled = _placed(filled, jnp.asarray(part), offset)
             return filled
 
-        shapes: dict[str, tuple[Any, Any]] = {
-            "rows": ((stack.num_rows, stack.dim), rows)
-        }
-        if stack.trainable:
-            for slot, per in SLOTS[stack.rule.kind]:
-                shape = (
-                    (stack.num_rows,) if per == "row" else (stack.num_rows, stack.dim)
-                )
-                start = stack.rule.initial_accumulator if slot == "accumulator" else 0.0
-                shapes[slot] = shape, keras.initializers.Constant(start)
-            if stack.rule.remembers_steps:
-                shapes["last_step"] = (stack.num_rows,), "zeros"
-                shapes["moves"] = (2, updates.RING), "zeros"
-        for key, (shape, initializer) in shapes.items():
+        for key, (shape, start) in stack.shapes().items():
+            initializer = rows if key == "rows" else keras.initializers.Constant(start)
             name = f"stack_{number}_{key}"
             stack.variables[key] = self._add(name, shape, initializer, stack.trainable)
 
@@ -336,7 +306,7 @@ class DeviceTables:
         any_outside = jnp.stack([bad for _, bad, _ in outside]).any()
         return jnp.where(any_outside, jnp.float32(np.nan), jnp.float32(0))
 
-    def _moving_lookup(self, stacks: list[_Stack]) -> Any:
+    def _moving_lookup(self, stacks: list[Stack]) -> Any:
         """A function of (control, weights, entries, any id outside the tables).
 
         Its outputs are vectors per stack and feature, and the probe; its cotangents of
@@ -359,10 +329,16 @@ class DeviceTables:
 
         def remembered(*inputs: Any) -> Any:
             self._refuse_second(control, call)
-            return forward(*inputs), inputs
+            vectors, probe = forward(*inputs)
+            return (vectors, probe), (inputs, vectors)
 
-        def backward(inputs: Any, cotangents: Any) -> Any:
-            return (*_updated(stacks, *inputs, *cotangents), None, None)
+        def backward(kept: Any, cotangents: Any) -> Any:
+            (control, weights, parts, any_outside), vectors = kept
+            gradients, scale = cotangents
+            after = updated(
+                stacks, control, weights, parts, any_outside, vectors, gradients, scale
+            )
+            return (*after, None, None)
 
         lookup = jax.custom_vjp(forward)
         lookup.defvjp(remembered, backward)
@@ -375,20 +351,12 @@ class DeviceTables:
         if self._seen is not None:
             seen, first = self._seen
             if seen() is control and first is not call:
-                raise _called_twice()
+                raise called_twice()
         self._seen = weakref.ref(control), call
 
     def _outside_error(self, number: int, value: int) -> InputError:
-        names = [name for name, at in self._names.items() if at == number]
-        feature, table = names[0] if names else ("?", 0)
-        spec = self.specs[table]
-        return InputError(
-            "id-out-of-range",
-            f"Ids must be from 0 to {spec.num_rows - 1}, or -1 for padding. Received:"
-            f" {value} for feature {feature!r}, table {spec.name!r}. The lookup took row"
-            " 0, and updates of such batches were dropped. Raise vocabulary_size or"
-            " correct the ids.",
-        )
+        feature, table = list(self._names)[number]
+        return outside_error(self.specs[table], feature, value)
 
     def _forget_fault(self, control: np.ndarray) -> None:
         if control[FAULT]:
@@ -403,122 +371,6 @@ class DeviceTables:
             if "last_step" in arrays:
                 arrays["last_step"] = arrays["last_step"].astype(np.int32)
             yield spec.name, arrays
-
-    def _check_state(self, state: dict[str, dict[str, np.ndarray]]) -> set[int]:
-        """The steps of the trainable tables, at most one number."""
-        steps = set()
-        for spec, (stack, _) in zip(self.specs, self._place, strict=True):
-            found = state.get(spec.name, {})
-            wanted = {
-                key: (spec.num_rows, *variable.shape[1:])
-                for key, variable in stack.variables.items()
-                if key != "moves"
-            }
-            shapes = {key: np.shape(found[key]) for key in wanted if key in found}
-            step = int(found.get("step", 0))
-            enough = "moves" not in stack.variables or (
-                len(found.get("moves", ())) > step
-            )
-            if shapes != wanted or not enough or not 0 <= step <= updates.MAX_STEP:
-                raise InputError(
-                    "table-state-invalid",
-                    f"State of table {spec.name!r} must have {wanted}, a step and, for"
-                    f" Adam that catches up, moves. Received: {shapes}, step {step}."
-                    " Load what the same layer saved.",
-                )
-            if spec.trainable:
-                steps.add(step)
-        if len(steps) > 1:
-            raise InputError(
-                "table-state-invalid",
-                "All trainable tables must have taken the same number of steps."
-                f" Received: {sorted(steps)}. Load what one layer saved.",
-            )
-        return steps
-
-
-def _updated(
-    stacks: list[_Stack],
-    control: Array,
-    weights: list[Weights],
-    parts: list[list[Entries]],
-    any_outside: Array,
-    cotangents: list[list[Array]],
-    scale: Array,
-) -> tuple[Array, list[Weights]]:
-    """`control` and `weights` after the step, or as they were if it is refused."""
-    whole = (control[MARK] == 1) & (control[WITNESS] == -(control[STEP] + 1))
-    whole &= control[STEP] < updates.MAX_STEP
-    inverse = 1 / jnp.where(scale == 0, 1, scale)
-    finite = jnp.isfinite(scale)
-    sums: list[tuple[Array, Array] | None] = []
-    for stack, entries, gradients in zip(stacks, parts, cotangents, strict=True):
-        if not sum(entry.rows.size for entry in entries):
-            sums.append(None)
-            continue
-        scaled = [gradient * inverse for gradient in gradients]
-        for gradient in scaled:
-            finite &= jnp.all(jnp.isfinite(gradient))
-        rows, summed = updates.sum_by_row(entries, scaled, stack.num_rows)
-        finite &= jnp.all(jnp.isfinite(summed))
-        sums.append((rows, summed))
-    fault = jnp.where(any_outside, _OUTSIDE, jnp.where(scale == 0, _NO_SCALE, 0.0))
-    moves = whole & finite & (fault == _NO_FAULT)
-    step = control[STEP] + 1
-    new = [
-        _moved(stack, step, own, touched, moves)
-        for stack, own, touched in zip(stacks, weights, sums, strict=True)
-    ]
-    taken = jnp.where(moves, step, control[STEP])
-    refused = control[REFUSED] + jnp.where(finite, 0, 1)
-    # A NaN among the gradients makes a `LossScaleOptimizer` skip the step and lower the
-    # scale. Another optimizer stores it here, where nothing reads it.
-    signal = jnp.where(finite, 0, jnp.float32(np.nan))
-    fault = jnp.where(control[FAULT] == _NO_FAULT, fault, control[FAULT])
-    after = jnp.stack([jnp.float32(1), -(taken + 1), taken, refused, signal, fault])
-    return jnp.where(whole, after, control), new
-
-
-def _moved(
-    stack: _Stack,
-    step: Array,
-    own: Weights,
-    touched: tuple[Array, Array] | None,
-    moves: Array,
-) -> Weights:
-    """The weights of a stack after update number `step`; as they were unless `moves`.
-
-    Rows are written in place: one gather and one scatter of as many rows as the batch
-    has ids, to ascending and unique positions; those behind the table are dropped.
-    """
-    new, rule = dict(own), stack.rule
-    sums = new.pop("moves", None)
-    if sums is not None:
-        previous = updates.adam_rate(rule, stack.learning_rate(step - 2), step - 1)
-        rate = jnp.where(step > 1, previous, 0)
-        sums = updates.extended_moves(rule, sums, rate, step, moves)
-    if touched is not None:
-        rows, gradient = touched
-        old = {
-            key: value.at[rows].get(
-                mode="fill", fill_value=1, unique_indices=True, indices_are_sorted=True
-            )
-            for key, value in new.items()
-        }
-        catch_up = None
-        if sums is not None:
-            catch_up = updates.moves_since(sums, old["last_step"], step)
-        rate = stack.learning_rate(step - 1)
-        changed = updates.update_rows(rule, rate, step, old, gradient, catch_up)
-        behind = jnp.arange(len(rows), dtype=jnp.int32) + stack.num_rows
-        rows = jnp.where(moves, rows, behind)
-        for key, values in changed.items():
-            new[key] = (
-                new[key]
-                .at[rows]
-                .set(values, mode="drop", unique_indices=True, indices_are_sorted=True)
-            )
-    return new if sums is None else {**new, "moves": sums}
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -537,53 +389,3 @@ def _concrete(variable: Any) -> np.ndarray | None:
 def _trace_of(value: Any) -> object:
     """The JAX transformation that a value belongs to; `None` for plain arrays."""
     return getattr(value, "_trace", None)
-
-
-def _is_whole(control: np.ndarray) -> bool:
-    return bool(control[MARK] == 1 and control[WITNESS] == -(control[STEP] + 1))
-
-
-def _called_twice() -> ShortlistError:
-    return ShortlistError(
-        "called-twice",
-        "An embedding layer on the device must be called once in a training step."
-        " Received: a second differentiable call; JAX would add up the two new tables."
-        ' Look up all features in one call, or use placement="host".',
-    )
-
-
-def _overwritten(control: np.ndarray) -> ShortlistError:
-    """The error for tables that Keras did not overwrite with what a lookup returned."""
-    if control[MARK] > 1:
-        return _called_twice()
-    if control[MARK] == 0:
-        return ShortlistError(
-            "lookup-not-in-loss",
-            "Every training step must call the embedding layer with training=True, and"
-            " its loss must depend on it. In a step before, it did not, and Keras"
-            " overwrote the tables with zeros. Load a checkpoint; set trainable=False"
-            " on the layer for steps that do not train it.",
-        )
-    return InputError(
-        "accumulation-unsupported",
-        "Tables on the device must be overwritten with what the lookup returned. Keras"
-        " stored something else, as gradient_accumulation_steps makes it do: the tables"
-        " are no longer right. Load a checkpoint, and train without accumulation or"
-        ' with placement="host".',
-    )
-
-
-def _fault(code: float) -> ShortlistError:
-    if code == _OUTSIDE:
-        return InputError(
-            "id-out-of-range",
-            "Ids must be rows of their table, or -1 for padding. Updates of batches with"
-            " other ids were dropped. Raise vocabulary_size or correct the ids.",
-        )
-    return ShortlistError(
-        "lookup-not-in-loss",
-        "The loss of a training step must include the losses of its layers"
-        " (add_loss), by which tables on the device know its scale. Received: a loss"
-        " without them; the tables did not move. Add `sum(self.losses)` in"
-        " compute_loss.",
-    )

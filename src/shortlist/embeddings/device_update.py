@@ -241,11 +241,16 @@ def _ftrl(
 ) -> Array:
     before, grown = old["accumulator"], old["accumulator"] + g * g
     power = -rule.learning_rate_power
-    change = (grown**power - before**power) / lr * w
+    was, now = _raised(before, power), _raised(grown, power)
+    change = (now - was) / lr * w
     linear = old["linear"] + g + 2 * rule.l2_shrinkage * w - change
     new["accumulator"], new["linear"] = grown, linear
-    quadratic = grown**power / lr + 2 * (rule.l2_ftrl + rule.beta / (2 * lr))
+    quadratic = now / lr + 2 * (rule.l2_ftrl + rule.beta / (2 * lr))
     return (jnp.clip(linear, -rule.l1, rule.l1) - linear) / quadratic
+
+
+def _raised(values: Array, power: float) -> Array:
+    return jnp.sqrt(values) if power == 0.5 else values**power
 
 
 def adam_rate(rule: Rule, learning_rate: Array, step: Array) -> Array:

@@ -10,30 +10,36 @@ from typing import Any
 
 import keras
 import msgspec
+import numpy as np
 from keras import ops
 
+from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.inputs import Input, table_dims
+from shortlist.embeddings.layer import DistributedEmbedding, Tensor
 from shortlist.errors import InputError
-
-Tensor = Any  # a tensor of the backend in use; Keras has no common type for it
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
     """Looks up every feature of a batch; features of one table share its rows.
 
+    All lookups are one call of a `DistributedEmbedding`, so the tables train themselves
+    and a step costs the same whatever their size.
+
     Args:
         inputs: the features and the tables they look up.
         table_rows: rows of each table, the out-of-vocabulary row 0 included.
         embeddings_initializer: Keras initializer of the tables.
+        table_optimizer: name or object, as `TableConfig` takes it; for every table.
+        table_learning_rate: in place of the optimizer's own.
 
     Call arguments: a mapping from feature name to its values: categorical
     `(batch_size,)` int32, multi-valued `(batch_size, length)` int32 padded with -1,
     numeric `(batch_size,)` float32. Features absent from the mapping are left out,
     so that one tower can be computed alone.
 
-    Returns: a dict from feature name to `(batch_size, dim)` float32. A multi-valued
-    feature is the mean over its entries, zeros if it has none.
+    Returns: a dict from feature name to `(batch_size, dim)` in the compute dtype. A
+    multi-valued feature is the mean over its entries, zeros if it has none.
     """
 
     def __init__(
@@ -42,34 +48,69 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         table_rows: Mapping[str, int],
         *,
         embeddings_initializer: str | Any = "glorot_uniform",
+        table_optimizer: str | Any = "adam",
+        table_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.inputs = tuple(msgspec.convert(i, Input) for i in inputs)
         self.table_rows = dict(table_rows)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-        self.tables = {
-            name: keras.layers.Embedding(
+        self.table_optimizer = table_optimizer
+        self.table_learning_rate = table_learning_rate
+        tables = {
+            name: TableConfig(
+                name,
                 self._rows_of(name),
                 dim,
-                embeddings_initializer=self.embeddings_initializer.clone(),
-                name=f"{name}_table",
+                initializer=self.embeddings_initializer.clone(),
+                optimizer=table_optimizer,
+                learning_rate=table_learning_rate,
+                combiner="mean",
             )
             for name, dim in table_dims(self.inputs).items()
         }
+        self.looked_up = tuple(i for i in self.inputs if i.table is not None)
+        self.embedding = DistributedEmbedding(
+            [
+                FeatureConfig(
+                    i.feature,
+                    tables[str(i.table)],
+                    (None,) if i.kind == "categorical" else (None, None),
+                )
+                for i in self.looked_up
+            ],
+            name="embedding",
+        )
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the tables."""
-        for table in self.tables.values():
-            table.build()
+        if not self.embedding.built:
+            self.embedding.build()
         self.built = True
 
     def call(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Looks up the features present in `batch`."""
+        vectors = self.embedding.lookup(
+            {
+                place: batch[i.feature]
+                for place, i in enumerate(self.looked_up)
+                if i.feature in batch
+            }
+        )
+        found = {self.looked_up[place].feature: one for place, one in vectors.items()}
+        for i in self.inputs:
+            if i.table is None and i.feature in batch:
+                column = ops.cast(batch[i.feature], self.compute_dtype)
+                found[i.feature] = ops.expand_dims(column, -1)
+        return {i.feature: found[i.feature] for i in self.inputs if i.feature in found}
+
+    def compute_output_spec(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Symbolic tensors of the outputs; nothing is looked up."""
+        shapes = self.compute_output_shape({k: v.shape for k, v in batch.items()})
         return {
-            i.feature: self._lookup(i, batch[i.feature])
-            for i in self.inputs
-            if i.feature in batch
+            name: keras.KerasTensor(shape, dtype=self.compute_dtype)
+            for name, shape in shapes.items()
         }
 
     def compute_output_shape(
@@ -82,14 +123,23 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
             if i.feature in input_shape
         }
 
+    def tables(self) -> dict[str, np.ndarray]:
+        """The rows of every table by name, float32."""
+        return self.embedding.get_embedding_tables()
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
         initializer = keras.initializers.serialize(self.embeddings_initializer)
+        optimizer = self.table_optimizer
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            optimizer = keras.saving.serialize_keras_object(optimizer)
         return {
             **super().get_config(),
             "inputs": msgspec.to_builtins(self.inputs),
             "table_rows": self.table_rows,
             "embeddings_initializer": initializer,
+            "table_optimizer": optimizer,
+            "table_learning_rate": self.table_learning_rate,
         }
 
     def _rows_of(self, table: str) -> int:
@@ -99,25 +149,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 f"Every looked-up table needs its number of rows. Missing: {table!r}."
                 f" Received table_rows for {sorted(self.table_rows)}.",
             )
-        rows = self.table_rows[table]
-        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-            raise InputError(
-                "invalid-argument",
-                "`table_rows` must be positive integers. Received:"
-                f" {rows!r} for table {table!r}. Pass the size of its vocabulary.",
-            )
-        return rows
-
-    def _lookup(self, model_input: Input, values: Tensor) -> Tensor:
-        if model_input.table is None:
-            return ops.expand_dims(ops.cast(values, self.compute_dtype), -1)
-        table = self.tables[model_input.table]
-        if model_input.kind == "categorical":
-            return table(values)
-        present = ops.expand_dims(ops.cast(values >= 0, self.compute_dtype), -1)
-        vectors = table(ops.maximum(values, 0))  # (batch_size, length, dim)
-        total = ops.sum(vectors * present, axis=1)
-        return total / ops.maximum(ops.sum(present, axis=1), 1.0)
+        return self.table_rows[table]
 
 
 def concatenate(inputs: Iterable[Input], vectors: Mapping[str, Tensor]) -> Tensor:

@@ -317,6 +317,18 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         weights: list[Any] = super().variables
         return weights
 
+    def save_own_variables(self, store: Any) -> None:
+        """Writes tables and optimizer state for Keras; see `saving`."""
+        from shortlist.embeddings import saving
+
+        saving.save(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads tables and optimizer state for Keras; see `saving`."""
+        from shortlist.embeddings import saving
+
+        saving.load(self, store)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
         return {

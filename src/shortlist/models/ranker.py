@@ -8,8 +8,9 @@ from typing import Any, Literal
 import keras
 import msgspec
 
+from shortlist.embeddings.features import FeatureEmbedding, concatenate
 from shortlist.embeddings.inputs import Input, input_width, owned_by
-from shortlist.embeddings.features import FeatureEmbedding, Tensor, concatenate
+from shortlist.embeddings.layer import Tensor
 from shortlist.errors import InputError
 from shortlist.models.validate import check_finite, check_rate, check_units
 
@@ -29,6 +30,9 @@ class Ranker(keras.Model):  # type: ignore[misc]
         hidden_units: widths of the hidden layers.
         dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
         mean_label: first prediction before any training, for `explicit`.
+        table_optimizer: of every embedding table; see `TableConfig`. The optimizer of
+            `compile` moves the other weights.
+        table_learning_rate: in place of that optimizer's own.
 
     Call arguments: a batch with the features of `inputs`.
 
@@ -44,6 +48,8 @@ class Ranker(keras.Model):  # type: ignore[misc]
         hidden_units: Sequence[int] = (64, 32),
         dropout: float = 0.0,
         mean_label: float = 0.0,
+        table_optimizer: str | Any = "adam",
+        table_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         check_units(hidden_units=hidden_units)
@@ -61,7 +67,13 @@ class Ranker(keras.Model):  # type: ignore[misc]
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
         self.mean_label = mean_label
-        self.lookup = FeatureEmbedding(self.inputs_spec, table_rows, name="lookup")
+        self.lookup = FeatureEmbedding(
+            self.inputs_spec,
+            table_rows,
+            table_optimizer=table_optimizer,
+            table_learning_rate=table_learning_rate,
+            name="lookup",
+        )
         self.scorer = self._scorer()
 
     def build(self, input_shape: Any = None) -> None:
@@ -86,6 +98,8 @@ class Ranker(keras.Model):  # type: ignore[misc]
             **super().get_config(),
             "inputs": msgspec.to_builtins(self.inputs_spec),
             "table_rows": self.lookup.table_rows,
+            "table_optimizer": self.lookup.get_config()["table_optimizer"],
+            "table_learning_rate": self.lookup.table_learning_rate,
             "objective": self.objective,
             "hidden_units": list(self.hidden_units),
             "dropout": self.dropout,

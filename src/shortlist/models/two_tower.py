@@ -10,8 +10,9 @@ import keras_rs
 import msgspec
 from keras import ops
 
+from shortlist.embeddings.features import FeatureEmbedding, concatenate
 from shortlist.embeddings.inputs import Input, input_width, owned_by
-from shortlist.embeddings.features import FeatureEmbedding, Tensor, concatenate
+from shortlist.embeddings.layer import Tensor
 from shortlist.models.validate import (
     check_above_zero,
     check_positive,
@@ -38,6 +39,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
         temperature: logits are dot products divided by it.
         normalize: whether the vectors have length 1 (cosine) or not (dot product).
+        table_optimizer: of every embedding table; see `TableConfig`. The optimizer of
+            `compile` moves the other weights.
+        table_learning_rate: in place of that optimizer's own.
 
     Call arguments: a batch with the features of `inputs`. For training it also holds
     `item_index` `(batch_size,)` and, optionally, `sampling_probability`
@@ -62,6 +66,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         dropout: float = 0.0,
         temperature: float = 0.1,
         normalize: bool = True,
+        table_optimizer: str | Any = "adam",
+        table_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         check_positive(embedding_dim=embedding_dim)
@@ -77,7 +83,13 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.normalize = normalize
         self.user_inputs = owned_by(self.inputs_spec, "user")
         self.item_inputs = owned_by(self.inputs_spec, "item")
-        self.lookup = FeatureEmbedding(self.inputs_spec, table_rows, name="lookup")
+        self.lookup = FeatureEmbedding(
+            self.inputs_spec,
+            table_rows,
+            table_optimizer=table_optimizer,
+            table_learning_rate=table_learning_rate,
+            name="lookup",
+        )
         self.user_tower = self._tower("user_tower", self.user_inputs, 1 / temperature)
         self.item_tower = self._tower("item_tower", self.item_inputs, 1.0)
         self.correction = keras_rs.layers.SamplingProbabilityCorrection()
@@ -116,10 +128,13 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             logits = self.correction(logits, x["sampling_probability"])
         logits = without_accidental_hits(logits, labels, x["item_index"])
         losses = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+        # The tables read the scale of the loss from a term of zero that they add.
+        added = sum(self.losses, start=ops.zeros((), "float32"))
         if sample_weight is None:
-            return ops.mean(losses)
+            return ops.mean(losses) + added
         weights = ops.cast(sample_weight, "float32")
-        return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
+        mean = ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
+        return mean + added
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
@@ -127,6 +142,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             **super().get_config(),
             "inputs": msgspec.to_builtins(self.inputs_spec),
             "table_rows": self.lookup.table_rows,
+            "table_optimizer": self.lookup.get_config()["table_optimizer"],
+            "table_learning_rate": self.lookup.table_learning_rate,
             "embedding_dim": self.embedding_dim,
             "hidden_units": list(self.hidden_units),
             "dropout": self.dropout,

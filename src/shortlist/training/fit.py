@@ -166,6 +166,7 @@ class _Trainer:
             dropout=section.dropout,
             temperature=section.temperature,
             normalize=section.normalize,
+            table_learning_rate=section.learning_rate,
             name="retrieval",
         )
         model.compile(optimizer=keras.optimizers.Adam(section.learning_rate))
@@ -190,6 +191,7 @@ class _Trainer:
             hidden_units=section.hidden_units,
             dropout=section.dropout,
             mean_label=float(loader.events.label.mean()) if explicit else 0.0,
+            table_learning_rate=section.learning_rate,
             name="ranker",
         )
         model.compile(
