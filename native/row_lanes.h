@@ -26,7 +26,7 @@ SHORTLIST_INLINE Lanes all_lanes(float value) { return value - Lanes{}; }
 
 SHORTLIST_INLINE Lanes square_root(Lanes values) {
 #if SHORTLIST_LANES == 16
-  // Not _mm512_sqrt_ps: GCC 12 warns of its own header.
+  // With a mask, here and below: GCC 12 warns of its own header without one.
   return _mm512_maskz_sqrt_ps(static_cast<__mmask16>(0xFFFF), values);
 #elif SHORTLIST_LANES == 8
   return _mm256_sqrt_ps(values);
@@ -141,7 +141,8 @@ struct Float16 {
   SHORTLIST_INLINE Lanes load(const Stored* from, std::size_t count) {
     const Halves halves = load_halves(from, count);
 #if SHORTLIST_LANES == 16
-    return _mm512_cvtph_ps(bits_as<__m256i>(halves));
+    return _mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xFFFF),
+                                 bits_as<__m256i>(halves));
 #elif SHORTLIST_LANES == 8
     return _mm256_cvtph_ps(bits_as<__m128i>(halves));
 #else

@@ -12,7 +12,7 @@ status=0
 for sanitizers in address,undefined thread; do
   echo "sanitize: building with -fsanitize=$sanitizers"
   # shellcheck disable=SC2086 # the list of sources is meant to split
-  "$compiler" -std=c++17 -O1 -g -fno-omit-frame-pointer -Wall -Wextra \
+  "$compiler" -std=c++17 -O1 -g -fno-omit-frame-pointer \
     -fsanitize=$sanitizers -fno-sanitize-recover=all \
     $sources native/tests/embedding_kernels_test.cc -pthread -o "$folder/kernels"
   echo "sanitize: running"

@@ -6,6 +6,7 @@ tests. No class ships without its suite.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,21 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import pytest
 
+from shortlist import native
+from shortlist.embeddings import kernels, reference
 from shortlist.embeddings.layer import DistributedEmbedding
+from shortlist.embeddings.rules import KINDS, Kind, Rule
+from shortlist.embeddings.table import COMBINERS, ROW_TYPES, Bags, Combiner, RowType
 from shortlist.training.checkpoint import load_model, save_model
+from table_cases import (
+    EVERYTHING,
+    assert_same_table,
+    random_bags,
+    random_gradients,
+    random_table,
+)
 
 Batch = dict[str, np.ndarray]
 
@@ -244,3 +257,78 @@ def check_seeds(
     assert any(
         not np.array_equal(outputs[2][name], v) for name, v in outputs[0].items()
     )
+
+
+class TableSuite:
+    """For a way to look up and update host tables: every case against the oracle.
+
+    `core` is what `shortlist.native` shall use: the compiled module, or None.
+    """
+
+    core: ClassVar[Any]
+
+    @pytest.fixture(autouse=True)
+    def _use_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(native, "_core", self.core)
+
+    @pytest.mark.parametrize("combiner", COMBINERS)
+    @pytest.mark.parametrize("row_type", ROW_TYPES)
+    @pytest.mark.parametrize("dim", [1, 5, 16, 24, 64, 130])
+    def test_lookups_equal_the_oracle(
+        self, dim: int, row_type: RowType, combiner: Combiner
+    ) -> None:
+        rng = np.random.default_rng(dim)
+        tables = [random_table(rng, Rule(), 60, dim, row_type)]
+        features = [*random_bags(rng, combiner=combiner)]
+        vectors, bad = kernels.lookup_checked(tables, features)
+        assert bad is None
+        expected = reference.lookup(tables, features)
+        for actual, twin in zip(vectors, expected, strict=True):
+            assert actual.dtype == np.float32
+            np.testing.assert_allclose(actual, twin, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("row_type", ROW_TYPES)
+    @pytest.mark.parametrize("dim", [1, 17, 64])
+    @pytest.mark.parametrize("full", [False, True])
+    def test_updates_equal_the_oracle(
+        self, kind: Kind, row_type: RowType, dim: int, full: bool
+    ) -> None:
+        """Five steps: later ones meet state, and rows that some steps skipped."""
+        rng = np.random.default_rng(dim)
+        rule = Rule(kind=kind, **(EVERYTHING if full else {}))
+        table = random_table(rng, rule, 60, dim, row_type)
+        twin = copy.deepcopy(table)
+        for step in range(5):
+            bags = [b for c in COMBINERS for b in random_bags(rng, combiner=c)]
+            batches = [
+                random_gradients(rng, bags[:3], dim, scale=0.5),
+                random_gradients(rng, bags[3:] if step % 2 else [], dim),
+            ]
+            kernels.update([table], batches, [0.05])
+            reference.update([twin], batches, [0.05])
+            assert_same_table(table, twin)
+
+    def test_an_empty_batch_counts_a_step_and_moves_nothing(self) -> None:
+        rng = np.random.default_rng(0)
+        table = random_table(rng, Rule(kind="sgd"), 4, 3, "float32")
+        rows = table.rows.copy()
+        empty = Bags(table=0, ids=np.zeros((0, 3), np.int32))
+        nothing = Bags(table=0, ids=np.zeros(0, np.int64), offsets=np.zeros(3, int))
+        assert [v.shape for v in kernels.lookup([table], [empty])] == [(0, 3)]
+        np.testing.assert_array_equal(kernels.lookup([table], [nothing])[0], 0)
+        gradients = random_gradients(rng, [empty, nothing], 3)
+        kernels.update([table], [gradients], [1.0])
+        kernels.update([table], [], [1.0])
+        np.testing.assert_array_equal(table.rows, rows)
+        assert table.step == 2
+
+    def test_the_first_id_out_of_range_is_told_and_counts_as_row_0(self) -> None:
+        table = random_table(np.random.default_rng(0), Rule(), 5, 2, "float32")
+        good = Bags(table=0, ids=np.arange(5, dtype=np.int32))
+        bad = Bags(table=0, ids=np.array([[1, -1, 2], [-1, -2, 5]]))
+        vectors, first = kernels.lookup_checked([table], [good, bad, bad])
+        assert first == (1, -2)
+        np.testing.assert_allclose(vectors[1][1], 2 * table.rows[0], rtol=1e-6)
+        last = Bags(table=0, ids=np.array([0, 5], np.int32))
+        assert kernels.lookup_checked([table], [last])[1] == (0, 5)

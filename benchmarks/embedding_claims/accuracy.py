@@ -18,7 +18,6 @@ from shortlist.data.sources import fetch
 BATCH = 256
 SHAPES = {"movie_id": (1683, 32), "user_id": (944, 32)}  # row 0 is not used
 WIDTHS = (256, 64)
-VARIANTS = ("dense", "ours", "lazy")
 
 
 def tutorial(quick: bool) -> Iterator[Claim]:
@@ -76,7 +75,9 @@ def lazy_adam(quick: bool) -> Iterator[Claim]:
         f" {epochs} epochs of MovieLens-100K (reported by fit"
         f" {worst['ours']['loss']:.5f}, after the epoch"
         f" {worst['ours']['val_loss']:.5f}; the worse is shown); without catching up"
-        f" {worst['lazy']['loss']:.5f} and {worst['lazy']['val_loss']:.5f}",
+        f" {worst['lazy']['loss']:.5f} and {worst['lazy']['val_loss']:.5f}; dense Adam"
+        " from tables changed by a millionth"
+        f" {worst['again']['loss']:.5f} and {worst['again']['val_loss']:.5f}",
         ours=max(worst["ours"].values()),
         unit="relative",
         limit=0.01,
@@ -180,7 +181,11 @@ def train_torch(seeds: list[int], epochs: int, folder: str) -> list[float]:
 
 
 def train_adams(epochs: int) -> dict[str, dict[str, list[float]]]:
-    """Losses per epoch of stock Keras' dense Adam, ours, and ours without catch-up."""
+    """Losses per epoch of stock Keras' dense Adam, ours, and ours without catch-up.
+
+    `again` is dense Adam from tables changed by a millionth: how far apart the same
+    method ends.
+    """
     from embedding_claims.models import (
         Model,
         StockEmbedding,
@@ -192,6 +197,7 @@ def train_adams(epochs: int) -> dict[str, dict[str, list[float]]]:
     inputs, labels = shuffled(seed=0)
     models = {
         "dense": Model(StockEmbedding(SHAPES), WIDTHS),
+        "again": Model(StockEmbedding(SHAPES), WIDTHS),
         "ours": Model(shortlist_embedding(SHAPES, placement="host"), WIDTHS),
         "lazy": Model(
             shortlist_embedding(
@@ -200,7 +206,10 @@ def train_adams(epochs: int) -> dict[str, dict[str, list[float]]]:
             WIDTHS,
         ),
     }
-    start_equal(list(models.values()), SHAPES, inputs)
+    start = start_equal(list(models.values()), SHAPES, inputs)
+    models["again"].embedding.set_embedding_tables(
+        {name: rows * np.float32(1 + 1e-6) for name, rows in start.items()}
+    )
     losses = {}
     for variant, model in models.items():
         model.compile(optimizer="adam", loss="mse")

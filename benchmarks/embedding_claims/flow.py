@@ -12,7 +12,7 @@ from harness import Claim, against_rival, interleaved
 
 NUM_NUMERIC, NUM_IDENTITY, NUM_HASHED, NUM_BAGS, LENGTH = 10, 20, 17, 3, 10
 DIM = 16
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.1
 TOLERANCE = 1e-4  # relative, of the mean loss of an epoch
 
 
@@ -107,7 +107,8 @@ def examples(rows: int, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         inputs[name] = ids.astype(np.int32)
     numeric = generator.normal(size=(count, NUM_NUMERIC)).astype(np.float32)
     inputs["numeric"] = numeric
-    labels = numeric.sum(axis=1) + generator.normal(size=count) > 0
+    parity = sum(inputs[f"{kind}_0"] % 2 for kind in ("identity", "hashed"))
+    labels = numeric.sum(axis=1) + 4 * parity + generator.normal(size=count) > 4
     return inputs, labels.astype(np.float32)[:, None]
 
 

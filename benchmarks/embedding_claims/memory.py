@@ -60,9 +60,9 @@ def measure_rows(quick: bool) -> dict[str, Any]:
     generator = np.random.default_rng(6)
     ids = generator.permutation(rows).astype(np.int32)
     gradient = generator.normal(size=(count, DIM)).astype(np.float32)
-    # What steps keep for the next step belongs to the process, not to the table.
-    small = filled_table("small", count)
-    _train(small, ids[:count] % count, gradient)
+    # What filling and steps leave in the heap belongs to the process, not to the table.
+    small = filled_table("small", 2**17)
+    _train(small, ids[:count] % small.num_rows, gradient)
     gc.collect()
     before = _resident()
     table = filled_table("rows", rows)

@@ -27,6 +27,11 @@ void require(bool holds, const char* what) {
   std::exit(1);
 }
 
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), 4 * a.size()) == 0);
+}
+
 // A table on the heap without room to spare, so that a read past its end is seen.
 struct HeapTable {
   HeapTable(RuleKind kind, RowType type, std::size_t num_rows, std::size_t dim,
@@ -72,12 +77,9 @@ struct HeapTable {
   }
 
   bool same(const HeapTable& other) const {
-    return std::memcmp(floats.data(), other.floats.data(), 4 * floats.size()) == 0 &&
-           halves == other.halves && last_step == other.last_step &&
-           std::memcmp(slots[0].data(), other.slots[0].data(), 4 * slots[0].size()) ==
-               0 &&
-           std::memcmp(slots[1].data(), other.slots[1].data(), 4 * slots[1].size()) ==
-               0;
+    return same_bits(floats, other.floats) && halves == other.halves &&
+           same_bits(slots[0], other.slots[0]) && same_bits(slots[1], other.slots[1]) &&
+           last_step == other.last_step;
   }
 
   Rows rows;
@@ -108,7 +110,7 @@ struct Feature {
     }
     for (std::size_t i = 0; i < count; ++i) {
       const auto id = static_cast<std::int64_t>(random() % (num_rows + form));
-      wide.push_back(form && id == static_cast<std::int64_t>(num_rows) ? -1 : id);
+      wide.push_back(id >= static_cast<std::int64_t>(num_rows) ? -1 : id);
       narrow.push_back(static_cast<std::int32_t>(wide.back()));
       weights.push_back(static_cast<float>(random() % 5));
     }

@@ -31,6 +31,8 @@ class ShortlistError(Exception):
     """
 
     exit_code = 1
+    # Keras would raise a RuntimeError without the code in place of an error of a layer.
+    _keras_call_info_injected = True
 
     def __init__(
         self,

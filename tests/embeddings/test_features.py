@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from shortlist.data.schema import Feature, Schema
-from shortlist.embeddings.inputs import model_inputs
 from shortlist.embeddings.features import FeatureEmbedding, concatenate
+from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import InputError
 from suites import LayerSuite, assert_close, run
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import safetensors.numpy
+from safetensors.numpy import load_file
 
 from shortlist.data.schema import Schema
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import ArtifactError
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
-from shortlist.training.checkpoint import load_model, save_model
+from shortlist.training.checkpoint import WEIGHTS_FILE, load_model, save_model
 
 pytestmark = pytest.mark.backend
 
@@ -51,31 +51,27 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-def test_a_checkpoint_is_json_and_safetensors_and_nothing_else(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == [
-        *["model.json", "weights.safetensors"]
+def test_a_checkpoint_is_json_hdf5_and_safetensors_and_nothing_else(
+    saved: Path,
+) -> None:
+    files = sorted(path for path in saved.rglob("*") if path.is_file())
+    assert [path.name.split("-")[0] for path in files] == [
+        *["model.json", "model.weights.h5", "item", "user"]
     ]
     config = json.loads((saved / "model.json").read_text())
     assert config["embedding_dim"] == 4
-    weights = safetensors.numpy.load_file(saved / "weights.safetensors")
-    model = two_tower()
-    assert [weights[name].shape for name in sorted(weights)] == [
-        tuple(weight.shape) for weight in model.weights
-    ]
+    rows = {path.name.split("-")[0]: load_file(path)["rows"] for path in files[2:]}
+    for name, expected in two_tower().lookup.tables().items():
+        np.testing.assert_array_equal(rows[name], expected)
 
 
-def test_equal_models_make_equal_files(saved: Path, tmp_path: Path) -> None:
+def test_equal_models_make_equal_tables_and_configurations(
+    saved: Path, tmp_path: Path
+) -> None:
     save_model(tmp_path / "again", load_model(saved, TwoTower))
-    for name in ("model.json", "weights.safetensors"):
-        if name == "model.json":
-            again = (tmp_path / "again" / name).read_bytes()
-            assert again == (saved / name).read_bytes()
-    first, second = (
-        safetensors.numpy.load_file(folder / "weights.safetensors")
-        for folder in (saved, tmp_path / "again")
-    )
-    for left, right in zip(sorted(first), sorted(second), strict=True):
-        np.testing.assert_array_equal(first[left], second[right])
+    for path in (saved / "model.json", *(saved / f"{WEIGHTS_FILE}.tables").iterdir()):
+        again = tmp_path / "again" / path.relative_to(saved)
+        assert again.read_bytes() == path.read_bytes()
 
 
 def test_saving_again_replaces_the_checkpoint(saved: Path) -> None:
@@ -122,28 +118,32 @@ def with_a_bad_argument(folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(config | {"dropout": 1.0}))
 
 
-def with_fewer_weights(folder: Path) -> None:
-    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
-    weights.pop(sorted(weights)[-1])
-    safetensors.numpy.save_file(weights, folder / "weights.safetensors")
+def without_a_table(folder: Path) -> None:
+    next((folder / f"{WEIGHTS_FILE}.tables").glob("user-*")).unlink()
+
+
+def with_a_cut_table(folder: Path) -> None:
+    path = next((folder / f"{WEIGHTS_FILE}.tables").glob("user-*"))
+    path.write_bytes(path.read_bytes()[:-4])
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (cut("weights.safetensors"), "Error while deserializing header|incomplete"),
+        (cut(WEIGHTS_FILE), "truncated file|must be a checkpoint"),
         (cut("model.json"), "truncated"),
-        (without("weights.safetensors"), "No such file"),
+        (without(WEIGHTS_FILE), "No such file|not found"),
         (without("model.json"), "No such file"),
         (with_config("[1, 2]"), "must be a mapping|argument after"),
         (with_config("{}"), "missing 2 required positional arguments"),
-        (with_other_width, "weights have shapes"),
+        (with_other_width, "of the same tables|shape|as it was written"),
         (with_a_bad_argument, "dropout=1.0"),
-        (with_fewer_weights, "weights have shapes"),
+        (without_a_table, "user-"),
+        (with_a_cut_table, "user-"),
     ],
     ids=[
         *("cut-weights", "cut-config", "no-weights", "no-config", "list", "empty"),
-        *("other-width", "bad-argument", "fewer-weights"),
+        *("other-width", "bad-argument", "no-table", "cut-table"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(

@@ -25,6 +25,7 @@ from shortlist.embeddings import device_update as updates
 from shortlist.embeddings.device_step import (
     FAULT,
     FRESH,
+    OUTSIDE,
     REFUSED,
     STEP,
     Stack,
@@ -35,6 +36,9 @@ from shortlist.embeddings.device_step import (
     is_whole,
     outside_error,
     overwritten,
+    remat_error,
+    too_many_steps,
+    unchanged,
     updated,
 )
 from shortlist.embeddings.device_update import DeviceBags, Entries
@@ -91,14 +95,7 @@ class DeviceTables:
         if any(stack.trainable for stack in self._stacks):
             fresh = keras.initializers.Constant(np.array(FRESH, np.float32))
             self._control = self._add("control", (len(FRESH),), fresh, True)
-        self._outside = self.layer.add_weight(
-            shape=(3,),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            autocast=False,
-            name="outside",
-        )
+        self._outside = self._add("outside", (3,), "zeros", False, "int32")
 
     def lookup(
         self, features: Sequence[DeviceBags], training: bool
@@ -113,8 +110,19 @@ class DeviceTables:
 
         Raises:
             ShortlistError: `called-twice`, while the step is traced.
-            InputError: `id-not-integer`.
+            InputError: `id-not-integer`, `remat-unsupported`.
         """
+        try:
+            return self._lookup(features, training)
+        except ShortlistError as error:
+            unchanged(error)
+            raise
+
+    def _lookup(
+        self, features: Sequence[DeviceBags], training: bool
+    ) -> tuple[list[Array], Array]:
+        if isinstance(training, jax.core.Tracer):
+            raise remat_error()
         prepared, outside = [], []
         for bags in features:
             stack, offset = self._place[bags.table]
@@ -137,10 +145,7 @@ class DeviceTables:
                 vectors[index] = updates.combine(rows, prepared[index])
         probe = jnp.float32(0)
         if moving:
-            weights = [
-                {name: v.value for name, v in stack.variables.items()}
-                for stack in moving
-            ]
+            weights = [stack.values() for stack in moving]
             parts = [[prepared[index] for index in indices] for indices in plan]
             moved, probe = self._moving_lookup(moving)(
                 self._control.value, weights, parts, any_outside
@@ -178,12 +183,7 @@ class DeviceTables:
             self._forget_fault(control)
             raise fault_error(control[FAULT])
         if control[STEP] >= updates.MAX_STEP:
-            raise ShortlistError(
-                "too-many-steps",
-                f"Tables on the device take {updates.MAX_STEP:,} updates. That many are"
-                " done, later ones were dropped. Use larger batches, or"
-                ' placement="host".',
-            )
+            raise too_many_steps()
 
     @property
     def step(self) -> int:
@@ -257,11 +257,18 @@ class DeviceTables:
                 " keras.distribution.",
             )
 
-    def _add(self, name: str, shape: Any, initializer: Any, trainable: bool) -> Any:
+    def _add(
+        self,
+        name: str,
+        shape: Any,
+        initializer: Any,
+        trainable: bool,
+        dtype: str = "float32",
+    ) -> Any:
         return self.layer.add_weight(
             shape=shape,
             initializer=initializer,
-            dtype="float32",
+            dtype=dtype,
             trainable=trainable,
             autocast=False,
             overwrite_with_gradient=trainable,
@@ -291,9 +298,9 @@ class DeviceTables:
     def _report(self, outside: list[tuple[int, Array, Array]]) -> Array | None:
         """Keeps the first id outside its table in a weight that the step returns.
 
-        Where no weight can be kept, in a function that recomputes (`jax.checkpoint`,
-        `keras.RematScope`) or that JAX traces without Keras, ids outside make all
-        vectors NaN: that number is returned.
+        Where no weight can be kept, in a function that recomputes (`jax.checkpoint`) or
+        that JAX traces without Keras, ids outside make all vectors NaN: that number is
+        returned.
         """
         before = self._outside.value
         now = before
@@ -351,10 +358,12 @@ class DeviceTables:
         if self._seen is not None:
             seen, first = self._seen
             if seen() is control and first is not call:
-                raise called_twice()
+                raise unchanged(called_twice())
         self._seen = weakref.ref(control), call
 
-    def _outside_error(self, number: int, value: int) -> InputError:
+    def _outside_error(self, number: int, value: int) -> ShortlistError:
+        if number >= len(self._names):  # a weight that another process saved
+            return fault_error(OUTSIDE)
         feature, table = list(self._names)[number]
         return outside_error(self.specs[table], feature, value)
 

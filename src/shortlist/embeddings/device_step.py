@@ -6,11 +6,14 @@ control weight; the errors below say so when Python runs again.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from jax import Array
 
@@ -26,7 +29,7 @@ from shortlist.errors import InputError, ShortlistError
 # an accumulator that starts at 0: WITNESS 0).
 MARK, WITNESS, STEP, REFUSED, SIGNAL, FAULT = range(6)
 FRESH = (1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
-_NO_FAULT, _NO_SCALE, _OUTSIDE = 0.0, 1.0, 2.0
+_NO_FAULT, _NO_SCALE, OUTSIDE = 0.0, 1.0, 2.0
 
 Weights = dict[str, Array]
 
@@ -57,10 +60,14 @@ class Stack:
                 shapes["moves"] = (2, updates.RING), 0.0
         return shapes
 
+    def values(self) -> Weights:
+        """The weights as they are where this is called."""
+        return {name: variable.value for name, variable in self.variables.items()}
+
     def learning_rate(self, step: Array) -> Array:
         """The rate of the update with the 0-based number `step`, () float32."""
         if self.schedule is None:
-            return jnp.float32(self.rule.learning_rate)
+            return jnp.full((), self.rule.learning_rate, jnp.float32)
         rate: Array = jnp.asarray(self.schedule(step.astype(jnp.int32)), jnp.float32)
         return rate
 
@@ -97,7 +104,7 @@ def updated(
         rows, summed = updates.sum_by_row(entries, scaled, stack.num_rows)
         finite &= jnp.all(jnp.isfinite(summed))
         sums.append((rows, summed))
-    fault = jnp.where(any_outside, _OUTSIDE, jnp.where(scale == 0, _NO_SCALE, 0.0))
+    fault = jnp.where(any_outside, OUTSIDE, jnp.where(scale == 0, _NO_SCALE, 0.0))
     moves = whole & finite & (fault == _NO_FAULT)
     step = control[STEP] + 1
     new = [
@@ -160,7 +167,83 @@ def is_whole(control: np.ndarray) -> bool:
     return bool(control[MARK] == 1 and control[WITNESS] == -(control[STEP] + 1))
 
 
+def unchanged(error: ShortlistError) -> ShortlistError:
+    """The error so that Keras, which rebuilds others, raises it as it is."""
+    vars(error)["_keras_call_info_injected"] = True
+    return error
+
+
+def remat_error() -> InputError:
+    """The error for a call whose `training` JAX has traced."""
+    return InputError(
+        "remat-unsupported",
+        "`training` must be known when a step is compiled. Received: a traced value, as"
+        " keras.RematScope makes it. Build this layer and those that call it outside"
+        " keras.RematScope.",
+    )
+
+
+def refuse_accumulation() -> None:
+    """Raises if the model being traced trains with gradient accumulation.
+
+    The control weight would show it, but only after Keras has taken the maximum of the
+    tables and an accumulator. A layer is not told of the optimizer, so this looks for
+    the model among the callers.
+
+    Raises:
+        InputError: `accumulation-unsupported`.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        optimizer = getattr(caller, "optimizer", None)
+        if isinstance(caller, keras.Model) and optimizer is not None:
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            if getattr(optimizer, "gradient_accumulation_steps", None):
+                raise InputError(
+                    "accumulation-unsupported",
+                    "Tables on a device are trained without gradient accumulation."
+                    " Received an optimizer with gradient_accumulation_steps="
+                    f"{optimizer.gradient_accumulation_steps}: Keras would take the"
+                    " maximum of old and new tables. Use larger batches, or"
+                    ' placement="host".',
+                )
+        frame = frame.f_back
+
+
+def with_scale(vectors: list[Array], probe: Array, loss_scale: float) -> list[Array]:
+    """The vectors, their backward pass told the scale of the loss.
+
+    For training loops that leave `probe` out of the loss: its cotangent is `loss_scale`
+    then, whenever a vector has one.
+    """
+
+    @jax.custom_vjp
+    def joined(vectors: list[Array], probe: Array) -> list[Array]:
+        return vectors
+
+    def forward(vectors: list[Array], probe: Array) -> tuple[list[Array], None]:
+        return vectors, None
+
+    def backward(_: None, cotangents: list[Array]) -> tuple[list[Array], Array]:
+        return cotangents, jnp.float32(loss_scale)
+
+    joined.defvjp(forward, backward)
+    scaled: list[Array] = joined(vectors, probe)
+    return scaled
+
+
+def too_many_steps() -> ShortlistError:
+    """The error for more updates than a float32 can count."""
+    return ShortlistError(
+        "too-many-steps",
+        f"Tables on the device take {updates.MAX_STEP:,} updates. That many are done,"
+        ' later ones were dropped. Use larger batches, or placement="host".',
+    )
+
+
 def called_twice() -> ShortlistError:
+    """The error for two differentiated calls in one step."""
     return ShortlistError(
         "called-twice",
         "An embedding layer on the device must be called once in a training step."
@@ -191,7 +274,7 @@ def overwritten(control: np.ndarray) -> ShortlistError:
 
 
 def fault_error(code: float) -> ShortlistError:
-    if code == _OUTSIDE:
+    if code == OUTSIDE:
         return InputError(
             "id-out-of-range",
             "Ids must be rows of their table, or -1 for padding. Updates of batches"

@@ -89,14 +89,17 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
             self.embedding.build()
         self.built = True
 
-    def call(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def call(
+        self, batch: Mapping[str, Tensor], training: Any = False
+    ) -> dict[str, Tensor]:
         """Looks up the features present in `batch`."""
         vectors = self.embedding.lookup(
             {
                 place: batch[i.feature]
                 for place, i in enumerate(self.looked_up)
                 if i.feature in batch
-            }
+            },
+            training=training,
         )
         found = {self.looked_up[place].feature: one for place, one in vectors.items()}
         for i in self.inputs:
@@ -105,7 +108,9 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 found[i.feature] = ops.expand_dims(column, -1)
         return {i.feature: found[i.feature] for i in self.inputs if i.feature in found}
 
-    def compute_output_spec(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def compute_output_spec(
+        self, batch: Mapping[str, Any], training: Any = False
+    ) -> dict[str, Any]:
         """Symbolic tensors of the outputs; nothing is looked up."""
         shapes = self.compute_output_shape({k: v.shape for k, v in batch.items()})
         return {

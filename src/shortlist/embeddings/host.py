@@ -19,6 +19,7 @@ update of its tables too:
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,10 @@ from shortlist.embeddings import kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import InputError, ShortlistError
 
-# Handles are consecutive positive floats from 1.0 on: exact, ordered like the steps, and
-# enough for a billion of them. A counter kept as a float32 number would stick at 2**24.
+_log = logging.getLogger(__name__)
+
+# Handles are consecutive positive floats from 1.0 on: exact, ordered like the steps,
+# and a billion of them. A counter kept as a float32 number would stick at 2**24.
 _FIRST_BITS = 0x3F800000
 _LAST_BITS = 0x7F7FFFFF
 
@@ -125,8 +128,8 @@ class HostTables:
             handle: the handle of the step.
             features: the bags of the lookup.
             gradients: `(num_bags, dim)` float32 for each; copied.
-            loss_scale: factor by which the loss, so every gradient, was multiplied; 0 if
-                the loss did not hold the term of the layer.
+            loss_scale: factor by which the loss, so every gradient, was multiplied; 0
+                if the loss did not hold the term of the layer.
             learning_rates: of each table, at the number of its next update.
 
         Returns: the next handle. Gradients with NaN or infinity are counted in
@@ -148,10 +151,10 @@ class HostTables:
             if self._fault is not None:
                 return np.asarray(handle, np.float32).reshape(())[()]
             kept = [gradient.copy() for gradient in gradients]
-            # A sum is finite if all its terms are, up to an overflow.
-            if not all(
-                np.isfinite(np.sum(gradient, dtype=np.float64)) for gradient in kept
-            ) or not np.isfinite(loss_scale):
+            # A sum of float32 in float64 is finite if and only if all its terms are.
+            with np.errstate(invalid="ignore"):
+                sums = [np.sum(gradient, dtype=np.float64) for gradient in kept]
+            if not np.isfinite([*sums, loss_scale]).all():
                 self.num_refused += 1
                 if loss_scale == 1:
                     return np.asarray(handle, np.float32).reshape(())[()]
@@ -228,6 +231,15 @@ class HostTables:
                 " scaling. Received NaN or infinity under a fixed loss_scale_factor."
                 " Lower the factor, or use keras.optimizers.LossScaleOptimizer.",
             )
+        if handle == 0:
+            raise ShortlistError(
+                "loss-term-missing",
+                "The loss must depend on a DistributedEmbedding in every training step,"
+                " through a call outside functions that are traced on their own"
+                " (keras.remat, jax.checkpoint, jax.jit). Received a step without a"
+                " gradient for the layer. Call it in each step, or set trainable=False;"
+                " move it out of such functions.",
+            )
         ticket = to_ticket(handle)
         if ticket > self.issued:
             raise ShortlistError(
@@ -270,6 +282,7 @@ class HostTables:
                     wrapped.__cause__ = error
                     error = wrapped
                 self._fault = error
+                _log.error("%s", error)
 
     @property
     def has_fault(self) -> bool:
@@ -296,6 +309,6 @@ class HostTables:
             "id-out-of-range",
             f"Ids must lie between 0 and {table.num_rows - 1}, or be -1 for padding."
             f" Received: {bad_id} in feature {self.feature_names[index]!r} for table"
-            f" {table.name!r}. Map ids through the vocabulary (row 0 is the unknown id),"
-            " or raise vocabulary_size.",
+            f" {table.name!r}. Map ids through the vocabulary (row 0 is the unknown"
+            " id), or raise vocabulary_size.",
         )

@@ -36,6 +36,7 @@ def lookup(
     seen: Seen,
     *,
     adds_loss: bool,
+    loss_scale: float = 1.0,
 ) -> tuple[list[Any], Any]:
     """The vectors of all features, and the scalar zero whose gradient is the scale.
 
@@ -47,9 +48,15 @@ def lookup(
         rates: learning rates of the tables at the 0-based number of an update.
         seen: of this layer.
         adds_loss: whether the scalar goes into the losses of the model.
+        loss_scale: factor of the loss, where the scalar does not go there.
 
     Returns: float32 `(num_bags, dim)` for each feature, and float32 `()`.
+
+    Raises:
+        InputError: `strategy-unsupported`.
+        ShortlistError: `rematerialization-unsupported` and what the tables raise.
     """
+    check_one_replica()
     arrays: list[Any] = []
     layout: list[dict[str, Any]] = []
     for feature, one in zip(features, ids, strict=True):
@@ -66,6 +73,7 @@ def lookup(
     ]
     dims = [feature.dim for feature in features]
     common = (host, handle, arrays, _Pack(layout), rates)
+    fixed = None if adds_loss else float(loss_scale)
     backend = keras.backend.backend()
     if backend == "jax":
         from shortlist.embeddings import host_jax
@@ -78,14 +86,14 @@ def lookup(
                 " Received a call inside one. Move the layer out of it: its vectors are"
                 " kept, never recomputed.",
             )
-        return host_jax.lookup(*common, num_bags, dims, seen.handles)
+        return host_jax.lookup(*common, fixed, num_bags, dims, seen.handles)
     if backend == "tensorflow":
         from shortlist.embeddings import host_tensorflow
 
-        return host_tensorflow.lookup(*common, num_bags, dims)
+        return host_tensorflow.lookup(*common, fixed, num_bags, dims)
     from shortlist.embeddings import host_torch
 
-    return host_torch.lookup(*common)
+    return host_torch.lookup(*common, fixed)
 
 
 class _Pack:

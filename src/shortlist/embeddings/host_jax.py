@@ -30,6 +30,7 @@ def lookup(
     arrays: Sequence[Any],
     pack: Pack,
     rates: Callable[[Any], Sequence[Any]],
+    loss_scale: float | None,
     num_bags: Sequence[int],
     dims: Sequence[int],
     seen: list[Any],
@@ -42,6 +43,7 @@ def lookup(
         arrays: ids, offsets and weights of the call.
         pack: turns concrete `arrays` into bags.
         rates: learning rates of the tables at the 0-based number of the next update.
+        loss_scale: factor of the loss; by default the gradient of the scalar.
         num_bags: bags of each feature.
         dims: width of each feature.
         seen: handles of the calls differentiated so far; a repeat is refused.
@@ -91,7 +93,7 @@ def lookup(
                 np.asarray(handle),
                 pack([np.asarray(array) for array in arrays]),
                 [np.asarray(gradient) for gradient in gradients],
-                float(scale),
+                float(scale) if loss_scale is None else loss_scale,
                 np.asarray(rates),
             )
         except Exception as error:
@@ -130,12 +132,15 @@ def is_concrete(value: Any) -> bool:
 def in_inner_trace(handle: Any) -> bool:
     """Whether a function inside the differentiated one is being traced on its own.
 
-    There a layer cannot add its term to the loss. Reads two names that JAX keeps
-    private; without them the answer is no and JAX raises its own error later.
+    There a layer cannot add its term to the loss. Reads names that JAX keeps private;
+    without them the answer is no and JAX raises its own error later.
     """
     trace = getattr(handle, "_trace", None)
     try:
         from jax._src.core import trace_ctx
     except ImportError:
         return False
-    return trace is not None and trace is not trace_ctx.trace
+    current = trace_ctx.trace
+    # A frozen handle belongs to the function around the differentiated one.
+    is_function = type(current).__name__ == "DynamicJaxprTrace"
+    return trace is not None and is_function and trace is not current

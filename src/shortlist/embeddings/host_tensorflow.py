@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from shortlist.embeddings.host import HostTables
 from shortlist.embeddings.table import Bags
+from shortlist.errors import ShortlistError
 
 
 def lookup(
@@ -18,6 +19,7 @@ def lookup(
     arrays: Sequence[Any],
     pack: Callable[[Sequence[Any]], list[Bags]],
     rates: Callable[[Any], Sequence[Any]],
+    loss_scale: float | None,
     num_bags: Sequence[int | None],
     dims: Sequence[int],
 ) -> tuple[list[Any], Any]:
@@ -29,13 +31,16 @@ def lookup(
         for array in arrays
     ]
 
+    @_named
     def read(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
         vectors = host.lookup(handle, pack(arrays))
         return [*vectors, np.int32(host.step)]
 
+    @_named
     def write(handle: np.ndarray, scale: Any, rates: Any, *rest: Any) -> np.ndarray:
         gradients, arrays = rest[: len(dims)], rest[len(dims) :]
-        next_handle = host.append(handle, pack(arrays), gradients, float(scale), rates)
+        scale = float(scale) if loss_scale is None else loss_scale
+        next_handle = host.append(handle, pack(arrays), gradients, scale, rates)
         return np.asarray(next_handle, np.float32)
 
     @tf.custom_gradient
@@ -51,7 +56,11 @@ def lookup(
             *gradients, scale = cotangents
             gradients = [tf.convert_to_tensor(one) for one in gradients]
             arguments = [handle, scale, next_rates, *gradients, *arrays]
-            next_handle = tf.numpy_function(write, arguments, tf.float32)
+            # Not stateful: TensorFlow also builds gradients that nobody asked for, as
+            # those of a frozen layer, and a graph drops a stateless op without a user.
+            next_handle = tf.numpy_function(
+                write, arguments, tf.float32, stateful=False
+            )
             next_handle.set_shape(())
             return next_handle
 
@@ -59,6 +68,18 @@ def lookup(
 
     *vectors, zero = differentiable(tf.convert_to_tensor(handle))
     return vectors, zero
+
+
+def _named(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, with the code of an error in its text, all that TensorFlow keeps of it."""
+
+    def wrapped(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except ShortlistError as error:
+            raise RuntimeError(f"{error} (code {error.code!r})") from None
+
+    return wrapped
 
 
 _WEIGHTS_ARE_DATA = (

@@ -15,9 +15,12 @@ from shortlist.errors import InputError
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, handle: Any, host: HostTables, bags: Any, rates: Any) -> Any:
+    def forward(
+        ctx: Any, handle: Any, host: HostTables, bags: Any, rates: Any, scale: Any
+    ) -> Any:
         vectors = host.lookup(_numpy(handle), bags)
         ctx.handle, ctx.host, ctx.bags, ctx.device = handle, host, bags, handle.device
+        ctx.loss_scale = scale
         ctx.rates = [float(rate) for rate in rates(host.step)]
         zero = torch.zeros((), device=handle.device)
         return (
@@ -32,10 +35,10 @@ class _Lookup(torch.autograd.Function):
             _numpy(ctx.handle),
             ctx.bags,
             [np.ascontiguousarray(one.numpy()) for one in gradients],
-            float(scale),
+            float(scale) if ctx.loss_scale is None else ctx.loss_scale,
             ctx.rates,
         )
-        return torch.tensor(next_handle, device=ctx.device), None, None, None
+        return torch.tensor(next_handle, device=ctx.device), None, None, None, None
 
 
 @torch.compiler.disable  # type: ignore[misc]
@@ -45,6 +48,7 @@ def lookup(
     arrays: Sequence[Any],
     pack: Callable[[Sequence[Any]], list[Bags]],
     rates: Callable[[Any], Sequence[Any]],
+    loss_scale: float | None,
 ) -> tuple[list[Any], Any]:
     """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
     if any(array.requires_grad for array in arrays):
@@ -54,7 +58,7 @@ def lookup(
             " Received weights that require one. Detach them.",
         )
     bags = pack([_numpy(array) for array in arrays])
-    *vectors, zero = _Lookup.apply(handle, host, bags, rates)
+    *vectors, zero = _Lookup.apply(handle, host, bags, rates, loss_scale)
     return vectors, zero
 
 

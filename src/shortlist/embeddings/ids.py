@@ -102,7 +102,7 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
 def is_ragged_array(ids: Any) -> bool:
     """Whether `ids` is a NumPy array of arrays, or a list of lists of two lengths."""
     if isinstance(ids, np.ndarray):
-        return ids.dtype == object
+        return bool(ids.dtype == object)
     return (
         isinstance(ids, (list, tuple))
         and bool(ids)

@@ -6,7 +6,10 @@ dozens of arrays, so a check that passes must take a microsecond at most.
 
 from __future__ import annotations
 
+import itertools
 import operator
+import threading
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +17,7 @@ import numpy as np
 from shortlist import native
 from shortlist.embeddings import reference
 from shortlist.embeddings.rules import KINDS, SLOTS
-from shortlist.embeddings.table import COMBINERS, Bags, Gradients, Table
+from shortlist.embeddings.table import COMBINERS, Bags, Gradients, Table, zeros
 from shortlist.errors import InputError
 
 _COMBINER_CODES = {name: code for code, name in enumerate(COMBINERS)}
@@ -35,6 +38,12 @@ _rule_numbers = operator.attrgetter(
 )
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
+# Floats of one cache line: the vectors of each feature start on a new one.
+_LINE_FLOATS = 16
+# From this many floats on, memory is worth keeping: 1 MiB.
+_LARGE_BATCH = 2**18
+# Blocks kept: a batch in use, the next one, and one to spare.
+_KEPT_BLOCKS = 3
 
 OutOfRange = tuple[int, int]
 
@@ -48,9 +57,7 @@ def lookup(
 ) -> list[np.ndarray]:
     """The combined vector of every bag, `(num_bags, dim)` float32 per feature.
 
-    See `reference.lookup`. One call for all features. The vectors of a large batch are
-    fresh pages, which take as long as the lookup: give `out` to fill the same arrays
-    again.
+    See `reference.lookup`. One call for all features.
 
     Args:
         tables: those that the features name by index.
@@ -87,10 +94,7 @@ def lookup_checked(
         return vectors, first_out_of_range(tables, features)
     first = core.lookup(
         [table.rows for table in tables],
-        [
-            (*_core_bags(bags), to)
-            for bags, to in zip(features, vectors, strict=True)
-        ],
+        [(*_core_bags(bags), to) for bags, to in zip(features, vectors, strict=True)],
         native.default_threads() if threads is None else threads,
     )
     return vectors, first
@@ -192,7 +196,7 @@ def _vectors(
     """The arrays to fill: those of `out`, or new ones."""
     shapes = [(bags.num_bags, tables[bags.table].dim) for bags in features]
     if out is None:
-        return [np.empty(shape, np.float32) for shape in shapes]
+        return _new_vectors(shapes)
     if len(out) != len(shapes):
         raise InputError(
             "invalid-bags",
@@ -207,6 +211,52 @@ def _vectors(
                 f" written. Received: {_described(to)}. Make it with np.empty.",
             )
     return list(out)
+
+
+class _Memory:
+    """Blocks for the vectors of large batches, used again once all are dropped.
+
+    Fresh pages take several times as long as the lookup that fills them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+
+    def take(self, count: int) -> np.ndarray:
+        """An array of `count` float32; the block is free when no view of it is left."""
+        with self._lock:
+            for index, (block, user) in enumerate(self._blocks):
+                if user() is None and count <= len(block) <= 2 * count:
+                    del self._blocks[index]
+                    break
+            else:
+                block = zeros((count,), _FLOAT32)
+            # Not a view of `block`: views of this array keep it alive, not `block`.
+            array = np.frombuffer(block.data, np.float32, count)
+            self._blocks = [
+                *self._blocks[1 - _KEPT_BLOCKS :],
+                (block, weakref.ref(array)),
+            ]
+            return array
+
+
+_memory = _Memory()
+
+
+def _new_vectors(shapes: list[tuple[int, int]]) -> list[np.ndarray]:
+    ends = list(
+        itertools.accumulate(
+            -(-rows * dim // _LINE_FLOATS) * _LINE_FLOATS for rows, dim in shapes
+        )
+    )
+    if not ends or ends[-1] < _LARGE_BATCH:
+        return [np.empty(shape, np.float32) for shape in shapes]
+    block = _memory.take(ends[-1])
+    return [
+        block[begin : begin + rows * dim].reshape(rows, dim)
+        for begin, (rows, dim) in zip([0, *ends], shapes, strict=False)
+    ]
 
 
 def _check_bags(tables: Sequence[Table], bags: Bags) -> None:

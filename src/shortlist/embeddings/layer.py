@@ -46,11 +46,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     Call arguments:
         inputs: ids in the structure of `feature_configs`. Each feature is dense,
-            `(batch_size,)` or `(batch_size, length)`, int32 or int64, -1 for padding; or
-            ragged or sparse (TensorFlow), BCOO (JAX), an array of arrays (NumPy), or
+            `(batch_size,)` or `(batch_size, length)`, int32 or int64, -1 for padding;
+            or ragged or sparse (TensorFlow), BCOO (JAX), an array of arrays (NumPy), or
             `Jagged`. The batch size may vary.
         weights: factors of the ids, of the same structure and shapes, or `None`.
-        training: has no effect; gradients decide.
+        training: tables on a device learn only where it is true; for tables on the
+            host gradients decide.
 
     Returns: the structure of `feature_configs` with `(batch_size, embedding_dim)` in
     the compute dtype. A feature without ids gives zeros.
@@ -81,7 +82,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         threads: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Weights of ids and tables are float32, whatever the model computes in.
+        super().__init__(**{"autocast": False, **kwargs})
+        # Keras would cut 64-bit ids to 32 bits before they can be checked.
+        self._convert_input_args = False
         self._plan = Plan(feature_configs)
         self.table_stacking = table_stacking
         self.update_stats = update_stats
@@ -172,22 +176,36 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
         """Looks up all features."""
+        try:
+            return self._call(inputs, weights, training)
+        except ShortlistError as error:
+            # Keras would make a RuntimeError of it, to add the arguments of the call.
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise
+
+    def _call(self, inputs: Any, weights: Any, training: Any) -> Any:
         inputs, weights = self._unwrapped(inputs, weights)
         flat = self._plan.flatten(inputs)
         flat_weights: list[Any] = [None] * len(flat)
         if weights is not None:
             flat_weights = self._plan.flatten(weights, "weights")
-        vectors = self.lookup(dict(enumerate(flat)), dict(enumerate(flat_weights)))
+        vectors = self.lookup(
+            dict(enumerate(flat)), dict(enumerate(flat_weights)), training
+        )
         return self._plan.pack([vectors[i] for i in range(len(flat))])
 
     def lookup(
-        self, ids: Mapping[int, Any], weights: Mapping[int, Any] | None = None
+        self,
+        ids: Mapping[int, Any],
+        weights: Mapping[int, Any] | None = None,
+        training: Any = False,
     ) -> dict[int, Tensor]:
         """Vectors of some of the features, by their place in the configuration.
 
         Args:
             ids: input of each feature.
             weights: weights of each feature, or `None`.
+            training: as in a call.
         """
         self.raise_fault()
         weights = weights or {}
@@ -203,7 +221,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 to_ids(f.path, ids[i], weights.get(i), f.config.table.combiner)
                 for i, f in ((i, self._plan.features[i]) for i in indices)
             ]
-            vectors, zero = run(indices, features)
+            vectors, zero = run(indices, features, training)
             if self.loss_scale is None:
                 self.add_loss(zero)
             for i, one, vector in zip(indices, features, vectors, strict=True):
@@ -287,7 +305,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             if table.name in tables:
                 table.set_rows(0, np.asarray(tables[table.name], np.float32))
         if self._device is not None:
-            self._device.set_tables(tables)
+            state = self._device.state()
+            for name in state.keys() & tables.keys():
+                state[name]["rows"] = np.asarray(tables[name], np.float32)
+            self._device.load(state)
 
     def sync(self) -> None:
         """Brings the tables up to the weights: waiting gradients are applied.
@@ -348,7 +369,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         return cls(configs, **config)
 
     def _from_host(
-        self, indices: Sequence[int], features: Sequence[Ids]
+        self, indices: Sequence[int], features: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
         assert self._host is not None
         return host_calls.lookup(
@@ -359,13 +380,16 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             self._rates,
             self._differentiated,
             adds_loss=self.loss_scale is None,
+            loss_scale=1.0 if self.loss_scale is None else self.loss_scale,
         )
 
     def _from_device(
-        self, indices: Sequence[int], features: Sequence[Ids]
+        self, indices: Sequence[int], features: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
-        from shortlist.embeddings.device import DeviceBags
+        from shortlist.embeddings import device_step
+        from shortlist.embeddings.device_update import DeviceBags
 
+        device_step.refuse_accumulation()
         bags = []
         for i, one in zip(indices, features, strict=True):
             feature = self._plan.features[i]
@@ -378,14 +402,16 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 )
             bags.append(
                 DeviceBags(
+                    name=feature.path,
                     table=feature.table,
                     ids=one.values,
                     weights=one.weights,
                     combiner=feature.config.table.combiner,
-                    feature=feature.path,
                 )
             )
-        vectors, zero = self._device.lookup(bags)
+        vectors, zero = self._device.lookup(bags, training)
+        if self.loss_scale is not None:
+            vectors = device_step.with_scale(vectors, zero, self.loss_scale)
         return vectors, zero
 
     def _rates(self, step: Any) -> list[Tensor]:

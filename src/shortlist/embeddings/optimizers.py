@@ -118,7 +118,7 @@ def resolve_optimizer(
         rate = keras.optimizers.schedules.deserialize(rate)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         schedule, rate = rate, 0.0
-    shared = {
+    shared: dict[str, Any] = {
         "learning_rate": _number("learning_rate", rate, table, least=0.0),
         "clip": None if clip is None else _number("clip", clip, table, above=0.0),
         "l2": _number("l2", l2, table, least=0.0),

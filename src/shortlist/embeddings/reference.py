@@ -190,7 +190,8 @@ def _ftrl(
     quadratic = grown**power / lr + 2 * l2
     l1 = np.float32(rule.l1)
     slots["accumulator"][rows], slots["linear"][rows] = grown, linear
-    return (np.clip(linear, -l1, l1) - linear) / quadratic
+    moved: np.ndarray = (np.clip(linear, -l1, l1) - linear) / quadratic
+    return moved
 
 
 def adam_rate(rule: Rule, learning_rate: float, step: int) -> float:
@@ -206,10 +207,11 @@ def catch_up_factors(table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     For a row last updated at step s and touched again at step t, dense Adam with
     gradients of zero would have made the moves rate(u) * b1^(u-s) * m /
     (sqrt(b2^(u-s) * v) + eps) for s < u < t. Their sum is taken as
-    move * m / (sqrt(v) + eps) with move = sum over u of rate(u) * (b1 / sqrt(b2))^(u-s),
-    exact but for eps, which counts too little by the factor sqrt(b2)^(u-s): a relative
-    error of at most eps / sqrt(v) in terms that fall by b1 / sqrt(b2) a step. The sums
-    are kept by `Table.begin_step` in `table.moves[s]`.
+    move * m / (sqrt(v) + eps), where move is the sum over u of
+    rate(u) * (b1 / sqrt(b2))^(u-s). It is exact but for eps, which counts too little
+    by the factor sqrt(b2)^(u-s): a relative error of at most eps / sqrt(v) in terms
+    that fall by b1 / sqrt(b2) a step. The sums are kept by `Table.begin_step` in
+    `table.moves[s]`.
 
     Returns: the number of skipped steps `(n,)` and `move` `(n,)` float32; both 0 for a
     row never updated before.
@@ -246,7 +248,8 @@ def rounded(w: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
     small = np.floor(magnitude * np.float32(2.0**24) + share) * np.float32(2.0**-24)
     magnitude = np.where(magnitude < np.float32(2.0**-14), small, normal)
     magnitude = np.minimum(magnitude, np.float32(65504))
-    return np.copysign(magnitude, w).astype(np.float16)
+    halves: np.ndarray = np.copysign(magnitude, w).astype(np.float16)
+    return halves
 
 
 def random_bits(seed: int, step: int, rows: np.ndarray, dim: int) -> np.ndarray:

@@ -27,6 +27,8 @@ ROW_TYPES: dict[RowType, type[np.generic]] = {
 MAX_DIM = 1024
 MAX_ROWS = 2**31 - 1
 
+Wanted = dict[str, tuple[tuple[int, ...], np.dtype]]
+
 _HUGE_PAGE_BYTES = 2 * 2**20
 _INITIALIZED_AT_ONCE = 2**22  # values
 # Moves of a skipped row that shrink below this share no longer count.
@@ -127,7 +129,7 @@ class Table:
         """
         dtype = np.dtype(ROW_TYPES[row_type])
         arrays: dict[str, np.ndarray] = {}
-        wanted = {"rows": ((num_rows, dim), dtype)}
+        wanted: Wanted = {"rows": ((num_rows, dim), dtype)}
         for slot, per in SLOTS[rule.kind]:
             shape = (num_rows,) if per == "row" else (num_rows, dim)
             wanted[slot] = (shape, np.dtype(np.float32))
@@ -171,7 +173,9 @@ class Table:
         if rule.remembers_steps and self.step:
             # The step that just ended at `self.step` was skipped by rows older than it.
             ratio = rule.beta_1 / rule.beta_2**0.5
-            window = int(np.ceil(np.log(_NEGLIGIBLE) / np.log(ratio))) if ratio else 1
+            window = self.step  # what does not shrink counts for ever
+            if ratio < 1:
+                window = int(np.ceil(np.log(_NEGLIGIBLE) / np.log(ratio or 0.5)))
             first = max(1, self.step - window)
             ages = self.step - np.arange(first, self.step)
             self.moves[first : self.step] += self.last_rate * ratio**ages

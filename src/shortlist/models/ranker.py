@@ -83,7 +83,7 @@ class Ranker(keras.Model):  # type: ignore[misc]
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Scores of the rows of a batch."""
-        vectors = self.lookup(batch)
+        vectors = self.lookup(batch, training=training)
         return self.scorer(concatenate(self.inputs_spec, vectors), training=training)
 
     def loss_function(self) -> keras.losses.Loss:

@@ -101,7 +101,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Any:
         """Vectors of the users, of the items or of both, as the batch has features."""
-        vectors = self.lookup(batch)
+        vectors = self.lookup(batch, training=training)
         sides = (
             ("user_vector", self.user_tower, self.user_inputs),
             ("item_vector", self.item_tower, self.item_inputs),

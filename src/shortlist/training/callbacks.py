@@ -13,6 +13,7 @@ import keras
 import msgspec
 import numpy as np
 
+from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ShortlistError
 
 if TYPE_CHECKING:
@@ -59,11 +60,17 @@ def check_weights_finite(model: keras.Model) -> None:
     The loss of a step is that of the weights before it: the last step can end in NaN
     without showing it.
     """
-    for weight, values in zip(model.weights, model.get_weights(), strict=True):
+    named = [
+        (weight.path, values)
+        for weight, values in zip(model.weights, model.get_weights(), strict=True)
+    ]
+    for layer in table_layers(model):
+        named += layer.get_embedding_tables().items()
+    for name, values in named:
         if not np.isfinite(values).all():
             raise ShortlistError(
                 "loss-not-finite",
-                f"The weights must stay finite. {weight.path!r} holds NaN or infinity"
+                f"The weights must stay finite. {name!r} holds NaN or infinity"
                 " after the last epoch. Lower learning_rate or raise temperature in the"
                 " recipe.",
             )

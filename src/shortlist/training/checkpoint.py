@@ -1,32 +1,34 @@
-"""A trained model on disk: its configuration as JSON, its weights as safetensors.
+"""A trained model on disk: its configuration, its weights and its tables.
 
-No code and no pickle is stored. The class that reads a checkpoint is named by the
-caller, never by the file.
+`model.json` is plain JSON, `model.weights.h5` the dense weights as Keras writes them,
+and `model.weights.h5.tables/` one safetensors file per embedding table with the state
+of its optimizer. No code and no pickle is stored: the class that reads a checkpoint is
+named by the caller, never by the file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 import msgspec
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from shortlist.atomic import atomic_directory
+from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 
 Model = TypeVar("Model", bound=keras.Model)
 
+WEIGHTS_FILE = "model.weights.h5"
+
 
 def save_model(path: str | Path, model: keras.Model) -> None:
-    """Writes `model.json` and `weights.safetensors`, whole or not at all."""
+    """Writes a checkpoint, whole or not at all."""
     with atomic_directory(path, overwrite=True) as folder:
         config = msgspec.json.encode(model.get_config())
         (folder / "model.json").write_bytes(msgspec.json.format(config, indent=2))
-        safetensors.numpy.save_file(_weights(model), folder / "weights.safetensors")
+        save_weights(model, folder / WEIGHTS_FILE)
 
 
 def load_model(path: str | Path, model_class: type[Model]) -> Model:
@@ -40,15 +42,8 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
         config = msgspec.json.decode((path / "model.json").read_bytes())
         model: Model = model_class.from_config(config)
         model.build()
-        stored = safetensors.numpy.load_file(path / "weights.safetensors")
-        _assign(model, stored)
-    except (
-        OSError,
-        msgspec.MsgspecError,
-        safetensors.SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
+        load_weights(model, path / WEIGHTS_FILE)
+    except (OSError, msgspec.MsgspecError, TypeError, ValueError) as error:
         raise ArtifactError(
             "checkpoint-unreadable",
             f"A checkpoint of {model_class.__name__} must be at {str(path)!r}. Reading"
@@ -56,23 +51,3 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
             file=path,
         ) from error
     return model
-
-
-def _weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Weights by position and path: the position keeps equal paths apart."""
-    return {
-        f"{number:04d}/{weight.path}": np.ascontiguousarray(
-            keras.ops.convert_to_numpy(weight.value)
-        )
-        for number, weight in enumerate(model.weights)
-    }
-
-
-def _assign(model: keras.Model, stored: dict[str, Any]) -> None:
-    expected = {name: value.shape for name, value in _weights(model).items()}
-    found = {name: value.shape for name, value in stored.items()}
-    # Names hold Keras's automatic numbering: positions and shapes are what counts.
-    if list(expected.values()) != [found[name] for name in sorted(found)]:
-        raise ValueError(f"weights have shapes {found}, the model has {expected}")
-    for weight, name in zip(model.weights, sorted(stored), strict=True):
-        weight.assign(stored[name])

@@ -14,6 +14,7 @@ from shortlist.atomic import atomic_directory, check_absent
 from shortlist.data.dataset import Dataset
 from shortlist.data.loader import Loader
 from shortlist.data.schema import USER
+from shortlist.embeddings.checkpoint import TableCheckpoint
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import InputError
 from shortlist.models.pipeline import Pipeline, combine
@@ -296,11 +297,12 @@ class _Trainer:
         callbacks.append(report)
         stopping = None
         if len(self.validation_users):
-            stopping = keras.callbacks.EarlyStopping(
+            stopping = TableCheckpoint(
+                None,
                 monitor=monitor,
                 mode="min" if monitor == "val_loss" else "max",
                 patience=section.patience,
-                restore_best_weights=True,
+                restore_best=True,
             )
             callbacks.append(stopping)
         try:
@@ -314,7 +316,9 @@ class _Trainer:
         finally:
             report.close()
         check_weights_finite(model)
-        return len(history.epoch) if stopping is None else stopping.best_epoch + 1
+        if stopping is None or stopping.best_epoch is None:
+            return len(history.epoch)
+        return int(stopping.best_epoch) + 1
 
 
 def _measurable_users(dataset: Dataset) -> np.ndarray:

@@ -1,0 +1,396 @@
+"""What a layer of tables keeps in a file: tables, their order in time, what waits.
+
+The store of a layer, a mapping from names to arrays, holds
+
+- `tables`: JSON in uint8: for every table its name, rule, progress and arrays, and the
+  name and SHA-256 of its file unless its arrays are in the store too;
+- `<i>.<array>`: the arrays of table i, where it has no file; bfloat16 bits as uint16;
+- `handle`: the handle of the host tables;
+- `waiting.<j>.<array>`: gradients that wait for gradient accumulation or loss scaling.
+
+Knows layers, tables and stores; knows nothing of where Keras keeps a store.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from shortlist.embeddings.host import HostTables, _Appended, to_handle, to_ticket
+from shortlist.embeddings.specs import TableSpec
+from shortlist.embeddings.table import Bags, Gradients, Table
+from shortlist.embeddings.table_files import (
+    Progress,
+    TableFile,
+    arrays_of,
+    check_layout,
+    layout,
+    restore,
+    unreadable,
+)
+from shortlist.errors import ArtifactError
+
+Write = Callable[[Table], tuple[str, str]]
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}\.safetensors")
+# Handles of a long training are counted from the start again when it is loaded.
+_MANY_TICKETS = 2**29
+
+
+class _TableEntry(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    kind: str
+    progress: dict[str, Any]
+    arrays: dict[str, str]
+    file: str | None = None
+    sha256: str | None = None
+
+
+class _BagsEntry(msgspec.Struct, forbid_unknown_fields=True):
+    table: str
+    combiner: str
+
+
+class _WaitingEntry(msgspec.Struct, forbid_unknown_fields=True):
+    ticket: int
+    loss_scale: float
+    learning_rates: list[float]
+    features: list[_BagsEntry] | None
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    issued: int
+    tables: list[_TableEntry]
+    waiting: list[_WaitingEntry]
+
+
+def save(layer: Any, store: Any, write: Write | None) -> None:
+    """Puts the tables of a layer, whose updates are done, into its store.
+
+    Args:
+        layer: a built `DistributedEmbedding`.
+        store: takes arrays by name.
+        write: writes a table to a file and returns its name and SHA-256; `None` to put
+            the arrays into the store.
+    """
+    host: HostTables | None = layer._host
+    tables = list(host.tables) if host is not None else []
+    tables += _from_device(layer)
+    entries = []
+    for number, table in enumerate(tables):
+        entry = _describe(table)
+        if write is not None:
+            entry.file, entry.sha256 = write(table)
+        else:
+            for name, array in arrays_of(table).items():
+                store[f"{number}.{name}"] = array
+        entries.append(entry)
+    waiting = []
+    if host is not None:
+        handle = np.asarray(to_handle(host.applied))
+        store["handle"] = handle
+        for number, one in enumerate(host._appended):
+            waiting.append(_save_waiting(host, one, store, f"waiting.{number}"))
+    state = _Entry(
+        version=1,
+        issued=0 if host is None else host.issued,
+        tables=entries,
+        waiting=waiting,
+    )
+    text = json.dumps(msgspec.to_builtins(state)).encode()
+    store["tables"] = np.frombuffer(text, np.uint8)
+
+
+def load(layer: Any, store: Any, folder: Path | None) -> Loaded:
+    """Checks what `save` put into a store, and all files, against a layer.
+
+    Args:
+        layer: a `DistributedEmbedding`; built here if it is not, else not touched.
+        store: gives arrays by name.
+        folder: where the files are; `None` if there can be none.
+
+    Returns: what is to be committed and closed.
+
+    Raises:
+        ArtifactError: `checkpoint-unreadable` or `checkpoint-mismatch`.
+        ResourceError: `out-of-memory` or `no-permission`.
+    """
+    if not layer.built:
+        layer.build()
+    state = _parse(layer, store)
+    specs = layer._plan.tables
+    host: HostTables | None = layer._host
+    targets = {table.name: table for table in (host.tables if host else ())}
+    targets |= {spec.name: _allocate(spec) for spec in specs["device"]}
+    came = {entry.name: (i, entry) for i, entry in enumerate(state.tables)}
+    if set(came) != set(targets) or len(came) != len(state.tables):
+        raise ArtifactError(
+            "checkpoint-mismatch",
+            f"A checkpoint must be of the same tables. Layer {layer.name!r} wanted"
+            f" tables {sorted(targets)}; came {sorted(came)}. Give the layer the"
+            " configuration it was saved with. Nothing was loaded.",
+        )
+    loaded = Loaded(layer, [targets[spec.name] for spec in specs["device"]])
+    try:
+        for name, table in targets.items():
+            number, entry = came[name]
+            if entry.file is None:
+                loaded.arrays.append(_from_store(table, number, entry, store))
+            else:
+                path = _path(layer, entry.file, folder)
+                loaded.files.append(TableFile(path, table, entry.sha256 or ""))
+        _check_device_steps(loaded)
+        _load_time(loaded, state, store)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+@dataclass(eq=False)
+class Loaded:
+    """Tables that were checked and may be taken over."""
+
+    layer: Any
+    device: list[Table]
+    files: list[TableFile] = field(default_factory=list)
+    arrays: list[tuple[Table, dict[str, np.ndarray], Progress]] = field(
+        default_factory=list
+    )
+    applied: int = 0
+    issued: int = 0
+    waiting: list[_Appended] = field(default_factory=list)
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self.files:
+            file.close()
+
+    def commit(self) -> None:
+        """Overwrites the tables of the layer, and then its handle."""
+        device, self.device = self.device, []
+        # Reading those for the device changes no table yet, so it comes first.
+        for tables in (device, self.layer._host.tables if self.layer._host else []):
+            for file in self.files:
+                if file.table in tables:
+                    file.read()
+            for table, arrays, progress in self.arrays:
+                if table in tables:
+                    _take(table, arrays, progress)
+            if device and tables is device:
+                self.layer._device.load(
+                    {
+                        table.name: {**arrays_of(table), "step": np.array(table.step)}
+                        for table in device
+                    }
+                )
+        host: HostTables | None = self.layer._host
+        if host is not None:
+            handle = to_handle(self.applied)
+            host.restore(np.asarray(handle))
+            host.issued, host._appended = self.issued, list(self.waiting)
+            self.layer.handle.assign(handle)
+
+
+def _take(table: Table, arrays: dict[str, np.ndarray], progress: Progress) -> None:
+    for name, target in {"rows": table.rows, **table.slots}.items():
+        target[...] = arrays[name]
+    restore(table, progress, arrays.get("moves"))
+
+
+def _describe(table: Table) -> _TableEntry:
+    return _TableEntry(
+        name=table.name,
+        kind=table.rule.kind,
+        progress=msgspec.to_builtins(Progress.of(table)),
+        arrays=layout(arrays_of(table), is_bfloat16=table.row_type == "bfloat16"),
+    )
+
+
+def _parse(layer: Any, store: Any) -> _Entry:
+    if "tables" not in store:
+        raise ArtifactError(
+            "checkpoint-mismatch",
+            f"A checkpoint must be of the same model. Layer {layer.name!r} wanted"
+            f" tables; came none. Load a checkpoint of this model. Nothing was loaded.",
+        )
+    try:
+        text = np.asarray(store["tables"], np.uint8).tobytes()
+        return msgspec.convert(json.loads(text), _Entry)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise unreadable(None, f"the list of tables is damaged: {error}") from error
+
+
+def _path(layer: Any, name: str, folder: Path | None) -> Path:
+    if folder is None:
+        raise unreadable(
+            None,
+            f"the tables of layer {layer.name!r} are in files, which Keras alone does"
+            " not find: use shortlist.embeddings.load_model, or load_weights of"
+            " shortlist.embeddings.saving",
+        )
+    if not _SAFE_NAME.fullmatch(name):
+        raise unreadable(folder, f"{name!r} is no name of a file in the folder")
+    return folder / name
+
+
+def _from_store(
+    table: Table, number: int, entry: _TableEntry, store: Any
+) -> tuple[Table, dict[str, np.ndarray], Progress]:
+    try:
+        progress = Progress.parse(entry.progress)
+        arrays = {name: np.asarray(store[f"{number}.{name}"]) for name in entry.arrays}
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise unreadable(None, f"table {table.name!r} is damaged: {error!r}") from error
+    bits = entry.arrays.get("rows", "").startswith("BF16")
+    if bits and arrays["rows"].dtype != np.uint16:
+        raise unreadable(None, f"rows of {table.name!r} are not bfloat16 bits")
+    came = layout(arrays, is_bfloat16=bits)
+    check_layout(None, table, entry.kind, came, progress.step)
+    return table, arrays, progress
+
+
+def _check_device_steps(loaded: Loaded) -> None:
+    """Raises unless the tables for a device have moved together."""
+    progress = [(file.table, file.progress) for file in loaded.files]
+    progress += [(table, progress) for table, _, progress in loaded.arrays]
+    steps = {
+        one.step
+        for table, one in progress
+        if table in loaded.device and table.trainable
+    }
+    if len(steps) > 1:
+        raise ArtifactError(
+            "checkpoint-mismatch",
+            "Tables on a device must have taken the same number of steps. Layer"
+            f" {loaded.layer.name!r} came with {sorted(steps)}. Load it with"
+            ' placement="host". Nothing was loaded.',
+        )
+
+
+def _load_time(loaded: Loaded, state: _Entry, store: Any) -> None:
+    """Fills in the handle, and the gradients that wait."""
+    host: HostTables | None = loaded.layer._host
+    if host is None or "handle" not in store:  # saved from a device
+        return
+    loaded.applied = to_ticket(np.asarray(store["handle"], np.float32))
+    loaded.issued = state.issued
+    if not 0 <= loaded.applied <= loaded.issued < 2**30:
+        raise unreadable(None, "its handle is damaged")
+    names = [table.name for table in host.tables]
+    try:
+        for number, entry in enumerate(state.waiting):
+            one = _load_waiting(entry, names, host.tables, store, f"waiting.{number}")
+            loaded.waiting.append(one)
+    except (KeyError, ValueError, OSError) as error:
+        raise unreadable(None, f"waiting gradients are damaged: {error!r}") from error
+    if not loaded.waiting and loaded.applied > _MANY_TICKETS:
+        loaded.applied = loaded.issued = 0
+
+
+def _save_waiting(
+    host: HostTables, one: _Appended, store: Any, key: str
+) -> _WaitingEntry:
+    features = None
+    if one.gradients is not None:
+        features = []
+        pairs = zip(one.gradients.features, one.gradients.gradients, strict=True)
+        for i, (bags, gradient) in enumerate(pairs):
+            features.append(_BagsEntry(host.tables[bags.table].name, bags.combiner))
+            store[f"{key}.{i}.ids"] = bags.ids
+            store[f"{key}.{i}.gradient"] = gradient
+            if bags.offsets is not None:
+                store[f"{key}.{i}.offsets"] = bags.offsets
+            if bags.weights is not None:
+                store[f"{key}.{i}.weights"] = bags.weights
+    return _WaitingEntry(one.ticket, one.loss_scale, list(one.learning_rates), features)
+
+
+def _load_waiting(
+    entry: _WaitingEntry,
+    names: Sequence[str],
+    tables: Sequence[Table],
+    store: Any,
+    key: str,
+) -> _Appended:
+    gradients = None
+    if entry.features is not None:
+        bags, arrays = [], []
+        for i, feature in enumerate(entry.features):
+            place = f"{key}.{i}"
+            one = Bags(
+                table=names.index(feature.table),
+                ids=np.asarray(store[f"{place}.ids"]),
+                offsets=_optional(store, f"{place}.offsets"),
+                weights=_optional(store, f"{place}.weights"),
+                combiner=feature.combiner,  # type: ignore[arg-type]
+            )
+            array = np.asarray(store[f"{place}.gradient"], np.float32)
+            if array.shape != (one.num_bags, tables[one.table].dim):
+                raise ValueError(f"gradient of shape {array.shape}")
+            bags.append(one)
+            arrays.append(array)
+        if len(entry.learning_rates) != len(tables):
+            raise ValueError(f"{len(entry.learning_rates)} learning rates")
+        gradients = Gradients(features=tuple(bags), gradients=tuple(arrays))
+    return _Appended(
+        entry.ticket, gradients, entry.loss_scale, tuple(entry.learning_rates)
+    )
+
+
+def _optional(store: Any, key: str) -> np.ndarray | None:
+    return np.asarray(store[key]) if key in store else None
+
+
+def _allocate(spec: TableSpec) -> Table:
+    return Table.allocate(
+        spec.name,
+        spec.num_rows,
+        spec.dim,
+        spec.rule,
+        row_type=spec.row_type,
+        trainable=spec.trainable,
+    )
+
+
+def _from_device(layer: Any) -> list[Table]:
+    """Copies of the tables on the device, as host tables."""
+    if layer._device is None:
+        return []
+    state = layer._device.state()
+    tables = []
+    for spec in layer._plan.tables["device"]:
+        table, arrays = _allocate(spec), state[spec.name]
+        for name, target in {"rows": table.rows, **table.slots}.items():
+            if name in arrays:  # a table that is not trained has no slots there
+                target[...] = arrays[name]
+        step = int(arrays["step"])
+        rate = _last_rate(spec, step)
+        restore(table, Progress(step=step, last_rate=rate, seed=0), arrays.get("moves"))
+        tables.append(table)
+    return tables
+
+
+def _last_rate(spec: TableSpec, step: int) -> float:
+    """`Table.last_rate` after `step` updates."""
+    rule = spec.rule
+    if not rule.remembers_steps or not step:
+        return 0.0
+    rate = rule.learning_rate
+    if spec.schedule is not None:
+        rate = float(spec.schedule(step - 1))
+    return float(rate * (1 - rule.beta_2**step) ** 0.5 / (1 - rule.beta_1**step))
