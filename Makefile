@@ -15,10 +15,10 @@ VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version(
 ASK_TORCH := $(filter 3.11.% 3.12.%,$(VERSION))
 BACKENDS := jax,tensorflow$(if $(ASK_TORCH),$(comma)torch)
 # An editable install finds new modules by itself, but not new packages.
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/* src/shortlist/*/__init__.py)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check install bench dist clean
+.PHONY: help demo test test-all check sanitize install bench dist clean
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,7 +37,10 @@ check: $(STAMPS)/test ## Lints, checks formats and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy src
-	@$(BIN)/clang-format --dry-run -Werror native/*.h native/*.cc
+	@$(BIN)/clang-format --dry-run -Werror native/*.h native/*.cc native/tests/*.cc
+
+sanitize: ## Runs the kernels under address, undefined-behaviour and thread sanitizers.
+	@sh scripts/sanitize.sh
 
 install: $(STAMPS)/all ## Fills .venv with all that tests and benchmarks use.
 

@@ -16,11 +16,14 @@ __all__ = [
     "FeatureConfig",
     "FeatureEmbedding",
     "Jagged",
+    "RaiseFaults",
     "RowwiseAdagrad",
     "TableCheckpoint",
     "TableConfig",
     "load_model",
+    "load_weights",
     "save_model",
+    "save_weights",
 ]
 
 _MODULES = {
@@ -29,11 +32,14 @@ _MODULES = {
     "FeatureConfig": "config",
     "FeatureEmbedding": "features",
     "Jagged": "ids",
+    "RaiseFaults": "checkpoint",
     "RowwiseAdagrad": "optimizers",
     "TableCheckpoint": "checkpoint",
     "TableConfig": "config",
     "load_model": "saving",
+    "load_weights": "saving",
     "save_model": "saving",
+    "save_weights": "saving",
 }
 
 choose_backend()

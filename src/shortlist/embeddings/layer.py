@@ -5,6 +5,7 @@ Knows Keras and the placements; knows nothing of towers, losses or data files.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -207,7 +208,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             weights: weights of each feature, or `None`.
             training: as in a call.
         """
-        self.raise_fault()
+        # Not while a step is traced: the state of the model would be lost.
+        if self.handle is None or host_calls.is_concrete(self.handle.value):
+            self.raise_fault()
         weights = weights or {}
         found: dict[int, Tensor] = {}
         for placement, run in (
@@ -332,8 +335,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     @property
     def variables(self) -> list[Any]:
-        """The weights; Keras reads them at the boundaries of an epoch."""
-        if getattr(self, "_raise_next", False):
+        """The weights; Keras reads them at the boundaries of an epoch.
+
+        So this is where an error of a compiled step is raised, but not while Keras is
+        still writing the state of the model back.
+        """
+        if getattr(self, "_raise_next", False) and not _in_state_sync():
             self.raise_fault()
         weights: list[Any] = super().variables
         return weights
@@ -467,3 +474,13 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 f" {spec.name!r}. Map ids through the vocabulary (row 0 is the unknown"
                 " id), or raise vocabulary_size.",
             )
+
+
+def _in_state_sync() -> bool:
+    """Whether Keras is writing the state of a JAX model back into its weights."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "jax_state_sync":
+            return True
+        frame = frame.f_back
+    return False

@@ -173,6 +173,12 @@ def _own_options(optimizer: Any, config: dict[str, Any], table: str) -> dict[str
                 " beta_1 below the root of beta_2. Pass"
                 " shortlist.embeddings.Adam(catch_up=False).",
             )
+        if catch_up and not config["epsilon"] > 0:
+            raise _unsupported(
+                table,
+                f"Adam with epsilon={config['epsilon']!r}: catching up divides by it."
+                " Pass a positive one.",
+            )
         return {
             "kind": "adam",
             "epsilon": config["epsilon"],
