@@ -81,7 +81,7 @@ def start(model: Any, twin: Twin, rows: dict[str, np.ndarray], kernel: Any) -> N
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_dynamic_scaling(lookups: Any, placement: str, accumulate: int) -> None:
-    """Steps skipped for the tables, for the kernel, for both; and a scale that grows."""
+    """Steps skipped for the tables, the kernel or both; and a scale that grows."""
     steps = accumulate if accumulate > 1 else None
     inner = keras.optimizers.SGD(0.01, gradient_accumulation_steps=steps)
     optimizer = keras.optimizers.LossScaleOptimizer(
@@ -133,6 +133,7 @@ def test_overflow_under_a_fixed_scale_is_refused() -> None:
     start(model, twin, rows, kernel)
     with refused("gradient-not-finite", "Lower the factor"):
         model.fit(batch, labels, batch_size=4, shuffle=False, verbose=0)
+        model.layer.sync()
     for table in model.layer._host.tables:
         assert np.isfinite(table.rows).all()
     assert model.layer._host.num_updates == 3

@@ -88,10 +88,12 @@ class FeatureConfig(keras_rs.layers.FeatureConfig):  # type: ignore[misc]
     output_shape: Any = None
 
     def __post_init__(self) -> None:
-        """Fills in the output shape."""
+        """Fills in the output shape; JSON has made lists of the tuples."""
+        self.input_shape = tuple(self.input_shape)
         if self.output_shape is None:
             leading = self.input_shape[: max(1, len(self.input_shape) - 1)]
             self.output_shape = (*leading, self.table.embedding_dim)
+        self.output_shape = tuple(self.output_shape)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FeatureConfig:

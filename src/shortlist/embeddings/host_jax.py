@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
 
 from shortlist.embeddings.host import HostTables
 from shortlist.embeddings.table import Bags
-from shortlist.errors import ShortlistError
+from shortlist.errors import InputError, ShortlistError
 
 # Rebuilds the bags of a call from the arrays that passed through the graph.
 Pack = Callable[[Sequence[Any]], list[Bags]]
@@ -74,6 +75,14 @@ def lookup(
         return vectors, zero
 
     def fwd(handle: Any, arrays: Sequence[Any]) -> Any:
+        if any(array.perturbed for array in arrays):
+            raise InputError(
+                "weights-not-data",
+                "The weights of a DistributedEmbedding are data: no gradient flows to"
+                " them. Received weights that require one. Pass them through"
+                " jax.lax.stop_gradient.",
+            )
+        handle, arrays = handle.value, [array.value for array in arrays]
         if any(handle is other for other in seen):
             raise ShortlistError(
                 "called-twice",
@@ -102,7 +111,7 @@ def lookup(
 
     def bwd(residuals: Any, cotangents: Any) -> Any:
         handle, arrays, rates = residuals
-        gradients, scale = cotangents
+        gradients, scale = jax.tree.map(_materialized, cotangents, is_leaf=_is_zero)
         next_handle = io_callback(
             write,
             jax.ShapeDtypeStruct((), jnp.float32),
@@ -114,8 +123,18 @@ def lookup(
         )
         return next_handle, [_no_gradient(array) for array in arrays]
 
-    differentiable.defvjp(fwd, bwd)
+    differentiable.defvjp(fwd, bwd, symbolic_zeros=True)
     return differentiable(handle, list(arrays))
+
+
+def _is_zero(cotangent: Any) -> bool:
+    return isinstance(cotangent, SymbolicZero)
+
+
+def _materialized(cotangent: Any) -> Any:
+    if _is_zero(cotangent):
+        return jnp.zeros(cotangent.shape, cotangent.dtype)
+    return cotangent
 
 
 def _no_gradient(array: Any) -> Any:

@@ -31,6 +31,9 @@ def lookup(
         for array in arrays
     ]
 
+    # They take part so that a gradient that reaches them meets PreventGradient.
+    weights = [array for array in arrays if array.dtype.is_floating]
+
     @_named
     def read(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
         vectors = host.lookup(handle, pack(arrays))
@@ -44,7 +47,7 @@ def lookup(
         return np.asarray(next_handle, np.float32)
 
     @tf.custom_gradient
-    def differentiable(handle: Any) -> Any:
+    def differentiable(handle: Any, *weights: Any) -> Any:
         types = [tf.float32] * len(dims) + [tf.int32]
         *vectors, step = tf.numpy_function(read, [handle, *arrays], types)
         for vector, n, dim in zip(vectors, num_bags, dims, strict=True):
@@ -62,16 +65,16 @@ def lookup(
                 write, arguments, tf.float32, stateful=False
             )
             next_handle.set_shape(())
-            return next_handle
+            return next_handle, *(tf.zeros_like(one) for one in weights)
 
         return (*vectors, tf.zeros(())), gradient
 
-    *vectors, zero = differentiable(tf.convert_to_tensor(handle))
+    *vectors, zero = differentiable(tf.convert_to_tensor(handle), *weights)
     return vectors, zero
 
 
 def _named(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call`, with the code of an error in its text, all that TensorFlow keeps of it."""
+    """`call` with the code of an error in its text: TensorFlow keeps no more."""
 
     def wrapped(*arguments: Any) -> Any:
         try:

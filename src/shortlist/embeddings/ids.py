@@ -195,7 +195,8 @@ def _integers(feature: str, ids: Any) -> Any:
         )
     if isinstance(ids, np.ndarray) and ids.size and keras.backend.backend() == "jax":
         # JAX would cut them to 32 bits.
-        if ids.max() > np.iinfo(np.int32).max or ids.min() < -1:
+        limits = np.iinfo(np.int32)
+        if ids.max() > limits.max or ids.min() < limits.min:
             raise InputError(
                 "id-out-of-range",
                 "Ids must lie between 0 and the size of the table, or be -1 for"

@@ -85,8 +85,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     ) -> None:
         # Weights of ids and tables are float32, whatever the model computes in.
         super().__init__(**{"autocast": False, **kwargs})
-        # Keras would cut 64-bit ids to 32 bits before they can be checked.
-        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True  # `Jagged`
         self._plan = Plan(feature_configs)
         self.table_stacking = table_stacking
         self.update_stats = update_stats
@@ -174,6 +173,17 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if any(one is not None for one in flat_weights):
             prepared["weights"] = self._plan.pack(flat_weights)
         return {_PREPROCESSED: prepared}
+
+    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
+        """Prepares arrays, then calls.
+
+        Keras would cut 64-bit ids to 32 bits unseen, and cannot convert ragged ones.
+        """
+        unwrapped, _ = self._unwrapped(inputs, weights)
+        flat = self._plan.flatten(unwrapped)
+        if any(isinstance(one, np.ndarray) or is_ragged_array(one) for one in flat):
+            inputs, weights = self.preprocess(*self._unwrapped(inputs, weights)), None
+        return super().__call__(inputs, weights, **kwargs)
 
     def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
         """Looks up all features."""
