@@ -10,16 +10,15 @@ import pytest
 
 from embeddings.matrix import (
     BACKEND,
-    LOOKUPS,
     PLACEMENTS,
-    DenseRule,
-    Twin,
     check_equal,
     check_training,
     make_data,
     make_model,
+    refused,
     to_numpy,
 )
+from embeddings.matrix_twin import LOOKUPS, DenseRule, Twin
 
 pytestmark = pytest.mark.backend
 
@@ -82,8 +81,8 @@ def test_average_of_the_dense_weights(lookups: Any, placement: str) -> None:
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.7)
     model = make_model(lookups, optimizer, placement=placement)
     twin = Twin(lookups, dense=DenseRule(ema=0.7))
-    if BACKEND == "tensorflow":  # Keras assigns None to weights without an average
-        with pytest.raises(ValueError, match="Attempt to convert a value \\(None\\)"):
+    if BACKEND == "tensorflow":  # Keras would assign None, the average it has not
+        with refused("average-unsupported", "TableCheckpoint"):
             check_training(model, twin)
         return
     check_training(model, twin)
@@ -95,9 +94,15 @@ def test_average_written_back(lookups: Any, placement: str) -> None:
     )
     model = make_model(lookups, optimizer, placement=placement)
     twin = Twin(lookups, dense=DenseRule(ema=0.7, ema_every=2))
-    if BACKEND != "torch":  # Keras computes with None, the average it does not keep
-        with pytest.raises((TypeError, ValueError), match="None"):
+    if BACKEND == "tensorflow":
+        with refused("average-unsupported", "TableCheckpoint"):
             check_training(model, twin)
+        return
+    if BACKEND == "jax":  # Keras fails once more on the way out of `fit`
+        with pytest.raises(TypeError) as caught:
+            check_training(model, twin)
+        with refused("average-unsupported", "TableCheckpoint"):
+            raise caught.value.__context__ or caught.value
         return
     check_training(model, twin)
 

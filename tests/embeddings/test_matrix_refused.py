@@ -10,17 +10,15 @@ import pytest
 
 from embeddings.matrix import (
     BACKEND,
-    LOOKUPS,
     Model,
-    Twin,
     check_training,
     make_data,
     make_layer,
     make_model,
     refused,
     set_start,
-    start_rows,
 )
+from embeddings.matrix_twin import LOOKUPS, Twin, start_rows
 
 pytestmark = pytest.mark.backend
 
@@ -134,12 +132,12 @@ def test_the_scope_of_rematerialization_leaves_the_lookup_alone(lookups: Any) ->
 
 
 class RematerializedFunction(Model):
-    def embed(self, batch: Any) -> Any:
+    def embed(self, batch: Any, training: bool) -> Any:
         return keras.remat(lambda ids: self.layer(ids))(batch)
 
 
 class RematerializedLayer(Model):
-    def embed(self, batch: Any) -> Any:
+    def embed(self, batch: Any, training: bool) -> Any:
         return keras.remat(self.layer)(batch)
 
 

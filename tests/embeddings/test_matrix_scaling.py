@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 
 from embeddings.matrix import (
-    DIM,
-    LOOKUPS,
     PLACEMENTS,
-    ROWS,
-    DenseRule,
-    Lookups,
-    Scaling,
-    Twin,
     check_training,
     make_data,
     make_model,
     refused,
     to_numpy,
 )
+from embeddings.matrix_twin import DIM, LOOKUPS, ROWS, DenseRule, Lookups, Scaling, Twin
 
 pytestmark = pytest.mark.backend
 

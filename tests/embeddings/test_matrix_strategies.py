@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from embeddings.matrix import BACKEND, LOOKUPS, make_data, make_model, refused
+from embeddings.matrix import BACKEND, make_data, make_model, refused
+from embeddings.matrix_twin import LOOKUPS
 
 pytestmark = pytest.mark.backend
 

@@ -149,7 +149,7 @@ class HostTables:
             )
         with self._lock:
             if self._fault is not None:
-                return np.asarray(handle, np.float32).reshape(())[()]
+                return np.float32(handle)
             kept = [gradient.copy() for gradient in gradients]
             # A sum of float32 in float64 is finite if and only if all its terms are.
             with np.errstate(invalid="ignore"):
@@ -157,7 +157,7 @@ class HostTables:
             if not np.isfinite([*sums, loss_scale]).all():
                 self.num_refused += 1
                 if loss_scale == 1:
-                    return np.asarray(handle, np.float32).reshape(())[()]
+                    return np.float32(handle)
                 self._drop_skipped(loss_scale)
                 self._appended.append(_Appended(self.issued, None, loss_scale, ()))
                 return np.float32(np.inf)
@@ -205,7 +205,7 @@ class HostTables:
             if ticket == self.applied:
                 return
             due = [
-                one
+                (one.gradients, one)
                 for one in self._appended
                 if one.ticket <= ticket and one.gradients is not None
             ]
@@ -214,12 +214,11 @@ class HostTables:
             if not due:
                 return
             batches = [
-                replace(one.gradients, scale=1.0 / (one.loss_scale * len(due)))
-                for one in due
+                replace(gradients, scale=1.0 / (one.loss_scale * len(due)))
+                for gradients, one in due
             ]
-            kernels.update(
-                self.tables, batches, due[-1].learning_rates, threads=self.threads
-            )
+            rates = due[-1][1].learning_rates
+            kernels.update(self.tables, batches, rates, threads=self.threads)
             self.num_updates += 1
 
     def check(self, handle: float | np.ndarray) -> None:
@@ -260,6 +259,12 @@ class HostTables:
                 " Use shortlist.embeddings.TableCheckpoint(restore_best=True), or save"
                 " and load the model.",
             )
+
+    def rewind(self, handle: float | np.ndarray) -> None:
+        """Forgets waiting gradients newer than `handle`, to which weights went back."""
+        with self._lock:
+            ticket = to_ticket(handle)
+            self._appended = [one for one in self._appended if one.ticket <= ticket]
 
     def restore(self, handle: float | np.ndarray) -> None:
         """Takes the tables, just loaded, for those of `handle`; forgets the rest."""

@@ -32,7 +32,7 @@ def lookup(
     pack: Pack,
     rates: Callable[[Any], Sequence[Any]],
     loss_scale: float | None,
-    num_bags: Sequence[int],
+    num_bags: Sequence[int | None],
     dims: Sequence[int],
     seen: list[Any],
 ) -> tuple[list[Any], Any]:
@@ -50,11 +50,10 @@ def lookup(
         seen: handles of the calls differentiated so far; a repeat is refused.
     """
     shapes = [
-        jax.ShapeDtypeStruct((n, dim), jnp.float32)
-        for n, dim in zip(num_bags, dims, strict=True)
+        _shape((n, dim), jnp.float32) for n, dim in zip(num_bags, dims, strict=True)
     ]
 
-    def read(handle: Any, *arrays: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    def read(handle: Any, *arrays: Any) -> tuple[list[np.ndarray], np.int32]:
         bags = pack([np.asarray(array) for array in arrays])
         try:
             vectors = host.lookup(np.asarray(handle), bags)
@@ -65,7 +64,7 @@ def lookup(
 
     def forward(handle: Any, arrays: Sequence[Any]) -> tuple[list[Any], Any, Any]:
         vectors, step = jax.pure_callback(
-            read, (shapes, jax.ShapeDtypeStruct((), jnp.int32)), handle, *arrays
+            read, (shapes, _shape((), jnp.int32)), handle, *arrays
         )
         return vectors, jnp.zeros((), jnp.float32), step
 
@@ -94,16 +93,14 @@ def lookup(
         vectors, zero, step = forward(handle, arrays)
         return (vectors, zero), (handle, arrays, jnp.stack(rates(step)))
 
-    def write(
-        handle: Any, scale: Any, rates: Any, arrays: Any, gradients: Any
-    ) -> np.ndarray:
+    def write(handle: Any, scale: Any, rates: Any, arrays: Any, gradients: Any) -> Any:
         try:
             return host.append(
                 np.asarray(handle),
                 pack([np.asarray(array) for array in arrays]),
                 [np.asarray(gradient) for gradient in gradients],
                 float(scale) if loss_scale is None else loss_scale,
-                np.asarray(rates),
+                np.asarray(rates).tolist(),
             )
         except Exception as error:
             host.set_fault(error)
@@ -114,7 +111,7 @@ def lookup(
         gradients, scale = jax.tree.map(_materialized, cotangents, is_leaf=_is_zero)
         next_handle = io_callback(
             write,
-            jax.ShapeDtypeStruct((), jnp.float32),
+            _shape((), jnp.float32),
             handle,
             scale,
             rates,
@@ -125,6 +122,10 @@ def lookup(
 
     differentiable.defvjp(fwd, bwd, symbolic_zeros=True)
     return differentiable(handle, list(arrays))
+
+
+def _shape(shape: tuple[int | None, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
 def _is_zero(cotangent: Any) -> bool:

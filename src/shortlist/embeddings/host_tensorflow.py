@@ -35,7 +35,7 @@ def lookup(
     weights = [array for array in arrays if array.dtype.is_floating]
 
     @_named
-    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
         vectors = host.lookup(handle, pack(arrays))
         return [*vectors, np.int32(host.step)]
 
@@ -46,7 +46,7 @@ def lookup(
         next_handle = host.append(handle, pack(arrays), gradients, scale, rates)
         return np.asarray(next_handle, np.float32)
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def differentiable(handle: Any, *weights: Any) -> Any:
         types = [tf.float32] * len(dims) + [tf.int32]
         *vectors, step = tf.numpy_function(read, [handle, *arrays], types)

@@ -41,7 +41,7 @@ class _Lookup(torch.autograd.Function):
         return torch.tensor(next_handle, device=ctx.device), None, None, None, None
 
 
-@torch.compiler.disable  # type: ignore[misc]
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def lookup(
     host: HostTables,
     handle: Any,
@@ -49,6 +49,7 @@ def lookup(
     pack: Callable[[Sequence[Any]], list[Bags]],
     rates: Callable[[Any], Sequence[Any]],
     loss_scale: float | None,
+    dims: Sequence[int],
 ) -> tuple[list[Any], Any]:
     """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
     if any(array.requires_grad for array in arrays):
@@ -57,9 +58,16 @@ def lookup(
             "The weights of a DistributedEmbedding are data: no gradient flows to them."
             " Received weights that require one. Detach them.",
         )
+    if any(array.is_meta for array in arrays):  # Keras asks for shapes only
+        shapes = pack([np.zeros(array.shape, np.int32) for array in arrays])
+        sizes = [(bags.num_bags, dim) for bags, dim in zip(shapes, dims, strict=True)]
+        vectors = [torch.empty(size, device="meta") for size in sizes]
+        return vectors, torch.empty((), device="meta")
     bags = pack([_numpy(array) for array in arrays])
-    *vectors, zero = _Lookup.apply(handle, host, bags, rates, loss_scale)
-    return vectors, zero
+    found = _Lookup.apply(  # type: ignore[no-untyped-call]
+        handle, host, bags, rates, loss_scale
+    )
+    return list(found[:-1]), found[-1]
 
 
 def _numpy(tensor: Any) -> np.ndarray:

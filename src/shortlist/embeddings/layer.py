@@ -51,8 +51,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             or ragged or sparse (TensorFlow), BCOO (JAX), an array of arrays (NumPy), or
             `Jagged`. The batch size may vary.
         weights: factors of the ids, of the same structure and shapes, or `None`.
-        training: tables on a device learn only where it is true; for tables on the
-            host gradients decide.
+        training: has no effect; gradients decide.
 
     Returns: the structure of `feature_configs` with `(batch_size, embedding_dim)` in
     the compute dtype. A feature without ids gives zeros.
@@ -92,6 +91,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.loss_scale = loss_scale
         self.threads = threads
         # XLA cannot call back to the host under TensorFlow; under JAX it can.
+        self.built = False
         self.supports_jit = keras.backend.backend() == "jax"
         self.handle: Any = None
         self._host: HostTables | None = None
@@ -187,14 +187,6 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
         """Looks up all features."""
-        try:
-            return self._call(inputs, weights, training)
-        except ShortlistError as error:
-            # Keras would make a RuntimeError of it, to add the arguments of the call.
-            error._keras_call_info_injected = True  # type: ignore[attr-defined]
-            raise
-
-    def _call(self, inputs: Any, weights: Any, training: Any) -> Any:
         inputs, weights = self._unwrapped(inputs, weights)
         flat = self._plan.flatten(inputs)
         flat_weights: list[Any] = [None] * len(flat)
@@ -352,8 +344,16 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if getattr(self, "_raise_next", False) and not _in_state_sync():
             self.raise_fault()
-        weights: list[Any] = super().variables
-        return weights
+        found: list[Any] = super().variables
+        return found
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights, as `variables`: `fit` reads them when it ends."""
+        if getattr(self, "_raise_next", False) and not _in_state_sync():
+            self.raise_fault()
+        found: list[Any] = super().weights
+        return found
 
     def save_own_variables(self, store: Any) -> None:
         """Writes tables and optimizer state for Keras; see `saving`."""
@@ -391,7 +391,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         assert self._host is not None
         return host_calls.lookup(
             self._host,
-            self.handle.value,
+            self.handle.value
+            if self.handle.trainable
+            else ops.stop_gradient(self.handle.value),
             [self._plan.features[i] for i in indices],
             features,
             self._rates,
@@ -426,7 +428,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                     combiner=feature.config.table.combiner,
                 )
             )
-        vectors, zero = self._device.lookup(bags, training)
+        # Whether the call is differentiated decides: `training` does not reach a layer
+        # in every model. A tracer tells of rematerialization, which is refused.
+        traced = training is not None and not isinstance(training, (bool, int))
+        vectors, zero = self._device.lookup(bags, training if traced else True)
         if self.loss_scale is not None:
             vectors = device_step.with_scale(vectors, zero, self.loss_scale)
         return vectors, zero
@@ -450,10 +455,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         weights are set and when they are loaded.
         """
         assert self._host is not None
+        host_calls.refuse_average(inspect.currentframe())
         if not host_calls.is_concrete(value):
             return self._assign(value)
         if keras.backend.backend() != "jax":
             self._host.check(host_calls.to_number(value))
+            self._rewind(value)
             return self._assign(value)
         try:
             self._host.check(host_calls.to_number(value))
@@ -463,8 +470,18 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             # Keras is writing all weights after an epoch: let it finish first.
             self._host.set_fault(error)
             value = self._host.handle
+        self._rewind(value)
         self._raise_next = self._host.has_fault
         return self._assign(value)
+
+    def _rewind(self, value: Any) -> None:
+        """Drops the gradients of steps that the handle about to be written undoes."""
+        held = self.handle._value  # None while a JAX step has it
+        if held is None or not host_calls.is_concrete(held):
+            return
+        number = host_calls.to_number(value)
+        if self._host is not None and number < host_calls.to_number(held):
+            self._host.rewind(number)
 
     def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:
         if isinstance(inputs, Mapping) and _PREPROCESSED in inputs:

@@ -136,8 +136,8 @@ class Table:
         if rule.remembers_steps:
             wanted["last_step"] = ((num_rows,), np.dtype(np.int32))
         check_memory(name, wanted)
-        for key, (shape, kind) in wanted.items():
-            arrays[key] = zeros(shape, kind)
+        for key, (sizes, kind) in wanted.items():
+            arrays[key] = zeros(sizes, kind)
         if rule.kind in ("adagrad", "rowwise_adagrad", "ftrl"):
             if rule.initial_accumulator:
                 arrays["accumulator"].fill(rule.initial_accumulator)
