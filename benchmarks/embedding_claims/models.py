@@ -100,6 +100,21 @@ class Model(keras.Model):
         return [self.perceptron, *([self.wide] if self.wide else [])]
 
 
+class Factorization(keras.Model):
+    """Dot product of the vectors of two features; their last columns are biases."""
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def call(self, ids: Mapping[str, Any]) -> Any:
+        """One number per example."""
+        vectors = self.embedding(ids)
+        left, right = (vectors[name] for name in sorted(vectors))
+        product = ops.sum(left[:, :-1] * right[:, :-1], axis=-1, keepdims=True)
+        return product + left[:, -1:] + right[:, -1:]
+
+
 def equal_losses(
     models: list[Model],
     shapes: Mapping[str, tuple[int, int]],

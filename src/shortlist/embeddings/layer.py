@@ -476,8 +476,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def _rewind(self, value: Any) -> None:
         """Drops the gradients of steps that the handle about to be written undoes."""
-        held = self.handle._value  # None while a JAX step has it
+        held = self.handle._value
         if held is None or not host_calls.is_concrete(held):
+            return
+        if getattr(held, "is_deleted", bool)():  # given away to a JAX step
             return
         number = host_calls.to_number(value)
         if self._host is not None and number < host_calls.to_number(held):
