@@ -2,9 +2,8 @@
 //
 // Knows tables, bags and threads; knows nothing of update rules.
 //
-// Entries are dealt out to buckets by a hash of their row, so that a thread that takes
-// a bucket owns its rows, and the rows that users like best do not meet in one bucket.
-// The entries of a row keep their order, whatever the number of threads.
+// Entries are dealt out to buckets by their row, so that a thread that takes a bucket
+// owns its rows. The entries of a row keep their order, whatever the number of threads.
 #ifndef SHORTLIST_ROW_GROUPS_H_
 #define SHORTLIST_ROW_GROUPS_H_
 
@@ -30,7 +29,7 @@ struct Bucket {
   std::size_t table;  // index into `tables` of deal()
   const Entry* entries;
   std::size_t size;
-  unsigned bits;  // of the hash that all its rows share
+  unsigned bits;  // of the hash that all its rows share, if dealt by hash
 };
 
 // Memory that a thread keeps from call to call: fresh pages cost more than the sorting.
