@@ -150,7 +150,9 @@ class HostTables:
         with self._lock:
             if self._fault is not None:
                 return np.float32(handle)
-            kept = [gradient.copy() for gradient in gradients]
+            kept = kernels.new_vectors([gradient.shape for gradient in gradients])
+            for copy, gradient in zip(kept, gradients, strict=True):
+                np.copyto(copy, gradient)
             # A sum of float32 in float64 is finite if and only if all its terms are.
             with np.errstate(invalid="ignore"):
                 sums = [np.sum(gradient, dtype=np.float64) for gradient in kept]

@@ -32,7 +32,7 @@ def lookup(
     handle: Any,
     features: Sequence[Feature],
     ids: Sequence[Ids],
-    rates: Callable[[Any], Sequence[Any]],
+    rates: Callable[[Any], Sequence[Any]] | Sequence[float],
     seen: Seen,
     *,
     adds_loss: bool,
@@ -45,7 +45,8 @@ def lookup(
         handle: value of the handle weight.
         features: the features looked up.
         ids: their ids.
-        rates: learning rates of the tables at the 0-based number of an update.
+        rates: learning rates of the tables, or a function that gives them at the
+            0-based number of an update.
         seen: of this layer.
         adds_loss: whether the scalar goes into the losses of the model.
         loss_scale: factor of the loss, where the scalar does not go there.
@@ -72,7 +73,7 @@ def lookup(
         one.values.shape[0] if one.offsets is None else one.leading[0] for one in ids
     ]
     dims = [feature.dim for feature in features]
-    common = (host, handle, arrays, _Pack(layout), rates)
+    common = (host, handle, arrays, _Pack(layout))
     fixed = None if adds_loss else float(loss_scale)
     backend = keras.backend.backend()
     if backend == "jax":
@@ -86,14 +87,15 @@ def lookup(
                 " Received a call inside one. Move the layer out of it: its vectors are"
                 " kept, never recomputed.",
             )
-        return host_jax.lookup(*common, fixed, num_bags, dims, seen.handles)
+        return host_jax.lookup(*common, rates, fixed, num_bags, dims, seen.handles)
+    at_step = rates if callable(rates) else lambda _: rates
     if backend == "tensorflow":
         from shortlist.embeddings import host_tensorflow
 
-        return host_tensorflow.lookup(*common, fixed, num_bags, dims)
+        return host_tensorflow.lookup(*common, at_step, fixed, num_bags, dims)
     from shortlist.embeddings import host_torch
 
-    looked_up: tuple[list[Any], Any] = host_torch.lookup(*common, fixed, dims)
+    looked_up: tuple[list[Any], Any] = host_torch.lookup(*common, at_step, fixed, dims)
     return looked_up
 
 

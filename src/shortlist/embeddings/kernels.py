@@ -42,8 +42,8 @@ _FLOAT32 = np.dtype(np.float32)
 _LINE_FLOATS = 16
 # From this many floats on, memory is worth keeping: 1 MiB.
 _LARGE_BATCH = 2**18
-# Blocks kept: a batch in use, the next one, and one to spare.
-_KEPT_BLOCKS = 3
+# Blocks kept: vectors and gradients of a batch in use and of the next one.
+_KEPT_BLOCKS = 4
 
 OutOfRange = tuple[int, int]
 
@@ -196,7 +196,7 @@ def _vectors(
     """The arrays to fill: those of `out`, or new ones."""
     shapes = [(bags.num_bags, tables[bags.table].dim) for bags in features]
     if out is None:
-        return _new_vectors(shapes)
+        return new_vectors(shapes)
     if len(out) != len(shapes):
         raise InputError(
             "invalid-bags",
@@ -244,7 +244,7 @@ class _Memory:
 _memory = _Memory()
 
 
-def _new_vectors(shapes: list[tuple[int, int]]) -> list[np.ndarray]:
+def new_vectors(shapes: list[tuple[int, int]]) -> list[np.ndarray]:
     ends = list(
         itertools.accumulate(
             -(-rows * dim // _LINE_FLOATS) * _LINE_FLOATS for rows, dim in shapes

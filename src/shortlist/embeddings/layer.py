@@ -396,7 +396,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             else ops.stop_gradient(self.handle.value),
             [self._plan.features[i] for i in indices],
             features,
-            self._rates,
+            self._rates(),
             self._differentiated,
             adds_loss=self.loss_scale is None,
             loss_scale=1.0 if self.loss_scale is None else self.loss_scale,
@@ -436,8 +436,15 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             vectors = device_step.with_scale(vectors, zero, self.loss_scale)
         return vectors, zero
 
-    def _rates(self, step: Any) -> list[Tensor]:
-        """Learning rates of the host tables at the 0-based number of an update."""
+    def _rates(self) -> Any:
+        """Learning rates of the host tables, or what gives them for an update."""
+        specs = self._plan.tables["host"]
+        if all(spec.schedule is None for spec in specs):
+            return [spec.rule.learning_rate for spec in specs]
+        return self._scheduled_rates
+
+    def _scheduled_rates(self, step: Any) -> list[Tensor]:
+        """Learning rates at the 0-based number of an update."""
         return [
             ops.cast(
                 spec.rule.learning_rate
