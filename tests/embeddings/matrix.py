@@ -27,7 +27,7 @@ from shortlist.errors import ShortlistError
 
 BACKEND = keras.backend.backend()
 
-PLACEMENTS = ["host"]
+PLACEMENTS = ["host", *(["device"] if BACKEND == "jax" else [])]
 
 
 def table_configs(

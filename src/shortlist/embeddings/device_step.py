@@ -183,15 +183,15 @@ def remat_error() -> InputError:
     )
 
 
-def refuse_accumulation() -> None:
-    """Raises if the model being traced trains with gradient accumulation.
+def refuse_optimizer() -> None:
+    """Raises if the model being traced trains with an optimizer that tables cannot bear.
 
-    The control weight would show it, but only after Keras has taken the maximum of the
-    tables and an accumulator. A layer is not told of the optimizer, so this looks for
-    the model among the callers.
+    The control weight would show accumulation, but only after Keras has taken the
+    maximum of the tables and an accumulator. A layer is not told of the optimizer, so
+    this looks for the model among the callers.
 
     Raises:
-        InputError: `accumulation-unsupported`.
+        InputError: `accumulation-unsupported` or `average-unsupported`.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -207,6 +207,14 @@ def refuse_accumulation() -> None:
                     f"{optimizer.gradient_accumulation_steps}: Keras would take the"
                     " maximum of old and new tables. Use larger batches, or"
                     ' placement="host".',
+                )
+            if optimizer.use_ema and optimizer.ema_overwrite_frequency:
+                raise InputError(
+                    "average-unsupported",
+                    "Keras cannot put averages in the place of weights beside tables."
+                    " Received ema_overwrite_frequency="
+                    f"{optimizer.ema_overwrite_frequency}. Leave it out, and keep the"
+                    " best epoch with shortlist.embeddings.TableCheckpoint.",
                 )
         frame = frame.f_back
 

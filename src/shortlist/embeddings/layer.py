@@ -408,7 +408,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         from shortlist.embeddings import device_step
         from shortlist.embeddings.device_update import DeviceBags
 
-        device_step.refuse_accumulation()
+        device_step.refuse_optimizer()
         bags = []
         for i, one in zip(indices, features, strict=True):
             feature = self._plan.features[i]
