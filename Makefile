@@ -30,8 +30,9 @@ demo: $(STAMPS)/demo ## Trains on MovieLens and serves it; CHECK=1 asks once and
 test: $(STAMPS)/test ## Runs every suite whose backend or service is installed.
 	@BIN=$(BIN) sh scripts/test.sh
 
-test-all: $(STAMPS)/all ## Installs all backends; fails if anything is skipped.
+test-all: $(STAMPS)/all ## Installs all backends; fails on a skip; runs the sanitizers.
 	@BIN=$(BIN) sh scripts/test.sh --fail-on-skip
+	@sh scripts/sanitize.sh
 
 check: $(STAMPS)/test ## Lints, checks formats and types.
 	@$(BIN)/ruff check .

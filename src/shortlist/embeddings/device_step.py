@@ -184,7 +184,7 @@ def remat_error() -> InputError:
 
 
 def refuse_optimizer() -> None:
-    """Raises if the model being traced trains with an optimizer that tables cannot bear.
+    """Raises if the model being traced has an optimizer that tables cannot bear.
 
     The control weight would show accumulation, but only after Keras has taken the
     maximum of the tables and an accumulator. A layer is not told of the optimizer, so
