@@ -13,7 +13,7 @@ from shortlist.embeddings.table import Bags
 from shortlist.errors import InputError
 
 
-class _Lookup(torch.autograd.Function):
+class _Lookup(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, handle: Any, host: HostTables, bags: Any, rates: Any, scale: Any
@@ -64,9 +64,7 @@ def lookup(
         vectors = [torch.empty(size, device="meta") for size in sizes]
         return vectors, torch.empty((), device="meta")
     bags = pack([_numpy(array) for array in arrays])
-    found = _Lookup.apply(  # type: ignore[no-untyped-call]
-        handle, host, bags, rates, loss_scale
-    )
+    found = _Lookup.apply(handle, host, bags, rates, loss_scale)
     return list(found[:-1]), found[-1]
 
 
