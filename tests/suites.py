@@ -18,8 +18,8 @@ import pytest
 
 from shortlist import native
 from shortlist.embeddings import kernels, reference
-from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.embeddings.rules import KINDS, Kind, Rule
+from shortlist.embeddings.saving import table_layers
 from shortlist.embeddings.table import COMBINERS, ROW_TYPES, Bags, Combiner, RowType
 from shortlist.training.checkpoint import load_model, save_model
 from table_cases import (
@@ -146,14 +146,14 @@ class ModelSuite:
         before = model.get_weights()
         tables = [
             {name: rows.copy() for name, rows in one.get_embedding_tables().items()}
-            for one in tables_in(model)
+            for one in table_layers(model)
         ]
         self.train(model)
         for weight, old, new in zip(
             model.weights, before, model.get_weights(), strict=True
         ):
             assert not np.array_equal(old, new), f"{weight.path} stayed as it was"
-        for engine, old_tables in zip(tables_in(model), tables, strict=True):
+        for engine, old_tables in zip(table_layers(model), tables, strict=True):
             for name, rows in engine.get_embedding_tables().items():
                 assert not np.array_equal(rows, old_tables[name]), f"{name} stayed"
 
@@ -163,17 +163,10 @@ class ModelSuite:
         return float(np.asarray(loss).ravel()[0])
 
 
-def tables_in(layer: Any) -> list[DistributedEmbedding]:
-    """The embedding engines of a layer or model."""
-    return [
-        one for one in layer._flatten_layers() if isinstance(one, DistributedEmbedding)
-    ]
-
-
 def copy_weights(source: Any, target: Any) -> None:
     """Makes `target` equal to `source`, neither of which was trained yet."""
     target.set_weights(source.get_weights())
-    for mine, theirs in zip(tables_in(source), tables_in(target), strict=True):
+    for mine, theirs in zip(table_layers(source), table_layers(target), strict=True):
         theirs.set_embedding_tables(mine.get_embedding_tables())
 
 

@@ -104,7 +104,10 @@ class HostTables:
                 self.tables, features, threads=self.threads
             )
         if bad is not None:
-            raise self._out_of_range(features, *bad)
+            index, bad_id = bad
+            table = self.tables[features[index].table]
+            name = self.feature_names[index]
+            raise out_of_range(name, table.name, table.num_rows, bad_id)
         return vectors
 
     def zeros(self, features: Sequence[Bags]) -> list[np.ndarray]:
@@ -308,14 +311,12 @@ class HostTables:
         """Number of updates of the tables so far."""
         return max((table.step for table in self.tables), default=0)
 
-    def _out_of_range(
-        self, features: Sequence[Bags], index: int, bad_id: int
-    ) -> InputError:
-        table = self.tables[features[index].table]
-        return InputError(
-            "id-out-of-range",
-            f"Ids must lie between 0 and {table.num_rows - 1}, or be -1 for padding."
-            f" Received: {bad_id} in feature {self.feature_names[index]!r} for table"
-            f" {table.name!r}. Map ids through the vocabulary (row 0 is the unknown"
-            " id), or raise vocabulary_size.",
-        )
+
+def out_of_range(feature: str, table: str, num_rows: int, bad_id: int) -> InputError:
+    """The error for an id that is neither a row of its table nor padding."""
+    return InputError(
+        "id-out-of-range",
+        f"Ids must lie between 0 and {num_rows - 1}, or be -1 for padding."
+        f" Received: {bad_id} in feature {feature!r} for table {table!r}. Map ids"
+        " through the vocabulary (row 0 is the unknown id), or raise vocabulary_size.",
+    )

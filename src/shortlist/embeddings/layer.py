@@ -15,7 +15,7 @@ from keras import ops
 
 from shortlist.embeddings import host_calls
 from shortlist.embeddings import plan as plans
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host import HostTables, out_of_range
 from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
@@ -503,13 +503,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         spec = self._plan.tables[feature.placement][feature.table]
         bad = (ids < -1) | (ids >= spec.num_rows)
         if bad.any():
-            raise InputError(
-                "id-out-of-range",
-                f"Ids must lie between 0 and {spec.num_rows - 1}, or be -1 for padding."
-                f" Received: {ids[bad][0]} in feature {feature.path!r} for table"
-                f" {spec.name!r}. Map ids through the vocabulary (row 0 is the unknown"
-                " id), or raise vocabulary_size.",
-            )
+            raise out_of_range(feature.path, spec.name, spec.num_rows, ids[bad][0])
 
 
 def _in_state_sync() -> bool:

@@ -13,9 +13,6 @@ import numpy as np
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
 
-# A schedule of 2**-52 of the movement is lost beyond this many skipped steps.
-_NEGLIGIBLE = 2.0**-52
-
 
 def lookup(tables: Sequence[Table], features: Sequence[Bags]) -> list[np.ndarray]:
     """The combined vector of every bag, `(num_bags, dim)` float32 per feature.
