@@ -163,6 +163,27 @@ def test_unknown_field_is_answered_with_the_closest_known_one(values, name, mean
             "'shop' - at `$.features[0].owner`",
         ),
         ({"user_id": "u", "item_id": "u"}, "must be different columns"),
+        ({"user_id": "u", "item_id": "i", "wieght": "log"}, "Did you mean 'weight'"),
+        (
+            {
+                "user_id": "u",
+                "item_id": "i",
+                "features": [
+                    {"name": "g", "owner": "item", "kind": "numeric", "oov_bucket": 2}
+                ],
+            },
+            "Did you mean 'oov_buckets'",
+        ),
+        (
+            {
+                "user_id": "u",
+                "item_id": "i",
+                "features": [
+                    {"name": "g", "owner": "item", "kind": "numeric", "oov_buckets": 2}
+                ],
+            },
+            "['oov_buckets'] belong to categorical and multi_valued features",
+        ),
         ({"user_id": 5, "item_id": "i"}, "Expected `str`, got `int`"),
     ],
 )

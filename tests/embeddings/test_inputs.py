@@ -43,6 +43,26 @@ def test_ids_come_first_then_the_history_then_the_features_in_schema_order() -> 
     ]
 
 
+def test_buckets_and_hashes_are_categories_and_the_context_stays_out() -> None:
+    schema = Schema(
+        user_id="user",
+        item_id="item",
+        features=(
+            Feature(name="age", owner="user", kind="bucketized"),
+            Feature(name="device", owner="context", kind="categorical"),
+            Feature(name="zip", owner="user", kind="categorical", hash_buckets=9),
+            Feature(name="hour", owner="context", kind="numeric"),
+            Feature(name="words", owner="item", kind="multi_valued", hash_buckets=9),
+        ),
+    )
+    inputs = model_inputs(schema, embedding_dim=8, feature_dim=3, history_length=0)
+    assert [(i.feature, i.kind, i.owner, i.table, i.dim) for i in inputs[2:]] == [
+        ("age", "categorical", "user", "age", 3),
+        ("zip", "categorical", "user", "zip", 3),
+        ("words", "multi_valued", "item", "words", 3),
+    ]
+
+
 def test_no_history_is_read_when_its_length_is_zero() -> None:
     inputs = model_inputs(SCHEMA, embedding_dim=8, feature_dim=3, history_length=0)
     assert [i for i in INPUTS if i.feature != "history"] == list(inputs)

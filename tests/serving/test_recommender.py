@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -372,3 +373,13 @@ def test_answers_need_no_training_framework(bundle_path):
     command = [sys.executable, "-c", script, bundle_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+
+
+def test_posted_event_below_the_threshold_of_an_implicit_log_is_no_history(load):
+    plain = make_contents().schema
+    implicit = msgspec.structs.replace(plain, label_kind="implicit", positive_from=3.0)
+    recommender = load(schema=implicit)
+    recommender.add_event("zoe", "heat", NOW_MS, label=2.0)
+    assert recommender.recommend("zoe").source == "popular"
+    recommender.add_event("zoe", "heat", NOW_MS, label=3.0)
+    assert recommender.recommend("zoe").source != "popular"

@@ -35,7 +35,7 @@ class GraphContents:
     Args:
         graph: serialized ONNX model.
         tables: embedding tables, name to float32 `(rows, dim)`; row 0 is
-            out-of-vocabulary.
+            out-of-vocabulary, or a missing value where rows are hashed or buckets.
         inputs: blocks of the input vector, in order.
         history_length: how many of the user's last items `history` holds.
     """
@@ -107,7 +107,8 @@ def check_contents(contents: BundleContents) -> None:
             _refuse(vocabulary_path(name), "must exist", "it does not")
     _check_frame(contents, contents.users, USERS, USER)
     _check_frame(contents, contents.items, ITEMS, ITEM)
-    _check_rows(contents, contents.users, HISTORY, ITEM, USERS, lists=True)
+    num_items = len(contents.vocabularies[ITEM])
+    _check_rows(contents.users, HISTORY, num_items, USERS, lists=True)
     if contents.retrieval is not None:
         _check_item_vectors(contents, contents.retrieval)
         _check_graph(contents, contents.retrieval, "retrieval")
@@ -178,19 +179,35 @@ def _check_input(
     else:
         assert entry.table is not None  # _check_table has refused it
         lists = entry.kind == "multi_valued"
-        _check_rows(contents, frame, column, entry.table, file, lists=lists)
+        num_rows = len(part.tables[entry.table])
+        _check_rows(frame, column, num_rows, file, lists=lists)
 
 
 def _check_table(
     contents: BundleContents, part: GraphContents, entry: Input, place: str
 ) -> None:
-    have = sorted(set(part.tables) & set(contents.vocabularies))
+    # Rows that are hashed or buckets have a table and no vocabulary.
+    features = (f for f in contents.schema.features if f.is_looked_up)
+    own = {f.table for f in features if not f.has_vocabulary}
+    have = sorted(set(part.tables) & (set(contents.vocabularies) | own))
     if entry.table is None or entry.table not in have:
         _refuse(place, f"must name one of the tables {have}", repr(entry.table))
     shape = part.tables[entry.table].shape
-    expected = (len(contents.vocabularies[entry.table]), entry.dim)
+    expected = (_num_rows(contents, entry.table, shape), entry.dim)
     if shape != expected:
         _refuse(place, f"must have a table of shape {expected}", f"shape {shape}")
+
+
+def _num_rows(contents: BundleContents, table: str, shape: tuple[int, ...]) -> int:
+    """Rows a table must have; those of fitted buckets are what the table says."""
+    if table in contents.vocabularies:
+        return len(contents.vocabularies[table])
+    for feature in contents.schema.features:
+        if feature.table == table and feature.hash_buckets is not None:
+            return 1 + feature.hash_buckets
+        if feature.table == table and feature.boundaries:
+            return 2 + len(feature.boundaries)
+    return shape[0] if shape else 0
 
 
 def _check_column(
@@ -204,19 +221,12 @@ def _check_column(
 
 
 def _check_rows(
-    contents: BundleContents,
-    frame: pl.DataFrame,
-    column: str,
-    table: str,
-    file: str,
-    *,
-    lists: bool,
+    frame: pl.DataFrame, column: str, size: int, file: str, *, lists: bool
 ) -> None:
     _check_column(frame, column, pl.List(pl.Int32) if lists else pl.Int32(), file)
     values = frame[column]
     if lists:
         values = values.explode(empty_as_null=False)
-    size = len(contents.vocabularies[table])
     # -1 pads a list; a single row has no such way to be absent.
     lowest = -1 if lists and column != HISTORY else 0
     if values.null_count() or ((values < lowest) | (values >= size)).any():

@@ -24,8 +24,10 @@ import pyarrow as pa
 
 from shortlist.atomic import atomic_directory
 from shortlist.data.history import Histories
-from shortlist.data.schema import ITEM, USER, Schema
+from shortlist.data.numbers import NumberStatistics
+from shortlist.data.schema import CONTEXT, ITEM, USER, Schema
 from shortlist.data.split import PARTS, Split
+from shortlist.data.tables import table_rows
 from shortlist.data.vocabulary import Vocabulary, vocabulary_file
 from shortlist.errors import ArtifactError
 
@@ -99,8 +101,8 @@ class Dataset:
         """
         path = Path(path)
         info = _read_info(path)
-        tables = {f.table for f in info.schema.features if f.kind != "numeric"}
-        files = {name: vocabulary_file(name) for name in sorted({USER, ITEM} | tables)}
+        names = sorted(info.schema.stored_tables)
+        files = {name: vocabulary_file(name) for name in names}
         needed = [*(f"{name}.arrow" for name in (*PARTS, "users", "items"))]
         needed += [f"vocabularies/{file}" for file in files.values()]
         missing = [file for file in needed if not (path / file).is_file()]
@@ -134,8 +136,14 @@ class Dataset:
 
     @property
     def table_rows(self) -> dict[str, int]:
-        """Rows of every vocabulary, row 0 included."""
-        return {name: len(v) for name, v in self.vocabularies.items()}
+        """Rows of every table, those for unknown values included."""
+        return table_rows(self.schema, self.vocabularies, self.number_statistics)
+
+    @property
+    def number_statistics(self) -> dict[str, NumberStatistics]:
+        """What was fitted on training values, by numeric or bucketized feature."""
+        stored = self.info.statistics.get("numeric", {})
+        return msgspec.convert(stored, dict[str, NumberStatistics])
 
     def part(self, *names: str) -> Part:
         """The events of the named parts together, sorted by user and time."""
@@ -189,13 +197,15 @@ class Dataset:
 
     @functools.cached_property
     def features(self) -> dict[str, np.ndarray]:
-        """Feature values by user or item row.
+        """Feature values by user or item row; those of the context are in the events.
 
-        Returns: categorical `(rows,)` int32, multi-valued `(rows, length)` int32
-        padded with -1, numeric `(rows,)` float32.
+        Returns: categorical and bucketized `(rows,)` int32, multi-valued
+        `(rows, length)` int32 padded with -1, numeric `(rows,)` float32.
         """
         values = {}
         for feature in self.schema.features:
+            if feature.owner == CONTEXT:
+                continue
             frame = self.users if feature.owner == "user" else self.items
             column = frame[FEATURE_PREFIX + feature.name]
             values[feature.name] = (

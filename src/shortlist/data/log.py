@@ -138,7 +138,7 @@ def read_attributes(
         id_column: the column of the ids, one row each; ids are never changed.
         columns: the attribute columns wanted.
         layout: one of `layouts.LAYOUTS`, or `None` to recognize it.
-        numeric: those of `columns` that must be numbers: returned as Float32 with
+        numeric: those of `columns` that must be numbers: returned as Float64 with
             null where a value is missing.
 
     Returns:

@@ -1,7 +1,7 @@
 """LOG -> DATASET: read, validate, divide, map ids to rows, write.
 
-Vocabularies and statistics are fitted on the training and validation parts; the test
-part never shapes them.
+Vocabularies of ids are fitted on the training and validation parts, those of features
+and all statistics on the training part; the test part never shapes them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from shortlist.atomic import check_absent
+from shortlist.data.attributes import Attributes, feature_vocabularies
 from shortlist.data.dataset import (
-    FEATURE_PREFIX,
     INFO_FILE,
     Dataset,
     DatasetContents,
     write_dataset,
 )
-from shortlist.data.log import read_attributes, read_events
-from shortlist.data.schema import ITEM, USER, Feature, Schema
+from shortlist.data.log import read_events
+from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import (
     PARTS,
     TEST,
@@ -35,8 +36,6 @@ from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import InputError, LogError
 
 Paths = str | Path | Sequence[str | Path]
-
-_KEY = "\x00id"  # no column of a file has this name
 
 
 def prepare(
@@ -90,21 +89,23 @@ def prepare(
     # it is: validation events are popularity, but nothing is trained on them.
     trained = taken.filter(pl.col("part") == TRAIN)
     vocabularies = {
-        USER: Vocabulary.fit(USER, known["user_id"], counted=trained["user_id"]),
-        ITEM: Vocabulary.fit(ITEM, known["item_id"], counted=taken["item_id"]),
+        USER: _id_vocabulary(USER, known["user_id"], trained["user_id"], schema),
+        ITEM: _id_vocabulary(ITEM, known["item_id"], taken["item_id"], schema),
     }
-    attributes = {
-        owner: _attributes(owner, path, id_column, schema, vocabularies[owner].ids)
-        for owner, path, id_column in (
-            (USER, users, users_id or schema.user_id),
-            (ITEM, items, items_id or schema.item_id),
-        )
-    }
-    columns, numeric = _feature_columns(schema, attributes, vocabularies)
-    tables = {
-        owner: pl.DataFrame([vocabularies[owner].ids, *display, *columns[owner]])
-        for owner, display in ((USER, []), (ITEM, _title(schema, attributes[ITEM])))
-    }
+    attributes = Attributes.read(
+        schema,
+        {
+            USER: (users, users_id or schema.user_id),
+            ITEM: (items, items_id or schema.item_id),
+        },
+        vocabularies[USER].ids,
+        vocabularies[ITEM].ids,
+    )
+    in_training = _trained_rows(log.filter(pl.col("part") == TRAIN), vocabularies)
+    counts = attributes.token_counts(in_training)
+    vocabularies |= feature_vocabularies(schema, counts)
+    tables, numbers = attributes.encode(vocabularies, in_training)
+    numeric = {"numeric": msgspec.to_builtins(numbers)}
     return write_dataset(
         out,
         DatasetContents(
@@ -114,10 +115,36 @@ def prepare(
             vocabularies=vocabularies,
             users=tables[USER],
             items=tables[ITEM],
-            statistics=_statistics(log, known, duplicates) | {"numeric": numeric},
+            statistics=_statistics(log, known, duplicates) | numeric,
         ),
         overwrite=overwrite,
     )
+
+
+def _id_vocabulary(
+    name: str, ids: pl.Series, counted: pl.Series, schema: Schema
+) -> Vocabulary:
+    limits = schema.limits(name)
+    return Vocabulary.fit(
+        name,
+        ids,
+        min_count=limits.min_count,
+        max_size=limits.max_size,
+        counted=counted,
+    )
+
+
+def _trained_rows(
+    train: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]
+) -> dict[str, np.ndarray]:
+    """Which rows have a training event: only these shape what is fitted."""
+    trained = {}
+    for owner in (USER, ITEM):
+        mask = np.zeros(len(vocabularies[owner]), bool)
+        mask[vocabularies[owner].lookup_series(train[f"{owner}_id"].unique())] = True
+        mask[0] = False
+        trained[owner] = mask
+    return trained
 
 
 def _check_split_files(
@@ -237,122 +264,3 @@ def _statistics(
         "test_events_of_unknown_items": len(cold),
         "test_events_of_unknown_users": len(new_users),
     }
-
-
-def _attributes(
-    owner: str,
-    path: str | Path | None,
-    id_column: str,
-    schema: Schema,
-    ids: pl.Series,
-) -> pl.DataFrame:
-    """The columns that the schema needs of one owner, record i for row i."""
-    features = [f for f in schema.features if f.owner == owner]
-    names = [f.name for f in features]
-    if owner == ITEM and schema.title is not None:
-        names.append(schema.title)
-    columns = list(dict.fromkeys(names))
-    if path is None:
-        if columns:
-            raise LogError(
-                "attributes-missing",
-                f"The schema needs {columns} of every {owner}, so the recipe must name"
-                f" a file for them. Set `{owner}s` under [log] or drop the columns.",
-            )
-        return pl.DataFrame()
-    numbers = [f.name for f in features if f.kind == "numeric"]
-    given = read_attributes(path, id_column, columns, numeric=numbers)
-    for feature in features:
-        _check_nesting(feature, given[feature.name], path)
-    keys = given[id_column]
-    if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
-        keys, ids = keys.cast(pl.String), ids.cast(pl.String)
-    wanted = pl.DataFrame([keys.alias(_KEY), *(given[name] for name in columns)])
-    rows = pl.DataFrame({_KEY: ids}).join(
-        wanted, on=_KEY, how="left", maintain_order="left"
-    )
-    return rows.drop(_KEY)
-
-
-def _check_nesting(feature: Feature, column: pl.Series, path: str | Path) -> None:
-    nested = column.dtype.is_nested()
-    lists = isinstance(column.dtype, pl.List | pl.Array)
-    if nested and not (lists and feature.kind == "multi_valued"):
-        raise LogError(
-            "attribute-type",
-            f"A {feature.kind} feature must hold one plain value per row. Received a"
-            f" column of type {column.dtype}. Only a list can be multi_valued; leave"
-            " other nested columns out.",
-            file=path,
-            column=feature.name,
-        )
-
-
-def _title(schema: Schema, items: pl.DataFrame) -> list[pl.Series]:
-    return [] if schema.title is None else [items[schema.title].cast(pl.String)]
-
-
-def _feature_columns(
-    schema: Schema,
-    attributes: Mapping[str, pl.DataFrame],
-    vocabularies: dict[str, Vocabulary],
-) -> tuple[dict[str, list[pl.Series]], dict[str, dict[str, float]]]:
-    """The stored columns of each owner and how the numbers were standardized.
-
-    Adds the vocabularies of the features, each over all features that share it.
-    """
-    raw = {f.name: attributes[f.owner][f.name] for f in schema.features}
-    looked_up = [f for f in schema.features if f.kind != "numeric"]
-    tokens = {f.name: _tokens(raw[f.name], f) for f in looked_up}
-    for table in dict.fromkeys(f.table for f in looked_up):
-        if table not in vocabularies:
-            shared = pl.concat([tokens[f.name] for f in looked_up if f.table == table])
-            values = shared.filter(shared.list.len() > 0).explode()
-            vocabularies[table] = Vocabulary.fit(table, values)
-    columns: dict[str, list[pl.Series]] = {USER: [], ITEM: []}
-    numeric = {}
-    for feature in schema.features:
-        if feature.kind == "numeric":
-            column, numeric[feature.name] = _standardized(raw[feature.name])
-        else:
-            vocabulary = vocabularies[feature.table]
-            column = _rows(feature, tokens[feature.name], vocabulary)
-        columns[feature.owner].append(column.alias(FEATURE_PREFIX + feature.name))
-    return columns, numeric
-
-
-def _rows(feature: Feature, lists: pl.Series, vocabulary: Vocabulary) -> pl.Series:
-    """Lists of text as one row each, or as lists of rows."""
-    if feature.kind == "categorical":
-        return pl.Series(vocabulary.lookup_series(lists.list.first()))
-    indexed = pl.DataFrame({"list": lists}).with_row_index()
-    exploded = indexed.filter(pl.col("list").list.len() > 0).explode("list")
-    rows = pl.Series("row", vocabulary.lookup_series(exploded["list"]))
-    gathered = exploded.with_columns(rows).group_by("index").agg("row")
-    joined = indexed.join(gathered, on="index", how="left", maintain_order="left")
-    return joined["row"].fill_null([])
-
-
-def _tokens(column: pl.Series, feature: Feature) -> pl.Series:
-    """The values of a looked-up feature as lists of text, none of them empty."""
-    values = pl.col("values")
-    if isinstance(column.dtype, pl.List | pl.Array):
-        lists = values.cast(pl.List(pl.String))
-    elif feature.kind == "categorical":
-        lists = pl.concat_list(values.cast(pl.String))
-    else:
-        parts = values.cast(pl.String).str.split(feature.separator)
-        lists = parts.list.eval(pl.element().str.strip_chars())
-    filled = pl.element().filter(pl.element().str.len_bytes() > 0)
-    frame = pl.DataFrame({"values": column})
-    return frame.select(lists.list.eval(filled)).to_series()
-
-
-def _standardized(column: pl.Series) -> tuple[pl.Series, dict[str, float]]:
-    """Zero mean and unit deviation over the known ids; missing values become 0."""
-    values = column.cast(pl.Float64)
-    values = values.set(~values.is_finite().fill_null(False), None)
-    mean = float(values.mean() or 0.0)  # type: ignore[arg-type]
-    scale = float(values.std() or 1.0) or 1.0  # type: ignore[arg-type]
-    standardized = ((values - mean) / scale).fill_null(0.0).cast(pl.Float32)
-    return standardized, {"mean": mean, "scale": scale}

@@ -1,20 +1,27 @@
-"""What the columns are. A `Schema` travels with every dataset, run and bundle."""
+"""What the columns are. A `Schema` travels with every dataset, run and bundle.
+
+Knows names, kinds and limits, and which of them fit together. Knows no values: what is
+fitted on them is in `vocabulary.py` and `numbers.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from shortlist.errors import InputError
+from shortlist.data.schema_checks import check_feature, check_schema
 
-Kind = Literal["categorical", "multi_valued", "numeric"]
-Owner = Literal["user", "item"]
+Kind = Literal["categorical", "multi_valued", "numeric", "bucketized"]
+Owner = Literal["user", "item", "context"]
+Transform = Literal["standardize", "log", "quantile", "none"]
 LabelKind = Literal["explicit", "implicit", "binary"]
+Weight = Literal["none", "linear", "log"]
 
 USER = "user"
 ITEM = "item"
+CONTEXT = "context"
 HISTORY = "history"
 # Keys of a batch, and the tables of the ids.
 RESERVED = frozenset(
@@ -22,18 +29,52 @@ RESERVED = frozenset(
 )
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Which values a vocabulary keeps, and where the others go.
+
+    Args:
+        min_count: rarer values are out-of-vocabulary.
+        max_size: only so many values are kept, the most frequent ones; or `None`.
+        oov_buckets: rows 0 to n - 1 that stand for values outside the vocabulary.
+    """
+
+    min_count: int = 1
+    max_size: int | None = None
+    oov_buckets: int = 1
+
+
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input column beside the ids.
 
     Args:
         name: column name in the file; also its key in a batch.
-        owner: whether it describes the user or the item; it comes from the attribute
-            file of that owner and is stored once per id.
-        kind: `categorical` (one row), `multi_valued` (a list of rows) or
-            `numeric` (float32, standardized over the known ids).
+        owner: what it describes. `user` and `item` features come from the attribute
+            file of that owner and are stored once per id; a `context` feature is a
+            column of the log itself and is stored with each event.
+        kind: `categorical` (one row), `multi_valued` (a list of rows), `numeric`
+            (float32) or `bucketized` (a number as the row of its bucket).
         vocabulary: vocabulary and embedding table it looks up; its own name
             unless shared. Unused for numeric features.
         separator: splits a text column into the values of a multi-valued feature.
+        min_count: values rarer than this in training are out-of-vocabulary.
+        max_size: only the most frequent values are kept, so many.
+        oov_buckets: rows 0 to n - 1 stand for values outside the vocabulary: row 0 also
+            for a missing value, and an unknown value goes to row hash % n. The values
+            of the vocabulary follow from row n on.
+        hash_buckets: no vocabulary: a value goes to row 1 + hash % n; row 0 is a
+            missing value.
+        transform: of a numeric feature. `standardize`: zero mean and unit deviation;
+            `log`: the same of sign(x) * log1p(|x|); `quantile`: the share of training
+            values below; `none`: as it is.
+        boundaries: of a bucketized feature: bucket i holds the numbers from boundary i
+            to below boundary i + 1. Fitted on training values when empty.
+        num_buckets: how many buckets of equal share are fitted without boundaries;
+            fewer where values repeat.
+        max_length: the first so many values of a multi-valued feature are kept.
+
+    Raises:
+        InputError: `schema-feature-field` for a field of another kind of feature,
+            `schema-feature-range` for a value out of range.
     """
 
     name: str
@@ -41,15 +82,59 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     kind: Kind
     vocabulary: str = ""
     separator: str = "|"
+    min_count: int = 1
+    max_size: int | None = None
+    oov_buckets: int = 1
+    hash_buckets: int | None = None
+    transform: Transform = "standardize"
+    boundaries: tuple[float, ...] = ()
+    num_buckets: int = 10
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_feature(self)
 
     @property
     def table(self) -> str:
         """Name of the vocabulary and table the feature looks up."""
         return self.vocabulary or self.name
 
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether its values are rows of an embedding table."""
+        return self.kind != "numeric"
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its column must hold numbers."""
+        return self.kind in ("numeric", "bucketized")
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether its rows are hashes, without a vocabulary."""
+        return self.hash_buckets is not None
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether its rows are those of a stored vocabulary."""
+        return self.is_looked_up and not self.is_number and not self.is_hashed
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of its vocabulary."""
+        return Limits(
+            min_count=self.min_count,
+            max_size=self.max_size,
+            oov_buckets=self.oov_buckets,
+        )
+
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The columns of a log and what they mean.
+
+    The vocabularies of users and items always have one row for all other ids: seen
+    items, excluded items and answers are rows, and a row that stood for one of several
+    hashed ids could be neither excluded nor named.
 
     Args:
         user_id: column of the user's external id.
@@ -57,11 +142,26 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         timestamp: column of the event time, or `None` when the log has no time.
         label: column of the rating or click, or `None` when every event counts 1.
         label_kind: `explicit` (a rating), `binary` (0 or 1) or `implicit` (any event).
-        positive_from: smallest label that counts as a positive for AUC and samples.
+        positive_from: smallest label that counts as a positive for AUC and samples;
+            with `implicit`, events of a smaller label are left out.
         label_min: smallest label allowed, or `None`.
         label_max: largest label allowed, or `None`.
-        features: user and item features.
+        features: user, item and context features.
         title: item column shown to people, or `None`.
+        user_min_count: users with fewer events are out-of-vocabulary.
+        user_max_size: only the users with the most events are kept, so many.
+        item_min_count: items with fewer events are out-of-vocabulary.
+        item_max_size: only the items with the most events are kept, so many.
+        weight: confidence of an implicit event with label r: `linear`, 1 + alpha * r;
+            `log`, 1 + alpha * log(1 + r); `none`, all alike. Hu, Koren, Volinsky
+            (2008), Collaborative Filtering for Implicit Feedback Datasets.
+        weight_alpha: alpha of that.
+        session_gap_minutes: events of one user further apart than this belong to
+            different sessions; `None` for no sessions.
+
+    Raises:
+        InputError: names, limits or weights that do not fit together; the code begins
+            with `schema-`.
     """
 
     user_id: str
@@ -74,33 +174,52 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label_max: float | None = None
     features: tuple[Feature, ...] = ()
     title: str | None = None
+    user_min_count: int = 1
+    user_max_size: int | None = None
+    item_min_count: int = 1
+    item_max_size: int | None = None
+    weight: Weight = "none"
+    weight_alpha: float = 1.0
+    session_gap_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        names = [feature.name for feature in self.features]
-        taken = {n for n in names if names.count(n) > 1 or n in RESERVED}
-        taken |= {"id"} & {self.title}  # the items are stored beside their ids
-        if taken:
-            raise InputError(
-                "schema-name-taken",
-                f"Feature names must be unique and none of {sorted(RESERVED)}, and the"
-                f" title not 'id'. Received: {sorted(taken)}. Rename the columns.",
-            )
-        roles = [self.user_id, self.item_id, self.timestamp, self.label]
-        twice = sorted({name for name in roles if name and roles.count(name) > 1})
-        if twice:
-            raise InputError(
-                "schema-column-twice",
-                "User, item, timestamp and label must be different columns. Received:"
-                f" {twice} more than once. Name one column for each.",
-            )
+        check_schema(self, RESERVED)
 
     def owned_by(self, owner: Owner) -> tuple[Feature, ...]:
         """The features of one owner, in schema order."""
         return tuple(f for f in self.features if f.owner == owner)
 
+    @property
+    def stored_tables(self) -> tuple[str, ...]:
+        """Names of the vocabularies: `user`, `item`, then those of the features."""
+        named = (f.table for f in self.features if f.has_vocabulary)
+        return tuple(dict.fromkeys((USER, ITEM, *named)))
+
+    def limits(self, table: str) -> Limits:
+        """The limits of one of `stored_tables`."""
+        if table == USER:
+            return Limits(min_count=self.user_min_count, max_size=self.user_max_size)
+        if table == ITEM:
+            return Limits(min_count=self.item_min_count, max_size=self.item_max_size)
+        return next(
+            f.limits for f in self.features if f.has_vocabulary and f.table == table
+        )
+
+    @property
+    def is_thresholded(self) -> bool:
+        """Whether an event below `positive_from` is one in which nothing was taken."""
+        implicit = self.label_kind == "implicit" and self.label is not None
+        return implicit or self.label_kind == "binary"
+
     def to_json(self) -> bytes:
-        """The schema as canonical JSON."""
-        return msgspec.json.encode(self, order="sorted")
+        """The schema as canonical JSON.
+
+        Fields that came after the first format are left out when they have their
+        default, so that the fingerprint of an old schema stays what it was.
+        """
+        features = [_written(f, _FIRST_FEATURE_FIELDS) for f in self.features]
+        written = _written(self, _FIRST_SCHEMA_FIELDS) | {"features": features}
+        return msgspec.json.encode(written, order="sorted")
 
     @classmethod
     def from_json(cls, raw: bytes) -> Schema:
@@ -110,3 +229,20 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.to_json()).hexdigest()[:16]
+
+
+# Fields of the first format, written whatever their value.
+_FIRST_FEATURE_FIELDS = frozenset({"name", "owner", "kind", "vocabulary", "separator"})
+_FIRST_SCHEMA_FIELDS = frozenset(
+    {"user_id", "item_id", "timestamp", "label", "label_kind", "positive_from"}
+    | {"label_min", "label_max", "features", "title"}
+)
+
+
+def _written(struct: msgspec.Struct, always: frozenset[str]) -> dict[str, Any]:
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(struct)
+        if (value := getattr(struct, field.name)) != field.default
+        or field.name in always
+    }

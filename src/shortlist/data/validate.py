@@ -101,7 +101,7 @@ def to_labels(values: pl.Series, schema: Schema, file: LogFile) -> pl.Series:
 
 
 def to_numbers(values: pl.Series, file: LogFile) -> pl.Series:
-    """A numeric feature as Float32; missing values and NaN become null.
+    """A numeric feature as Float64; missing values and NaN become null.
 
     Raises:
         LogError: a value is text or infinite.
@@ -117,7 +117,7 @@ def to_numbers(values: pl.Series, file: LogFile) -> pl.Series:
             "A numeric feature must hold finite numbers or nothing.",
             "Repair the row or make the feature categorical.",
         )
-    return numbers.fill_nan(None).cast(pl.Float32)
+    return numbers.fill_nan(None)
 
 
 def to_times_ms(values: pl.Series, file: LogFile, now_ms: int) -> pl.Series:

@@ -1,4 +1,4 @@
-"""External ids to rows and back. Row 0 is out-of-vocabulary.
+"""External ids to rows and back. The first row, or rows, are out-of-vocabulary.
 
 External ids never enter a graph: the vocabulary is the only place where a string or
 a 64-bit id becomes a row.
@@ -20,37 +20,84 @@ ExternalId = str | int
 
 
 class Vocabulary:
-    """A fixed map from external ids to rows 1..n; row 0 stands for every other id.
+    """A fixed map from external ids to rows; the first rows stand for every other id.
 
     Args:
         name: name of the vocabulary and of the table it indexes.
-        ids: unique ids, Int64 or String, in row order beginning at row 1.
+        ids: unique ids, Int64 or String, in row order beginning at row `oov_buckets`.
         counts: a number per id, int64: for users the events trained on, for items the
             events before the test part, else the occurrences.
+        oov_buckets: rows 0 to n - 1 for ids outside the vocabulary: a missing id has
+            row 0, an unknown one row hash % n.
+
+    Raises:
+        InputError: ids of another type, missing or repeated, counts of another length,
+            or no row for unknown ids.
     """
 
-    def __init__(self, name: str, ids: pl.Series, counts: np.ndarray) -> None:
+    def __init__(
+        self, name: str, ids: pl.Series, counts: np.ndarray, oov_buckets: int = 1
+    ) -> None:
         if ids.dtype not in (pl.Int64, pl.String):
             raise InputError(
                 "vocabulary-id-type",
                 "Ids must be integers or strings. Received: "
                 f"{ids.dtype} in vocabulary {name!r}. Convert the column.",
             )
+        if oov_buckets < 1 or ids.null_count():
+            raise InputError(
+                "vocabulary-inconsistent",
+                f"Vocabulary {name!r} must have a row for unknown ids, and no id may be"
+                f" missing. Received: oov_buckets={oov_buckets} and"
+                f" {ids.null_count()} missing ids.",
+            )
         self.name = name
-        self.ids = pl.concat(
-            [pl.Series("id", [None], dtype=ids.dtype), ids.alias("id")]
-        )
-        self.counts = np.concatenate([[0], np.asarray(counts, np.int64)])
+        self.oov_buckets = oov_buckets
+        unknown = pl.Series("id", [None] * oov_buckets, dtype=ids.dtype)
+        self.ids = pl.concat([unknown, ids.alias("id")])
+        zeros = np.zeros(oov_buckets, np.int64)
+        self.counts = np.concatenate([zeros, np.asarray(counts, np.int64)])
         self._rows: dict[ExternalId, int] = {
-            external: row for row, external in enumerate(ids.to_list(), start=1)
+            external: row
+            for row, external in enumerate(ids.to_list(), start=oov_buckets)
         }
         if len(self._rows) != len(ids) or len(self.counts) != len(self.ids):
             raise InputError(
                 "vocabulary-inconsistent",
                 f"Ids of vocabulary {name!r} must be unique, one count each. Received:"
                 f" {len(ids)} ids, {len(self._rows)} of them distinct,"
-                f" {len(self.counts) - 1} counts.",
+                f" {len(self.counts) - oov_buckets} counts.",
             )
+
+    @classmethod
+    def from_counts(
+        cls,
+        name: str,
+        ids: pl.Series,
+        counts: np.ndarray,
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        oov_buckets: int = 1,
+    ) -> Vocabulary:
+        """Builds a vocabulary from counted ids: most frequent first, then by id.
+
+        Args:
+            name: name of the vocabulary.
+            ids: unique ids, Int64 or String.
+            counts: occurrences of each, `(n,)` int64.
+            min_count: rarer ids are left out-of-vocabulary.
+            max_size: only so many ids are kept, the first ones of that order.
+            oov_buckets: rows for the ids left out and all others.
+        """
+        if len(ids) != len(counts):
+            raise InputError(
+                "vocabulary-inconsistent",
+                f"Ids of vocabulary {name!r} must be unique, one count each. Received:"
+                f" {len(ids)} ids and {len(counts)} counts.",
+            )
+        kept = _limited(_counted(ids, counts), min_count, max_size)
+        return cls(name, kept["id"], kept["count"].to_numpy(), oov_buckets)
 
     @classmethod
     def fit(
@@ -59,6 +106,8 @@ class Vocabulary:
         values: pl.Series,
         *,
         min_count: int = 1,
+        max_size: int | None = None,
+        oov_buckets: int = 1,
         counted: pl.Series | None = None,
     ) -> Vocabulary:
         """Builds a vocabulary from the values of a column, most frequent first.
@@ -67,20 +116,41 @@ class Vocabulary:
             name: name of the vocabulary.
             values: occurrences, Int64 or String; nulls are skipped.
             min_count: rarer ids are left out-of-vocabulary.
+            max_size: only so many ids are kept, the most frequent ones.
+            oov_buckets: rows for the ids left out and all others.
             counted: the occurrences that `counts` counts; `values` by default.
         """
-        rows = _count(values).filter(pl.col("count") >= min_count)
-        rows = rows.sort(["count", "id"], descending=[True, False])
+        rows = _limited(count_values(values), min_count, max_size)
         if counted is not None:
-            rows = (
-                rows.drop("count")
-                .join(_count(counted), on="id", how="left", maintain_order="left")
-                .with_columns(pl.col("count").fill_null(0))
-            )
-        return cls(name, rows["id"], rows["count"].to_numpy())
+            rows = _with_counts(rows, count_values(counted))
+        return cls(name, rows["id"], rows["count"].to_numpy(), oov_buckets)
+
+    def extended(self, ids: pl.Series, counts: np.ndarray) -> Vocabulary:
+        """This vocabulary with the ids of later events; no row changes its id.
+
+        Counts of known ids grow, and new ids follow after the last row: most frequent
+        first, then by id. Ids become text if they are text here or there.
+
+        Args:
+            ids: unique ids, Int64 or String.
+            counts: their occurrences in the later events, `(n,)` int64.
+        """
+        old = self.ids[self.oov_buckets :]
+        if old.dtype != ids.dtype:
+            old, ids = old.cast(pl.String), ids.cast(pl.String)
+        more = _counted(ids, counts)
+        before = _counted(old, self.counts[self.oov_buckets :])
+        grown = before["count"] + _with_counts(before, more)["count"]
+        new = _limited(more.join(before, on="id", how="anti"), 1, None)
+        return Vocabulary(
+            self.name,
+            pl.concat([old.alias("id"), new["id"]]),
+            np.concatenate([grown.to_numpy(), new["count"].to_numpy()]),
+            self.oov_buckets,
+        )
 
     def __len__(self) -> int:
-        """Number of rows, row 0 included."""
+        """Number of rows, those of unknown ids included."""
         return len(self.ids)
 
     @property
@@ -89,45 +159,55 @@ class Vocabulary:
         return self.ids.dtype == pl.Int64
 
     def row(self, external_id: ExternalId) -> int:
-        """Row of one id, or 0; `"7"` finds the integer 7 and 7 finds `"7"`."""
+        """Row of one id; `"7"` finds the integer 7 and 7 finds `"7"`.
+
+        An unknown id has row 0, or with several rows for them one by its hash.
+        """
         row = self._rows.get(external_id)
         if row is None and (converted := self._converted(external_id)) is not None:
             row = self._rows.get(converted)
+        if row is None and self.oov_buckets > 1:
+            return int(bucket_rows(pl.Series([str(external_id)]), self.oov_buckets)[0])
         return row or 0
 
     def lookup(self, external_ids: Iterable[ExternalId]) -> np.ndarray:
-        """Rows `(n,)` int32 of many ids; unknown ids become 0."""
+        """Rows `(n,)` int32 of many ids; unknown ids as in `row`."""
         return np.fromiter((self.row(i) for i in external_ids), np.int32)
 
     def lookup_series(self, ids: pl.Series) -> np.ndarray:
-        """Rows `(n,)` int32 of a column; nulls and unknown ids become 0.
+        """Rows `(n,)` int32 of a column; nulls become 0, unknown ids as in `row`.
 
         Ids of another type than the vocabulary's are compared as text.
         """
-        known = self.ids[1:]
+        known = self.ids[self.oov_buckets :]
         if ids.dtype != known.dtype:
             ids, known = ids.cast(pl.String), known.cast(pl.String)
         rows = ids.replace_strict(
             known,
-            np.arange(1, len(self), dtype=np.int32),
+            np.arange(self.oov_buckets, len(self), dtype=np.int32),
             default=0,
             return_dtype=pl.Int32,
-        )
-        return rows.to_numpy()
+        ).to_numpy()
+        if self.oov_buckets == 1:
+            return rows
+        return np.where(rows > 0, rows, bucket_rows(ids, self.oov_buckets))
 
     def id(self, row: int) -> ExternalId:
-        """External id of a row from 1 on."""
-        if not 1 <= row < len(self):
+        """External id of a row from `oov_buckets` on."""
+        if not self.oov_buckets <= row < len(self):
             raise InputError(
                 "row-out-of-range",
-                f"A row of vocabulary {self.name!r} must be 1..{len(self) - 1}."
-                f" Received: {row}.",
+                f"A row of vocabulary {self.name!r} must be"
+                f" {self.oov_buckets}..{len(self) - 1}. Received: {row}.",
             )
         external: ExternalId = self.ids[int(row)]
         return external
 
     def save(self, path: str | Path) -> None:
-        """Writes the Arrow IPC file: columns `id` (null in record 0) and `count`."""
+        """Writes the Arrow IPC file: columns `id` and `count`.
+
+        `id` is null in the first `oov_buckets` records and nowhere else.
+        """
         with atomic_file(path) as temporary:
             pl.DataFrame({"id": self.ids, "count": self.counts}).write_ipc(temporary)
 
@@ -137,8 +217,11 @@ class Vocabulary:
         path = Path(path)
         try:
             frame = pl.read_ipc(path)
-            counts = frame["count"].cast(pl.Int64).to_numpy()
-            return cls(unquote(path.stem), frame["id"][1:], counts[1:])
+            ids, counts = frame["id"], frame["count"].cast(pl.Int64).to_numpy()
+            known = ids.is_not_null().arg_max() if ids.null_count() < len(ids) else None
+            unknown = len(ids) if known is None else known
+            name = unquote(path.stem)
+            return cls(name, ids[unknown:], counts[unknown:], unknown)
         except (OSError, pl.exceptions.PolarsError, InputError) as error:
             raise ArtifactError(
                 "vocabulary-unreadable",
@@ -163,7 +246,36 @@ def vocabulary_file(name: str) -> str:
     return f"{quote(name, safe=' ')}.arrow"
 
 
-def _count(values: pl.Series) -> pl.DataFrame:
-    """Columns `id` and `count` of the values that are not null."""
+def count_values(values: pl.Series) -> pl.DataFrame:
+    """Columns `id` and `count` (Int64) of the values that are not null."""
     occurrences = pl.DataFrame({"id": values.drop_nulls()}).group_by("id")
     return occurrences.agg(pl.len().cast(pl.Int64).alias("count"))
+
+
+def bucket_rows(values: pl.Series, num_buckets: int) -> np.ndarray:
+    """Hash of each value modulo `num_buckets`, `(n,)` int32; 0 for a null.
+
+    Integers hash as their decimal text, so 7 and "7" share a bucket.
+    """
+    from shortlist.data.kernels import hash_values
+
+    return (hash_values(values) % np.uint64(num_buckets)).astype(np.int32)
+
+
+def _counted(ids: pl.Series, counts: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids, "count": np.asarray(counts, np.int64)})
+
+
+def _limited(
+    counted: pl.DataFrame, min_count: int, max_size: int | None
+) -> pl.DataFrame:
+    """The ids a vocabulary keeps, in the order of its rows."""
+    rows = counted.filter(pl.col("count") >= min_count)
+    rows = rows.sort(["count", "id"], descending=[True, False])
+    return rows if max_size is None else rows.head(max_size)
+
+
+def _with_counts(rows: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
+    """The same ids with the counts they have in `counted`; 0 where they have none."""
+    joined = rows.select("id").join(counted, on="id", how="left", maintain_order="left")
+    return joined.with_columns(pl.col("count").fill_null(0))

@@ -7,11 +7,14 @@ with.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
-from shortlist.data.schema import HISTORY, ITEM, USER, Kind, Owner, Schema
+from shortlist.data.schema import CONTEXT, HISTORY, ITEM, USER, Feature, Owner, Schema
 from shortlist.errors import InputError
+
+InputKind = Literal["categorical", "multi_valued", "numeric"]
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +29,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     feature: str
-    kind: Kind
+    kind: InputKind
     owner: Owner
     table: str | None
     dim: int
@@ -38,7 +41,9 @@ def model_inputs(
     """The inputs of a model over `schema`: ids, history, then the side features.
 
     The history is a multi-valued feature of the user that looks up the item table.
-    It is left out when `history_length` is 0.
+    It is left out when `history_length` is 0. A bucketized feature is a categorical
+    one to the model. Context features are left out: they belong to an event that is
+    still to come when the server answers, and no request carries them.
     """
     dims = {USER: embedding_dim, ITEM: embedding_dim}
     inputs = [
@@ -68,17 +73,20 @@ def model_inputs(
             )
         )
     for feature in schema.features:
-        numeric = feature.kind == "numeric"
-        inputs.append(
-            Input(
-                feature=feature.name,
-                kind=feature.kind,
-                owner=feature.owner,
-                table=None if numeric else feature.table,
-                dim=dims.get(feature.table, feature_dim) if not numeric else 1,
-            )
-        )
+        if feature.owner != CONTEXT:
+            dim = dims.get(feature.table, feature_dim)
+            inputs.append(_input_of(feature, dim))
     return tuple(inputs)
+
+
+def _input_of(feature: Feature, dim: int) -> Input:
+    return Input(
+        feature=feature.name,
+        kind="categorical" if feature.kind == "bucketized" else feature.kind,
+        owner=feature.owner,
+        table=feature.table if feature.is_looked_up else None,
+        dim=dim if feature.is_looked_up else 1,
+    )
 
 
 def owned_by(inputs: Iterable[Input], owner: Owner) -> tuple[Input, ...]:

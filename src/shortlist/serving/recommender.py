@@ -293,7 +293,7 @@ class Recommender:
 
     def _is_interaction(self, event: Event) -> bool:
         """Whether the user took the item: not if it was shown and not clicked."""
-        if self._schema.label_kind != "binary" or event.label is None:
+        if not self._schema.is_thresholded or event.label is None:
             return True
         return event.label >= self._schema.positive_from
 

@@ -1,0 +1,288 @@
+"""Attributes of users and items, and the values of any feature, as a model reads them.
+
+    Attributes.read            the raw columns, record i for row i of the vocabulary
+    Attributes.token_counts    what the vocabularies of features are made of
+    Attributes.encode          the stored columns: rows of tables, transformed numbers
+    tokens, encode_column      the same for one column of any owner, chunk by chunk
+
+Knows which rows are trained on, and lets only those shape a vocabulary or a statistic.
+Knows no events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from shortlist.data.dataset import FEATURE_PREFIX
+from shortlist.data.log import read_attributes
+from shortlist.data.numbers import (
+    NumberStatistics,
+    fit_numbers,
+    numbers_of,
+    transform_numbers,
+)
+from shortlist.data.schema import CONTEXT, ITEM, USER, Feature, Schema
+from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
+from shortlist.errors import LogError
+
+_KEY = "\x00id"  # no column of a file has this name
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The raw attribute columns of all users and items.
+
+    Args:
+        schema: its user and item features, and the title; context features are left
+            to the reader of the events.
+        ids: `user` and `item` -> ids by row, null in row 0.
+        columns: `user` and `item` -> the columns the schema needs, record i for row i,
+            null where an id has no attributes.
+    """
+
+    schema: Schema
+    ids: Mapping[str, pl.Series]
+    columns: Mapping[str, pl.DataFrame]
+
+    @classmethod
+    def read(
+        cls,
+        schema: Schema,
+        files: Mapping[str, tuple[str | Path | None, str]],
+        user_ids: pl.Series,
+        item_ids: pl.Series,
+    ) -> Attributes:
+        """Reads the attribute files and lays their records beside the rows.
+
+        Args:
+            schema: which columns are needed.
+            files: `user` and `item` -> attribute file, or `None`, and its id column.
+            user_ids: ids by row, as `Vocabulary.ids` has them.
+            item_ids: the same of the items.
+
+        Raises:
+            LogError: a file that is needed and not given, or that cannot be used.
+        """
+        ids = {USER: user_ids, ITEM: item_ids}
+        columns = {
+            owner: _read(schema, owner, *files.get(owner, (None, "")), ids[owner])
+            for owner in ids
+        }
+        return cls(schema, ids, columns)
+
+    def token_counts(
+        self, trained: Mapping[str, np.ndarray]
+    ) -> dict[str, pl.DataFrame]:
+        """How often each value occurs, by vocabulary of the features.
+
+        The vocabularies of the users and items themselves are not among them.
+
+        Args:
+            trained: `user` and `item` -> `(rows,)` bool; only rows with true count.
+
+        Returns: frames with columns `id` (String) and `count` (Int64).
+        """
+        found: dict[str, list[pl.DataFrame]] = {}
+        for feature in self._stored():
+            if feature.has_vocabulary and feature.table not in (USER, ITEM):
+                mask = pl.Series(trained[feature.owner])
+                lists = tokens(self._raw(feature).filter(mask), feature)
+                found.setdefault(feature.table, []).append(count_tokens(lists))
+        return {table: merge_counts(counts) for table, counts in found.items()}
+
+    def encode(
+        self,
+        vocabularies: Mapping[str, Vocabulary],
+        trained: Mapping[str, np.ndarray],
+    ) -> tuple[dict[str, pl.DataFrame], dict[str, NumberStatistics]]:
+        """The tables of a dataset, and what was fitted for their numbers.
+
+        Args:
+            vocabularies: by name, those of `Schema.stored_tables`.
+            trained: `user` and `item` -> `(rows,)` bool; statistics see only these.
+
+        Returns: `user` and `item` -> columns `id`, the title and `feature:<name>`; and
+        the statistics of every numeric or bucketized feature by name.
+        """
+        statistics = {
+            feature.name: fit_numbers(
+                numbers_of(self._raw(feature))[trained[feature.owner]], feature
+            )
+            for feature in self._stored()
+            if feature.is_number
+        }
+        frames = {}
+        for owner, ids in self.ids.items():
+            columns = [ids.alias("id")]
+            if owner == ITEM and self.schema.title is not None:
+                columns.append(self.columns[ITEM][self.schema.title].cast(pl.String))
+            for feature in self._stored():
+                if feature.owner == owner:
+                    fitted = statistics.get(feature.name)
+                    raw = self._raw(feature)
+                    one = encode_column(raw, feature, vocabularies, fitted)
+                    columns.append(one.alias(FEATURE_PREFIX + feature.name))
+            frames[owner] = pl.DataFrame(columns)
+        return frames, statistics
+
+    def _stored(self) -> tuple[Feature, ...]:
+        return tuple(f for f in self.schema.features if f.owner != CONTEXT)
+
+    def _raw(self, feature: Feature) -> pl.Series:
+        return self.columns[feature.owner][feature.name]
+
+
+def tokens(column: pl.Series, feature: Feature) -> pl.Series:
+    """The values of a looked-up feature as lists of text, none of them empty.
+
+    A categorical feature has one value or none. Works chunk by chunk, and gives its own
+    output again.
+
+    Args:
+        column: raw values: text, numbers or lists.
+        feature: a categorical or multi-valued feature.
+    """
+    values = pl.col("values")
+    if isinstance(column.dtype, pl.List | pl.Array):
+        lists = values.cast(pl.List(pl.String))
+    elif feature.kind == "categorical":
+        lists = pl.concat_list(values.cast(pl.String))
+    else:
+        parts = values.cast(pl.String).str.split(feature.separator)
+        lists = parts.list.eval(pl.element().str.strip_chars())
+    filled = pl.element().filter(pl.element().str.len_bytes() > 0)
+    kept = lists.list.eval(filled).fill_null([])
+    if feature.max_length is not None:
+        kept = kept.list.head(feature.max_length)
+    return pl.DataFrame({"values": column}).select(kept).to_series()
+
+
+def encode_column(
+    column: pl.Series,
+    feature: Feature,
+    vocabularies: Mapping[str, Vocabulary],
+    statistics: NumberStatistics | None = None,
+) -> pl.Series:
+    """One column of any owner as it is stored, chunk by chunk if need be.
+
+    Args:
+        column: raw values or `tokens` of them; numbers for a numeric or bucketized
+            feature.
+        feature: what the column is.
+        vocabularies: by name; holds that of the feature if it has one.
+        statistics: of a numeric or bucketized feature.
+
+    Returns: Int32 rows (categorical, bucketized), lists of Int32 rows (multi-valued) or
+    Float32 (numeric), without nulls.
+    """
+    if feature.is_number:
+        assert statistics is not None  # the caller fitted them
+        numbers = transform_numbers(numbers_of(column), feature, statistics)
+        return pl.Series(column.name, numbers)
+    lists = tokens(column, feature)
+    if feature.kind == "categorical":
+        rows = _rows(feature, lists.list.first(), vocabularies)
+        return pl.Series(column.name, rows)
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum(lists.list.len().to_numpy(), out=offsets[1:])
+    rows = _rows(feature, lists.explode(empty_as_null=False), vocabularies)
+    joined = pa.LargeListArray.from_arrays(offsets, rows)
+    return pl.Series(column.name, joined, dtype=pl.List(pl.Int32))
+
+
+def count_tokens(lists: pl.Series) -> pl.DataFrame:
+    """Columns `id` (String) and `count` (Int64) of the values in lists of text."""
+    return count_values(lists.explode(empty_as_null=False))
+
+
+def merge_counts(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The sum of several counts of `id`, such as of features that share a table."""
+    return pl.concat(counts).group_by("id").agg(pl.col("count").sum())
+
+
+def feature_vocabularies(
+    schema: Schema, counts: Mapping[str, pl.DataFrame]
+) -> dict[str, Vocabulary]:
+    """The vocabularies of the features, within the limits of the schema.
+
+    Args:
+        schema: names and limits.
+        counts: by name, columns `id` and `count`; a name without counts gets a
+            vocabulary of nothing.
+    """
+    nothing = pl.DataFrame(schema={"id": pl.String, "count": pl.Int64})
+    vocabularies = {}
+    for name in schema.stored_tables:
+        if name not in (USER, ITEM):
+            counted, limits = counts.get(name, nothing), schema.limits(name)
+            vocabularies[name] = Vocabulary.from_counts(
+                name,
+                counted["id"],
+                counted["count"].to_numpy(),
+                min_count=limits.min_count,
+                max_size=limits.max_size,
+                oov_buckets=limits.oov_buckets,
+            )
+    return vocabularies
+
+
+def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None:
+    """Raises `LogError` (`attribute-type`) for a nested column that is no feature."""
+    nested = column.dtype.is_nested()
+    lists = isinstance(column.dtype, pl.List | pl.Array)
+    if nested and not (lists and feature.kind == "multi_valued"):
+        raise LogError(
+            "attribute-type",
+            f"A {feature.kind} feature must hold one plain value per row. Received a"
+            f" column of type {column.dtype}. Only a list can be multi_valued; leave"
+            " other nested columns out.",
+            file=file,
+            column=feature.name,
+        )
+
+
+def _read(
+    schema: Schema, owner: str, path: str | Path | None, id_column: str, ids: pl.Series
+) -> pl.DataFrame:
+    """The columns that the schema needs of one owner, record i for row i."""
+    features = [f for f in schema.features if f.owner == owner]
+    names = [f.name for f in features]
+    if owner == ITEM and schema.title is not None:
+        names.append(schema.title)
+    columns = list(dict.fromkeys(names))
+    if path is None:
+        if columns:
+            raise LogError(
+                "attributes-missing",
+                f"The schema needs {columns} of every {owner}, so the recipe must name"
+                f" a file for them. Set `{owner}s` under [log] or drop the columns.",
+            )
+        return pl.DataFrame()
+    numbers = [f.name for f in features if f.is_number]
+    given = read_attributes(path, id_column, columns, numeric=numbers)
+    for feature in features:
+        check_nesting(feature, given[feature.name], path)
+    keys = given[id_column]
+    if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
+        keys, ids = keys.cast(pl.String), ids.cast(pl.String)
+    wanted = pl.DataFrame([keys.alias(_KEY), *(given[name] for name in columns)])
+    rows = pl.DataFrame({_KEY: ids}).join(
+        wanted, on=_KEY, how="left", maintain_order="left"
+    )
+    return rows.drop(_KEY)
+
+
+def _rows(
+    feature: Feature, values: pl.Series, vocabularies: Mapping[str, Vocabulary]
+) -> np.ndarray:
+    """Rows `(n,)` int32 of values as text; 0 for a null."""
+    if feature.hash_buckets is None:
+        return vocabularies[feature.table].lookup_series(values)
+    hashed = bucket_rows(values, feature.hash_buckets) + np.int32(1)
+    return np.where(values.is_null().to_numpy(), np.int32(0), hashed)
