@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 
+#include "data_bindings.h"
 #include "dot_tile.h"
 #include "embedding_bindings.h"
 #include "top_k.h"
@@ -58,5 +59,6 @@ NB_MODULE(_native, m) {
         "scores"_a.noconvert(), "indices"_a.noconvert(), "threads"_a,
         "instruction_set"_a = "",
         "Fills scores and indices (q, k) with the best items of each query.");
+  shortlist::bind_data(m);
   shortlist::bind_embeddings(m);
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "array_bindings.h"
 #include "bag_lookup.h"
 #include "row_kernels.h"
 #include "row_update.h"
@@ -22,35 +23,6 @@ using namespace nb::literals;
 
 namespace shortlist {
 namespace {
-
-// The arrays of one call, held until it is over. Destroyed with the GIL.
-class Arrays {
- public:
-  Arrays() = default;
-  Arrays(const Arrays&) = delete;
-  Arrays& operator=(const Arrays&) = delete;
-  ~Arrays() {
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
-  }
-
-  // The view stays valid until the next call of get().
-  const Py_buffer& get(nb::handle array, bool writable = false) {
-    Py_buffer view;
-    const int flags = writable ? PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT
-                               : PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
-    if (PyObject_GetBuffer(array.ptr(), &view, flags) != 0) throw nb::python_error();
-    views_.push_back(view);
-    return views_.back();
-  }
-
-  template <typename T>
-  T* values(nb::handle array, bool writable = false) {
-    return array.is_none() ? nullptr : static_cast<T*>(get(array, writable).buf);
-  }
-
- private:
-  std::vector<Py_buffer> views_;
-};
 
 double number(nb::handle value) { return nb::cast<double>(value); }
 

@@ -1,26 +1,33 @@
 #!/bin/sh
-# Builds the kernels without Python under the sanitizers and runs them. CXX chooses the
-# compiler. Succeeds if no sanitizer and no check has anything to say.
+# Builds the kernels without Python under the sanitizers and runs their tests. CXX
+# chooses the compiler. Succeeds if no sanitizer and no check has anything to say.
 set -eu
 cd "$(dirname "$0")/.."
 compiler=${CXX:-g++}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-sources="native/bag_entries.cc native/bag_lookup.cc native/dot_tile.cc
-  native/row_groups.cc native/row_kernels.cc native/row_update.cc native/top_k.cc"
 status=0
 for sanitizers in address,undefined thread; do
+  flags="-std=c++17 -O1 -g -fno-omit-frame-pointer -fsanitize=$sanitizers
+    -fno-sanitize-recover=all"
   echo "sanitize: building with -fsanitize=$sanitizers"
-  # shellcheck disable=SC2086 # the list of sources is meant to split
-  "$compiler" -std=c++17 -O1 -g -fno-omit-frame-pointer \
-    -fsanitize=$sanitizers -fno-sanitize-recover=all \
-    $sources native/tests/embedding_kernels_test.cc -pthread -o "$folder/kernels"
-  echo "sanitize: running"
-  if "$folder/kernels"; then
-    echo "sanitize: $sanitizers is clean"
-  else
-    echo "sanitize: $sanitizers found something" >&2
-    status=1
-  fi
+  rm -f "$folder"/*
+  for source in native/*.cc; do
+    case $source in *bindings.cc) continue ;; esac
+    # shellcheck disable=SC2086 # the flags are meant to split
+    "$compiler" $flags -c "$source" -o "$folder/$(basename "$source" .cc).o"
+  done
+  for test in native/tests/*_test.cc; do
+    name=$(basename "$test" .cc)
+    # shellcheck disable=SC2086
+    "$compiler" $flags "$test" "$folder"/*.o -pthread -o "$folder/$name"
+    echo "sanitize: running $name"
+    if "$folder/$name"; then
+      echo "sanitize: $name is clean under $sanitizers"
+    else
+      echo "sanitize: $name failed under $sanitizers" >&2
+      status=1
+    fi
+  done
 done
 exit $status

@@ -103,6 +103,11 @@ def test_text_finds_an_integer_only_in_its_usual_spelling():
     for other in ("007", " 7", "+7", "7.0", "7_0", "٧", "seven", "", "9" * 5000):
         assert integers.row(other) == 0
     assert integers.lookup([7, "7", "x", 8]).tolist() == [1, 1, 0, 0]
+    column = pl.Series(["7", "007", " 7", "+7", "7.0", "٧", "", "9" * 50, None, "-3"])
+    assert integers.lookup_series(column).tolist() == [1, *[0] * 8, 2]
+    for dtype in (pl.Int8, pl.Int32, pl.Categorical):
+        asked = pl.Series(["7", "8"]).cast(dtype)
+        assert integers.lookup_series(asked).tolist() == [1, 0]
 
 
 def test_integer_finds_its_text():

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import atomic_file
+from shortlist.data.kernels import IdMap, hash_values
 from shortlist.errors import ArtifactError, InputError
 
 ExternalId = str | int
@@ -57,15 +58,14 @@ class Vocabulary:
         self.ids = pl.concat([unknown, ids.alias("id")])
         zeros = np.zeros(oov_buckets, np.int64)
         self.counts = np.concatenate([zeros, np.asarray(counts, np.int64)])
-        self._rows: dict[ExternalId, int] = {
-            external: row
-            for row, external in enumerate(ids.to_list(), start=oov_buckets)
-        }
-        if len(self._rows) != len(ids) or len(self.counts) != len(self.ids):
+        # The code of an id is its row less the rows for unknown ids.
+        self._codes = IdMap(ids.dtype)
+        self._codes.add(ids)
+        if len(self._codes) != len(ids) or len(self.counts) != len(self.ids):
             raise InputError(
                 "vocabulary-inconsistent",
                 f"Ids of vocabulary {name!r} must be unique, one count each. Received:"
-                f" {len(ids)} ids, {len(self._rows)} of them distinct,"
+                f" {len(ids)} ids, {len(self._codes)} of them distinct,"
                 f" {len(self.counts) - oov_buckets} counts.",
             )
 
@@ -163,12 +163,14 @@ class Vocabulary:
 
         An unknown id has row 0, or with several rows for them one by its hash.
         """
-        row = self._rows.get(external_id)
-        if row is None and (converted := self._converted(external_id)) is not None:
-            row = self._rows.get(converted)
-        if row is None and self.oov_buckets > 1:
-            return int(bucket_rows(pl.Series([str(external_id)]), self.oov_buckets)[0])
-        return row or 0
+        code = self._codes.find_one(external_id)
+        if code < 0 and (converted := self._converted(external_id)) is not None:
+            code = self._codes.find_one(converted)
+        if code >= 0:
+            return code + self.oov_buckets
+        if self.oov_buckets == 1:
+            return 0
+        return int(bucket_rows(pl.Series([str(external_id)]), self.oov_buckets)[0])
 
     def lookup(self, external_ids: Iterable[ExternalId]) -> np.ndarray:
         """Rows `(n,)` int32 of many ids; unknown ids as in `row`."""
@@ -179,18 +181,16 @@ class Vocabulary:
 
         Ids of another type than the vocabulary's are compared as text.
         """
-        known = self.ids[self.oov_buckets :]
-        if ids.dtype != known.dtype:
-            ids, known = ids.cast(pl.String), known.cast(pl.String)
-        rows = ids.replace_strict(
-            known,
-            np.arange(self.oov_buckets, len(self), dtype=np.int32),
-            default=0,
-            return_dtype=pl.Int32,
-        ).to_numpy()
+        keys = ids
+        if ids.dtype != self.ids.dtype:
+            ids = keys = ids.cast(pl.String)
+            if self.is_integer:
+                keys = _usual_integers(ids)
+        codes = self._codes.find(keys)
         if self.oov_buckets == 1:
-            return rows
-        return np.where(rows > 0, rows, bucket_rows(ids, self.oov_buckets))
+            return codes + np.int32(1)
+        unknown = bucket_rows(ids, self.oov_buckets)
+        return np.where(codes >= 0, codes + np.int32(self.oov_buckets), unknown)
 
     def id(self, row: int) -> ExternalId:
         """External id of a row from `oov_buckets` on."""
@@ -246,6 +246,13 @@ def vocabulary_file(name: str) -> str:
     return f"{quote(name, safe=' ')}.arrow"
 
 
+def _usual_integers(texts: pl.Series) -> pl.Series:
+    """The Int64 that a text spells as it is usually spelled; null for any other."""
+    numbers = texts.cast(pl.Int64, strict=False)
+    is_usual = numbers.cast(pl.String) == texts
+    return numbers.set(~is_usual.fill_null(False), None)
+
+
 def count_values(values: pl.Series) -> pl.DataFrame:
     """Columns `id` and `count` (Int64) of the values that are not null."""
     occurrences = pl.DataFrame({"id": values.drop_nulls()}).group_by("id")
@@ -257,8 +264,6 @@ def bucket_rows(values: pl.Series, num_buckets: int) -> np.ndarray:
 
     Integers hash as their decimal text, so 7 and "7" share a bucket.
     """
-    from shortlist.data.kernels import hash_values
-
     return (hash_values(values) % np.uint64(num_buckets)).astype(np.int32)
 
 

@@ -1,0 +1,43 @@
+// Arrays and buffers of Python by the buffer protocol. Knows nothing of what they hold.
+#ifndef SHORTLIST_ARRAY_BINDINGS_H_
+#define SHORTLIST_ARRAY_BINDINGS_H_
+
+#include <nanobind/nanobind.h>
+
+#include <vector>
+
+namespace shortlist {
+
+// The arrays of one call, held until it is over. Destroyed with the GIL.
+class Arrays {
+ public:
+  Arrays() = default;
+  Arrays(const Arrays&) = delete;
+  Arrays& operator=(const Arrays&) = delete;
+  ~Arrays() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+  }
+
+  // The view stays valid until the next call of get().
+  const Py_buffer& get(nanobind::handle array, bool writable = false) {
+    Py_buffer view;
+    const int flags = writable ? PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT
+                               : PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
+    if (PyObject_GetBuffer(array.ptr(), &view, flags) != 0)
+      throw nanobind::python_error();
+    views_.push_back(view);
+    return views_.back();
+  }
+
+  template <typename T>
+  T* values(nanobind::handle array, bool writable = false) {
+    return array.is_none() ? nullptr : static_cast<T*>(get(array, writable).buf);
+  }
+
+ private:
+  std::vector<Py_buffer> views_;
+};
+
+}  // namespace shortlist
+
+#endif  // SHORTLIST_ARRAY_BINDINGS_H_
