@@ -42,7 +42,15 @@ KERAS_PLACES = re.compile(
     r"|bundle/export\.py"
 )
 SERVERS = {"starlette", "granian", "grpc"}
-HEAVY = [*sorted(KERAS), "numpy", "onnxruntime", "polars", "pyarrow", "pydantic"]
+HEAVY = [
+    *sorted(KERAS),
+    "matplotlib",
+    "numpy",
+    "onnxruntime",
+    "polars",
+    "pyarrow",
+    "pydantic",
+]
 
 
 def relative(path: Path) -> str:
@@ -107,6 +115,8 @@ def test_third_parties_stay_in_their_packages(path):
             assert place.startswith("cluster/"), f"{place} imports ray"
         if module in SERVERS:
             assert place.startswith("serving/"), f"{place} imports {module}"
+        if module == "matplotlib":
+            assert place == "data/check_plots.py", f"{place} imports matplotlib"
         if module in KERAS:
             assert KERAS_PLACES.fullmatch(place), f"{place} imports {module}"
 

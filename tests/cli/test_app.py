@@ -14,6 +14,7 @@ from shortlist.cli.app import app
 
 COMMANDS = [
     "init",
+    "check",
     "prepare",
     "train",
     "evaluate",

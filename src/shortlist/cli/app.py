@@ -1,8 +1,8 @@
 """The `shortlist` command: one file per subcommand, in the order of the data flow.
 
-Exit codes: 0 done; 1 a fault of Shortlist; 2 the user's mistake; 3 a dataset, run or
-bundle that cannot be used; 4 the machine (disk, network, port, missing package); 130
-interrupted; 143 terminated.
+Exit codes: 0 done; 1 a fault of Shortlist, or a problem that `check --strict` found;
+2 the user's mistake; 3 a dataset, run or bundle that cannot be used; 4 the machine
+(disk, network, port, missing package); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 import shortlist
 from shortlist.cli import (
+    check,
     demo,
     doctor,
     evaluate,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for module in (
     init,
+    check,
     prepare,
     train,
     evaluate,
@@ -76,8 +78,9 @@ def options(
 ) -> None:
     """Turns an interaction log into a served recommender.
 
-    Exit codes: 0 done, 1 a fault of Shortlist, 2 a mistake in what was given, 3 a
-    dataset, run or bundle that cannot be used, 4 the machine, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of Shortlist (or a problem that check --strict found),
+    2 a mistake in what was given, 3 a dataset, run or bundle that cannot be used, 4 the
+    machine, 130 interrupted.
     """
 
 

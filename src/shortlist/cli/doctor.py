@@ -27,6 +27,7 @@ PACKAGES = (
     "starlette",
     "granian",
     "onnxruntime",
+    "matplotlib",
     "keras",
     "keras-rs",
     "jax",
@@ -159,6 +160,8 @@ def _missing(report: dict[str, Any]) -> list[str]:
             )
     if "onnxruntime" not in report["packages"] or "granian" not in report["packages"]:
         missing.append("the server: pip install 'shortlist[serve]'")
+    if "matplotlib" not in report["packages"]:
+        missing.append("plots, for check --html: pip install 'shortlist[plots]'")
     if not report["native_core"]:
         missing.append(
             "the compiled core: install a C++17 compiler and reinstall shortlist"

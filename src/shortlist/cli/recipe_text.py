@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortlist.atomic import atomic_file, check_absent
+from shortlist.data.split import Split
 from shortlist.recipe import EvaluationSection, RankerSection, RetrievalSection
 
 if TYPE_CHECKING:
@@ -130,16 +131,23 @@ def _columns(guess: Guess) -> list[str]:
     return [*lines, *(["", "# Columns left out:", *left_out] if left_out else [])]
 
 
-def _split(guess: Guess) -> list[str]:
+def default_split(guess: Guess) -> Split:
     """Shares of each user's events, or single events where a share would be none."""
-    few = guess.events_per_user < FEW_EVENTS
+    if guess.events_per_user < FEW_EVENTS:
+        return Split(kind="last_n", test=1, validation=1)
+    return Split(kind="last_fraction", test=0.2, validation=0.1)
+
+
+def _split(guess: Guess) -> list[str]:
+    split = default_split(guess)
+    few = split.kind == "last_n"
     others = "last_fraction" if few else "last_n"
-    kind, test, validation = ("last_n", 1, 1) if few else ("last_fraction", 0.2, 0.1)
     held_out = "each user's newest event" if few else "each user's newest share"
+    note = "of the rest: early stopping, ranker weight"
     return [
-        _line("kind", kind, f"or {others}, time_cut, random, files"),
-        _line("test", test, f"{held_out}, never trained or tuned on"),
-        _line("validation", validation, "of the rest: early stopping, ranker weight"),
+        _line("kind", split.kind, f"or {others}, time_cut, random, files"),
+        _line("test", split.test, f"{held_out}, never trained or tuned on"),
+        _line("validation", split.validation, note),
     ]
 
 

@@ -23,7 +23,7 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
 
     log = recipe.log
     return prepare(
-        _paths(path, log.events) or [],
+        log_paths(path, log.events) or [],
         recipe.columns,
         beside(path, recipe.output.dataset),
         split=recipe.split,
@@ -31,8 +31,8 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
         items=beside(path, log.items) if log.items else None,
         users_id=log.users_id,
         items_id=log.items_id,
-        test_events=_paths(path, log.test_events),
-        validation_events=_paths(path, log.validation_events),
+        test_events=log_paths(path, log.test_events),
+        validation_events=log_paths(path, log.validation_events),
         layout=log.layout,
         overwrite=overwrite,
     )
@@ -128,7 +128,8 @@ def _dataset(recipe: Recipe, path: Path) -> Dataset:
     return dataset
 
 
-def _paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
+def log_paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
+    """The files a recipe names, taken from where the recipe file is."""
     if named is None:
         return None
     names = [named] if isinstance(named, str) else named

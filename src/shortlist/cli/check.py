@@ -1,0 +1,157 @@
+"""`shortlist check`: the data report of a log, without writing a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shortlist.cli.options import (
+    JsonOption,
+    OverwriteOption,
+    SetOption,
+    need,
+    open_recipe,
+    print_result,
+)
+from shortlist.errors import InputError
+
+if TYPE_CHECKING:
+    from shortlist.data.check_report import LogReport
+    from shortlist.data.grouped import GroupedLog
+    from shortlist.data.schema import Schema
+    from shortlist.data.split import Split
+
+FOUND_PROBLEMS = 1
+_ROLES = ("user_id", "item_id", "timestamp", "label")
+
+
+def check(
+    logs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="LOG...", help="The log; default: the recipe's."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "-r", help="Take columns and split from a recipe."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report as one HTML file.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if there is a problem.")
+    ] = False,
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Report on a log and the problems in it, without writing a dataset."""
+    if recipe is None and (set_ or not logs):
+        raise InputError(
+            "usage",
+            "A check needs a LOG, or a recipe that names one; --set changes a recipe."
+            " Received neither. Run: shortlist check LOG",
+        )
+    if html is not None:
+        from shortlist.atomic import check_absent
+
+        need("matplotlib", "plots")
+        if not overwrite:
+            check_absent(html)
+    given = _from_recipe(logs, recipe, set_) if recipe else _guessed(logs or [])
+
+    import msgspec
+
+    from shortlist.cli.check_text import report_text
+    from shortlist.data.check import check_log
+
+    report = check_log(given.read(), given.schema, given.split)
+    if html is not None:
+        _write_html(report, html, given)
+    result = {
+        "files": [str(file) for file in given.files],
+        "columns": _columns(given.schema),
+        "split": given.split.kind,
+        "guesses": given.guesses,
+        **msgspec.to_builtins(report),
+    }
+    print_result(result, "" if json else report_text(report, given.told(), html), json)
+    if strict and any(found.severity == "problem" for found in report.findings):
+        raise typer.Exit(FOUND_PROBLEMS)
+
+
+class _Given:
+    """What is checked: files, columns and split, guessed or from a recipe."""
+
+    def __init__(self, files: list[Path], schema: Schema, split: Split) -> None:
+        self.files, self.schema, self.split = files, schema, split
+        self.guesses: dict[str, str] = {}
+        self.options: dict[str, Any] = {}
+
+    def read(self) -> GroupedLog:
+        from shortlist.data.grouped import read_grouped
+
+        return read_grouped(
+            self.files, self.schema, self.split, on_error="skip", **self.options
+        )
+
+    def told(self) -> list[str]:
+        """What the log was taken to be, a line each."""
+        files = ", ".join(str(file) for file in self.files)
+        if self.guesses:
+            guesses = [f"  {name}: {why}" for name, why in self.guesses.items()]
+            return [f"log {files}; the guesses, to be checked:", *guesses]
+        columns = _columns(self.schema).items()
+        return [f"log {files}", *(f"  {role}: {name!r}" for role, name in columns)]
+
+
+def _from_recipe(
+    logs: list[Path] | None, path: Path, settings: list[str] | None
+) -> _Given:
+    recipe = open_recipe(path, settings)
+
+    from shortlist.cli.stages import log_paths
+
+    files = logs or log_paths(path, recipe.log.events) or []
+    given = _Given(files, recipe.columns, recipe.split)
+    options = {
+        "layout": recipe.log.layout,
+        "test_events": log_paths(path, recipe.log.test_events),
+        "validation_events": log_paths(path, recipe.log.validation_events),
+    }
+    given.options = {name: value for name, value in options.items() if value}
+    return given
+
+
+def _guessed(logs: list[Path]) -> _Given:
+    from shortlist.cli.recipe_text import default_split
+    from shortlist.data.guess import guess_schema
+
+    guess = guess_schema(logs[0])
+    given = _Given(logs, guess.schema, default_split(guess))
+    kind, test, rest = given.split.kind, given.split.test, given.split.validation
+    split = f"{kind}, test {test:g}, validation {rest:g}, as `shortlist init` sets it."
+    warnings = {f"warning {n}": text for n, text in enumerate(guess.warnings, start=1)}
+    given.guesses = {**guess.reasons, "split": split, **warnings}
+    return given
+
+
+def _columns(schema: Schema) -> dict[str, str]:
+    named = {role: getattr(schema, role) for role in _ROLES}
+    return {role: name for role, name in named.items() if name is not None}
+
+
+def _write_html(report: LogReport, path: Path, given: _Given) -> None:
+    from shortlist.data.check_html import write_html
+
+    details = {
+        "files": ", ".join(str(file) for file in given.files),
+        "columns": ", ".join(
+            f"{role} {n!r}" for role, n in _columns(given.schema).items()
+        ),
+        "split": given.split.kind,
+    }
+    write_html(
+        report, path, title=f"Data report of {given.files[0].name}", details=details
+    )

@@ -1,0 +1,314 @@
+"""What a split does to a log: cold ids, drift and leakage between its parts.
+
+Knows the columns of a `GroupedLog`, which are sorted by user and time.
+`check_report.py` defines the results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from shortlist.data.check_report import Cold, Drift, Leakage, PartSummary
+from shortlist.data.check_spread import value_counts
+from shortlist.data.grouped import GroupedLog
+from shortlist.data.split import KNOWN, PARTS, TRAIN
+
+_HOUR_MS = 3_600_000
+_DECILES = 10
+_MAX_LABELS = 20
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_THURSDAY = 3
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A log as arrays, and its counts by part.
+
+    Args:
+        user: user codes, `(n,)` int32.
+        item: item codes, `(n,)` int32.
+        time: milliseconds since the epoch, `(n,)` int64.
+        label: `(n,)` float32.
+        part: `(n,)` int8.
+        users: events by part and user code, `(3, users)`.
+        items: events by part and item code, `(3, items)`.
+        num_pairs: different (user, item) pairs.
+        repeated: by part, its events whose pair an earlier part has, `(3,)`.
+        timed: whether the times are times, and not positions in the file.
+        labelled: whether the labels come from the log.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    label: np.ndarray
+    part: np.ndarray
+    users: np.ndarray
+    items: np.ndarray
+    num_pairs: int
+    repeated: np.ndarray
+    timed: bool
+    labelled: bool
+
+
+def columns_of(grouped: GroupedLog, *, timed: bool, labelled: bool) -> Columns:
+    """The columns of a log; `timed` and `labelled` as its schema has it."""
+    frame = grouped.frame
+    user, item = frame["user_code"].to_numpy(), frame["item_code"].to_numpy()
+    part, num_items = frame["part"].to_numpy(), len(grouped.item_ids)
+    num_pairs, repeated = _pairs(user, item, part, num_items)
+    return Columns(
+        user=user,
+        item=item,
+        time=frame["timestamp_ms"].to_numpy(),
+        label=frame["label"].to_numpy(),
+        part=part,
+        users=by_part(user, part, len(grouped.user_ids)),
+        items=by_part(item, part, num_items),
+        num_pairs=num_pairs,
+        repeated=repeated,
+        timed=timed,
+        labelled=labelled,
+    )
+
+
+def by_part(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
+    """How often each code 0 .. size - 1 is there in each part, `(3, size)`."""
+    places = codes + part.astype(np.int64) * size
+    counts = np.bincount(places, minlength=len(PARTS) * size)
+    return counts.reshape(len(PARTS), size)
+
+
+def _pairs(
+    user: np.ndarray, item: np.ndarray, part: np.ndarray, num_items: int
+) -> tuple[int, np.ndarray]:
+    """Different pairs, and by part the events whose pair an earlier part has."""
+    # One sort answers both. Codes are below 2**31, so that four parts fit 64 bits.
+    keys = user.astype(np.uint64)
+    keys *= np.uint64(num_items)
+    keys += item.astype(np.uint64)
+    keys *= np.uint64(4)
+    keys += part.astype(np.uint64)
+    keys.sort()
+    parts = (keys & np.uint64(3)).astype(np.int8)
+    keys >>= np.uint64(2)
+    begins = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    earliest = np.repeat(parts[begins], np.diff(np.r_[begins, len(keys)]))
+    repeated = np.bincount(parts[parts > earliest], minlength=len(PARTS))
+    return len(begins), repeated
+
+
+def tied(columns: Columns) -> np.ndarray:
+    """Mask `(n,)` of the events that share user and time with another one."""
+    same = _same_moment(columns)
+    mask: np.ndarray = np.r_[same, False] | np.r_[False, same]
+    return mask
+
+
+def _same_moment(columns: Columns) -> np.ndarray:
+    """Mask `(n - 1,)` of the events whose next one has the same user and time."""
+    same_user: np.ndarray = columns.user[1:] == columns.user[:-1]
+    same: np.ndarray = same_user & (columns.time[1:] == columns.time[:-1])
+    return same
+
+
+def summaries(columns: Columns) -> tuple[PartSummary, ...]:
+    """Every part, also those without events."""
+    summed = []
+    for number, name in enumerate(PARTS):
+        inside = columns.part == number
+        times = columns.time[inside] if columns.timed else columns.time[:0]
+        labels = columns.label[inside]
+        summed.append(
+            PartSummary(
+                part=name,
+                events=len(labels),
+                users=int(np.count_nonzero(columns.users[number])),
+                items=int(np.count_nonzero(columns.items[number])),
+                first_ms=int(times.min()) if len(times) else None,
+                last_ms=int(times.max()) if len(times) else None,
+                label_mean=float(labels.mean(dtype=np.float64))
+                if len(labels)
+                else None,
+            )
+        )
+    return tuple(summed)
+
+
+def held_out(columns: Columns) -> tuple[int, ...]:
+    """Numbers of the held-out parts that have events, and events before them."""
+    sizes = columns.users.sum(axis=1)
+    parts = range(TRAIN + 1, len(PARTS))
+    return tuple(p for p in parts if sizes[p] and sizes[:p].sum())
+
+
+def cold(columns: Columns, part: int) -> Cold:
+    """What the parts before `part` do not know of it."""
+    users, items = columns.users[part], columns.items[part]
+    new_users = (users > 0) & (columns.users[:part].sum(axis=0) == 0)
+    new_items = (items > 0) & (columns.items[:part].sum(axis=0) == 0)
+    return Cold(
+        part=PARTS[part],
+        known=KNOWN[PARTS[part]],
+        users=int(new_users.sum()),
+        items=int(new_items.sum()),
+        users_share=float(new_users.sum() / np.count_nonzero(users)),
+        items_share=float(new_items.sum() / np.count_nonzero(items)),
+        events_of_users=float(users[new_users].sum() / users.sum()),
+        events_of_items=float(items[new_items].sum() / items.sum()),
+    )
+
+
+def drifts(columns: Columns) -> tuple[Drift, ...]:
+    """Drift of every held-out part, by part and quantity."""
+    found: dict[int, list[Drift]] = {part: [] for part in held_out(columns)}
+    for part, list_ in found.items():
+        list_.append(_popularity_drift(columns, part))
+    if columns.labelled:
+        tables = [
+            value_counts(columns.label[columns.part == p]) for p in range(len(PARTS))
+        ]
+        for part, list_ in found.items():
+            list_.append(_label_drift(tables, part))
+    if columns.timed:
+        # 1970-01-01 was a Thursday, and the week begins on Monday.
+        hours = (columns.time // _HOUR_MS + _THURSDAY * 24) % (7 * 24)
+        week = by_part(hours, columns.part, 7 * 24).reshape(len(PARTS), 7, 24)
+        names = [str(hour) for hour in range(24)]
+        clocks = (
+            ("hour", names, week.sum(axis=1)),
+            ("weekday", [*_WEEKDAYS], week.sum(axis=2)),
+        )
+        for quantity, names, counts in clocks:
+            for part, list_ in found.items():
+                before = counts[:part].sum(axis=0)
+                list_.append(drift(PARTS[part], quantity, names, before, counts[part]))
+    return tuple(drift for list_ in found.values() for drift in list_)
+
+
+def drift(
+    part: str, quantity: str, bins: list[str], before: np.ndarray, now: np.ndarray
+) -> Drift:
+    """Compares two histograms, `(bins,)` counts, neither of them empty."""
+    used = (before > 0) | (now > 0)
+    events = 1 / before.sum() + 1 / now.sum()
+    return Drift(
+        part=part,
+        quantity=quantity,
+        psi=stability_index(before, now),
+        expected_psi=float((np.count_nonzero(used) - 1) * events),
+        total_variation=float(
+            np.abs(before / before.sum() - now / now.sum()).sum() / 2
+        ),
+        bins=tuple(bins),
+        before=tuple((before / before.sum()).tolist()),
+        share=tuple((now / now.sum()).tolist()),
+    )
+
+
+def stability_index(before: np.ndarray, now: np.ndarray) -> float:
+    """Population stability index of two histograms, `(bins,)` counts (Siddiqi, 2006).
+
+    It is the symmetric divergence of Jeffreys (1946). 0.5 is added to every count; bins
+    that are empty in both are left out.
+    """
+    used = (before > 0) | (now > 0)
+    expected, actual = before[used] + 0.5, now[used] + 0.5
+    expected, actual = expected / expected.sum(), actual / actual.sum()
+    return float(((actual - expected) * np.log(actual / expected)).sum())
+
+
+def _popularity_drift(columns: Columns, part: int) -> Drift:
+    before = columns.items[:part].sum(axis=0)
+    order = np.argsort(-before, kind="stable")
+    more_popular = np.cumsum(before[order]) - before[order]
+    decile = np.empty(len(before), np.int64)
+    decile[order] = more_popular * _DECILES // before.sum()
+    decile[before == 0] = _DECILES
+    names = [*(str(place) for place in range(1, _DECILES + 1)), "new"]
+    counts = [
+        np.bincount(decile, weights=events, minlength=len(names))
+        for events in (before, columns.items[part])
+    ]
+    return drift(PARTS[part], "item_popularity", names, *counts)
+
+
+def _label_drift(tables: list[tuple[np.ndarray, np.ndarray]], part: int) -> Drift:
+    values = np.concatenate([values for values, _ in tables[:part]])
+    sizes = np.concatenate([sizes for _, sizes in tables[:part]])
+    known = np.unique(np.concatenate([values, tables[part][0]]))
+    if len(known) <= _MAX_LABELS:
+        starts, names = known, [f"{value:g}" for value in known]
+    else:
+        order = np.argsort(values, kind="stable")
+        below = np.cumsum(sizes[order]) / sizes.sum()
+        tenths = np.searchsorted(below, np.arange(1, _DECILES) / _DECILES, side="right")
+        cuts = np.unique(values[order][np.minimum(tenths, len(values) - 1)])
+        starts = np.concatenate([[-np.inf], cuts[cuts > values.min()]])
+        names = [
+            f"from {start:g}" if np.isfinite(start) else "least" for start in starts
+        ]
+    counts = [
+        np.bincount(
+            np.searchsorted(starts, at, side="right") - 1,
+            weights=w,
+            minlength=len(names),
+        )
+        for at, w in ((values, sizes), tables[part])
+    ]
+    return drift(PARTS[part], "label", names, *counts)
+
+
+def leakage(columns: Columns, part: int) -> Leakage:
+    """What the parts before `part` give away about it."""
+    inside = columns.part == part
+    train = columns.part == TRAIN
+    repeated = int(columns.repeated[part])
+    after_own = _after_own(columns, inside, train)
+    after_first = 0
+    if columns.timed:
+        first = columns.time[inside].min()
+        after_first = int(np.count_nonzero(train & (columns.time > first)))
+    num_train, num_events = max(int(train.sum()), 1), int(inside.sum())
+    return Leakage(
+        part=PARTS[part],
+        repeated_pairs=repeated,
+        repeated_pairs_share=repeated / num_events,
+        copies=_copies(columns, part) if columns.timed and repeated else 0,
+        train_after_first=after_first,
+        train_after_first_share=after_first / num_train,
+        train_after_own=after_own,
+        train_after_own_share=after_own / num_train,
+    )
+
+
+def _copies(columns: Columns, part: int) -> int:
+    """Events of `part` with the user, item and time of an event of an earlier part."""
+    runs = np.cumsum(np.r_[True, ~_same_moment(columns)]) - 1
+    ours, known = np.zeros((2, runs[-1] + 1), bool)
+    ours[runs[columns.part == part]] = True
+    known[runs[columns.part < part]] = True
+    chosen = (ours & known)[runs]
+    frame = pl.DataFrame(
+        {
+            "run": runs[chosen],
+            "item": columns.item[chosen],
+            "part": columns.part[chosen],
+        }
+    )
+    earlier = frame.filter(pl.col("part") < part)
+    events = frame.filter(pl.col("part") == part)
+    return len(events.join(earlier, on=["run", "item"], how="semi"))
+
+
+def _after_own(columns: Columns, inside: np.ndarray, train: np.ndarray) -> int:
+    """Training events of a user later than the user's first event inside."""
+    first = np.full(columns.users.shape[1], np.iinfo(np.int64).max)
+    users, times = columns.user[inside], columns.time[inside]
+    begins = np.r_[True, users[1:] != users[:-1]]  # sorted by user and time
+    first[users[begins]] = times[begins]
+    later = columns.time[train] > first[columns.user[train]]
+    return int(np.count_nonzero(later))

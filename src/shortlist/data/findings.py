@@ -1,0 +1,301 @@
+"""Problems a log has that do not stop it from being read.
+
+Knows single columns and counts, neither files nor the report around them: reading a log
+and `shortlist check` call the same functions. `docs/errors.md` lists the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shortlist.data.schema import Owner
+from shortlist.errors import LogError
+
+Severity = Literal["problem", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
+
+_EXTREME = {"user": (0.01, 100), "item": (0.1, 100)}
+_EXAMPLES = 3
+_MAX_SHOWN = 40
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing about a log that a person should look at.
+
+    Args:
+        code: stable kebab-case name, listed in `docs/errors.md`.
+        severity: `problem` (the log or the split is wrong), `warning` (probably not
+            what was meant) or `note` (good to know).
+        message: what was found and what to do.
+        file: the file concerned, if known.
+        column: the column concerned, if known.
+        row: 1-based line or row number in `file`, if known.
+        count: how many rows, events or ids it concerns, if that can be counted.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    file: str | None = None
+    column: str | None = None
+    row: int | None = None
+    count: int | None = None
+
+
+def skipped_rows(error: LogError, count: int) -> Finding:
+    """The finding for rows that were left out.
+
+    Args:
+        error: why the first of them cannot be used, and where it is.
+        count: how many rows this reason concerns.
+    """
+    rows = "1 row was" if count == 1 else f"{count:,} rows were"
+    return Finding(
+        "rows-skipped",
+        "problem",
+        f"{rows} left out [{error.code}]. {error.message}",
+        file=error.file,
+        column=error.column,
+        row=error.row,
+        count=count,
+    )
+
+
+def changed_type(column: str, types: Mapping[str, str]) -> list[Finding]:
+    """A column that is not of one type in all files of a log.
+
+    Args:
+        column: its name.
+        types: the name of its type by file, in the order of the files.
+    """
+    first_file, first = next(iter(types.items()), ("", ""))
+    for file, kind in types.items():
+        if kind != first:
+            return [
+                Finding(
+                    "column-type-changed",
+                    "warning",
+                    f"The type of the column is {first} in {first_file!r} and {kind}"
+                    f" in {file!r}; all of it is read as text. Check that the files"
+                    " were exported alike.",
+                    file=file,
+                    column=column,
+                    count=sum(kind != first for kind in types.values()),
+                )
+            ]
+    return []
+
+
+def duplicate_events(dropped: int, rows: int) -> list[Finding]:
+    """Events left out as duplicates: a warning from a tenth of all rows.
+
+    Args:
+        dropped: events with the user, item, time and label of an earlier one.
+        rows: all rows read, `dropped` among them.
+    """
+    if not dropped:
+        return []
+    return [
+        Finding(
+            "duplicate-events",
+            "warning" if dropped >= 0.1 * rows else "note",
+            f"{dropped:,} of {rows:,} events ({dropped / rows:.1%}) repeat an earlier"
+            " one in user, item, time and label and are used once. Check whether the"
+            " export wrote them twice.",
+            count=dropped,
+        )
+    ]
+
+
+def similar_ids(ids: pl.Series) -> list[Finding]:
+    """Ids that are probably one id in several spellings.
+
+    They differ only in white space around them (code `ids-white-space`), else only in
+    letter case (`ids-letter-case`), else only as the text of one integer, such as '7',
+    '07' and '7.0' (`ids-number-form`). `count` is the number of ids concerned.
+
+    Args:
+        ids: external ids, Int64 or String, named as their column; repeats and nulls
+            do not matter.
+    """
+    if ids.dtype != pl.String:
+        return []
+    text = pl.col("id")
+    integer = r"^\+?0*(\d+?)(?:\.0+)?$"
+    spellings: tuple[tuple[str, Severity, str, pl.Expr], ...] = (
+        (
+            "ids-white-space",
+            "problem",
+            "white space around them",
+            text.str.strip_chars(),
+        ),
+        ("ids-letter-case", "warning", "letter case", text.str.to_lowercase()),
+        ("ids-number-form", "warning", "how a number is written", _integer(integer)),
+    )
+    forms = pl.DataFrame({"id": ids.drop_nulls().unique(maintain_order=True)})
+    findings = []
+    for code, severity, difference, form in spellings:
+        forms = forms.with_columns(form.alias("form"))
+        if forms["form"].n_unique() < len(forms):
+            found = _spellings(forms, code, severity, difference, ids.name)
+            findings.append(found)
+            forms = forms.unique("form", keep="first", maintain_order=True)
+        forms = forms.select(pl.col("form").alias("id"))
+    return findings
+
+
+def _integer(pattern: str) -> pl.Expr:
+    """The digits of a whole number; other text as it is."""
+    return pl.coalesce(pl.col("id").str.extract(pattern), pl.col("id"))
+
+
+def _spellings(
+    forms: pl.DataFrame, code: str, severity: Severity, difference: str, column: str
+) -> Finding:
+    alike = forms.filter(pl.col("form").is_duplicated())
+    groups = alike.group_by("form", maintain_order=True).agg("id")
+    shown = "; ".join(
+        " and ".join(shorten(text) for text in texts[:_EXAMPLES])
+        for texts in groups["id"].head(_EXAMPLES).to_list()
+    )
+    return Finding(
+        code,
+        severity,
+        f"{len(alike):,} ids are {len(groups):,} if {difference} does not count:"
+        f" {shown}. They are different users or items to a model; write each id one"
+        " way.",
+        column=column or None,
+        count=len(alike),
+    )
+
+
+def shorten(value: object) -> str:
+    """A value of a log as one printable line of at most 40 characters."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def extreme_share(
+    counts: np.ndarray,
+    ids: pl.Series,
+    *,
+    kind: Owner,
+    column: str | None = None,
+) -> list[Finding]:
+    """One user or item with an extreme share of the events: a bot or a default.
+
+    Extreme is over 1 % (a user) or 10 % (an item) of the events and over 100 times the
+    median of those that have events at all.
+
+    Args:
+        counts: events by code, `(n,)` integers.
+        ids: external id by code, of the same length.
+        kind: `user` (code `user-extreme`) or `item` (code `item-extreme`).
+        column: the column of the ids.
+    """
+    used = counts[counts > 0]
+    if not len(used):
+        return []
+    share, factor = _EXTREME[kind]
+    bar = max(share * used.sum(), factor * float(np.median(used)))
+    extreme = np.flatnonzero(counts > bar)
+    if not len(extreme):
+        return []
+    first = int(np.argmax(counts))
+    more = f", and {len(extreme) - 1} more like it" if len(extreme) > 1 else ""
+    told = (
+        f"{kind.capitalize()} {shorten(ids[first])} has {counts[first]:,} events"
+        f" ({counts[first] / used.sum():.1%} of all; the median {kind} has"
+        f" {np.median(used):g}){more}."
+    )
+    fixes = {
+        "user": ("user-extreme", "Check for a bot, a test account or a default id."),
+        "item": (
+            "item-extreme",
+            "Check for a default id or an item shown to everyone.",
+        ),
+    }
+    code, fix = fixes[kind]
+    return [
+        Finding(code, "warning", f"{told} {fix}", column=column, count=len(extreme))
+    ]
+
+
+def single_id(
+    counts: np.ndarray, *, kind: Owner, column: str | None = None
+) -> list[Finding]:
+    """A log of a single user (`one-user`) or item (`one-item`).
+
+    Args:
+        counts: events by code, `(n,)` integers; codes without an event do not count.
+        kind: `user` or `item`.
+        column: the column of the ids.
+    """
+    if np.count_nonzero(counts) != 1:
+        return []
+    code = "one-user" if kind == "user" else "one-item"
+    message = (
+        f"A log must hold at least two {kind}s to tell them apart. It has one. Give"
+        f" more events or name another {kind} column."
+    )
+    return [Finding(code, "problem", message, column=column)]
+
+
+def rare_ids(
+    counts: np.ndarray, *, kind: Owner, column: str | None = None
+) -> list[Finding]:
+    """Most users or items have a single event.
+
+    Args:
+        counts: events by code, `(n,)` integers; codes without an event do not count.
+        kind: `user` (code `users-with-one-event`) or `item` (`items-with-one-event`).
+        column: the column of the ids.
+    """
+    used = int(np.count_nonzero(counts))
+    once = int(np.count_nonzero(counts == 1))
+    if once * 2 <= used:
+        return []
+    told = f"{once:,} of {used:,} {kind}s ({once / used:.0%}) have a single event."
+    if kind == "user":
+        fix = "Nothing can be held out of them but in a split by time ('time_cut')."
+        return [
+            Finding(
+                "users-with-one-event",
+                "warning",
+                f"{told} {fix}",
+                column=column,
+                count=once,
+            )
+        ]
+    fix = "A model learns little about them; features of the items help."
+    return [
+        Finding(
+            "items-with-one-event", "note", f"{told} {fix}", column=column, count=once
+        )
+    ]
+
+
+def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
+    """A label column that says nothing.
+
+    Args:
+        labels: `(n,)` floats.
+        column: the column of the labels.
+    """
+    if len(labels) < 2 or labels.min() != labels.max():
+        return []
+    return [
+        Finding(
+            "label-constant",
+            "warning",
+            f"Every label is {labels[0]:g}, so a rating cannot be learned. Name another"
+            " column, or none and let every event count 1.",
+            column=column,
+            count=len(labels),
+        )
+    ]
