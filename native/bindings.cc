@@ -14,6 +14,7 @@
 #include "data_bindings.h"
 #include "dot_tile.h"
 #include "embedding_bindings.h"
+#include "gather_bindings.h"
 #include "top_k.h"
 
 namespace nb = nanobind;
@@ -61,4 +62,5 @@ NB_MODULE(_native, m) {
         "Fills scores and indices (q, k) with the best items of each query.");
   shortlist::bind_data(m);
   shortlist::bind_embeddings(m);
+  shortlist::bind_gather(m);
 }

@@ -1,8 +1,7 @@
 // Converts the tables and features of a call, releases the GIL and calls the kernels.
 //
 // Shapes and ranges are checked in src/shortlist/embeddings/kernels.py, the only
-// caller. A call brings a hundred arrays, so they come by the buffer protocol: that
-// takes a tenth of the time of nb::ndarray.
+// caller.
 #include "embedding_bindings.h"
 
 #include <nanobind/stl/string.h>

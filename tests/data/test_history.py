@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shortlist import native
+from shortlist.data import history
 from shortlist.data.history import Histories
+from shortlist.errors import InputError
+from table_cases import needs_core
+
+# The fixture sets the same thing for every example.
+BOTH_WAYS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 NUM_USERS = 5
 EVENTS = st.lists(
@@ -19,6 +27,16 @@ ASKED = st.lists(
 LENGTHS = st.integers(1, 6)
 
 Event = tuple[int, int, int]
+
+
+@pytest.fixture(
+    params=[pytest.param(native.core(), marks=needs_core), None],
+    ids=["core", "twin"],
+    autouse=True,
+)
+def way(request, monkeypatch):
+    """Runs a test with the compiled core and again with the twin."""
+    monkeypatch.setattr(native, "_core", request.param)
 
 
 def histories(events: list[Event], dtype: type[np.generic] = np.int32) -> Histories:
@@ -38,6 +56,7 @@ def padded(items: list[int], length: int) -> list[int]:
     return newest + [-1] * (length - len(newest))
 
 
+@BOTH_WAYS
 @given(EVENTS, ASKED, LENGTHS)
 def test_last_is_the_newest_items_oldest_first(events, asked, length):
     users = np.array([u for u, _ in asked], np.int32)
@@ -47,6 +66,7 @@ def test_last_is_the_newest_items_oldest_first(events, asked, length):
         assert row == padded(items_of(events, user) if user else [], length)
 
 
+@BOTH_WAYS
 @given(EVENTS, ASKED, LENGTHS)
 def test_before_is_strictly_earlier(events, asked, length):
     users = np.array([u for u, _ in asked], np.int32)
@@ -57,6 +77,7 @@ def test_before_is_strictly_earlier(events, asked, length):
         assert row == padded(items_of(events, user, moment) if user else [], length)
 
 
+@BOTH_WAYS
 @given(EVENTS, LENGTHS)
 def test_event_sees_neither_itself_nor_its_ties_nor_its_future(events, length):
     if not events:
@@ -73,6 +94,7 @@ def test_event_sees_neither_itself_nor_its_ties_nor_its_future(events, length):
         assert items[row] not in visible
 
 
+@BOTH_WAYS
 @given(EVENTS, ASKED)
 def test_seen_is_all_items_of_each_user(events, asked):
     users = np.array([u for u, _ in asked], np.int64)
@@ -111,3 +133,70 @@ def test_nobody_asked_gives_no_rows():
     assert some.last(nobody, 3).shape == (0, 3)
     assert some.before(nobody, np.empty(0, np.int64), 3).shape == (0, 3)
     assert some.seen(nobody)[0].tolist() == [0]
+
+
+@BOTH_WAYS
+@given(EVENTS, LENGTHS, st.integers(0, 4))
+def test_session_reaches_back_to_the_first_long_gap(events, length, gap):
+    if not events:
+        return
+    unique = [(user, row + 1, time) for row, (user, _, time) in enumerate(events)]
+    users, items, times = np.array(unique, np.int64).T
+    everything = histories(unique).before(users, times, len(events))
+    found = histories(unique).before(users, times, length, gap_ms=gap)
+    for row, seen in enumerate(everything.tolist()):
+        earlier = [item for item in seen if item != -1]
+        chain = [*(times[item - 1] for item in earlier), times[row]]
+        session = []
+        for at in range(len(earlier) - 1, -1, -1):
+            if chain[at + 1] - chain[at] > gap:
+                break
+            session.insert(0, earlier[at])
+        assert found[row].tolist() == padded(session, length)
+
+
+def test_sorted_events_are_not_copied():
+    users = np.array([1, 1, 2], np.int32)
+    times = np.array([1, 1, 0])
+    for dtype in (np.uint8, np.uint16, np.int32):
+        items = np.array([5, 6, 7], dtype)
+        kept = Histories(users, items, times, 3)
+        assert np.shares_memory(kept.items, items)
+        assert np.shares_memory(kept.timestamps, times)
+        assert kept.offsets.tolist() == [0, 0, 2, 3]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_order_is_seen_across_blocks(monkeypatch, block):
+    monkeypatch.setattr(history, "_EVENTS_AT_ONCE", block)
+    for unsorted in range(1, 6):
+        times = np.arange(6)
+        times[unsorted] = -1
+        kept = Histories(np.ones(6, np.uint8), np.arange(6), times, 2)
+        wanted = [unsorted, *(n for n in range(6) if n != unsorted)]
+        assert kept.last(np.array([1]), 6).tolist() == [wanted]
+
+
+def test_as_many_users_as_their_type_can_number():
+    users = np.array([0, 254, 255], np.uint8)
+    for num_users in (256, 300):
+        kept = Histories(users, np.array([1, 2, 3]), np.zeros(3, np.int64), num_users)
+        asked = np.array([255, 254, 3, num_users - 1])
+        found = kept.last(asked, 1).ravel().tolist()
+        assert found == [3, 2, -1, 3 if num_users == 256 else -1]
+
+
+@pytest.mark.parametrize("user", [-1, NUM_USERS])
+def test_users_out_of_range(user):
+    known = histories([(1, 1, 1)])
+    asked = np.array([user])
+    calls = (
+        lambda: known.last(asked, 2),
+        lambda: known.before(asked, np.array([3]), 2),
+        lambda: known.seen(asked),
+        lambda: histories([(user, 1, 1), (2, 1, 1)]),
+    )
+    for call in calls:
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.code == "row-out-of-range"

@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
+from shortlist.data import gather_kernels
+
+# Events whose order is checked at a time.
+_EVENTS_AT_ONCE = 2**20
+
 
 class Histories:
     """Items of every user in time order.
+
+    Events that come sorted by user and time are not copied, if the items are uint8,
+    uint16 or int32: they may be a view of a file.
 
     Args:
         user_index: user row of every event, `(n,)`.
         item_index: item row of every event, `(n,)`.
         timestamp_ms: time of every event, `(n,)` int64; ties keep the given order.
         num_users: number of user rows, row 0 included.
+
+    Attributes:
+        items: item row of every event by user and time, `(n,)`.
+        timestamps: time of each of them, `(n,)` int64.
+        offsets: `(num_users + 1,)` int64: user u has the events from `offsets[u]` to
+            `offsets[u + 1]`.
+
+    Raises:
+        InputError: `row-out-of-range` or `invalid-rows`.
     """
 
     def __init__(
@@ -26,57 +43,108 @@ class Histories:
         timestamp_ms: np.ndarray,
         num_users: int,
     ) -> None:
-        order = np.lexsort((timestamp_ms, user_index))
-        users = user_index[order].astype(np.int64)
-        self.items = item_index[order].astype(np.int32)
-        self.timestamps = timestamp_ms[order]
-        self.offsets = np.searchsorted(users, np.arange(num_users + 1))
+        if not _is_sorted(user_index, timestamp_ms):
+            order = np.lexsort((timestamp_ms, user_index))
+            user_index, item_index = user_index[order], item_index[order]
+            timestamp_ms = timestamp_ms[order]
+        # Sorted: the first and the last of them bound the others.
+        bounds = user_index[[0, -1]] if len(user_index) else user_index
+        gather_kernels.checked_rows("user_index", bounds, num_users)
+        narrow = item_index.dtype in (np.uint8, np.uint16)
+        self.items = np.ascontiguousarray(
+            item_index, item_index.dtype if narrow else np.int32
+        )
+        self.timestamps = np.ascontiguousarray(timestamp_ms, np.int64)
+        self.offsets = _offsets(user_index, num_users)
 
-    def last(self, user_index: np.ndarray, length: int) -> np.ndarray:
+    def last(
+        self, user_index: np.ndarray, length: int, *, threads: int | None = None
+    ) -> np.ndarray:
         """The newest `length` items of users, `(n, length)` int32, oldest first.
 
         Shorter histories are padded with -1 at the end; row 0 has no history.
+
+        Raises:
+            InputError: `row-out-of-range` or `invalid-rows`.
         """
-        ends = self.offsets[user_index + 1]
-        starts = np.where(user_index == 0, ends, self.offsets[user_index])
-        return self._gather(np.maximum(starts, ends - length), ends, length)
+        return gather_kernels.newest_items(
+            self.offsets,
+            self.timestamps,
+            self.items,
+            user_index,
+            None,
+            length,
+            threads=threads,
+        )
 
     def before(
-        self, user_index: np.ndarray, timestamp_ms: np.ndarray, length: int
+        self,
+        user_index: np.ndarray,
+        timestamp_ms: np.ndarray,
+        length: int,
+        *,
+        gap_ms: int | None = None,
+        threads: int | None = None,
     ) -> np.ndarray:
-        """The newest `length` items strictly before a moment, `(n, length)` int32."""
-        starts = self.offsets[user_index]
-        ends = self._first_at_or_after(user_index, timestamp_ms)
-        ends = np.where(user_index == 0, starts, ends)
-        return self._gather(np.maximum(starts, ends - length), ends, length)
+        """The newest `length` items strictly before a moment, `(n, length)` int32.
+
+        Args:
+            user_index: `(n,)` integers.
+            timestamp_ms: the moments, `(n,)` integers.
+            length: most items per row.
+            gap_ms: only the items of the session at the moment: walking back from it,
+                up to the first two neighbours more than so far apart, the moment
+                itself being the first neighbour. All items by default.
+            threads: most threads to use; the result does not depend on it.
+
+        Raises:
+            InputError: `row-out-of-range`, `invalid-rows` or `invalid-argument`.
+        """
+        return gather_kernels.newest_items(
+            self.offsets,
+            self.timestamps,
+            self.items,
+            user_index,
+            timestamp_ms,
+            length,
+            gap_ms=gap_ms,
+            threads=threads,
+        )
 
     def seen(self, user_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All items of users as offsets `(n + 1,)` int64 and indices int32."""
-        starts = self.offsets[user_index]
-        sizes = np.where(user_index == 0, 0, self.offsets[user_index + 1] - starts)
+        """All items of users as offsets `(n + 1,)` int64 and indices int32.
+
+        Raises:
+            InputError: `row-out-of-range` or `invalid-rows`.
+        """
+        users = gather_kernels.checked_rows(
+            "user_index", user_index, len(self.offsets) - 1
+        )
+        starts = self.offsets[users]
+        sizes = np.where(users == 0, 0, self.offsets[users + 1] - starts)
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-        return offsets, self.items[np.repeat(starts, sizes) + within]
+        items = self.items[np.repeat(starts, sizes) + within]
+        return offsets, items.astype(np.int32, copy=False)
 
-    def _first_at_or_after(
-        self, user_index: np.ndarray, timestamp_ms: np.ndarray
-    ) -> np.ndarray:
-        """Binary search within each user's slice, all rows at once."""
-        low: np.ndarray = self.offsets[user_index]
-        high = self.offsets[user_index + 1]
-        while np.any(low < high):
-            middle = (low + high) // 2
-            inside = low < high
-            times = self.timestamps[np.minimum(middle, len(self.timestamps) - 1)]
-            earlier = inside & (times < timestamp_ms)
-            low = np.where(earlier, middle + 1, low)
-            high = np.where(inside & ~earlier, middle, high)
-        return low
 
-    def _gather(self, starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-        positions = starts[:, None] + np.arange(length)
-        present = positions < ends[:, None]
-        if not len(self.items):
-            return np.full(positions.shape, -1, np.int32)
-        items = self.items[np.minimum(positions, len(self.items) - 1)]
-        return np.where(present, items, np.int32(-1))
+def _is_sorted(user_index: np.ndarray, timestamp_ms: np.ndarray) -> bool:
+    """Whether events come by user and time; stops at the first that does not."""
+    for begin in range(0, len(user_index) - 1, _EVENTS_AT_ONCE):
+        # One more, so that the blocks are compared with each other too.
+        users = user_index[begin : begin + _EVENTS_AT_ONCE + 1]
+        times = timestamp_ms[begin : begin + _EVENTS_AT_ONCE + 1]
+        later = (users[1:] == users[:-1]) & (times[1:] >= times[:-1])
+        if not np.all(later | (users[1:] > users[:-1])):
+            return False
+    return True
+
+
+def _offsets(user_index: np.ndarray, num_users: int) -> np.ndarray:
+    """Where each user's events begin among sorted ones, and the end of the last."""
+    offsets = np.full(num_users + 1, len(user_index), np.int64)
+    # In the type of the rows: another one would make searchsorted convert them all.
+    largest = int(np.iinfo(user_index.dtype).max)
+    users = np.arange(min(num_users, largest + 1)).astype(user_index.dtype)
+    offsets[: len(users)] = np.searchsorted(user_index, users)
+    return offsets
