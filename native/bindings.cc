@@ -15,6 +15,7 @@
 #include "dot_tile.h"
 #include "embedding_bindings.h"
 #include "gather_bindings.h"
+#include "tfrecord_bindings.h"
 #include "top_k.h"
 
 namespace nb = nanobind;
@@ -63,4 +64,5 @@ NB_MODULE(_native, m) {
   shortlist::bind_data(m);
   shortlist::bind_embeddings(m);
   shortlist::bind_gather(m);
+  shortlist::bind_tfrecord(m);
 }

@@ -23,6 +23,7 @@ COMMANDS = [
     "similar",
     "predict",
     "serve",
+    "convert",
     "demo",
     "doctor",
 ]

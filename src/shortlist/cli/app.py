@@ -19,6 +19,7 @@ from typer.exceptions import Abort, Exit, TyperException
 import shortlist
 from shortlist.cli import (
     check,
+    convert,
     demo,
     doctor,
     evaluate,
@@ -56,6 +57,7 @@ for module in (
     similar,
     predict,
     serve,
+    convert,
     demo,
     doctor,
 ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,18 @@ from typing import Literal, NoReturn, cast, get_args
 
 import pyarrow as pa
 
+from shortlist.data.example_kernels import is_tfrecord
 from shortlist.errors import LogError, did_you_mean
 
 Layout = Literal[
-    "csv", "tsv", "movielens-dat", "movielens-100k", "parquet", "ndjson", "arrow"
+    "csv",
+    "tsv",
+    "movielens-dat",
+    "movielens-100k",
+    "parquet",
+    "ndjson",
+    "arrow",
+    "tfrecord",
 ]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
@@ -42,6 +51,8 @@ _HEADERLESS: dict[tuple[str, int], tuple[str, ...]] = {
 }
 
 _HEAD_BYTES = 1 << 18
+# Packed bytes that give the first few of the content for sure.
+_PACKED_HEAD_BYTES = 1 << 12
 _SNIFFED_RECORDS = 200
 _LEAVE_OUT = "Leave the layout out to have it recognized."
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -56,10 +67,10 @@ class LogFile:
     Args:
         path: where it is.
         layout: one of `LAYOUTS`.
-        compression: `gzip`, `zstd` or `None`, told from the first bytes.
+        compression: `gzip` (zlib too), `zstd` or `None`, told from the first bytes.
         head: the first bytes, uncompressed.
         columns: names as the header or the layout gives them; empty for the typed
-            layouts (Parquet, NDJSON, Arrow), which carry their own schema.
+            layouts (Parquet, NDJSON, Arrow, TFRecord), which carry their own schema.
         delimiter: between the fields of a text layout.
         header_lines: lines up to and including the header; 0 without a header.
         has_quotes: whether fields can be wrapped in double quotes.
@@ -109,7 +120,7 @@ def inspect_file(path: str | Path, layout: str | None = None) -> LogFile:
             file=path,
         )
     found = cast(Layout, layout or _content_layout(path, head))
-    if found in ("parquet", "arrow", "ndjson"):
+    if found in ("parquet", "arrow", "ndjson", "tfrecord"):
         _check_typed(path, found, head, compression)
         return LogFile(path=path, layout=found, compression=compression, head=head)
     _check_text(path, head)
@@ -142,7 +153,7 @@ def _compression(path: Path) -> str | None:
         )
     try:
         with path.open("rb") as stream:
-            magic = stream.read(4)
+            magic = stream.read(_PACKED_HEAD_BYTES)
     except OSError as error:
         raise LogError(
             "log-file-unreadable",
@@ -152,7 +163,17 @@ def _compression(path: Path) -> str | None:
         ) from error
     if magic.startswith(b"\x1f\x8b"):
         return "gzip"
-    return "zstd" if magic == b"\x28\xb5\x2f\xfd" else None
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return "zstd"
+    return "gzip" if _holds_zlib_records(magic) else None
+
+
+def _holds_zlib_records(head: bytes) -> bool:
+    """TensorFlow packs TFRecord with zlib too, which has no magic number."""
+    try:
+        return is_tfrecord(zlib.decompressobj().decompress(head, 12))
+    except zlib.error:
+        return False
 
 
 def _read_head(path: Path, compression: str | None) -> bytes:
@@ -163,7 +184,7 @@ def _read_head(path: Path, compression: str | None) -> bytes:
         raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: BaseException) -> LogError:
+def damaged(path: Path, error: BaseException | str, row: int | None = None) -> LogError:
     """The error for a file that breaks off or does not follow its own format."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
     return LogError(
@@ -171,12 +192,15 @@ def damaged(path: Path, error: BaseException) -> LogError:
         f"The file must be complete. Reading it stopped with: {reason}. It was"
         " probably cut off while being copied or written; fetch or export it again.",
         file=path,
+        row=row,
     )
 
 
 def _content_layout(path: Path, head: bytes) -> str:
     if head[:4] in _MAGIC:
         return _MAGIC[head[:4]]
+    if is_tfrecord(head):
+        return "tfrecord"
     start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start.startswith(b"{"):
         return "ndjson"
@@ -197,6 +221,8 @@ def _content_layout(path: Path, head: bytes) -> str:
 
 
 def _check_typed(path: Path, layout: str, head: bytes, packed: str | None) -> None:
+    if layout == "tfrecord":
+        return  # its reader names the record that is none
     if layout != "ndjson" and packed:
         _refuse_format(path, f"{layout} inside {packed}", "Unpack it first.")
     if layout != "ndjson" and _MAGIC.get(head[:4]) != layout:
@@ -225,7 +251,7 @@ def _refuse_format(path: Path, found: str, fix: str) -> NoReturn:
     raise LogError(
         "log-format",
         "A log must be CSV, TSV, NDJSON (plain, .gz or .zst), a MovieLens file,"
-        f" Parquet or Arrow. Found {found}. {fix}",
+        f" Parquet, Arrow or TFRecord. Found {found}. {fix}",
         file=path,
     )
 

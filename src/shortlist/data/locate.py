@@ -24,9 +24,9 @@ def row_of(file: LogFile, index: int) -> int | None:
     Returns:
         The 1-based line where the event begins for text and NDJSON, where blank
         lines and the header count as lines but not as events; the 1-based row for
-        Parquet and Arrow; `None` if the text cannot be followed that far.
+        Parquet, Arrow and TFRecord; `None` if the text cannot be followed that far.
     """
-    if file.layout in ("parquet", "arrow"):
+    if file.layout in ("parquet", "arrow", "tfrecord"):
         return index + 1
     with contextlib.suppress(csv.Error):
         for line, _ in islice(_records(file), index, None):
@@ -76,7 +76,7 @@ def extra_fields(file: LogFile) -> LogError:
 
 
 def _bad_text(file: LogFile) -> LogError | None:
-    if file.layout in ("parquet", "arrow"):
+    if file.layout in ("parquet", "arrow", "tfrecord"):
         return None
     with io.BufferedReader(open_bytes(file.path, file.compression)) as stream:
         for number, line in enumerate(stream, 1):

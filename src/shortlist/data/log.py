@@ -29,6 +29,7 @@ from shortlist.data.locate import (
     read_failures,
 )
 from shortlist.data.schema import Schema
+from shortlist.data.tfrecord import read_tfrecord
 from shortlist.data.validate import (
     check_unique,
     to_ids,
@@ -72,8 +73,8 @@ def read_table(
     written the usual way (no leading zeros or plus sign), else they stay String.
 
     Args:
-        path: CSV, TSV, NDJSON (plain, gzip or Zstandard), a MovieLens file, Parquet
-            or Arrow.
+        path: CSV, TSV, NDJSON (plain, gzip or Zstandard), a MovieLens file, Parquet,
+            Arrow or TFRecord.
         layout: one of `layouts.LAYOUTS`, or `None` to recognize it.
         columns: the columns wanted, or `None` for all.
         exact: columns of ids: never Float64, whose text is not unique.
@@ -308,6 +309,8 @@ def _scan(file: LogFile) -> pl.LazyFrame:
         if file.head.startswith(b"ARROW1"):
             return pl.scan_ipc(file.path, glob=False)
         return pl.read_ipc_stream(file.path).lazy()
+    if file.layout == "tfrecord":
+        return read_tfrecord(file.path).lazy()
     if file.layout == "ndjson":
         return _scan_ndjson(file)
     if not file.header_lines:

@@ -1,0 +1,83 @@
+"""Flat training tables of any layout to one Arrow file.
+
+Knows which reader a layout needs; knows nothing of what the columns mean. TFRecord is
+read in blocks, whatever its size; the other layouts are read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from shortlist.data.flat_arrow import Compression, check_out, flat_schema, write_flat
+from shortlist.data.layouts import inspect_file
+from shortlist.data.log import read_table
+from shortlist.data.tfrecord import convert_tfrecord
+from shortlist.errors import LogError
+
+
+def convert_tables(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    rows_per_record: int | None = None,
+    compression: Compression | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Writes files with the same columns, one after the other, to one flat file.
+
+    See `convert_tfrecord` for the arguments and the types; for other layouts floats
+    become Float32 where that changes none of them.
+
+    Returns: the number of rows.
+
+    Raises:
+        LogError: a file cannot be read, or its columns differ from those of the first
+            (`log-row-fields`, `log-mixed-types`), or TFRecord is among other layouts
+            (`log-format`).
+        InputError: `column-type`, `output-exists`, `output-path`, `invalid-argument`.
+        ResourceError: the disk is full or read-only.
+    """
+    check_out(out, compression, overwrite=overwrite)
+    layouts = [inspect_file(path).layout for path in paths]
+    if layouts and set(layouts) == {"tfrecord"}:
+        return convert_tfrecord(
+            paths,
+            out,
+            rows_per_record=rows_per_record,
+            compression=compression,
+            overwrite=overwrite,
+        )
+    if "tfrecord" in layouts:
+        raise LogError(
+            "log-format",
+            "Files to convert together must be all TFRecord or none. Found"
+            f" {sorted(set(layouts))}. Convert them one by one.",
+            file=paths[layouts.index("tfrecord")],
+        )
+    tables = [read_table(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        _check_same(table, tables[0], path)
+    together = pl.concat(tables, rechunk=False)
+    return write_flat(out, flat_schema(together), [together], compression)
+
+
+def _check_same(table: pl.DataFrame, first: pl.DataFrame, path: str | Path) -> None:
+    if table.columns != first.columns:
+        raise LogError(
+            "log-row-fields",
+            "Files to convert together must have the same columns in the same order."
+            f" Found {table.columns} after {first.columns}. Convert them one by one.",
+            file=path,
+        )
+    for name in first.columns:
+        if table[name].dtype != first[name].dtype:
+            raise LogError(
+                "log-mixed-types",
+                "A column must have one type in all files. Found"
+                f" {table[name].dtype} after {first[name].dtype}. Write one type.",
+                file=path,
+                column=name,
+            )
