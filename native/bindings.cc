@@ -53,6 +53,8 @@ void top_k(Matrix<const float> queries, Matrix<const float> items,
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // Maps of ids that a framework holds until the interpreter ends are no leak.
+  nb::set_leak_warnings(false);
   m.doc() = "The compiled core of Shortlist. Call it through shortlist.native.";
   m.def("instruction_sets", &shortlist::instruction_sets,
         "Names of the instruction sets that this processor runs, best first.");

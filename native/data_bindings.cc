@@ -163,20 +163,17 @@ void update_hash(StreamHash& hash, nb::handle piece) {
 }
 
 void order_groups(nb::handle groups, nb::handle times, std::size_t num_groups,
-                  std::size_t threads, nb::handle order) {
+                  bool is_wide, std::size_t threads, nb::handle order) {
   Arrays arrays;
   const auto* group_values = arrays.values<const std::int32_t>(groups);
   const auto* time_values = arrays.values<const std::int64_t>(times);
-  const Py_buffer& out = arrays.get(order, true);
-  void* const places = out.buf;
-  const bool is_wide = out.itemsize == 8;
-  const GroupedRows rows = {group_values, static_cast<std::size_t>(out.shape[0]),
-                            num_groups};
+  const Filled<std::int64_t> out = to_fill<std::int64_t>(order, arrays);
+  const GroupedRows rows = {group_values, out.size, num_groups};
   nb::gil_scoped_release release;
   if (is_wide) {
-    group_order(rows, time_values, threads, static_cast<std::uint64_t*>(places));
+    group_order<std::uint64_t>(rows, time_values, threads, out.values);
   } else {
-    group_order(rows, time_values, threads, static_cast<std::uint32_t*>(places));
+    group_order<std::uint32_t>(rows, time_values, threads, out.values);
   }
 }
 
@@ -210,7 +207,7 @@ void bind_data(nb::module_& m) {
       .def("update", &update_hash, "piece"_a)
       .def("digest", &StreamHash::digest);
   m.def("group_order", &order_groups, "groups"_a, "times"_a, "num_groups"_a,
-        "threads"_a, "order"_a, "Fills order (n,) uint32 or uint64.");
+        "is_wide"_a, "threads"_a, "order"_a, "Fills order (n,) int64.");
   m.def("group_offsets", &count_groups, "groups"_a, "threads"_a, "offsets"_a,
         "Fills offsets (num_groups + 1,) int64.");
 }

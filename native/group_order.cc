@@ -50,7 +50,7 @@ struct Bucket {
   std::size_t size;
   std::uint32_t first_group;
   std::size_t num_groups;
-  Row* order;
+  std::int64_t* order;
 };
 
 // Counts the rows of each group into counts (num_groups, zeros). Whether the rows of
@@ -122,7 +122,8 @@ void sort_bucket(const Bucket<Row>& bucket) {
     entries = sort_times(bucket, spare.get());
   }
   for (std::size_t i = 0; i < bucket.size; ++i) {
-    bucket.order[places[entries[i].group - bucket.first_group]++] = entries[i].row;
+    const std::size_t group = entries[i].group - bucket.first_group;
+    bucket.order[places[group]++] = static_cast<std::int64_t>(entries[i].row);
   }
 }
 
@@ -139,7 +140,7 @@ void for_chunks(std::size_t num_rows, std::size_t threads, const Task& task) {
 
 template <typename Row>
 void group_order(const GroupedRows& rows, const std::int64_t* times,
-                 std::size_t threads, Row* order) {
+                 std::size_t threads, std::int64_t* order) {
   if (rows.num_rows == 0) return;
   const Dealing dealing = dealing_of(rows);
   const std::size_t num_chunks = (rows.num_rows + kChunkRows - 1) / kChunkRows;
@@ -187,9 +188,9 @@ void group_order(const GroupedRows& rows, const std::int64_t* times,
 }
 
 template void group_order<std::uint32_t>(const GroupedRows&, const std::int64_t*,
-                                         std::size_t, std::uint32_t*);
+                                         std::size_t, std::int64_t*);
 template void group_order<std::uint64_t>(const GroupedRows&, const std::int64_t*,
-                                         std::size_t, std::uint64_t*);
+                                         std::size_t, std::int64_t*);
 
 void group_offsets(const GroupedRows& rows, std::size_t threads,
                    std::int64_t* offsets) {

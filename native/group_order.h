@@ -19,15 +19,15 @@ struct GroupedRows {
 };
 
 // Fills order (num_rows): rows by group, then time, then place. Row is a type that can
-// number all rows.
+// number all rows: a narrow one takes less memory while they are sorted.
 template <typename Row>
 void group_order(const GroupedRows& rows, const std::int64_t* times,
-                 std::size_t threads, Row* order);
+                 std::size_t threads, std::int64_t* order);
 
 extern template void group_order<std::uint32_t>(const GroupedRows&, const std::int64_t*,
-                                                std::size_t, std::uint32_t*);
+                                                std::size_t, std::int64_t*);
 extern template void group_order<std::uint64_t>(const GroupedRows&, const std::int64_t*,
-                                                std::size_t, std::uint64_t*);
+                                                std::size_t, std::int64_t*);
 
 // Fills offsets (num_groups + 1): group g has the places offsets[g] .. offsets[g + 1]
 // of the order.

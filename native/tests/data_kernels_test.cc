@@ -210,16 +210,17 @@ void check_order(std::size_t num_rows, std::int32_t num_groups, int shift) {
     times[i] = shift == 0 ? static_cast<std::int64_t>(i)
                           : static_cast<std::int64_t>(random()) >> shift;
   }
-  std::vector<Row> expected(num_rows);
+  std::vector<std::int64_t> expected(num_rows);
   std::iota(expected.begin(), expected.end(), 0);
-  std::stable_sort(expected.begin(), expected.end(), [&](Row a, Row b) {
-    return std::tie(groups[a], times[a]) < std::tie(groups[b], times[b]);
-  });
+  std::stable_sort(
+      expected.begin(), expected.end(), [&](std::int64_t a, std::int64_t b) {
+        return std::tie(groups[a], times[a]) < std::tie(groups[b], times[b]);
+      });
   const GroupedRows rows = {groups.data(), num_rows,
                             static_cast<std::size_t>(num_groups)};
   for (const std::size_t threads : {1, 2, 5}) {
-    std::vector<Row> order(num_rows);
-    group_order(rows, times.data(), threads, order.data());
+    std::vector<std::int64_t> order(num_rows);
+    group_order<Row>(rows, times.data(), threads, order.data());
     require(order == expected, "the order is that of a stable sort");
     std::vector<std::int64_t> offsets(rows.num_groups + 1);
     group_offsets(rows, threads, offsets.data());

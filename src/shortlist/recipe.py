@@ -48,6 +48,8 @@ class LogSection(Section):
     test_events: PathOrPaths | None = None
     validation_events: PathOrPaths | None = None
     layout: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    """What a bad row does: an error, or it is set aside and counted."""
 
 
 class RetrievalSection(Section):
@@ -106,6 +108,8 @@ class OutputSection(Section):
     """Where things are written, relative to the recipe file."""
 
     dataset: str = "dataset"
+    compression: Literal["none", "zstd"] = "none"
+    """Of the dataset: smaller, but read into memory instead of in place."""
     run: str = "run"
     bundle: str = "bundle"
 

@@ -295,7 +295,7 @@ def test_dataset_knows_the_tables_of_every_kind(tmp_path: Path):
     )
     assert dataset.table_rows == {
         **{"user": 5, "item": 8, "brand": 4, "zip": 7, "price": 4},
-        "year": 2 + len(dataset.number_statistics["year"].boundaries),
+        "year": 2 + len(dataset.info.numbers["year"].boundaries),
     }
     assert dataset.vocabularies["item"].row(7) == 0  # one item more than are kept
     by_id = dict(zip(dataset.items["id"], range(8), strict=True))

@@ -8,7 +8,9 @@ import pytest
 
 from shortlist.data.dataset import Dataset
 from shortlist.data.loader import Loader
+from shortlist.data.negatives import Negatives
 from shortlist.data.prepare import prepare
+from shortlist.data.rows import TrainingRows
 from shortlist.data.schema import Schema
 from shortlist.data.split import Split
 from shortlist.evaluation.report import relevant_items
@@ -56,13 +58,19 @@ def test_counts_and_histories_hold_clicks_only(dataset: Dataset) -> None:
 
 
 def test_retrieval_is_trained_on_clicks_only(dataset: Dataset) -> None:
-    loader = Loader(dataset, batch_size=4, history_length=3, interactions_only=True)
-    assert len(loader.events) == int((dataset.part("train").label == 1).sum())
-    assert set(loader.events.label.tolist()) == {1.0}
+    rows = TrainingRows(dataset, history_length=3, interactions_only=True)
+    train = dataset.part("train")
+    assert len(rows) == int((train.label == 1).sum())
+    batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
+    np.testing.assert_array_equal(
+        batch["item_index"], train.item_index[train.label == 1]
+    )
+    assert set(batch["label"].tolist()) == {1.0}
 
 
 def test_a_ranker_keeps_what_was_not_clicked_as_a_negative(dataset: Dataset) -> None:
-    loader = Loader(dataset, batch_size=8, history_length=0, negatives=2)
+    rows = TrainingRows(dataset, history_length=0, negatives=Negatives("uniform", 2))
+    loader = Loader(rows, batch_size=8)
     train = dataset.part("train")
     labels = {
         (int(user), int(item)): float(label)

@@ -13,21 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data.dataset import (
-    FORMAT_VERSION,
-    Dataset,
-    DatasetContents,
-    padded,
-    write_dataset,
-)
+from shortlist.data.dataset import FORMAT_VERSION, Dataset, padded
+from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
-from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError, InputError
 
 SCHEMA = Schema(
     user_id="u",
     item_id="i",
+    timestamp="t",
+    label="r",
+    label_kind="explicit",
     title="name",
     features=(
         Feature(name="age", owner="user", kind="numeric"),
@@ -39,58 +36,50 @@ SCHEMA = Schema(
 TRAIN = [(1, 2, 10, 1.0), (1, 1, 30, 2.0), (2, 3, 20, 3.0), (2, 2, 20, 4.0)]
 VALIDATION = [(1, 3, 20, 5.0), (2, 1, 20, 6.0)]
 TEST = [(0, 1, 5, 7.0), (1, 0, 40, 8.0)]
+# External ids by row; those of row 0 come in the test part alone.
+USERS, ITEMS = "cab", "wxyz"
 
 
-def events(rows: list[tuple[int, int, int, float]]) -> pl.DataFrame:
-    return pl.DataFrame(
-        rows,
-        schema={
-            "user_index": pl.Int32,
-            "item_index": pl.Int32,
-            "timestamp_ms": pl.Int64,
-            "label": pl.Float32,
-        },
-        orient="row",
-    )
+def write_log(folder: Path, **parts: list[tuple[int, int, int, float]]) -> dict:
+    """The files of a log whose vocabularies have the rows above; arguments for it."""
+    given = {"train": TRAIN, "validation": VALIDATION, "test": TEST} | parts
+    paths = {}
+    for part, rows in given.items():
+        lines = [
+            f"{USERS[u]},{ITEMS[i]},{r},1970-01-01T00:00:00.{t:03d}"
+            for u, i, t, r in rows
+        ]
+        paths[part] = folder / f"{part}.csv"
+        paths[part].write_text("\n".join(["u,i,r,t", *lines]))
+    (folder / "users.csv").write_text("u,age\na,30\nb,40\n")
+    items = "i,name,a/b,tags\nx,X,red,new|hot\ny,Y,blue,hot\nz,Z,red,\n"
+    (folder / "items.csv").write_text(items)
+    return {
+        "events": paths["train"],
+        "validation_events": paths["validation"],
+        "test_events": paths["test"],
+        "users": folder / "users.csv",
+        "items": folder / "items.csv",
+    }
 
 
-def vocabulary(name: str, num_rows: int) -> Vocabulary:
-    ids = pl.Series(range(1, num_rows))
-    return Vocabulary(name, ids, np.ones(num_rows - 1, np.int64))
-
-
-def contents(num_users: int = 3, num_items: int = 4) -> DatasetContents:
-    parts = (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
-    ages = np.zeros(num_users, np.float32)
-    ages[1] = 0.5
-    genres = np.arange(num_items, dtype=np.int32) % 3
-    tags = [[], [2, 1], [1], *([[]] * (num_items - 3))]
-    return DatasetContents(
-        schema=SCHEMA,
-        split=Split(test=0.25),
-        parts={name: events(rows) for name, rows in parts},
-        vocabularies={
-            "user": vocabulary("user", num_users),
-            "item": vocabulary("item", num_items),
-            "a/b": vocabulary("a/b", 3),
-            "tags": vocabulary("tags", 3),
-        },
-        users=pl.DataFrame({"id": range(num_users), "feature:age": ages}),
-        items=pl.DataFrame(
-            {
-                "id": range(num_items),
-                "name": [f"item {i}" for i in range(num_items)],
-                "feature:a/b": genres,
-                "feature:tags": pl.Series(tags, dtype=pl.List(pl.Int32)),
-            }
-        ),
-        statistics={"events": 8},
-    )
+def make(folder: Path, name: str = "dataset", **options) -> Dataset:
+    parts = {k: options.pop(k) for k in ("train", "test") if k in options}
+    log = folder / f"log of {name}"
+    log.mkdir(exist_ok=True)
+    files = Split(kind="files", validation=0.25)
+    arguments = write_log(log, **parts) | {"split": files} | options
+    return prepare(schema=SCHEMA, out=folder / name, **arguments)
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    return write_dataset(tmp_path / "dataset", contents())
+    return make(tmp_path)
+
+
+def segment_of(dataset: Dataset, part: str) -> Path:
+    (segment,) = (s for s in dataset.info.segments if s.part == part)
+    return dataset.path / segment.file
 
 
 def assert_rows(part, rows):
@@ -119,60 +108,68 @@ def test_reopened_dataset_is_the_same(dataset):
     again = Dataset.open(dataset.path)
     assert again.info == dataset.info
     assert again.schema == SCHEMA
-    assert again.info.split["test"] == 0.25
-    assert again.info.statistics == {"events": 8}
+    assert again.info.split["validation"] == 0.25
+    assert again.info.statistics["events"] == 8
     assert (again.num_users, again.num_items) == (3, 4)
     assert again.table_rows == {"user": 3, "item": 4, "a/b": 3, "tags": 3}
     assert again.vocabularies["a/b"].name == "a/b"
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "narrow"),
+    ("num_items", "narrow"),
     [
-        (256, pa.uint8()),
-        (257, pa.uint16()),
-        (65_536, pa.uint16()),
-        (65_537, pa.int32()),
+        (255, pa.uint8()),
+        (256, pa.uint16()),
+        (65_535, pa.uint16()),
+        (65_536, pa.int32()),
     ],
 )
-def test_rows_are_stored_in_the_narrowest_safe_type(tmp_path, num_rows, narrow):
-    made = contents(num_rows, num_rows)
-    last = (num_rows - 1, num_rows - 1, 50, 1.0)
-    made.parts["train"] = events([*TRAIN, last])
-    dataset = write_dataset(tmp_path / "dataset", made)
-    with pa.memory_map(str(dataset.path / "train.arrow")) as source:
-        schema = pa.ipc.open_file(source).schema
-    assert schema.field("user_index").type == narrow
-    assert schema.field("item_index").type == narrow
-    assert schema.field("timestamp_ms").type == pa.int64()
-    assert schema.field("label").type == pa.float32()
-    assert_rows(dataset.part("train"), [*TRAIN, last])
+def test_rows_are_stored_in_the_narrowest_safe_type(tmp_path, num_items, narrow):
+    log = pl.DataFrame({"i": range(num_items)}).with_columns(u=pl.col("i") % 2)
+    log.write_csv(tmp_path / "log.csv")
+    schema = Schema(user_id="u", item_id="i")
+    split = Split(kind="last_n", test=0, validation=0)
+    dataset = prepare(tmp_path / "log.csv", schema, tmp_path / "out", split=split)
+    with pa.memory_map(str(segment_of(dataset, "train"))) as source:
+        stored = pa.ipc.open_file(source).schema
+    assert stored.field("user_index").type == pa.uint8()
+    assert stored.field("item_index").type == narrow
+    assert stored.field("timestamp_ms").type == pa.int64()
+    assert stored.field("label").type == pa.float32()
+    assert dataset.part("train").item_index.max() == num_items
 
 
-def test_files_can_be_memory_mapped_without_a_copy(tmp_path):
-    made = contents()
-    many = pl.concat([made.parts["train"]] * 50_000)
-    dataset = write_dataset(
-        tmp_path / "dataset",
-        DatasetContents(**{**vars(made), "parts": {**made.parts, "train": many}}),
-    )
+def test_events_are_read_in_place(tmp_path):
+    rows = [(1 + n % 2, 1 + n % 3, n % 1000, float(n)) for n in range(200_000)]
+    dataset = make(tmp_path, train=rows)
     before = pa.total_allocated_bytes()
-    with pa.memory_map(str(dataset.path / "train.arrow")) as source:
-        table = pa.ipc.open_file(source).read_all()
-    assert table.num_rows == 200_000
+    columns = dataset.columns("train")
+    assert len(columns) == 200_000
     assert pa.total_allocated_bytes() - before < 10_000
+
+
+def test_compressed_events_are_the_same(tmp_path):
+    rows = [(1 + n % 2, 1 + n % 3, n % 1000, float(n)) for n in range(50_000)]
+    plain = make(tmp_path, "plain", train=rows)
+    small = make(tmp_path, "small", train=rows, compression="zstd")
+    assert small.info.compression == "zstd"
+    for name in ("user_index", "item_index", "timestamp_ms", "label"):
+        found, expected = (getattr(d.part("train"), name) for d in (small, plain))
+        np.testing.assert_array_equal(found, expected)
+    sizes = [segment_of(d, "train").stat().st_size for d in (small, plain)]
+    assert sizes[0] < sizes[1] / 2
 
 
 def test_features_are_arrays_by_row(dataset):
     features = dataset.features
-    np.testing.assert_array_equal(features["age"], np.float32([0, 0.5, 0]))
-    np.testing.assert_array_equal(features["a/b"], np.int32([0, 1, 2, 0]))
-    np.testing.assert_array_equal(
-        features["tags"], np.int32([[-1, -1], [2, 1], [1, -1], [-1, -1]])
-    )
+    np.testing.assert_allclose(features["age"], [0, -0.7071, 0.7071], rtol=1e-3)
+    blue, red = (dataset.vocabularies["a/b"].row(name) for name in ("blue", "red"))
+    assert features["a/b"].tolist() == [0, red, blue, red]
+    hot, new = (dataset.vocabularies["tags"].row(name) for name in ("hot", "new"))
+    assert features["tags"].tolist() == [[-1, -1], [new, hot], [hot, -1], [-1, -1]]
     dtypes = {name: values.dtype for name, values in features.items()}
     assert dtypes == {"age": np.float32, "a/b": np.int32, "tags": np.int32}
-    assert dataset.items["name"].to_list() == [f"item {i}" for i in range(4)]
+    assert dataset.items["name"].to_list() == [None, "X", "Y", "Z"]
 
 
 def test_histories_leave_out_unknown_items(dataset):
@@ -185,6 +182,16 @@ def test_item_counts_are_events_of_the_named_parts(dataset):
     assert dataset.item_counts("train").tolist() == [0, 1, 2, 1]
     assert dataset.item_counts("train", "validation").tolist() == [0, 2, 2, 2]
     assert dataset.item_counts("test").tolist() == [0, 1, 0, 0]
+
+
+def test_ids_of_the_test_part_alone_are_kept_for_later(dataset):
+    stored = pl.read_ipc(segment_of(dataset, "test"))
+    assert stored["user_index"].to_list() == [1, 3]
+    assert stored["item_index"].to_list() == [4, 1]
+    pending = dataset.info.pending
+    assert pl.read_ipc(dataset.path / pending["user"])["id"].to_list() == ["c"]
+    assert pl.read_ipc(dataset.path / pending["item"])["id"].to_list() == ["w"]
+    assert dataset.columns("test").column("user_index").tolist() == [1, 0]
 
 
 @given(
@@ -200,26 +207,23 @@ def test_padding_keeps_every_list(lists):
 
 
 def test_fingerprint_follows_the_content_alone(tmp_path):
-    one = write_dataset(tmp_path / "one", contents())
-    same = write_dataset(tmp_path / "same", contents())
+    one, same = make(tmp_path, "one"), make(tmp_path, "same")
     assert one.info.fingerprint == same.info.fingerprint
-    changed = contents()
-    changed.parts["test"] = events(TEST[:1])
-    other = write_dataset(tmp_path / "other", changed)
+    other = make(tmp_path, "other", test=TEST[:1])
     assert other.info.fingerprint != one.info.fingerprint
 
 
-def test_existing_output_is_kept_unless_overwritten(dataset):
+def test_existing_output_is_kept_unless_overwritten(dataset, tmp_path):
     before = dataset.info
     with pytest.raises(InputError, match="must not exist yet") as caught:
-        write_dataset(dataset.path, contents(300))
+        make(tmp_path, test=TEST[:1])
     assert caught.value.code == "output-exists"
     assert Dataset.open(dataset.path).info == before
     (dataset.path / "left-over").write_text("x")
-    new = write_dataset(dataset.path, contents(300), overwrite=True)
-    assert new.num_users == 300
+    new = make(tmp_path, test=TEST[:1], overwrite=True)
+    assert new.info.parts["test"] == 1
     assert not (dataset.path / "left-over").exists()
-    assert os.listdir(dataset.path.parent) == ["dataset"]
+    assert sorted(os.listdir(tmp_path)) == ["dataset", "log of dataset"]
 
 
 def test_folder_without_a_dataset_says_how_to_make_one(tmp_path):
@@ -230,19 +234,18 @@ def test_folder_without_a_dataset_says_how_to_make_one(tmp_path):
         assert e.value.exit_code == 3
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "train.arrow",
-        "validation.arrow",
-        "test.arrow",
-        "users.arrow",
-        "items.arrow",
-        "vocabularies/user.arrow",
-        "vocabularies/item.arrow",
-        "vocabularies/a%2Fb.arrow",
-    ],
-)
+FILES = [
+    *(f"events/0000{number}.arrow" for number in range(3)),
+    "users-0.arrow",
+    "items-0.arrow",
+    "pending-users-0.arrow",
+    "vocabularies-0/user.arrow",
+    "vocabularies-0/item.arrow",
+    "vocabularies-0/a%2Fb.arrow",
+]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_missing_file_is_named(dataset, file):
     (dataset.path / file).unlink()
     with pytest.raises(ArtifactError, match=f"Missing: .*{file}") as caught:
@@ -254,22 +257,22 @@ def test_missing_file_is_named(dataset, file):
 @pytest.mark.parametrize(
     ("file", "read"),
     [
-        ("train.arrow", lambda d: d.part("train")),
-        ("users.arrow", lambda d: d.users),
-        ("items.arrow", lambda d: d.features),
+        ("events/00000.arrow", lambda d: d.part("train")),
+        ("users-0.arrow", lambda d: d.users),
+        ("items-0.arrow", lambda d: d.features),
     ],
 )
 def test_cut_off_file_is_named_when_it_is_read(dataset, file, read, size):
     path = dataset.path / file
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ArtifactError, match=f"{file} must be what") as caught:
+    with pytest.raises(ArtifactError, match=Path(file).name) as caught:
         read(Dataset.open(dataset.path))
     assert caught.value.code == "dataset-damaged"
     assert caught.value.file == str(path)
 
 
 def test_cut_off_vocabulary_is_named(dataset):
-    path = dataset.path / "vocabularies" / "item.arrow"
+    path = dataset.path / "vocabularies-0" / "item.arrow"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ArtifactError, match="must be an Arrow file") as caught:
         Dataset.open(dataset.path)
@@ -282,7 +285,7 @@ def test_newer_format_asks_for_an_update(dataset, extra):
     file = dataset.path / "dataset.json"
     info = json.loads(file.read_text())
     file.write_text(json.dumps({**info, "format_version": FORMAT_VERSION + 1, **extra}))
-    with pytest.raises(ArtifactError, match="at most 1. Received: 2. Update") as caught:
+    with pytest.raises(ArtifactError, match="at most 2. Received: 3. Update") as caught:
         Dataset.open(dataset.path)
     assert caught.value.code == "dataset-newer"
 

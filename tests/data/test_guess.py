@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from shortlist.data.events import read_events
 from shortlist.data.guess import guess_schema
 from shortlist.data.guess_roles import name_score
 from shortlist.data.layouts import GENRES
-from shortlist.data.log import read_attributes, read_events
+from shortlist.data.log import read_attributes
 from shortlist.data.schema import Feature
 from shortlist.errors import LogError
 
@@ -139,7 +140,7 @@ def test_renamed_columns_are_known_by_name(tmp_path: Path, header: str) -> None:
     schema = guess_schema(path).schema
     assert (schema.user_id, schema.item_id) == (user, item)
     assert (schema.label, schema.timestamp) == (label, time)
-    assert len(read_events(path, schema).frame) == EVENTS
+    assert len(read_events(path, schema)) == EVENTS
 
 
 def test_unknown_names_are_known_by_content_once_the_user_is_given(

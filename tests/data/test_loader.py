@@ -1,299 +1,412 @@
-"""Batches: what an epoch visits, what each row holds and how it is repeated."""
+"""Loaders: which rows a batch has, in which order, for which reader, from where on."""
 
 from __future__ import annotations
 
+import gc
 import itertools
-from pathlib import Path
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader, item_features, pair_features, user_features
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
-from shortlist.data.synthetic import SyntheticLog, generate
+from shortlist.data.loader import Loader
+from shortlist.data.order import Order
+from shortlist.data.prefetch import THREAD_NAME, made_ahead
+from shortlist.data.rows import Batch
 from shortlist.errors import InputError
 
-SCHEMA = Schema(
-    user_id="user_id",
-    item_id="item_id",
-    timestamp="timestamp_ms",
-    label="rating",
-    label_kind="explicit",
-    features=(
-        Feature(name="segment", owner="user", kind="categorical"),
-        Feature(name="tags", owner="item", kind="multi_valued"),
-        Feature(name="price", owner="item", kind="numeric"),
-    ),
-)
+
+class Numbers:
+    """A source whose rows are their own numbers, with a draw beside each."""
+
+    def __init__(self, size: int, fingerprint: str = "numbers") -> None:
+        self.size = size
+        self.fingerprint = fingerprint
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
+        return {"row": rows, "draw": generator.integers(0, 2**62, len(rows))}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("loader")
-    log = generate(SyntheticLog(num_users=30, num_items=20, num_events=500, seed=1))
-    for table in ("events", "users", "items"):
-        log.write_csv(folder / f"{table}.csv", table)
-    return prepare(
-        folder / "events.csv",
-        SCHEMA,
-        folder / "dataset",
-        users=folder / "users.csv",
-        items=folder / "items.csv",
-    )
+def loader(size: int = 100, **options: Any) -> Loader:
+    return Loader(Numbers(size), **{"batch_size": 7, "prefetch": 0, **options})
 
 
-def loader(dataset: Dataset, **options) -> Loader:
-    return Loader(dataset, **{"batch_size": 32, "history_length": 4, **options})
+def rows_of(batches: Iterator[Batch]) -> list[list[int]]:
+    return [batch["row"].tolist() for batch in batches]
 
 
-def keys(batch, rows=slice(None)):
-    """(user, item, label) of the rows of a batch."""
-    columns = (
-        batch[name][rows].tolist() for name in ("user_index", "item_index", "label")
-    )
-    return list(zip(*columns, strict=True))
-
-
-def assert_same(one, other):
+def assert_same(one: Batch, other: Batch) -> None:
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def test_every_batch_has_the_same_shapes_and_types(dataset):
-    batches = list(loader(dataset).epoch(0))
-    assert len(batches) == len(loader(dataset)) == len(dataset.part("train")) // 32
-    expected = {
-        "user_index": (np.int32, (32,)),
-        "item_index": (np.int32, (32,)),
-        "segment": (np.int32, (32,)),
-        "tags": (np.int32, (32, 2)),
-        "price": (np.float32, (32,)),
-        "history": (np.int32, (32, 4)),
-        "sampling_probability": (np.float32, (32,)),
-        "label": (np.float32, (32,)),
+@pytest.fixture(params=[1, 30, 2**14], ids="{} placed at once".format, scope="module")
+def placed(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortlist.data.loader._PLACED_AT_ONCE", request.param)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(THREAD_NAME)]
+
+
+SHUFFLED = st.fixed_dictionaries(
+    {
+        "size": st.integers(1, 200),
+        "batch_size": st.integers(1, 250),
+        "shuffle": st.sampled_from(["global", "windowed", "none"]),
+        "window": st.integers(20, 100),
+        "block": st.integers(1, 20),
+        "seed": st.integers(0, 2**60),
+        "drop_remainder": st.booleans(),
     }
-    for batch in batches:
-        assert {k: (v.dtype, v.shape) for k, v in batch.items()} == expected
+)
 
 
-def test_epoch_visits_every_event_at_most_once_and_most_of_them(dataset):
-    one = loader(dataset)
-    order = one.order(3)
-    np.testing.assert_array_equal(np.sort(order), np.arange(len(one.events)))
-    part = dataset.part("train")
-    columns = (part.user_index, part.item_index, part.label)
-    left = list(zip(*(c.tolist() for c in columns), strict=True))
-    for batch in one.epoch(3):
-        for key in keys(batch):
-            left.remove(key)  # fails at a second visit
-    assert len(left) == len(part) % 32
+@pytest.mark.usefixtures("placed")
+@settings(derandomize=True, deadline=None)
+@given(options=SHUFFLED, epoch=st.integers(0, 2**40))
+def test_an_epoch_is_its_order_cut_into_batches(options: dict, epoch: int) -> None:
+    one = loader(**options)
+    size, batch_size = options["size"], min(options["batch_size"], options["size"])
+    order = Order(
+        size,
+        options["shuffle"],
+        window=options["window"],
+        block=options["block"],
+        key=(options["seed"], epoch),
+    )
+    rows = order.rows(np.arange(size)).tolist()
+    expected = [rows[n : n + batch_size] for n in range(0, size, batch_size)]
+    if options["drop_remainder"]:
+        expected = [batch for batch in expected if len(batch) == batch_size]
+    assert rows_of(one.epoch(epoch)) == expected
+    assert len(one) == len(expected) >= 1
 
 
-def test_part_smaller_than_a_batch_makes_one_batch(dataset):
-    one = loader(dataset, batch_size=10_000)
-    (batch,) = one.epoch(0)
-    assert len(one) == 1
-    assert len(batch["label"]) == len(dataset.part("train"))
+@pytest.mark.usefixtures("placed")
+@settings(derandomize=True, deadline=None)
+@given(options=SHUFFLED, count=st.integers(1, 6), epoch=st.integers(0, 9))
+def test_readers_together_see_the_epoch_of_a_single_one(
+    options: dict, count: int, epoch: int
+) -> None:
+    if options["size"] < count:
+        return
+    batch_size = min(options["batch_size"], options["size"] // count)
+    options |= {"batch_size": batch_size}
+    whole = list(loader(**options).epoch(epoch))
+    readers = [loader(**options, shard=(n, count)) for n in range(count)]
+    parts = [list(reader.epoch(epoch)) for reader in readers]
+    assert len({len(reader) for reader in readers}) == 1
+    assert {len(part) for part in parts} == {len(readers[0])}
+    # Whole rounds are dealt out like cards, with the draws that belong to them.
+    rounds = options["size"] // (batch_size * count)
+    for number, batch in enumerate(whole[: rounds * count]):
+        assert_same(parts[number % count][number // count], batch)
+    if options["drop_remainder"]:
+        assert len(readers[0]) == rounds
+        return
+    # The last round is shared out: every row once, and nobody has much more.
+    seen = [row for part in parts for batch in part for row in batch["row"].tolist()]
+    assert sorted(seen) == list(range(options["size"]))
+    if len(readers[0]) > rounds:
+        sizes = [len(part[-1]["row"]) for part in parts]
+        assert max(sizes) - min(sizes) <= 1 and max(sizes) <= batch_size
 
 
-def test_epochs_repeat_by_seed_and_number_alone(dataset):
-    options = {"seed": 5, "negatives": 2, "unknown_rate": 0.3}
-    first = loader(dataset, **options)
-    list(first.epoch(0))  # what was read before makes no difference
-    again = loader(dataset, **options)
-    for one, other in zip(first.epoch(2), again.epoch(2), strict=True):
-        assert_same(one, other)
-    single = again.batch(again.order(2), 4, 2)
-    assert_same(single, next(itertools.islice(first.epoch(2), 4, None)))
+@settings(derandomize=True, deadline=None)
+@given(options=SHUFFLED, stop=st.integers(0, 600), prefetch=st.integers(0, 3))
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    options: dict, stop: int, prefetch: int
+) -> None:
+    def endless(one: Loader) -> Iterator[Batch]:
+        while True:
+            yield from one.epoch()
+
+    options |= {"batch_size": max(options["batch_size"], options["size"] // 10)}
+    straight, stopped = loader(**options), loader(**options, prefetch=prefetch)
+    stop %= 3 * len(straight)
+    running = endless(stopped)
+    before = list(itertools.islice(running, stop))
+    state = json.loads(json.dumps(stopped.state()))
+    running.close()
+    assert (state["epoch"], state["batch"]) == divmod(stop, len(straight))
+    resumed = loader(**options)
+    resumed.restore(state)
+    assert resumed.state() == state
+    after = itertools.islice(endless(resumed), 2 * len(straight))
+    expected = itertools.islice(endless(straight), stop + 2 * len(straight))
+    for found, batch in zip([*before, *after], expected, strict=True):
+        assert_same(found, batch)
 
 
-def test_epochs_and_seeds_differ(dataset):
-    orders = [
-        loader(dataset, seed=seed).order(epoch).tolist()
-        for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
+def test_a_batch_depends_on_epoch_and_index_alone() -> None:
+    one = loader(seed=5)
+    batches = list(one.epoch(2))
+    again = loader(seed=5)
+    for index in (13, 0, 4):
+        assert_same(again.batch(2, index), batches[index])
+    assert again.state()["batch"] == 0
+    np.testing.assert_array_equal(again.rows(2, 4), batches[4]["row"])
+
+
+def test_rows_are_a_copy_and_do_not_depend_on_what_was_asked_before() -> None:
+    # Of these batches two are placed at once.
+    one = loader(100_000, batch_size=6_000)
+    expected = [b["row"] for b in loader(100_000, batch_size=6_000).epoch(1)]
+    for epoch, index in ((1, 3), (0, 3), (1, 2), (1, 3), (1, 15), (1, 0)):
+        found = one.rows(epoch, index)
+        if epoch:
+            np.testing.assert_array_equal(found, expected[index])
+        found[:] = -1
+
+
+def test_epochs_seeds_and_batches_have_draws_of_their_own() -> None:
+    draws = [
+        tuple(batch["draw"].tolist())
+        for seed, epoch in itertools.product((0, 1), (0, 1))
+        for batch in loader(seed=seed).epoch(epoch)
     ]
-    assert len({tuple(order) for order in orders}) == 4
+    assert len(set(draws)) == len(draws) == 4 * 14
 
 
-def test_random_draws_of_a_batch_are_not_those_of_its_order(dataset):
-    # The generators of (seed, epoch) and (seed, epoch, 0) would be one and the same.
-    one = loader(dataset, seed=7, unknown_rate=0.5, batch_size=400)
-    batch = one.batch(np.arange(400), 0, 1)
-    same_stream = np.random.default_rng([7, 1]).random(len(batch["label"])) < 0.5
-    assert ((batch["user_index"] == 0) != same_stream).any()
+def test_draws_are_those_of_seed_epoch_and_place_in_the_whole_epoch() -> None:
+    found = loader(seed=3, shard=(1, 3)).batch(8, 2)["draw"]
+    expected = np.random.default_rng([3, 8, 1 + 2 * 3 + 1]).integers(0, 2**62, 7)
+    np.testing.assert_array_equal(found, expected)
 
 
-def test_features_are_those_of_the_row(dataset):
-    features = dataset.features
-    for batch in loader(dataset, negatives=1, unknown_rate=0.2).epoch(0):
-        users, items = batch["user_index"], batch["item_index"]
-        np.testing.assert_array_equal(batch["segment"], features["segment"][users])
-        np.testing.assert_array_equal(batch["tags"], features["tags"][items])
-        np.testing.assert_array_equal(batch["price"], features["price"][items])
+def test_without_a_number_an_epoch_goes_on_where_the_loader_stands() -> None:
+    one = loader()
+    assert rows_of(one.epoch()) == rows_of(loader().epoch(0))
+    assert rows_of(one.epoch()) == rows_of(loader().epoch(1))
+    some = one.epoch()
+    assert_same(next(some), loader().batch(2, 0))
+    some.close()
+    assert rows_of(one.epoch()) == rows_of(loader().epoch(2))[1:]
+    one.seek(len(one) * 7 + 12)
+    assert rows_of(one.epoch()) == rows_of(loader().epoch(7))[12:]
+    assert rows_of(one.epoch(4)) == rows_of(loader().epoch(4))
+    assert (one.state()["epoch"], one.state()["batch"]) == (5, 0)
 
 
-def test_features_agree_with_the_attribute_file(dataset):
-    items = pl.read_csv(dataset.path.parent / "items.csv")
-    rows = dataset.vocabularies["item"].lookup(items["item_id"].to_list())
-    found = item_features(dataset, rows)
-    tags = dataset.vocabularies["tags"]
-    for n, text in enumerate(items["tags"].to_list()):
-        names = [tags.id(row) for row in found["tags"][n].tolist() if row != -1]
-        assert "|".join(names) == text or rows[n] == 0
-    known = rows > 0
-    prices = items["price"].to_numpy()[known]
-    expected = (prices - prices.mean()) / prices.std(ddof=1)
-    np.testing.assert_allclose(found["price"][known], expected, rtol=1e-4, atol=1e-5)
+def test_the_state_is_plain_and_complete() -> None:
+    one = loader(shuffle="windowed", window=50, block=5, seed=9, shard=(1, 2))
+    one.seek(10)
+    assert one.state() == {
+        "format": "shortlist-loader-1",
+        "fingerprint": "numbers",
+        "seed": 9,
+        "batch_size": 7,
+        "shuffle": "windowed",
+        "window": 50,
+        "block": 5,
+        "shard": [1, 2],
+        "drop_remainder": True,
+        "epoch": 1,
+        "batch": 3,
+    }
 
 
-def test_history_is_the_training_events_before_the_event(dataset):
-    part = dataset.part("train")
-    one = loader(dataset, batch_size=len(part))
-    order = np.arange(len(part))
-    history = one.batch(order, 0, 0)["history"]
-    events = list(
-        zip(
-            part.user_index.tolist(),
-            part.timestamp_ms.tolist(),
-            part.item_index.tolist(),
-        )
-    )
-    for (user, time, _), row in zip(events, history.tolist(), strict=True):
-        before = [item for u, t, item in events if u == user and t < time][-4:]
-        assert row == before + [-1] * (4 - len(before))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 4}, "seed: 3 in place of 4"),
+        ({"batch_size": 8}, "batch_size: 7 in place of 8"),
+        ({"shuffle": "none"}, "shuffle: 'windowed' in place of 'none'"),
+        ({"window": 60}, "window: 50 in place of 60"),
+        ({"block": 6}, "block: 5 in place of 6"),
+        ({"shard": (1, 2)}, r"shard: \[0, 2\] in place of \[1, 2\]"),
+        ({"drop_remainder": False}, "drop_remainder: True in place of False"),
+        ({"size": 101}, "fingerprint: '100' in place of '101'"),
+        ({"seed": 4, "block": 6}, "seed: 3 in place of 4; block: 5 in place of 6"),
+    ],
+)
+def test_the_state_of_another_loader_is_refused(options: dict, message: str) -> None:
+    def make(size: int = 100, **changed: Any) -> Loader:
+        given = {"batch_size": 7, "seed": 3, "shuffle": "windowed", "window": 50}
+        given |= {"block": 5, "shard": (0, 2), "prefetch": 0}
+        return Loader(Numbers(size, str(size)), **given | changed)
+
+    other = make(**options)
+    with pytest.raises(InputError, match=message) as caught:
+        other.restore(make().state())
+    assert caught.value.code == "loader-state"
+    assert other.state()["batch"] == 0
 
 
-def test_history_may_come_from_other_parts(dataset):
-    held_out = loader(
-        dataset, parts=("validation",), history_parts=("train", "validation")
-    )
-    known = dataset.part("train", "validation")
-    batch = held_out.batch(np.arange(len(held_out.events)), 0, 0)
-    for n in range(held_out.batch_size):
-        user, time = held_out.events.user_index[n], held_out.events.timestamp_ms[n]
-        mine = (known.user_index == user) & (known.timestamp_ms < time)
-        before = known.item_index[mine][-4:].tolist()
-        assert batch["history"][n].tolist() == before + [-1] * (4 - len(before))
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({"epoch": -1}, {"epoch": "2"}, {"epoch": None}, {"epoch": 1.5}),
+        *({"batch": 14}, {"batch": -1}, {"batch": True}),
+    ],
+)
+def test_a_damaged_state_is_refused(broken: dict) -> None:
+    with pytest.raises(InputError, match="as it was saved") as caught:
+        loader().restore(loader().state() | broken)
+    assert caught.value.code == "loader-state"
+    with pytest.raises(InputError, match="format: None in place of"):
+        loader().restore({})
 
 
-def test_without_history_there_is_no_such_key(dataset):
-    batch = next(loader(dataset, history_length=0).epoch(0))
-    assert "history" not in batch
+def test_windows_and_blocks_do_not_matter_without_a_windowed_shuffle() -> None:
+    loader(window=60).restore(loader(window=50, prefetch=2).state())
 
 
-def test_sampling_probability_is_the_share_of_training_events(dataset):
-    counts = np.bincount(dataset.part("train").item_index, minlength=dataset.num_items)
-    shares = counts / counts.sum()
-    for batch in loader(dataset).epoch(0):
-        np.testing.assert_allclose(
-            batch["sampling_probability"], shares[batch["item_index"]], rtol=1e-6
-        )
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
+        ({"batch_size": 2.0}, "Received: 2.0"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"seed": True}, "Received: True"),
+        ({"prefetch": -1}, "`prefetch` must be an integer of at least 0"),
+        ({"window": 0}, "`window` must be an integer of at least 1"),
+        ({"block": 0}, "`block` must be an integer of at least 1"),
+        ({"shuffle": "globl"}, "Received: 'globl'. Did you mean 'global'?"),
+        ({"shuffle": "windowed", "window": 4, "block": 5}, "at least `block`"),
+        ({"shard": (2, 2)}, r"Received: \(2, 2\)"),
+        ({"shard": (-1, 2)}, "index from 0 to below the count"),
+        ({"shard": (0, 0)}, "index from 0 to below the count"),
+        ({"shard": (0, 1, 2)}, "index from 0 to below the count"),
+        ({"shard": (0, 101)}, "100 rows for 101 readers"),
+        ({"size": 0}, "0 rows for 1 readers"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        loader(**options)
+    assert caught.value.code == "invalid-loader"
 
 
-def test_negatives_are_other_items_with_label_zero(dataset):
-    one = loader(dataset, negatives=3)
-    plain = loader(dataset)
-    candidates = set(dataset.part("train").item_index.tolist())
-    drawn = []
-    for batch, positives in zip(one.epoch(1), plain.epoch(1), strict=True):
-        assert len(batch["label"]) == 32 * 4
-        np.testing.assert_array_equal(batch["label"], [1, 0, 0, 0] * 32)
-        own = batch["item_index"][::4]
-        np.testing.assert_array_equal(own, positives["item_index"])
-        for name in ("user_index", "history", "segment"):
-            np.testing.assert_array_equal(
-                batch[name], np.repeat(positives[name], 4, axis=0)
-            )
-        others = batch["item_index"].reshape(32, 4)[:, 1:]
-        assert (others != own[:, None]).all()
-        drawn += others.ravel().tolist()
-    assert set(drawn) == candidates
+@pytest.mark.parametrize("ask", [(0, 14), (0, -1), (-1, 0)])
+def test_a_batch_that_does_not_exist_is_refused(ask: tuple[int, int]) -> None:
+    with pytest.raises(InputError) as caught:
+        loader().batch(*ask)
+    assert caught.value.code == "invalid-loader"
 
 
-def test_negatives_are_uniform_over_the_other_items(dataset):
-    one = loader(dataset)
-    one.negatives = 20_000
-    candidates = one.candidates
-    for item in (candidates[0], candidates[7], candidates[-1]):
-        others = one._others(np.array([item]), np.random.default_rng(0))
-        counts = np.bincount(others[0], minlength=dataset.num_items)
-        assert counts[item] == 0 and counts[0] == 0
-        expected = 20_000 / (len(candidates) - 1)
-        rest = counts[candidates[candidates != item]]
-        assert np.abs(rest - expected).max() < 6 * np.sqrt(expected)
-    # An item that is no candidate leaves all of them.
-    others = one._others(np.array([0]), np.random.default_rng(0))
-    assert set(others[0].tolist()) == set(candidates.tolist())
+def test_a_source_smaller_than_a_batch_makes_one_batch() -> None:
+    one = loader(10, batch_size=10_000)
+    assert len(one) == 1
+    assert sorted(one.batch(0, 0)["row"].tolist()) == list(range(10))
+    assert one.state()["batch_size"] == 10
+    assert len(loader(10, batch_size=10_000, shard=(1, 3)).batch(0, 0)["row"]) == 3
 
 
-def test_without_negatives_the_label_is_the_event_s_own(dataset):
-    labels = np.concatenate([b["label"] for b in loader(dataset).epoch(0)])
-    assert set(labels.tolist()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
-    assert len(set(labels.tolist())) > 2
+# What is made ahead.
 
 
-def test_unknown_rate_hides_users_but_not_their_history(dataset):
-    known = np.concatenate([b["user_index"] for b in loader(dataset).epoch(0)])
-    assert (known > 0).all()
-    hidden = []
-    pairs = zip(
-        loader(dataset, unknown_rate=0.4).epoch(0),
-        loader(dataset).epoch(0),
-        strict=True,
-    )
-    for batch, plain in pairs:
-        unknown = batch["user_index"] == 0
-        hidden += unknown.tolist()
-        np.testing.assert_array_equal(
-            batch["user_index"][~unknown], plain["user_index"][~unknown]
-        )
-        assert (batch["segment"][unknown] == dataset.features["segment"][0]).all()
-        for name in ("item_index", "history", "label"):
-            np.testing.assert_array_equal(batch[name], plain[name])
-    share, n = np.mean(hidden), len(hidden)
-    assert abs(share - 0.4) < 4 * np.sqrt(0.4 * 0.6 / n)
+def test_values_come_in_order_and_are_made_at_the_same_time() -> None:
+    together = threading.Barrier(2, timeout=60)
+
+    def make(key: int) -> int:
+        together.wait()  # nobody passes alone
+        return key * key
+
+    # Six keys are never made one by one, whichever thread is the faster.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortlist.native.default_threads", lambda: 2)
+        assert list(made_ahead(make, range(6), 2)) == [0, 1, 4, 9, 16, 25]
 
 
-def test_pairs_hold_both_sides(dataset):
-    users, items = np.array([1, 2]), np.array([3, 0])
-    expected = user_features(dataset, users) | item_features(dataset, items)
-    assert_same(pair_features(dataset, users, items), expected)
-    assert set(expected) == {"user_index", "item_index", "segment", "tags", "price"}
+def test_only_so_many_values_are_made_ahead() -> None:
+    made: list[int] = []
+    ahead = made_ahead(lambda key: made.append(key) or key, itertools.count(), 3)
+    for expected in range(5):
+        assert next(ahead) == expected
+        assert max(made) <= expected + 3
+    ahead.close()
+    assert len(made) <= 8
 
 
-def write_log(path: Path, rows: list[tuple[str, str, int]]) -> Path:
-    pl.DataFrame(rows, schema=["u", "i", "t"], orient="row").write_csv(path)
-    return path
+def test_without_prefetch_nothing_is_made_ahead_and_no_thread_runs() -> None:
+    made: list[str] = []
+
+    def make(key: int) -> int:
+        made.append(threading.current_thread().name)
+        return key
+
+    ahead = made_ahead(make, range(9), 0)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    assert made == [threading.current_thread().name] * 2
 
 
-def test_empty_part_is_refused(tmp_path):
-    rows = [(u, i, t) for u in "ab" for t, i in enumerate("xyz", start=10**9)]
-    dataset = prepare(
-        write_log(tmp_path / "log.csv", rows),
-        Schema(user_id="u", item_id="i", timestamp="t"),
-        tmp_path / "dataset",
-        split=Split(test=0, validation=0),
-    )
-    assert len(loader(dataset).events) == 6
-    with pytest.raises(InputError, match=r"\('test',\) must hold events") as caught:
-        loader(dataset, parts=("test",))
-    assert caught.value.code == "part-empty"
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+def test_an_error_of_a_thread_is_raised_where_its_batch_was_due(prefetch: int) -> None:
+    one = loader(prefetch=prefetch)
+    take = one.source.take
+
+    def fail(rows: np.ndarray, generator: np.random.Generator) -> Batch:
+        if np.array_equal(rows, one.rows(0, 3)):
+            raise RuntimeError("a damaged file")
+        return take(rows, generator)
+
+    one.source.take = fail  # type: ignore[method-assign]
+    seen = []
+    with pytest.raises(RuntimeError, match="a damaged file"):
+        for batch in one.epoch():
+            seen.append(batch)
+    assert len(seen) == 3
+    assert one.state()["batch"] == 3
 
 
-def test_negatives_need_a_second_item(tmp_path):
-    rows = [(u, i, t) for u in "ab" for t, i in enumerate("xyx", start=10**9)]
-    dataset = prepare(
-        write_log(tmp_path / "log.csv", rows),
-        Schema(user_id="u", item_id="i", timestamp="t"),
-        tmp_path / "dataset",
-        split=Split(kind="last_n", test=1, validation=0),
-    )
-    assert len(loader(dataset, parts=("test",)).events) == 2
-    with pytest.raises(InputError, match="at least 2 items") as caught:
-        loader(dataset, parts=("test",), negatives=1)
-    assert caught.value.code == "log-too-small"
+def test_a_forgotten_iterator_leaves_no_thread_behind() -> None:
+    ahead = loader(prefetch=3).epoch()
+    next(ahead)
+    running = [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    assert running
+    del ahead
+    assert not any(thread.is_alive() for thread in running)
+
+
+def test_an_iterator_may_be_closed_by_one_of_its_own_threads() -> None:
+    # As the garbage collector does, which runs in any thread.
+    holder: list[Any] = []
+    ready, closed = threading.Event(), threading.Event()
+
+    def make(key: int) -> int:
+        if key == 1:
+            assert ready.wait(60)
+            holder.pop().close()
+            closed.set()
+        return key
+
+    ahead = made_ahead(make, range(3), 1)
+    assert next(ahead) == 0
+    holder.append(ahead)
+    ready.set()
+    assert closed.wait(60)
+    workers = [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    for worker in workers:
+        worker.join(60)
+
+
+def test_prefetching_changes_nothing() -> None:
+    plain = list(loader(seed=2).epoch(1))
+    for depth in (1, 2, 50):
+        ahead = loader(seed=2, prefetch=depth).epoch(1)
+        for one, other in zip(ahead, plain, strict=True):
+            assert_same(one, other)
+
+
+def test_batches_of_any_order_leave_the_loader_where_it_stands() -> None:
+    one = loader(prefetch=2)
+    found = rows_of(one.batches(3, [5, 1, 5]))
+    assert found == [one.rows(3, index).tolist() for index in (5, 1, 5)]
+    assert one.state()["epoch"] == one.state()["batch"] == 0

@@ -15,13 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shortlist.data.events import read_events
 from shortlist.data.layouts import GENRES, inspect_file
-from shortlist.data.log import read_attributes, read_events, read_table
+from shortlist.data.log import read_attributes, read_table
 from shortlist.data.schema import Schema
 
 NOW_MS = 1_800_000_000_000
 T = 1_700_000_000
-SCHEMA = Schema(user_id="user", item_id="item", timestamp="time", label="stars")
+SCHEMA = Schema(
+    user_id="user",
+    item_id="item",
+    timestamp="time",
+    label="stars",
+    label_kind="explicit",
+)
 ROWS = [
     {"user": "007", "item": "a b", "stars": 3.0, "time": T},
     {"user": "7", "item": 'say "hi"', "stars": 4.5, "time": T + 1},
@@ -65,7 +72,7 @@ def write(tmp_path: Path, content: str | bytes, name: str = "log.csv") -> Path:
 
 
 def events(path: Path, schema: Schema = SCHEMA) -> list[tuple[object, ...]]:
-    return read_events(path, schema, now_ms=NOW_MS).frame.rows()
+    return read_events(path, schema, now_ms=NOW_MS).rows()
 
 
 TEXTS = ["comma", "semicolon", "tab", "bar", "ndjson"]
@@ -153,7 +160,7 @@ def test_any_text_id_survives_a_quoted_csv(
     writer.writerows([("u" + user, "i" + item) for user, item in values])
     path = write(tmp_path, text.getvalue())
     schema = Schema(user_id="user", item_id="item")
-    found = read_events(path, schema, part=True).frame
+    found = read_events(path, schema)
     assert found["user_id"].to_list() == ["u" + user for user, _ in values]
     assert found["item_id"].to_list() == ["i" + item for _, item in values]
 
@@ -264,41 +271,10 @@ def test_typed_times_are_read_as_utc(tmp_path: Path) -> None:
         assert events(path)[0][2] == expected.timestamp() * 1000
 
 
-def test_without_time_the_position_is_the_time_and_nothing_is_a_duplicate(
-    tmp_path: Path,
-) -> None:
-    first = write(tmp_path, "user,item\n1,2\n1,2\n", "a.csv")
-    second = write(tmp_path, "user,item\n5,6\n", "b.csv")
-    found = read_events([first, second], Schema(user_id="user", item_id="item"))
-    assert found.frame["timestamp_ms"].to_list() == [0, 1, 2]
-    assert found.frame["label"].to_list() == [1.0, 1.0, 1.0]
-    assert found.duplicates_dropped == 0
-    assert found.frame.dtypes == [pl.Int64, pl.Int64, pl.Float32, pl.Int64]
-    assert sorted(found.frame.columns) == [
-        "item_id",
-        "label",
-        "timestamp_ms",
-        "user_id",
-    ]
-
-
-def test_duplicate_events_are_dropped_keeping_the_first_and_counted(
-    tmp_path: Path,
-) -> None:
-    schema = Schema(user_id="user", item_id="item", timestamp="time", label="stars")
-    rows = ["1,2,3,9", "1,2,4,9", "1,2,3,9", "2,2,3,9", "2,3,3,9", "1,2,3,8"]
-    rows += ["1,2,3,9"]
-    path = write(tmp_path, "user,item,stars,time\n" + "\n".join(rows))
-    found = read_events(path, schema, now_ms=NOW_MS)
-    assert found.duplicates_dropped == 2
-    kept = found.frame.select("user_id", "item_id", "label").rows()
-    assert kept == [(1, 2, 3.0), (1, 2, 4.0), (2, 2, 3.0), (2, 3, 3.0), (1, 2, 3.0)]
-
-
 def test_several_files_agree_on_the_type_of_their_ids(tmp_path: Path) -> None:
     first = write(tmp_path, "user,item\n1,2\n", "a.csv")
     second = write(tmp_path, "user,item\n01,3\n", "b.csv")
-    frame = read_events([first, second], Schema(user_id="user", item_id="item")).frame
+    frame = read_events([first, second], Schema(user_id="user", item_id="item"))
     assert frame["user_id"].to_list() == ["1", "01"]
     assert frame["item_id"].to_list() == [2, 3]
 
@@ -307,7 +283,7 @@ def test_unsigned_ids_beyond_64_bits_signed_keep_their_digits(tmp_path: Path) ->
     path = tmp_path / "log.parquet"
     users = pl.Series("user", [2**64 - 1, 1], dtype=pl.UInt64)
     pl.DataFrame([users, pl.Series("item", [1, 2])]).write_parquet(path)
-    frame = read_events(path, Schema(user_id="user", item_id="item")).frame
+    frame = read_events(path, Schema(user_id="user", item_id="item"))
     assert frame["user_id"].to_list() == ["18446744073709551615", "1"]
 
 
@@ -317,7 +293,7 @@ def test_binary_labels_are_numbers_or_truth_values(
 ) -> None:
     schema = Schema(user_id="user", item_id="item", label="hit", label_kind="binary")
     path = write(tmp_path, "user,item,hit\n1,2,{}\n2,3,{}\n".format(*labels))
-    assert read_events(path, schema).frame["label"].to_list() == [1.0, 0.0]
+    assert read_events(path, schema)["label"].to_list() == [1.0, 0.0]
 
 
 def test_attributes_keep_ids_and_turn_numeric_columns_into_float32(

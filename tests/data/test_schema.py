@@ -96,7 +96,7 @@ def test_feature_names_are_unique_across_owners():
 
 
 def test_title_cannot_take_the_column_of_the_ids():
-    with pytest.raises(InputError, match="title not 'id'") as caught:
+    with pytest.raises(InputError, match="title must not be 'id'") as caught:
         Schema(user_id="u", item_id="i", title="id")
     assert caught.value.code == "schema-name-taken"
 

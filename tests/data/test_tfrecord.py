@@ -20,9 +20,10 @@ from polars.testing import assert_frame_equal
 from shortlist import native
 from shortlist.data import flat_arrow, record_files
 from shortlist.data.convert import convert_tables
+from shortlist.data.events import read_events
 from shortlist.data.example_encoding import encode_example, to_record
 from shortlist.data.layouts import inspect_file
-from shortlist.data.log import read_events, read_table
+from shortlist.data.log import read_table
 from shortlist.data.schema import Schema
 from shortlist.data.tfrecord import (
     convert_tfrecord,
@@ -158,12 +159,18 @@ def test_any_table_survives(
 
 
 def test_both_forms_are_logs(tmp_path: Path) -> None:
-    schema = Schema(user_id="user", item_id="item", timestamp="time", label="stars")
+    schema = Schema(
+        user_id="user",
+        item_id="item",
+        timestamp="time",
+        label="stars",
+        label_kind="explicit",
+    )
     table = TABLE.with_columns(item=pl.lit("i") + pl.col("item"), stars=pl.lit(2.0))
     for rows_per_record in (1, 3):
         path = tmp_path / f"log{rows_per_record}"
         write_tfrecord(path, table, rows_per_record=rows_per_record)
-        assert read_events(path, schema, now_ms=T * 2000).frame.rows() == [
+        assert read_events(path, schema, now_ms=T * 2000).rows() == [
             (user, item, time * 1000, 2.0)
             for user, item, time in table.select("user", "item", "time").rows()
         ]

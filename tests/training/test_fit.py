@@ -13,13 +13,14 @@ import pytest
 
 from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
+from shortlist.data.rows import TrainingRows
 from shortlist.data.split import Split
 from shortlist.errors import ArtifactError, InputError, ResourceError, ShortlistError
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
 from shortlist.models.two_tower import TwoTower
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.batches import Batches
+from shortlist.training.batches import as_keras
 from shortlist.training.checkpoint import load_model
 from shortlist.training.fit import UNTRIED_WEIGHT
 from toy import (
@@ -98,24 +99,19 @@ def test_the_best_ranker_is_kept_and_not_the_last(base: Path) -> None:
     known = part.take((part.user_index > 0) & (part.item_index > 0))
     ranker = load_pipeline(run, dataset).ranker
     assert ranker is not None
-    # The same rows as in training: whole batches of the one fixed order.
-    from shortlist.data.loader import Loader
-
-    loader = Loader(
+    # Every event of the part counts, also those after the last whole batch.
+    rows = TrainingRows(
         dataset,
         ("validation",),
-        batch_size=256,
         history_length=5,
         history_parts=("train", "validation"),
     )
-    assert len(loader.events) == len(known)
-    errors = []
-    for features, label in (
-        Batches(loader, with_label=True)[n] for n in range(len(loader))
-    ):
-        scores = ranker.predict_on_batch(features)[:, 0]
-        errors.append((scores - label) ** 2)
-    assert np.mean(errors) == pytest.approx(measured[best], rel=1e-4)
+    assert len(rows) == len(known) and len(rows) % 256
+    everything = rows.take(np.arange(len(rows)), np.random.default_rng(0))
+    features, label = as_keras(everything)
+    scores = ranker.predict(features, verbose=0)[:, 0]
+    error = np.mean((scores - label) ** 2)
+    assert error == pytest.approx(measured[best], rel=1e-4)
 
 
 def test_patience_ends_the_training_early(base: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -21,28 +22,43 @@ from shortlist.cli.options import (
 def prepare(
     recipe: RecipeOption = Path(RECIPE_FILE),
     set_: SetOption = None,
+    append: Annotated[
+        list[Path] | None,
+        typer.Option(help="Add the events of this file, later ones; repeatable."),
+    ] = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="What a bad row does: raise or skip.")
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Read and check the log, split it and write the dataset."""
-    loaded = open_recipe(recipe, set_)
+    given = [f"log.on_error={on_error}"] if on_error is not None else []
+    loaded = open_recipe(recipe, [*(set_ or []), *given])
 
-    from shortlist.cli.stages import prepare_stage
+    import msgspec
 
-    dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
+    from shortlist.cli.stages import append_stage, prepare_stage
+
+    if append:
+        dataset = append_stage(loaded, recipe, append)
+    else:
+        dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
     info, path = dataset.info, beside(recipe, loaded.output.dataset)
     result = {
         "dataset": str(path),
         "fingerprint": info.fingerprint,
         "parts": info.parts,
         "statistics": info.statistics,
+        "findings": [msgspec.to_builtins(finding) for finding in info.findings],
     }
     counts = info.statistics
     parts = ", ".join(f"{name} {rows:,}" for name, rows in info.parts.items())
     text = (
         f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
         f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
-        f"  duplicates dropped: {counts['duplicates_dropped']:,}; test events of items"
+        f"  rows set aside: {counts['rows_skipped']:,}; duplicates dropped:"
+        f" {counts['duplicates_dropped']:,}; test events of items"
         f" only there: {counts['test_events_of_unknown_items']:,}, of users only"
         f" there: {counts['test_events_of_unknown_users']:,}"
     )
@@ -54,4 +70,6 @@ def prepare(
             warning = f"warning: the {part} part is empty, so {purpose}. Users may have"
             warning += " too few events for a share: try kind = 'last_n' under [split]."
             typer.echo(warning, err=True)
+    for finding in info.findings:
+        typer.echo(f"{finding.severity}: {finding.message}", err=True)
     print_result(result, text, json)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.atomic import atomic_file, check_absent
 from shortlist.data.split import Split
-from shortlist.recipe import EvaluationSection, RankerSection, RetrievalSection
+from shortlist.recipe import (
+    EvaluationSection,
+    OutputSection,
+    RankerSection,
+    RetrievalSection,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -95,9 +100,7 @@ def write_recipe(
         "\n[evaluation]",
         *_section(EvaluationSection, {}, changed.get("evaluation", {})),
         "\n[output]  # folders beside this file",
-        _line("dataset", "dataset"),
-        _line("run", "run"),
-        _line("bundle", "bundle"),
+        *_section(OutputSection, {"compression": "of the dataset; or zstd"}, {}),
     ]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(blocks) + "\n", encoding="utf-8")

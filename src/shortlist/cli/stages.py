@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.cli.options import beside, need_backend
 from shortlist.data.dataset import Dataset
+from shortlist.data.stamps import changed
 from shortlist.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -21,21 +22,39 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
     """LOG -> DATASET."""
     from shortlist.data.prepare import prepare
 
-    log = recipe.log
+    log, packed = recipe.log, recipe.output.compression
     return prepare(
         log_paths(path, log.events) or [],
         recipe.columns,
         beside(path, recipe.output.dataset),
         split=recipe.split,
-        users=beside(path, log.users) if log.users else None,
-        items=beside(path, log.items) if log.items else None,
-        users_id=log.users_id,
-        items_id=log.items_id,
         test_events=log_paths(path, log.test_events),
         validation_events=log_paths(path, log.validation_events),
-        layout=log.layout,
+        compression=None if packed == "none" else packed,
         overwrite=overwrite,
+        **_attributes(recipe, path),
     )
+
+
+def append_stage(recipe: Recipe, path: Path, files: list[Path]) -> Dataset:
+    """New days join the dataset as its test part."""
+    from shortlist.data.append import append
+
+    dataset = _dataset(recipe, path)
+    return append(dataset.path, files, **_attributes(recipe, path))
+
+
+def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
+    """What `prepare` and `append` take alike."""
+    log = recipe.log
+    return {
+        "users": beside(path, log.users) if log.users else None,
+        "items": beside(path, log.items) if log.items else None,
+        "users_id": log.users_id,
+        "items_id": log.items_id,
+        "layout": log.layout,
+        "on_error": log.on_error,
+    }
 
 
 def train_stage(
@@ -123,6 +142,13 @@ def _dataset(recipe: Recipe, path: Path) -> Dataset:
             "dataset-mismatch",
             f"The dataset must have been prepared with this recipe. Its {differing}"
             " differ. Run `shortlist prepare --overwrite` with the same settings.",
+            file=dataset.path,
+        )
+    if stale := changed(dataset.info.log):
+        raise ArtifactError(
+            "dataset-stale",
+            "The files a dataset was made of must still be what they were. Changed"
+            f" since: {stale}. Run `shortlist prepare --overwrite`, or restore them.",
             file=dataset.path,
         )
     return dataset

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from shortlist.data.dataset import FEATURE_PREFIX
 from shortlist.data.log import read_attributes
 from shortlist.data.numbers import (
     NumberStatistics,
@@ -27,7 +26,7 @@ from shortlist.data.numbers import (
     numbers_of,
     transform_numbers,
 )
-from shortlist.data.schema import CONTEXT, ITEM, USER, Feature, Schema
+from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, ITEM, USER, Feature, Schema
 from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
 
@@ -100,23 +99,23 @@ class Attributes:
         self,
         vocabularies: Mapping[str, Vocabulary],
         trained: Mapping[str, np.ndarray],
+        fitted: Mapping[str, NumberStatistics] | None = None,
     ) -> tuple[dict[str, pl.DataFrame], dict[str, NumberStatistics]]:
         """The tables of a dataset, and what was fitted for their numbers.
 
         Args:
             vocabularies: by name, those of `Schema.stored_tables`.
             trained: `user` and `item` -> `(rows,)` bool; statistics see only these.
+            fitted: statistics to use instead of fitting them.
 
         Returns: `user` and `item` -> columns `id`, the title and `feature:<name>`; and
         the statistics of every numeric or bucketized feature by name.
         """
-        statistics = {
-            feature.name: fit_numbers(
-                numbers_of(self._raw(feature))[trained[feature.owner]], feature
-            )
-            for feature in self._stored()
-            if feature.is_number
-        }
+        statistics = dict(fitted or {})
+        for feature in self._stored():
+            if feature.is_number and feature.name not in statistics:
+                values = numbers_of(self._raw(feature))[trained[feature.owner]]
+                statistics[feature.name] = fit_numbers(values, feature)
         frames = {}
         for owner, ids in self.ids.items():
             columns = [ids.alias("id")]
@@ -124,10 +123,13 @@ class Attributes:
                 columns.append(self.columns[ITEM][self.schema.title].cast(pl.String))
             for feature in self._stored():
                 if feature.owner == owner:
-                    fitted = statistics.get(feature.name)
-                    raw = self._raw(feature)
-                    one = encode_column(raw, feature, vocabularies, fitted)
-                    columns.append(one.alias(FEATURE_PREFIX + feature.name))
+                    column = encode_column(
+                        self._raw(feature),
+                        feature,
+                        vocabularies,
+                        statistics.get(feature.name),
+                    )
+                    columns.append(column.alias(FEATURE_PREFIX + feature.name))
             frames[owner] = pl.DataFrame(columns)
         return frames, statistics
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # matplotlib knows no `currentColor`: this stands for it until the SVG is written.
 _INK = "#010203"
 _BLUE, _ORANGE, _GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
-_COLOURS = dict(zip(PARTS, (_BLUE, _GREEN, _ORANGE), strict=True))
+_COLOURS: dict[str, str] = dict(zip(PARTS, (_BLUE, _GREEN, _ORANGE), strict=True))
 _WIDE, _NARROW = (9.0, 2.6), (4.4, 2.8)
 _STYLE = {
     "axes.edgecolor": _INK,

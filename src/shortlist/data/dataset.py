@@ -1,38 +1,43 @@
 """The dataset on disk: Arrow files of the narrowest safe types, memory-mapped.
 
 dataset/
-  dataset.json            format, schema, split, part sizes, statistics, fingerprint
-  train.arrow             user_index, item_index, timestamp_ms, label; sorted by
-  validation.arrow        user, time and file order
-  test.arrow
+  dataset.json            format, schema, split, segments, statistics, fingerprint
+  events/00000.arrow      one segment: user_index, item_index, timestamp_ms, label and
+                          what else the schema asks for; sorted by user and time
   users.arrow items.arrow record i = row i: `feature:<name>` and display columns
   vocabularies/<name>.arrow
+  rejected.csv            rows of the log that were set aside, if any
+
+`docs/dataset-format.md` describes it byte by byte.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from shortlist.atomic import atomic_directory
+from shortlist.atomic import atomic_file
+from shortlist.data.columns import Columns
+from shortlist.data.findings import Finding
 from shortlist.data.history import Histories
+from shortlist.data.kernels import group_order, hash_file
 from shortlist.data.numbers import NumberStatistics
-from shortlist.data.schema import CONTEXT, ITEM, USER, Schema
-from shortlist.data.split import PARTS, Split
+from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, ITEM, USER, Schema
+from shortlist.data.split import PARTS, PartName
+from shortlist.data.stamps import FileStamp
 from shortlist.data.tables import table_rows
-from shortlist.data.vocabulary import Vocabulary, vocabulary_file
+from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError
 
-FORMAT_VERSION = 1
-FEATURE_PREFIX = "feature:"
+FORMAT_VERSION = 2
+EVENT_COLUMNS = ("user_index", "item_index", "timestamp_ms", "label")
 INFO_FILE = "dataset.json"
 
 
@@ -43,14 +48,71 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
 
 
+class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of events.
+
+    Args:
+        file: its path in the dataset.
+        part: the part its events belong to.
+        events: how many there are.
+        first_timestamp_ms: time of the earliest, `None` without events.
+        last_timestamp_ms: time of the latest.
+    """
+
+    file: str
+    part: PartName
+    events: int
+    first_timestamp_ms: int | None = None
+    last_timestamp_ms: int | None = None
+
+
 class DatasetInfo(_Header, frozen=True, kw_only=True):
-    """What `dataset.json` holds."""
+    """What `dataset.json` holds.
+
+    Args:
+        schema: the columns of the log.
+        split: how it was divided.
+        segments: the files of events, in order of time of writing.
+        tables: file of the `users` and of the `items`.
+        vocabularies: file of each vocabulary.
+        pending: file of the `user` and `item` ids that come in the test part alone;
+            in its segments they have the rows after the vocabulary's.
+        generation: how often days were appended.
+        statistics: counts, for people.
+        numbers: statistics of the numeric features, by name.
+        compression: of the segments: `zstd`, or `None` when they are read in place.
+        findings: what was noticed while reading the log.
+        log: the files the dataset was made of.
+        fingerprint: of schema and content.
+    """
 
     schema: Schema
     split: dict[str, Any]
-    parts: dict[str, int]
+    segments: tuple[Segment, ...]
+    tables: dict[str, str]
+    vocabularies: dict[str, str]
+    pending: dict[str, str] = {}
+    generation: int = 0
     statistics: dict[str, Any]
+    numbers: dict[str, NumberStatistics] = {}
+    compression: Literal["zstd"] | None = None
+    findings: tuple[Finding, ...] = ()
+    log: tuple[FileStamp, ...] = ()
     fingerprint: str
+
+    @property
+    def named_files(self) -> list[str]:
+        """Files beside the segments, paths in the dataset."""
+        named = (self.tables, self.vocabularies, self.pending)
+        return [file for files in named for file in files.values()]
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Number of events of each part."""
+        counts: dict[str, int] = dict.fromkeys(PARTS, 0)
+        for segment in self.segments:
+            counts[segment.part] += segment.events
+        return counts
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -91,6 +153,7 @@ class Dataset:
         self.info = info
         self.vocabularies = vocabularies
         self._histories: dict[tuple[str, ...], Histories] = {}
+        self._columns: dict[tuple[str, ...], Columns] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
@@ -101,10 +164,8 @@ class Dataset:
         """
         path = Path(path)
         info = _read_info(path)
-        names = sorted(info.schema.stored_tables)
-        files = {name: vocabulary_file(name) for name in names}
-        needed = [*(f"{name}.arrow" for name in (*PARTS, "users", "items"))]
-        needed += [f"vocabularies/{file}" for file in files.values()]
+        needed = [segment.file for segment in info.segments]
+        needed += info.named_files
         missing = [file for file in needed if not (path / file).is_file()]
         if missing:
             raise ArtifactError(
@@ -114,8 +175,8 @@ class Dataset:
                 file=path,
             )
         vocabularies = {
-            name: Vocabulary.load(path / "vocabularies" / file)
-            for name, file in files.items()
+            name: Vocabulary.load(path / file)
+            for name, file in info.vocabularies.items()
         }
         return cls(path, info, vocabularies)
 
@@ -136,26 +197,51 @@ class Dataset:
 
     @property
     def table_rows(self) -> dict[str, int]:
-        """Rows of every table, those for unknown values included."""
-        return table_rows(self.schema, self.vocabularies, self.number_statistics)
+        """Rows of the table of every looked-up feature and of the ids."""
+        return table_rows(self.schema, self.vocabularies, self.info.numbers)
 
-    @property
-    def number_statistics(self) -> dict[str, NumberStatistics]:
-        """What was fitted on training values, by numeric or bucketized feature."""
-        stored = self.info.statistics.get("numeric", {})
-        return msgspec.convert(stored, dict[str, NumberStatistics])
+    def columns(self, *names: str) -> Columns:
+        """The columns of the events of the named parts, read in place.
+
+        Columns `user_index`, `item_index`, `timestamp_ms`, `label`, and as the schema
+        has them `weight`, `session_index` and `feature:<name>` of context features.
+        Segments come part by part, in the order they were written.
+        """
+        if names not in self._columns:
+            try:
+                columns = Columns.open(self._segments(names))
+            except ArtifactError as error:
+                raise _damaged(Path(error.file or self.path), error) from error
+            if "test" in names and self.info.pending:
+                arrays = {name: columns.column(name) for name in columns.names}
+                for name, limit in self._limits.items():
+                    arrays[name] = np.where(arrays[name] < limit, arrays[name], 0)
+                columns = Columns.from_arrays(arrays)
+            self._columns[names] = columns
+        return self._columns[names]
 
     def part(self, *names: str) -> Part:
         """The events of the named parts together, sorted by user and time."""
-        tables = [_mapped(self.path / f"{name}.arrow") for name in names]
-        user, item, timestamp, label = (
-            np.concatenate([table[column].to_numpy() for table in tables])
-            for column in ("user_index", "item_index", "timestamp_ms", "label")
-        )
-        part = Part(user.astype(np.int32), item.astype(np.int32), timestamp, label)
-        if len(names) == 1:
+        columns = self.columns(*names)
+        part = Part(*(columns.column(name) for name in EVENT_COLUMNS))
+        pending = "test" in names and bool(self.info.pending)
+        if len(self._segments(names)) < 2 and not pending:
             return part
-        return part.take(np.lexsort((part.timestamp_ms, part.user_index)))
+        order = group_order(part.user_index, part.timestamp_ms, self.num_users)
+        return part.take(order)
+
+    def _segments(self, names: Sequence[str]) -> list[Path]:
+        return [
+            self.path / segment.file
+            for name in names
+            for segment in self.info.segments
+            if segment.part == name
+        ]
+
+    @property
+    def _limits(self) -> dict[str, int]:
+        """Rows of the ids of an event; nobody knows those beyond yet."""
+        return {"user_index": self.num_users, "item_index": self.num_items}
 
     def interactions(self, *names: str) -> Part:
         """The events in which the user took the item.
@@ -188,19 +274,19 @@ class Dataset:
     @functools.cached_property
     def users(self) -> pl.DataFrame:
         """Features and display columns of the user rows."""
-        return _frame(self.path / "users.arrow")
+        return _frame(self.path / self.info.tables["users"])
 
     @functools.cached_property
     def items(self) -> pl.DataFrame:
         """Features and display columns of the item rows."""
-        return _frame(self.path / "items.arrow")
+        return _frame(self.path / self.info.tables["items"])
 
     @functools.cached_property
     def features(self) -> dict[str, np.ndarray]:
-        """Feature values by user or item row; those of the context are in the events.
+        """Feature values by user or item row.
 
-        Returns: categorical and bucketized `(rows,)` int32, multi-valued
-        `(rows, length)` int32 padded with -1, numeric `(rows,)` float32.
+        Returns: categorical `(rows,)` int32, multi-valued `(rows, length)` int32
+        padded with -1, numeric `(rows,)` float32.
         """
         values = {}
         for feature in self.schema.features:
@@ -212,15 +298,6 @@ class Dataset:
                 padded(column) if feature.kind == "multi_valued" else column.to_numpy()
             )
         return values
-
-
-def _mapped(file: Path) -> pa.Table:
-    """An Arrow file as a table over its memory map."""
-    try:
-        with pa.memory_map(str(file)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(file, error) from error
 
 
 def _frame(file: Path) -> pl.DataFrame:
@@ -249,59 +326,25 @@ def padded(lists: pl.Series) -> np.ndarray:
     return result
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetContents:
-    """Everything that `write_dataset` puts on disk."""
+def fingerprint(folder: Path, info: DatasetInfo) -> str:
+    """What a dataset is: 16 hexadecimal digits over schema, parts and content.
 
-    schema: Schema
-    split: Split
-    parts: dict[str, pl.DataFrame]
-    vocabularies: dict[str, Vocabulary]
-    users: pl.DataFrame
-    items: pl.DataFrame
-    statistics: dict[str, Any]
-
-
-def write_dataset(
-    path: str | Path, contents: DatasetContents, *, overwrite: bool = False
-) -> Dataset:
-    """Writes a dataset, whole or not at all, and opens it."""
-    with atomic_directory(path, overwrite=overwrite, marker=INFO_FILE) as folder:
-        (folder / "vocabularies").mkdir()
-        for name, vocabulary in contents.vocabularies.items():
-            vocabulary.save(folder / "vocabularies" / vocabulary_file(name))
-        for name, frame in contents.parts.items():
-            narrowed = frame.with_columns(
-                _narrowed(frame["user_index"], len(contents.vocabularies[USER])),
-                _narrowed(frame["item_index"], len(contents.vocabularies[ITEM])),
-            )
-            narrowed.write_ipc(folder / f"{name}.arrow")
-        contents.users.write_ipc(folder / "users.arrow")
-        contents.items.write_ipc(folder / "items.arrow")
-        info = DatasetInfo(
-            schema=contents.schema,
-            split=dataclasses.asdict(contents.split),
-            parts={name: len(frame) for name, frame in contents.parts.items()},
-            statistics=contents.statistics,
-            fingerprint=_fingerprint(folder, contents.schema),
-        )
-        encoded = msgspec.json.format(msgspec.json.encode(info), indent=2)
-        (folder / INFO_FILE).write_bytes(encoded)
-    return Dataset.open(path)
-
-
-def _narrowed(rows: pl.Series, num_rows: int) -> pl.Series:
-    narrow = ((pl.UInt8, 2**8), (pl.UInt16, 2**16), (pl.Int32, 2**31))
-    return rows.cast(next(t for t, limit in narrow if num_rows <= limit))
-
-
-def _fingerprint(folder: Path, schema: Schema) -> str:
-    digest = hashlib.sha256(schema.to_json())
-    for file in sorted(folder.rglob("*.arrow")):
-        digest.update(file.relative_to(folder).as_posix().encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    The first of the SHA-256 of the schema and, for every file by name, its part and the
+    XXH64 of its bytes.
+    """
+    digest = hashlib.sha256(info.schema.to_json())
+    parts = {segment.file: segment.part for segment in info.segments}
+    for file in sorted([*parts, *info.named_files]):
+        line = f"{file} {parts.get(file, '')} {hash_file(folder / file)}\n"
+        digest.update(line.encode())
     return digest.hexdigest()[:16]
+
+
+def write_info(folder: Path, info: DatasetInfo) -> None:
+    """Writes `dataset.json`, whole or not at all: with it a dataset begins to be."""
+    with atomic_file(folder / INFO_FILE) as temporary:
+        encoded = msgspec.json.format(msgspec.json.encode(info), indent=2)
+        temporary.write_bytes(encoded)
 
 
 def _read_info(path: Path) -> DatasetInfo:

@@ -1,48 +1,48 @@
-"""A whole log, checked, with codes in place of ids, sorted by user and time."""
+"""A log sorted by user and time, without duplicates, divided into parts.
+
+Knows codes and times, no files: `data/ingest.py` reads them.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import polars as pl
 
-from shortlist.data.findings import Finding, changed_type, similar_ids, skipped_rows
-from shortlist.data.layouts import inspect_file
-from shortlist.data.log import read_events, read_table
+from shortlist.data.columns import Columns
+from shortlist.data.events import OnError
+from shortlist.data.findings import Finding
+from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
+from shortlist.data.kernels import IdMap, group_offsets, group_order
+from shortlist.data.rejected import Reason
 from shortlist.data.schema import Schema
-from shortlist.data.split import TEST, TRAIN, VALIDATION, Split, assign_parts
-from shortlist.data.validate import (
-    DAY_MS,
-    iso_to_ms,
-    ms_per_unit,
-    to_floats,
-    to_ids,
-    to_labels,
-    to_times_ms,
-)
-from shortlist.errors import LogError
+from shortlist.data.split import TRAIN, Split, assign_parts
+from shortlist.errors import InputError
 
-Paths = str | Path | Sequence[str | Path]
+_EVENT = ["user_code", "item_code", "timestamp_ms", "label"]
 
 
 @dataclass(frozen=True)
 class GroupedLog:
-    """A checked log.
+    """A checked log, sorted by user code, time and file order.
 
     Args:
-        frame: columns `user_code` and `item_code` (Int32), `timestamp_ms` (Int64),
-            `label` (Float32) and `part` (Int8: 0 train, 1 validation, 2 test), sorted
-            by user code, time and file order, without duplicates.
+        frame: the columns of `CodedLog.frames`, `part` always among them (0 training,
+            1 validation, 2 test); no event twice.
         user_ids: external id of each user code, Int64 or String.
-        item_ids: external id of each item code, Int64 or String.
-        events_read: rows read, those left out included.
-        duplicates_dropped: events that repeated an earlier one.
-        rows_skipped: rows left out because they cannot be used.
-        findings: what was found while reading.
+        item_ids: external id of each item code.
+        tables: values of the context features by table, as text.
+        events_read: rows of all files.
+        duplicates_dropped: events left out because an earlier one had the same user,
+            item, time and label.
+        rows_skipped: bad rows set aside.
+        below: events left out by the implicit threshold.
+        rejected: the bad rows set aside.
+        findings: what reading noticed.
     """
 
     frame: pl.DataFrame
@@ -51,7 +51,10 @@ class GroupedLog:
     events_read: int
     duplicates_dropped: int
     rows_skipped: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    tables: Mapping[str, IdMap] = field(default_factory=dict)
+    below: int = 0
+    rejected: tuple[Reason, ...] = ()
 
 
 def read_grouped(
@@ -59,178 +62,154 @@ def read_grouped(
     schema: Schema,
     split: Split,
     *,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     layout: str | None = None,
     test_events: Paths | None = None,
     validation_events: Paths | None = None,
 ) -> GroupedLog:
-    """Reads a log, divides it and sorts it by user and time.
-
-    Args:
-        paths: the log, one file or several.
-        schema: what its columns are.
-        split: how to divide the events.
-        on_error: what a bad row does: an error, or it is left out and found.
-        layout: layout of the files; found out from each when `None`.
-        test_events: for kind `files`, the user's own test events.
-        validation_events: for kind `files`, the user's own validation events.
+    """Reads, sorts and divides a log without writing a dataset.
 
     Raises:
-        LogError: the log cannot be used.
+        LogError: the log cannot be used; says file, column and row.
     """
-    read = _Reading(schema, layout, on_error == "skip")
-    log = read.events(paths, part=on_error == "skip")
-    if validation_events is None:
-        keys = log["user_id"].rank("dense").to_numpy()
-        parts = assign_parts(keys, log["timestamp_ms"].to_numpy(), split)
-        frames = [log.with_columns(pl.Series("part", parts, dtype=pl.Int8))]
-    else:
-        frames = [log.with_columns(pl.lit(TRAIN, pl.Int8).alias("part"))]
-    for files, part in ((validation_events, VALIDATION), (test_events, TEST)):
-        if files is not None:
-            more = read.events(files, part=True)
-            frames.append(more.with_columns(pl.lit(part, pl.Int8).alias("part")))
-    return read.grouped(pl.concat(_same_id_types(frames)))
-
-
-class _Reading:
-    """What has been counted and found so far."""
-
-    def __init__(self, schema: Schema, layout: str | None, skip: bool) -> None:
-        self.schema, self.layout, self.skip = schema, layout, skip
-        self.rows = self.duplicates = self.skipped = 0
-        self.findings: list[Finding] = []
-
-    def events(self, paths: Paths, *, part: bool) -> pl.DataFrame:
-        files = [paths] if isinstance(paths, str | Path) else list(paths)
-        if not self.skip:
-            read = read_events(files, self.schema, layout=self.layout, part=part)
-            self.rows += len(read.frame) + read.duplicates_dropped
-            self.duplicates += read.duplicates_dropped
-            return read.frame
-        frames = [self._usable(Path(file)) for file in files]
-        for name, column in (
-            ("user_id", self.schema.user_id),
-            ("item_id", self.schema.item_id),
-        ):
-            types = {
-                str(f): str(frame[name].dtype)
-                for f, frame in zip(files, frames, strict=True)
-            }
-            self.findings += changed_type(column, types)
-        log = pl.concat(_same_id_types(frames))
-        if log.is_empty():
-            raise LogError(
-                "log-empty",
-                "A log must hold events that can be used. Every row was left out:"
-                f" {self.findings[0].message}",
-                file=files[0],
-            )
-        if self.schema.timestamp is None:
-            return log.with_columns(
-                pl.int_range(pl.len(), dtype=pl.Int64).alias("timestamp_ms")
-            )
-        kept = log.unique(
-            ["user_id", "item_id", "timestamp_ms", "label"],
-            keep="first",
-            maintain_order=True,
+    with tempfile.TemporaryDirectory(prefix="shortlist-") as folder:
+        spill = Spill(Path(folder))
+        coded = ingest(
+            paths,
+            schema,
+            spill,
+            test_events=test_events,
+            validation_events=validation_events,
+            layout=layout,
+            on_error=on_error,
         )
-        self.duplicates += len(log) - len(kept)
-        return kept
+        return group(coded, schema, split, spill)
 
-    def _usable(self, path: Path) -> pl.DataFrame:
-        """The rows of one file that can be used; the others are counted."""
-        schema, now_ms = self.schema, round(time.time() * 1000)
-        file = inspect_file(path, self.layout)
-        ids = (schema.user_id, schema.item_id)
-        names = [name for name in (*ids, schema.timestamp, schema.label) if name]
-        raw = read_table(path, layout=self.layout, columns=names, exact=ids)
-        self.rows += len(raw)
-        good = pl.repeat(True, len(raw), eager=True)
-        reads: dict[str, Callable[[pl.Series], pl.Series]]
-        reads = {name: lambda v: to_ids(v, file) for name in ids}
-        if schema.timestamp:
-            reads[schema.timestamp] = lambda v: to_times_ms(v, file, now_ms)
-        if schema.label:
-            reads[schema.label] = lambda v: to_labels(v, schema, file)
-        for name, read in reads.items():
-            try:
-                read(raw[name])
-            except LogError as error:
-                bad = self._bad(raw[name], now_ms).fill_null(True)
-                if not bad.any():
-                    raise
-                good &= ~bad
-                self.findings.append(skipped_rows(error, int(bad.sum())))
-        self.skipped += len(raw) - int(good.sum())
-        raw = raw.filter(good)
-        columns = {"user_id": raw[ids[0]], "item_id": raw[ids[1]]}
-        if raw.is_empty():
-            empty = dict.fromkeys(columns, pl.Int64) | {
-                "timestamp_ms": pl.Int64,
-                "label": pl.Float32,
-            }
-            return pl.DataFrame(schema=empty)
-        columns = {name: to_ids(values, file) for name, values in columns.items()}
-        if schema.timestamp:
-            columns["timestamp_ms"] = to_times_ms(raw[schema.timestamp], file, now_ms)
-        ones = pl.repeat(1.0, len(raw), dtype=pl.Float32, eager=True)
-        columns["label"] = (
-            to_labels(raw[schema.label], schema, file) if schema.label else ones
+
+def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> GroupedLog:
+    """Sorts a coded log by user and time, drops duplicates and divides it.
+
+    A log that exceeds the budget of `spill` is sorted by ranges of users, each as
+    large as the budget allows; the frames of `coded` are used up.
+    """
+    frames = coded.frames
+    coded.frames = []
+    ranges = _ranges(frames, len(coded.users), spill)
+    grouped, dropped = [], 0
+    for begin, end in ranges:
+        whole = len(ranges) == 1
+        pieces = frames if whole else [_between(f, begin, end) for f in frames]
+        piece = pl.concat(pieces).rechunk()
+        if whole:
+            spill.release(frames)
+            frames, pieces = [], []
+        codes = piece["user_code"].to_numpy()
+        codes = codes - np.int32(begin) if begin else codes
+        order = group_order(codes, piece["timestamp_ms"].to_numpy(), end - begin)
+        offsets = group_offsets(codes, end - begin)
+        users = np.arange(begin, end, dtype=np.int32).repeat(np.diff(offsets))
+        piece = rows_of(piece.drop("user_code"), order)
+        piece.insert_column(0, pl.Series("user_code", users))
+        if schema.timestamp is not None:
+            kept = _without_duplicates(piece)
+            dropped += len(piece) - len(kept)
+            piece = kept
+        grouped.append(piece if whole else spill.keep(piece))
+    frame = pl.concat(grouped)
+    return GroupedLog(
+        frame=_with_parts(frame, split),
+        user_ids=coded.users.ids(),
+        item_ids=coded.items.ids(),
+        tables=coded.tables,
+        events_read=coded.rows_read,
+        duplicates_dropped=dropped,
+        rows_skipped=coded.rows_skipped,
+        below=coded.below,
+        rejected=tuple(coded.rejected),
+        findings=tuple(coded.findings),
+    )
+
+
+def rows_of(frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
+    """The rows of a frame at `rows`, in that order."""
+    plain = {
+        name: frame[name].to_numpy()
+        for name, dtype in frame.schema.items()
+        if dtype in (pl.Int32, pl.Int64, pl.Float32)
+    }
+    taken = Columns.from_arrays(plain).take(rows)
+    columns = [
+        pl.Series(name, taken[name]) if name in taken else frame[name].gather(rows)
+        for name in frame.columns
+    ]
+    return pl.DataFrame(columns)
+
+
+def _ranges(
+    frames: list[pl.DataFrame], num_users: int, spill: Spill
+) -> list[tuple[int, int]]:
+    """Ranges of user codes with about equally many events, each within the budget."""
+    if not spill.num_files:
+        return [(0, num_users)]
+    sizes = np.zeros(num_users, np.int64)
+    for frame in frames:
+        sizes += np.bincount(frame["user_code"].to_numpy(), minlength=num_users)
+    total = sum(int(frame.estimated_size()) for frame in frames)
+    # A range is held, gathered and copied at once.
+    wanted = max(1, -(-3 * total // spill.budget_bytes))
+    ends = np.cumsum(sizes)
+    inner = np.searchsorted(ends, np.arange(1, wanted) * (ends[-1] / wanted)) + 1
+    cuts = np.unique(np.concatenate([[0], inner, [num_users]]))
+    return [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def _between(frame: pl.DataFrame, begin: int, end: int) -> pl.DataFrame:
+    return frame.filter(pl.col("user_code").is_between(begin, end - 1))
+
+
+def _without_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame`, sorted by user and time, without later copies of an event."""
+    key = [*_EVENT, *(["part"] if "part" in frame.columns else [])]
+    user, time = frame["user_code"].to_numpy(), frame["timestamp_ms"].to_numpy()
+    tied = (time[1:] == time[:-1]) & (user[1:] == user[:-1])
+    if not tied.any():
+        return frame
+    suspect = np.zeros(len(frame), bool)
+    suspect[1:] |= tied
+    suspect[:-1] |= tied
+    rows = np.flatnonzero(suspect)
+    events = frame.select(pl.col(key).gather(pl.Series(rows)))
+    first = events.select(pl.struct(key).is_first_distinct()).to_series().to_numpy()
+    if first.all():
+        return frame
+    keep = np.ones(len(frame), bool)
+    keep[rows[~first]] = False
+    return frame.filter(pl.Series(keep))
+
+
+def _with_parts(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
+    user, time = frame["user_code"].to_numpy(), frame["timestamp_ms"].to_numpy()
+    if "part" not in frame.columns:
+        parts = assign_parts(user, time, split)
+        return frame.with_columns(pl.Series("part", parts))
+    parts = frame["part"].to_numpy().copy()
+    if not (parts == 1).any():
+        rest = np.flatnonzero(parts == TRAIN)
+        parts[rest] = assign_parts(user[rest], time[rest], split)
+    return frame.with_columns(pl.Series("part", parts))
+
+
+def check_apart(log: GroupedLog, schema: Schema, split: Split) -> None:
+    """Raises `InputError` if the user's own files hold one event more than once.
+
+    It would be trained on and tested on.
+    """
+    if split.kind != "files" or schema.timestamp is None:
+        return  # without a time a repeat cannot be told from a copy
+    repeated = log.frame.group_by(_EVENT).agg(pl.col("part").n_unique().alias("parts"))
+    if overlap := int((repeated["parts"] > 1).sum()):
+        raise InputError(
+            "split-overlap",
+            "The training, validation and test files must not share events. Received:"
+            f" {overlap:,} events in more than one of them. Remove them from `events`.",
         )
-        return pl.DataFrame(columns)
-
-    def _bad(self, values: pl.Series, now_ms: int) -> pl.Series:
-        schema = self.schema
-        if values.name in (schema.user_id, schema.item_id):
-            return values.is_null() | (values.cast(pl.String).str.strip_chars() == "")
-        numbers = to_floats(values)
-        if values.name == schema.label:
-            low = float("-inf") if schema.label_min is None else schema.label_min
-            high = float("inf") if schema.label_max is None else schema.label_max
-            bad = ~numbers.is_finite() | (numbers < low) | (numbers > high)
-            return (
-                bad | ~numbers.is_in([0.0, 1.0])
-                if schema.label_kind == "binary"
-                else bad
-            )
-        if numbers.null_count() * 2 < len(values):
-            times = numbers * ms_per_unit(numbers)
-        else:
-            times = iso_to_ms(values.cast(pl.String))
-        return (times < 0) | (times > now_ms + DAY_MS)
-
-    def grouped(self, log: pl.DataFrame) -> GroupedLog:
-        codes, ids = {}, {}
-        for kind, name in (
-            ("user", self.schema.user_id),
-            ("item", self.schema.item_id),
-        ):
-            column = log[f"{kind}_id"]
-            ids[kind] = column.unique(maintain_order=True).alias(name)
-            self.findings += similar_ids(ids[kind])
-            table = pl.DataFrame({"id": ids[kind]}).with_row_index("code")
-            joined = pl.DataFrame({"id": column}).join(
-                table, on="id", how="left", maintain_order="left"
-            )
-            codes[f"{kind}_code"] = joined["code"].cast(pl.Int32)
-        frame = pl.DataFrame(
-            {**codes, **{n: log[n] for n in ("timestamp_ms", "label", "part")}}
-        )
-        return GroupedLog(
-            frame=frame.sort("user_code", "timestamp_ms", maintain_order=True),
-            user_ids=ids["user"],
-            item_ids=ids["item"],
-            events_read=self.rows,
-            duplicates_dropped=self.duplicates,
-            rows_skipped=self.skipped,
-            findings=tuple(self.findings),
-        )
-
-
-def _same_id_types(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
-    frames = [frame for frame in frames if len(frame)] or frames[:1]
-    for column in ("user_id", "item_id"):
-        if len({frame[column].dtype for frame in frames}) > 1:
-            frames = [f.with_columns(pl.col(column).cast(pl.String)) for f in frames]
-    return frames

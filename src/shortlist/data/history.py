@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.data import gather_kernels
+from shortlist.data.kernels import group_order
 
 # Events whose order is checked at a time.
 _EVENTS_AT_ONCE = 2**20
@@ -44,7 +45,10 @@ class Histories:
         num_users: int,
     ) -> None:
         if not _is_sorted(user_index, timestamp_ms):
-            order = np.lexsort((timestamp_ms, user_index))
+            gather_kernels.checked_rows("user_index", user_index, num_users)
+            order = group_order(
+                user_index.astype(np.int32), timestamp_ms.astype(np.int64), num_users
+            )
             user_index, item_index = user_index[order], item_index[order]
             timestamp_ms = timestamp_ms[order]
         # Sorted: the first and the last of them bound the others.

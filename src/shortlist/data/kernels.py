@@ -226,7 +226,7 @@ def group_order(
         num_groups: number of groups; some may have no rows.
         threads: most threads to use; all processors by default.
 
-    Returns: the rows in that order, `(n,)` uint32, or uint64 from 2**32 rows on.
+    Returns: the rows in that order, `(n,)` int64.
 
     Raises:
         InputError: `invalid-groups` or `invalid-threads`.
@@ -239,12 +239,13 @@ def group_order(
             f" Received: {times.dtype} of shape {times.shape}. Convert them.",
         )
     threads = _checked_threads(threads)
-    rows = np.dtype(np.uint32 if len(groups) < _NARROW_ROWS else np.uint64)
     core = native.core()
     if core is None:
-        return kernel_twins.group_order(groups, times).astype(rows)
-    order = np.empty(len(groups), rows)
-    core.group_order(groups, np.ascontiguousarray(times), num_groups, threads, order)
+        return kernel_twins.group_order(groups, times)
+    order = np.empty(len(groups), np.int64)
+    times = np.ascontiguousarray(times)
+    is_wide = len(groups) >= _NARROW_ROWS
+    core.group_order(groups, times, num_groups, is_wide, threads, order)
     return order
 
 

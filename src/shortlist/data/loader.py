@@ -1,165 +1,285 @@
-"""Batches out of a dataset: flat dicts of arrays with fixed dtypes.
+"""Shuffled batches of a source, for one reader or several, from any point on.
 
-Knows nothing of Keras; `training/batches.py` adapts it.
+Every batch is a pure function of source, seed, epoch and index: nothing that was read
+before makes a difference, so that a batch can be made by any thread or process, and a
+run that was stopped sees the rows it would have seen. Knows nothing of Keras;
+`training/batches.py` adapts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.schema import HISTORY
-from shortlist.errors import InputError
+from shortlist.data.order import SHUFFLES, Order, Shuffle
+from shortlist.data.prefetch import made_ahead
+from shortlist.data.rows import Batch, Source
+from shortlist.errors import InputError, did_you_mean
 
-Batch = dict[str, np.ndarray]
+STATE_FORMAT = "shortlist-loader-1"
+
+# Rows whose places in an order are computed in one go: one batch alone costs more.
+_PLACED_AT_ONCE = 2**14
 
 
 class Loader:
-    """Shuffled training batches of the events of some parts.
+    """Batches of the rows of a source, each row at most once an epoch.
 
     Args:
-        dataset: where the events come from.
-        parts: names of the parts whose events are drawn.
-        batch_size: rows per batch; every batch has it, so the rows left over after
-            the last whole batch wait for the next epoch's order. A part smaller than
-            one batch makes one batch of all its rows.
-        history_length: width of the history, 0 for none.
-        seed: of the order; the order of an epoch depends on seed and epoch alone.
-        negatives: uniformly drawn other items per event, each a row with label 0;
-            the event itself then has label 1, or with a binary label its own.
-            Without negatives the label is the event's own.
-        interactions_only: leave out events whose binary label is not positive.
-        unknown_rate: share of events whose user is replaced by row 0, so that the
-            out-of-vocabulary row learns to stand for people never seen.
-        history_parts: parts the histories are taken from; `parts` by default.
+        source: `TrainingRows`, `ArrowRows` or anything like them.
+        batch_size: rows per batch, less where a source has fewer for each reader.
+        shuffle: `global` (any row anywhere), `windowed` (for rows that are read from
+            disk: blocks in random order, mixed within a window) or `none`.
+        window: rows mixed by a windowed shuffle, at least `block`.
+        block: neighbouring rows that a windowed shuffle keeps together on disk.
+        seed: of the orders and of what is drawn, at least 0.
+        shard: which reader this is and of how many, as `(index, count)`. The batches
+            of an epoch are dealt out in turn; all readers get equally many.
+        drop_remainder: leave out the rows after the last round of whole batches, one
+            for each reader; another epoch has other ones there. Otherwise the last
+            round shares them out evenly: every row comes once, and the last batch of a
+            reader is smaller (with fewer rows left than readers, empty for some).
+        prefetch: batches made ahead by threads; 0 makes each when it is asked for.
 
-    Each batch holds `user_index`, `item_index`, the features of both, the `history`
-    before the event, `sampling_probability` (the item's share of the training events)
-    and `label`.
+    Raises:
+        InputError: `invalid-loader`.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
-        parts: tuple[str, ...] = ("train",),
+        source: Source,
         *,
         batch_size: int,
-        history_length: int,
+        shuffle: Shuffle = "global",
+        window: int = 262_144,
+        block: int = 4_096,
         seed: int = 0,
-        negatives: int = 0,
-        interactions_only: bool = False,
-        unknown_rate: float = 0.0,
-        history_parts: tuple[str, ...] | None = None,
+        shard: tuple[int, int] = (0, 1),
+        drop_remainder: bool = True,
+        prefetch: int = 2,
     ) -> None:
-        self.dataset = dataset
-        self.unknown_rate = unknown_rate
-        self.history_length = history_length
+        _check_integers(
+            {"batch_size": batch_size, "window": window, "block": block}, least=1
+        )
+        _check_integers({"seed": seed, "prefetch": prefetch}, least=0)
+        _check_shuffle(shuffle, window, block)
+        _check_shard(shard, len(source))
+        self.source = source
+        self.shuffle = shuffle
+        self.window = window
+        self.block = block
         self.seed = seed
-        self.negatives = negatives
-        events = (dataset.interactions if interactions_only else dataset.part)(*parts)
-        self.events = events.take((events.user_index > 0) & (events.item_index > 0))
-        if not len(self.events):
-            raise InputError(
-                "part-empty",
-                f"The parts {parts} must hold events to train on. Received: none."
-                " Hold out fewer events.",
-            )
-        self.batch_size = min(batch_size, len(self.events))
-        known = history_parts or parts
-        self.histories = dataset.histories(*known)
-        counts = dataset.item_counts(*known)
-        share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
-        self.sampling_probability = share.astype(np.float32)
-        self.candidates = np.flatnonzero(counts > 0).astype(np.int32)
-        if negatives and len(self.candidates) < 2:
-            raise InputError(
-                "log-too-small",
-                f"The parts {known} must hold at least 2 items to draw negatives."
-                f" Received: {len(self.candidates)}. Give more events.",
-            )
+        self.shard = (shard[0], shard[1])
+        self.drop_remainder = drop_remainder
+        self.prefetch = prefetch
+        self.batch_size = min(batch_size, len(source) // shard[1])
+        self._step = 0
+        self._order: tuple[int, Order] | None = None
+        self._placed: tuple[int, int, list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        return len(self.events) // self.batch_size
+        """Batches per epoch of this reader, which all readers have."""
+        rows, of_round = len(self.source), self.batch_size * self.shard[1]
+        return rows // of_round if self.drop_remainder else -(-rows // of_round)
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The order in which an epoch visits the events."""
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.events))
+    def rows(self, epoch: int, index: int) -> np.ndarray:
+        """The rows of the source in a batch, int64."""
+        _check_integers({"epoch": epoch, "index": index}, least=0)
+        if index >= len(self):
+            raise InputError(
+                "invalid-loader",
+                f"`index` must be below {len(self)}, the batches of an epoch."
+                f" Received: {index}. Go on with the next epoch.",
+            )
+        num_batches = max(_PLACED_AT_ONCE // self.batch_size, 1)
+        group, place = divmod(index, num_batches)
+        placed = self._placed  # threads may place a group twice, but not mix up two
+        if placed is None or placed[:2] != (epoch, group):
+            first = group * num_batches
+            indices = range(first, min(first + num_batches, len(self)))
+            placed = self._placed = (epoch, group, self._place(epoch, indices))
+        return placed[2][place].copy()
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """All batches of one epoch in its own order."""
-        order = self.order(number)
-        for index in range(len(self)):
-            yield self.batch(order, index, number)
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Makes one batch, whatever was read before.
 
-    def batch(self, order: np.ndarray, index: int, epoch: int) -> Batch:
-        """Batch `index` of the epoch whose order is given."""
-        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        events = self.events.take(rows)
-        user, item, label = events.user_index, events.item_index, events.label
-        history = self._history(user, events.timestamp_ms)
-        # Not [seed, epoch, index]: with index 0 that is the generator of the order.
-        generator = np.random.default_rng([self.seed, epoch, 1 + index])
-        if self.unknown_rate:
-            known = generator.random(len(user)) >= self.unknown_rate
-            user = np.where(known, user, 0)
-        if self.negatives:
-            repeats = 1 + self.negatives
-            item = np.column_stack([item, self._others(item, generator)]).ravel()
-            drawn = np.zeros((len(user), self.negatives))
-            label = np.column_stack([self._taken(label), drawn]).ravel()
-            user = np.repeat(user, repeats)
-            history = {k: np.repeat(v, repeats, axis=0) for k, v in history.items()}
+        Args:
+            epoch: at least 0.
+            index: of the batch among those of this reader, from 0 to below `len`.
+
+        Raises:
+            InputError: `invalid-loader` without such a batch.
+        """
+        rows = self.rows(epoch, index)
+        reader, readers = self.shard
+        key = [self.seed, epoch, 1 + index * readers + reader]
+        return self.source.take(rows, np.random.default_rng(key))
+
+    def batches(
+        self, epoch: int, indices: Iterable[int]
+    ) -> Generator[Batch, None, None]:
+        """Yields batches of one epoch, made ahead; the loader stands where it stood."""
+        return made_ahead(
+            lambda index: self.batch(epoch, index), indices, self.prefetch
+        )
+
+    def epoch(self, number: int | None = None) -> Generator[Batch, None, None]:
+        """Yields the batches of one epoch in order, made ahead by threads.
+
+        The loader stands behind each batch that it yields. Close the iterator, or
+        drop it, to stop early.
+
+        Args:
+            number: which epoch, from its first batch on; by default on from where the
+                loader stands, to the end of that epoch.
+        """
+        if number is None:
+            number, first = divmod(self._step, len(self))
+        else:
+            _check_integers({"number": number}, least=0)
+            first = 0
+        return self._epoch(number, first)
+
+    def _epoch(self, number: int, first: int) -> Generator[Batch, None, None]:
+        made = self.batches(number, range(first, len(self)))
+        with contextlib.closing(made):
+            for index, batch in enumerate(made, first):
+                self._step = number * len(self) + index + 1
+                yield batch
+
+    def seek(self, step: int) -> None:
+        """Makes the loader stand where it does after `step` batches from epoch 0 on."""
+        _check_integers({"step": step}, least=0)
+        self._step = step
+
+    def state(self) -> dict[str, Any]:
+        """Where the loader stands and what it must be to go on there, as plain JSON.
+
+        `epoch` and `batch` are those that come next.
+        """
+        epoch, batch = divmod(self._step, len(self))
+        return {**self._identity(), "epoch": epoch, "batch": batch}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Makes the loader stand where another one stood.
+
+        Args:
+            state: what `state` returned for the same source, seed, order and shard.
+
+        Raises:
+            InputError: `loader-state`; the message names what differs.
+        """
+        mine = self._identity()
+        differing = [
+            f"{name}: {state.get(name)!r} in place of {value!r}"
+            for name, value in mine.items()
+            if state.get(name) != value
+        ]
+        if differing:
+            raise InputError(
+                "loader-state",
+                "A loader goes on from the state of one with the same rows, seed, order"
+                f" and shard. Received: {'; '.join(differing)}. Make the loader as it"
+                " was, or start anew.",
+            )
+        epoch, batch = state.get("epoch"), state.get("batch")
+        if not (_is_integer(epoch, 0) and _is_integer(batch, 0) and batch < len(self)):
+            raise InputError(
+                "loader-state",
+                "`epoch` of a state must be at least 0, and `batch` from 0 to"
+                f" {len(self) - 1}. Received: {epoch!r} and {batch!r}. Give a state as"
+                " it was saved.",
+            )
+        self._step = epoch * len(self) + batch
+
+    def _identity(self) -> dict[str, Any]:
+        """All that decides which rows a batch has."""
+        windowed = self.shuffle == "windowed"
         return {
-            **pair_features(self.dataset, user, item),
-            **history,
-            "sampling_probability": self.sampling_probability[item],
-            "label": label.astype(np.float32),
+            "format": STATE_FORMAT,
+            "fingerprint": self.source.fingerprint,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "window": self.window if windowed else None,
+            "block": self.block if windowed else None,
+            "shard": list(self.shard),
+            "drop_remainder": self.drop_remainder,
         }
 
-    def _taken(self, label: np.ndarray) -> np.ndarray:
-        """1 for an event in which the user took the item, else 0."""
-        if self.dataset.schema.label_kind != "binary":
-            return np.ones(len(label))
-        return label >= self.dataset.schema.positive_from
+    def _place(self, epoch: int, indices: range) -> list[np.ndarray]:
+        """The rows of several batches."""
+        (reader, readers), size = self.shard, self.batch_size
+        positions = []
+        for index in indices:
+            first = index * size * readers
+            left = min(len(self.source) - first, size * readers)
+            start, stop = (first + left * n // readers for n in (reader, reader + 1))
+            positions.append(np.arange(start, stop, dtype=np.int64))
+        rows = self._order_of(epoch).rows(np.concatenate(positions))
+        return np.split(rows, np.cumsum([len(p) for p in positions])[:-1])
 
-    def _others(self, item: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Items `(n, negatives)` drawn uniformly from all candidates but the own."""
-        places = np.searchsorted(self.candidates, item)[:, None]
-        is_own = self.candidates[places % len(self.candidates)] == item[:, None]
-        shape = (len(item), self.negatives)
-        drawn = generator.integers(0, len(self.candidates) - is_own, shape)
-        others: np.ndarray = self.candidates[drawn + (is_own & (drawn >= places))]
-        return others
-
-    def _history(self, user: np.ndarray, timestamp_ms: np.ndarray) -> Batch:
-        if not self.history_length:
-            return {}
-        before = self.histories.before(user, timestamp_ms, self.history_length)
-        return {HISTORY: before}
-
-
-def user_features(dataset: Dataset, user_index: np.ndarray) -> Batch:
-    """The ids and features of users, without their history."""
-    owned = dataset.schema.owned_by("user")
-    features = {f.name: dataset.features[f.name][user_index] for f in owned}
-    return {"user_index": user_index.astype(np.int32), **features}
+    def _order_of(self, epoch: int) -> Order:
+        """The order of an epoch; threads may make the last one twice."""
+        last = self._order
+        if last is None or last[0] != epoch:
+            order = Order(
+                len(self.source),
+                self.shuffle,
+                window=self.window,
+                block=self.block,
+                key=(self.seed, epoch),
+            )
+            last = self._order = (epoch, order)
+        return last[1]
 
 
-def item_features(dataset: Dataset, item_index: np.ndarray) -> Batch:
-    """The ids and features of items."""
-    owned = dataset.schema.owned_by("item")
-    features = {f.name: dataset.features[f.name][item_index] for f in owned}
-    return {"item_index": item_index.astype(np.int32), **features}
+def _is_integer(value: object, least: int) -> TypeGuard[int]:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return least <= value < 2**63
 
 
-def pair_features(
-    dataset: Dataset, user_index: np.ndarray, item_index: np.ndarray
-) -> Batch:
-    """The ids and features of (user, item) rows, without the history."""
-    return {
-        **user_features(dataset, user_index),
-        **item_features(dataset, item_index),
-    }
+def _check_integers(values: dict[str, int], *, least: int) -> None:
+    for name, value in values.items():
+        if not _is_integer(value, least):
+            raise InputError(
+                "invalid-loader",
+                f"`{name}` must be an integer of at least {least}. Received: {value!r}."
+                " Give another number.",
+            )
+
+
+def _check_shuffle(shuffle: str, window: int, block: int) -> None:
+    if shuffle not in SHUFFLES:
+        raise InputError(
+            "invalid-loader",
+            f"`shuffle` must be one of {', '.join(SHUFFLES)}. Received:"
+            f" {shuffle!r}.{did_you_mean(shuffle, SHUFFLES)}",
+        )
+    if shuffle == "windowed" and window < block:
+        raise InputError(
+            "invalid-loader",
+            f"`window` must be at least `block`. Received: {window} and {block}. Mix"
+            " more rows or read fewer together.",
+        )
+
+
+def _check_shard(shard: tuple[int, int], num_rows: int) -> None:
+    index, count = shard if len(shard) == 2 else (None, None)
+    if not (_is_integer(count, 1) and _is_integer(index, 0) and index < count):
+        raise InputError(
+            "invalid-loader",
+            "`shard` must be (index, count) with an index from 0 to below the count."
+            f" Received: {shard!r}. Give (0, 1) for a single reader.",
+        )
+    if num_rows < shard[1]:
+        raise InputError(
+            "invalid-loader",
+            "The source must have a row for each reader, at least one. Received:"
+            f" {num_rows} rows for {shard[1]} readers. Give more rows, or fewer"
+            " readers.",
+        )

@@ -7,7 +7,7 @@ fitted on them is in `vocabulary.py` and `numbers.py`.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,14 +19,19 @@ Transform = Literal["standardize", "log", "quantile", "none"]
 LabelKind = Literal["explicit", "implicit", "binary"]
 Weight = Literal["none", "linear", "log"]
 
-USER = "user"
-ITEM = "item"
-CONTEXT = "context"
+USER: Final = "user"
+ITEM: Final = "item"
+CONTEXT: Final = "context"
 HISTORY = "history"
+FEATURE_PREFIX = "feature:"
+"""Begins the name of a stored column of a feature."""
 # Keys of a batch, and the tables of the ids.
 RESERVED = frozenset(
-    {"user_index", "item_index", "label", "sampling_probability", HISTORY, USER, ITEM}
+    {"user_index", "item_index", "label", "sample_weight", "sampling_probability"}
+    | {HISTORY, USER, ITEM}
 )
+NEGATIVE_PREFIX = "negative_"
+"""Begins the keys of a batch that describe drawn items."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +188,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     session_gap_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        check_schema(self, RESERVED)
+        check_schema(self, RESERVED, NEGATIVE_PREFIX)
 
     def owned_by(self, owner: Owner) -> tuple[Feature, ...]:
         """The features of one owner, in schema order."""

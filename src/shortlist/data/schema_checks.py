@@ -50,9 +50,9 @@ def check_feature(feature: Feature) -> None:
     _check_boundaries(feature)
 
 
-def check_schema(schema: Schema, reserved: Collection[str]) -> None:
+def check_schema(schema: Schema, reserved: Collection[str], prefix: str) -> None:
     """Raises `InputError` unless the columns of a schema fit together."""
-    _check_names(schema, reserved)
+    _check_names(schema, reserved, prefix)
     _check_roles(schema)
     for name in ("user_min_count", "user_max_size", "item_min_count", "item_max_size"):
         _check_at_least(1, name, getattr(schema, name), "the schema")
@@ -61,15 +61,17 @@ def check_schema(schema: Schema, reserved: Collection[str]) -> None:
     _check_sessions(schema)
 
 
-def _check_names(schema: Schema, reserved: Collection[str]) -> None:
+def _check_names(schema: Schema, reserved: Collection[str], prefix: str) -> None:
     names = [feature.name for feature in schema.features]
     taken = {n for n in names if names.count(n) > 1 or n in reserved}
+    taken |= {n for n in names if n.startswith(prefix)}
     taken |= {"id"} & {schema.title}  # the items are stored beside their ids
     if taken:
         raise InputError(
             "schema-name-taken",
-            f"Feature names must be unique and none of {sorted(reserved)}, and the"
-            f" title not 'id'. Received: {sorted(taken)}. Rename the columns.",
+            f"Feature names must be unique, none of {sorted(reserved)}, not begin with"
+            f" {prefix!r}, and the title must not be 'id'. Received: {sorted(taken)}."
+            " Rename the columns.",
         )
 
 

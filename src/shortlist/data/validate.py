@@ -1,12 +1,14 @@
-"""Columns as read become columns as used, or an error that names the row.
+"""Columns as read become columns as used, or a report of the rows that cannot be.
 
-Knows one column at a time; everything is a whole-column expression, and only a refused
-value is looked up in the file.
+Knows one column of one block of rows at a time; everything is a whole-column
+expression. What becomes of a bad value is up to the `Report`: `Refusal` raises and
+looks the row up in the file, `data/events.py` has one that sets rows aside. Where the
+report returns, the bad values are null in the answer.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable
 
 import polars as pl
 
@@ -14,6 +16,10 @@ from shortlist.data.layouts import LogFile
 from shortlist.data.locate import row_of
 from shortlist.data.schema import Schema
 from shortlist.errors import LogError
+
+# Called with an error code, the column as read, the mask of its bad rows, what must
+# hold and what to do.
+Report = Callable[[str, pl.Series, pl.Series, str, str], None]
 
 DAY_MS = 86_400_000
 
@@ -25,16 +31,46 @@ _UNITS = {
     "microseconds": (1e-3, 1e17),
     "nanoseconds": (1e-6, float("inf")),
 }
+_ISO = "iso"
 
 
-def to_ids(values: pl.Series, file: LogFile) -> pl.Series:
+class Refusal:
+    """A report that raises `LogError` at the first bad row.
+
+    Args:
+        file: the file being read.
+        first: number of events of the file before the block, so that a row is named
+            as people count it.
+    """
+
+    def __init__(self, file: LogFile, first: int = 0) -> None:
+        self.file = file
+        self.first = first
+
+    def __call__(
+        self, code: str, values: pl.Series, bad: pl.Series, rule: str, fix: str
+    ) -> None:
+        """Raises for the first of `bad`."""
+        index = bad.arg_max() or 0
+        rest = int(bad.sum()) - 1
+        also = f" and {rest} more like it" if rest else ""
+        raise LogError(
+            code,
+            f"{rule} Found {values[index]!r}{also}. {fix}",
+            file=self.file.path,
+            column=values.name,
+            row=row_of(self.file, self.first + index),
+        )
+
+
+def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
     """Ids as Int64 or String, never changed.
 
+    Reports ids that are missing or blank.
+
     Raises:
-        LogError: an id is missing or blank, or the column holds neither text nor
-            integers.
+        LogError: the column holds neither text nor integers.
     """
-    _refuse_empty(values, file)
     if values.dtype.is_integer():
         wide = values.cast(pl.Int64, strict=False)
         # Unsigned ids beyond 2^63 keep their digits as text.
@@ -53,40 +89,34 @@ def to_ids(values: pl.Series, file: LogFile) -> pl.Series:
             column=values.name,
         )
     if missing.any():
-        _refuse(
-            "log-id-missing",
-            values,
-            missing,
-            file,
-            "Every event must name its user and item, every attribute row its id.",
-            "Fill the id in or remove the row.",
-        )
+        rule = "Every event must name its user and item, every attribute row its id."
+        fix = "Fill the id in or remove the row."
+        report("log-id-missing", values, missing, rule, fix)
     return ids
 
 
-def to_labels(values: pl.Series, schema: Schema, file: LogFile) -> pl.Series:
+def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     """Labels as Float32 within the limits of the schema.
 
-    Raises:
-        LogError: a label is missing, not a number, NaN or infinite, outside
-            `label_min` to `label_max`, or neither 0 nor 1 in a binary column.
+    Reports labels that are missing, not a number, NaN or infinite, outside
+    `label_min` to `label_max`, or neither 0 nor 1 in a binary column.
     """
-    _refuse_empty(values, file)
     labels = to_floats(values)
-    missing = _is_missing(values)
+    missing = is_missing(values)
     if missing.any():
         rule = "Every event must have a label."
         fix = "Fill it in or remove the row."
-        _refuse("log-label-missing", values, missing, file, rule, fix)
-    if labels.null_count():
+        report("log-label-missing", values, missing, rule, fix)
+    unread = labels.is_null() & ~missing
+    if unread.any():
         rule = "Labels must be numbers."
         fix = "Write a number with a decimal point, or choose another label column."
-        _refuse("log-label-type", values, labels.is_null(), file, rule, fix)
-    finite = labels.is_finite()
-    if not finite.all():
+        report("log-label-type", values, unread, rule, fix)
+    infinite = ~labels.is_finite().fill_null(True)
+    if infinite.any():
         rule = "Labels must be finite numbers."
         fix = "Remove the row or write the true value."
-        _refuse("log-label-not-finite", values, ~finite, file, rule, fix)
+        report("log-label-not-finite", values, infinite, rule, fix)
     low = float("-inf") if schema.label_min is None else schema.label_min
     high = float("inf") if schema.label_max is None else schema.label_max
     outside = (labels < low) | (labels > high)
@@ -94,59 +124,109 @@ def to_labels(values: pl.Series, schema: Schema, file: LogFile) -> pl.Series:
     if schema.label_kind == "binary":
         outside |= ~labels.is_in([0.0, 1.0])
         rule = "Binary labels must be 0 or 1."
+    outside = outside.fill_null(False) & ~infinite
     if outside.any():
         fix = "Repair the row, or change label_min, label_max or label_kind."
-        _refuse("log-label-range", values, outside, file, rule, fix)
+        report("log-label-range", values, outside, rule, fix)
     return labels.cast(pl.Float32)
 
 
-def to_numbers(values: pl.Series, file: LogFile) -> pl.Series:
+def to_numbers(values: pl.Series, report: Report) -> pl.Series:
     """A numeric feature as Float64; missing values and NaN become null.
 
-    Raises:
-        LogError: a value is text or infinite.
+    Reports values that are text or infinite.
     """
     numbers = to_floats(values)
-    bad = (numbers.is_null() & ~_is_missing(values)) | numbers.is_infinite()
+    bad = (numbers.is_null() & ~is_missing(values)) | numbers.is_infinite()
     if bad.fill_null(False).any():
-        _refuse(
-            "log-number-type",
-            values,
-            bad.fill_null(False),
-            file,
-            "A numeric feature must hold finite numbers or nothing.",
-            "Repair the row or make the feature categorical.",
-        )
+        rule = "A numeric feature must hold finite numbers or nothing."
+        fix = "Repair the row or make the feature categorical."
+        report("log-number-type", values, bad.fill_null(False), rule, fix)
     return numbers.fill_nan(None)
 
 
-def to_times_ms(values: pl.Series, file: LogFile, now_ms: int) -> pl.Series:
-    """Event times as Int64 milliseconds since the epoch.
+class Times:
+    """Reads the times of one file, block by block.
 
     Dates and ISO-8601 text without a zone are UTC. Numbers are seconds, milliseconds,
-    microseconds or nanoseconds: one unit for the column, told from its median.
+    microseconds or nanoseconds: one unit for the file, told from the median of the
+    first block.
 
-    Raises:
-        LogError: a time is missing, not a time, of another unit than most, before
-            1970 or later than `now_ms` plus one day.
+    Args:
+        now_ms: the present, milliseconds since the epoch.
     """
-    _refuse_empty(values, file)
-    missing = _is_missing(values)
-    if missing.any():
-        rule = "Every event must have a time."
-        fix = "Fill it in, remove the row, or name no timestamp column."
-        _refuse("log-time-missing", values, missing, file, rule, fix)
-    times = _parse_times(values, file)
-    if (times < 0).any():
-        rule = "Times must not lie before 1970."
-        fix = "Repair the row or check which column holds the time."
-        _refuse("log-time-before-1970", values, times < 0, file, rule, fix)
-    late = times > now_ms + DAY_MS
-    if late.any():
-        rule = "Times must not lie in the future (more than a day from now)."
-        fix = "Repair the row or the clock that wrote it."
-        _refuse("log-time-future", values, late, file, rule, fix)
-    return times
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self._kind = ""
+
+    def to_ms(self, values: pl.Series, report: Report) -> pl.Series:
+        """Event times as Int64 milliseconds since the epoch.
+
+        Reports times that are missing, not a time, of another unit than most, before
+        1970 or later than the present plus one day.
+        """
+        missing = is_missing(values)
+        if missing.any():
+            rule = "Every event must have a time."
+            fix = "Fill it in, remove the row, or name no timestamp column."
+            report("log-time-missing", values, missing, rule, fix)
+        times = self._parsed(values, missing, report)
+        early = (times < 0).fill_null(False)
+        if early.any():
+            rule = "Times must not lie before 1970."
+            fix = "Repair the row or check which column holds the time."
+            report("log-time-before-1970", values, early, rule, fix)
+        late = (times > self.now_ms + DAY_MS).fill_null(False)
+        if late.any():
+            rule = "Times must not lie in the future (more than a day from now)."
+            fix = "Repair the row or the clock that wrote it."
+            report("log-time-future", values, late, rule, fix)
+        return times
+
+    def _parsed(
+        self, values: pl.Series, missing: pl.Series, report: Report
+    ) -> pl.Series:
+        if values.dtype == pl.Date or values.dtype == pl.Datetime:
+            return values.cast(pl.Datetime("ms")).to_physical().alias(values.name)
+        if values.dtype.is_numeric():
+            return self._from_numbers(values, values, report)
+        if values.dtype != pl.String:
+            report_no_time(values, values.is_not_null(), report)
+            return pl.Series(values.name, [None] * len(values), dtype=pl.Int64)
+        if self._kind != _ISO:
+            numbers = to_integers_or_floats(values)
+            unread = numbers.is_null() & ~missing
+            if self._kind or unread.sum() * 2 < len(values):
+                if unread.any():
+                    report_no_time(values, unread, report)
+                return self._from_numbers(numbers, values, report)
+        self._kind = _ISO
+        times = iso_to_ms(values)
+        unread = times.is_null() & ~missing
+        if unread.any():
+            report_no_time(values, unread, report)
+        return times
+
+    def _from_numbers(
+        self, numbers: pl.Series, values: pl.Series, report: Report
+    ) -> pl.Series:
+        self._kind = self._kind or _unit(numbers)
+        unit = self._kind
+        if numbers.dtype.is_float():
+            infinite = ~numbers.is_finite().fill_null(True)
+            if infinite.any():
+                report_no_time(values, infinite, report)
+        factor, end = _UNITS[unit]
+        begin = max((e for _, e in _UNITS.values() if e < end), default=0.0)
+        foreign = (numbers.abs() >= end) | ((numbers >= 0) & (numbers < begin))
+        foreign = foreign.fill_null(False)
+        if foreign.any():
+            rule = f"All times must have one unit; most of this column are {unit}."
+            fix = "Write all of them in the same unit."
+            report("log-time-mixed", values, foreign, rule, fix)
+        _report_compact_dates(numbers, values, report)
+        return _scaled(numbers, factor)
 
 
 def ms_per_unit(numbers: pl.Series) -> float:
@@ -154,67 +234,25 @@ def ms_per_unit(numbers: pl.Series) -> float:
     return _UNITS[_unit(numbers)][0]
 
 
-def check_unique(ids: pl.Series, file: LogFile) -> None:
-    """Raises `LogError` at the second row of a repeated id of an attribute table."""
+def check_unique(ids: pl.Series, report: Report) -> None:
+    """Reports the second row of a repeated id of an attribute table."""
     repeated = ~ids.is_first_distinct()
     if repeated.any():
         rule = "An attribute file must have one row per id."
         fix = "Keep one of the rows."
-        _refuse("log-id-duplicated", ids, repeated, file, rule, fix)
+        report("log-id-duplicated", ids, repeated, rule, fix)
 
 
-def _parse_times(values: pl.Series, file: LogFile) -> pl.Series:
-    if values.dtype == pl.Date or values.dtype == pl.Datetime:
-        return values.cast(pl.Datetime("ms")).to_physical().alias(values.name)
-    if values.dtype.is_numeric():
-        return _numbers_to_ms(values, file)
-    if values.dtype != pl.String:
-        _refuse_time(values, values.is_not_null(), file)
-    numbers = to_floats(values)
-    if numbers.null_count() * 2 < len(values):
-        if numbers.null_count():
-            _refuse_time(values, numbers.is_null(), file)
-        exact = values.cast(pl.Int64, strict=False)
-        return _numbers_to_ms(numbers if exact.null_count() else exact, file)
-    times = iso_to_ms(values)
-    if times.null_count():
-        _refuse_time(values, times.is_null(), file)
-    return times
-
-
-def _unit(numbers: pl.Series) -> str:
-    middle = abs(float(numbers.median() or 0))  # type: ignore[arg-type]
-    return next((name for name, (_, end) in _UNITS.items() if middle < end), "seconds")
-
-
-def _numbers_to_ms(numbers: pl.Series, file: LogFile) -> pl.Series:
-    if numbers.dtype.is_float() and not numbers.is_finite().all():
-        _refuse_time(numbers, ~numbers.is_finite(), file)
-    unit = _unit(numbers)
-    factor, end = _UNITS[unit]
-    begin = max((e for _, e in _UNITS.values() if e < end), default=0.0)
-    foreign = (numbers.abs() >= end) | ((numbers >= 0) & (numbers < begin))
-    if foreign.any():
-        rule = f"All times must have one unit; most of this column are {unit}."
-        fix = "Write all of them in the same unit."
-        _refuse("log-time-mixed", numbers, foreign, file, rule, fix)
-    _refuse_compact_dates(numbers, file)
-    if numbers.dtype.is_integer() and factor >= 1:
-        return numbers.cast(pl.Int64) * int(factor)
-    if numbers.dtype.is_integer():
-        return numbers.cast(pl.Int64) // round(1 / factor)
-    return (numbers * factor).round().cast(pl.Int64)
-
-
-def _refuse_compact_dates(numbers: pl.Series, file: LogFile) -> None:
-    """20240131 is meant as a day, not as a second of August 1970."""
-    if not numbers.is_between(19_700_101, 21_001_231).all():
-        return
-    days = numbers.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
-    if not days.null_count():
-        rule = "Times must be numbers since 1970 or ISO-8601 text."
-        fix = "These look like days: write them as 2024-01-31."
-        _refuse("log-time-type", numbers, days.is_not_null(), file, rule, fix)
+def check_not_empty(values: pl.Series, file: LogFile) -> None:
+    """Raises `LogError` for a column without any value."""
+    if is_missing(values).all():
+        raise LogError(
+            "log-column-empty",
+            f"A column that is used must hold values. Column {values.name!r} is empty"
+            " in every row. Name another column or repair the export.",
+            file=file.path,
+            column=values.name,
+        )
 
 
 def iso_to_ms(text: pl.Series) -> pl.Series:
@@ -249,39 +287,49 @@ def to_floats(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, [None] * len(values), dtype=pl.Float64)
 
 
-def _is_missing(values: pl.Series) -> pl.Series:
+def to_integers_or_floats(text: pl.Series) -> pl.Series:
+    """Int64 if all the text that is there are integers, else as `to_floats`."""
+    exact = text.cast(pl.Int64, strict=False)
+    missing = text.null_count() if exact.null_count() else 0
+    return exact if exact.null_count() == missing else to_floats(text)
+
+
+def is_missing(values: pl.Series) -> pl.Series:
+    """Mask of the values that are null or empty text."""
     if values.dtype == pl.String:
         return (values.str.len_bytes() == 0).fill_null(True)
     return values.is_null()
 
 
-def _refuse_empty(values: pl.Series, file: LogFile) -> None:
-    if _is_missing(values).all():
-        raise LogError(
-            "log-column-empty",
-            f"A column that is used must hold values. Column {values.name!r} is empty"
-            " in every row. Name another column or repair the export.",
-            file=file.path,
-            column=values.name,
-        )
-
-
-def _refuse_time(values: pl.Series, bad: pl.Series, file: LogFile) -> NoReturn:
+def report_no_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
+    """Reports values of a time column that are no times."""
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
     fix = "Write this one as the others, or choose another timestamp column."
-    _refuse("log-time-type", values, bad, file, rule, fix)
+    report("log-time-type", values, bad, rule, fix)
 
 
-def _refuse(
-    code: str, values: pl.Series, bad: pl.Series, file: LogFile, rule: str, fix: str
-) -> NoReturn:
-    index = bad.arg_max() or 0
-    rest = int(bad.sum()) - 1
-    also = f" and {rest} more like it" if rest else ""
-    raise LogError(
-        code,
-        f"{rule} Found {values[index]!r}{also}. {fix}",
-        file=file.path,
-        column=values.name,
-        row=row_of(file, index),
-    )
+def _unit(numbers: pl.Series) -> str:
+    middle = abs(float(numbers.median() or 0))  # type: ignore[arg-type]
+    return next((name for name, (_, end) in _UNITS.items() if middle < end), "seconds")
+
+
+def _scaled(numbers: pl.Series, factor: float) -> pl.Series:
+    if numbers.dtype.is_integer() and factor >= 1:
+        return numbers.cast(pl.Int64) * int(factor)
+    if numbers.dtype.is_integer():
+        return numbers.cast(pl.Int64) // round(1 / factor)
+    return (numbers * factor).round().cast(pl.Int64, strict=False)
+
+
+def _report_compact_dates(
+    numbers: pl.Series, values: pl.Series, report: Report
+) -> None:
+    """20240131 is meant as a day, not as a second of August 1970."""
+    if not numbers.is_between(19_700_101, 21_001_231).all():
+        return
+    known = numbers.drop_nulls()
+    days = known.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    if len(known) and not days.null_count():
+        rule = "Times must be numbers since 1970 or ISO-8601 text."
+        fix = "These look like days: write them as 2024-01-31."
+        report("log-time-type", values, numbers.is_not_null(), rule, fix)

@@ -12,7 +12,7 @@ import numpy as np
 
 from shortlist import native
 from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Batch, item_features, user_features
+from shortlist.data.rows import Batch, item_features, user_features
 from shortlist.data.schema import HISTORY, USER
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower

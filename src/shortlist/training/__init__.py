@@ -1,4 +1,4 @@
-"""DATASET + MODEL -> RUN. `train` and `load_pipeline` load Keras when first used."""
+"""DATASET + MODEL -> RUN. What needs Keras or a framework is loaded when first used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ from shortlist.backend import choose_backend
 from shortlist.training.runs import Run
 
 if TYPE_CHECKING:
+    from shortlist.training.batches import Batches, generate
     from shortlist.training.fit import load_pipeline, train
+    from shortlist.training.tensorflow_batches import to_tf_dataset as to_tf_dataset
+    from shortlist.training.torch_batches import to_torch as to_torch
 
-__all__ = ["Run", "load_pipeline", "train"]
+# Without to_tf_dataset and to_torch: `import *` must not need every framework.
+__all__ = ["Batches", "Run", "generate", "load_pipeline", "train"]
+
+_MODULES = {
+    "Batches": "batches",
+    "generate": "batches",
+    "load_pipeline": "fit",
+    "to_tf_dataset": "tensorflow_batches",
+    "to_torch": "torch_batches",
+    "train": "fit",
+}
 
 choose_backend()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("load_pipeline", "train"):
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.fit"), name)
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, name)

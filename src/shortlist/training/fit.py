@@ -13,6 +13,8 @@ import numpy as np
 from shortlist.atomic import atomic_directory, check_absent
 from shortlist.data.dataset import Dataset
 from shortlist.data.loader import Loader
+from shortlist.data.negatives import Negatives
+from shortlist.data.rows import TrainingRows
 from shortlist.data.schema import USER
 from shortlist.embeddings.checkpoint import TableCheckpoint
 from shortlist.embeddings.inputs import model_inputs
@@ -183,15 +185,16 @@ class _Trainer:
         """Trains the ranker; stops when the validation loss stops falling."""
         section = self.recipe.ranker
         explicit = section.objective == "explicit"
-        negatives = 0 if explicit else section.negatives
+        negatives = None if explicit else _uniform(section.negatives)
         loader = self._loader(section, seed=self.recipe.seed + 1, negatives=negatives)
+        mean_label = self.dataset.part("train").label.mean() if explicit else 0.0
         model = Ranker(
             self._inputs(section),
             self.dataset.table_rows,
             objective=section.objective,
             hidden_units=section.hidden_units,
             dropout=section.dropout,
-            mean_label=float(loader.events.label.mean()) if explicit else 0.0,
+            mean_label=float(mean_label),
             table_learning_rate=section.learning_rate,
             name="ranker",
         )
@@ -201,16 +204,20 @@ class _Trainer:
         )
         validation = None
         if len(self.validation_users):
-            held_out = Loader(
+            held_out = TrainingRows(
                 self.dataset,
                 ("validation",),
-                batch_size=section.batch_size,
                 history_length=section.history_length,
-                seed=self.recipe.seed,
                 negatives=negatives,
                 history_parts=("train", "validation"),
             )
-            validation = Batches(held_out, with_label=True, reshuffle=False)
+            everything = Loader(
+                held_out,
+                batch_size=section.batch_size,
+                seed=self.recipe.seed,
+                drop_remainder=False,
+            )
+            validation = Batches(everything, with_label=True, reshuffle=False)
         batches = Batches(loader, with_label=True)
         epochs = self._fit(model, batches, section, "val_loss", [], validation)
         return model, epochs
@@ -267,18 +274,17 @@ class _Trainer:
         section: RetrievalSection | RankerSection,
         *,
         seed: int,
-        negatives: int = 0,
+        negatives: Negatives | None = None,
         interactions_only: bool = False,
     ) -> Loader:
-        return Loader(
+        rows = TrainingRows(
             self.dataset,
-            interactions_only=interactions_only,
-            batch_size=section.batch_size,
             history_length=section.history_length,
-            seed=seed,
-            negatives=negatives,
+            interactions_only=interactions_only,
             unknown_rate=section.unknown_rate,
+            negatives=negatives,
         )
+        return Loader(rows, batch_size=section.batch_size, seed=seed)
 
     def _fit(
         self,
@@ -311,6 +317,7 @@ class _Trainer:
                 epochs=section.epochs,
                 validation_data=validation,
                 callbacks=callbacks,
+                shuffle=False,  # the loader has shuffled already
                 verbose=0,
             )
         finally:
@@ -319,6 +326,10 @@ class _Trainer:
         if stopping is None or stopping.best_epoch is None:
             return len(history.epoch)
         return int(stopping.best_epoch) + 1
+
+
+def _uniform(count: int) -> Negatives | None:
+    return Negatives("uniform", count) if count else None
 
 
 def _measurable_users(dataset: Dataset) -> np.ndarray:

@@ -1,0 +1,310 @@
+"""New days join a dataset without a day already there being written again.
+
+The window moves: what was the test part becomes validation, what was validation becomes
+training, and the new days are the test part. Rows never change their id. Feature
+vocabularies and statistics stay as they were fitted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shortlist.atomic import disk_errors, fsync
+from shortlist.data.attributes import Attributes, encode_column
+from shortlist.data.columns import Columns
+from shortlist.data.contents import Contents, Sources
+from shortlist.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    Segment,
+    fingerprint,
+    write_info,
+)
+from shortlist.data.event_rows import write_events
+from shortlist.data.events import OnError
+from shortlist.data.grouped import GroupedLog, group
+from shortlist.data.id_rows import IdRows
+from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
+from shortlist.data.prepare import files_of, time_findings
+from shortlist.data.rejected import write_rejected
+from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner
+from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
+from shortlist.data.stamps import stamp
+from shortlist.data.vocabulary import Vocabulary
+from shortlist.errors import InputError
+
+_MOVED: dict[PartName, PartName] = {
+    "train": "train",
+    "validation": "train",
+    "test": "validation",
+}
+
+
+def append(
+    path: str | Path,
+    events: Paths,
+    *,
+    users: str | Path | None = None,
+    items: str | Path | None = None,
+    users_id: str | None = None,
+    items_id: str | None = None,
+    layout: str | None = None,
+    on_error: OnError = "raise",
+    memory_bytes: int | None = None,
+) -> Dataset:
+    """Adds the events of new days to a dataset, as its new test part.
+
+    Args:
+        path: the dataset; it changes at once or not at all.
+        events: files with the columns of its schema, all of it later than what the
+            dataset holds.
+        users: user attributes, read anew; without them new users have none.
+        items: item attributes, the same.
+        users_id: id column of `users`; the log's own name of it by default.
+        items_id: id column of `items`; the log's own name of it by default.
+        layout: layout of the files; found out from each when `None`.
+        on_error: as of `prepare`.
+        memory_bytes: as of `prepare`.
+
+    Raises:
+        LogError: the files cannot be used; says file, column and row.
+        InputError: `append-split` for a dataset that was not divided by time,
+            `append-not-later` for events that are not later than those there.
+        ArtifactError: `path` is no dataset or damaged.
+        ResourceError: no space, read-only file system or no permission.
+    """
+    dataset = Dataset.open(path)
+    info = dataset.info
+    if info.split["kind"] not in TIME_KINDS:
+        raise InputError(
+            "append-split",
+            f"Days can be appended to a dataset divided by time: {TIME_KINDS}."
+            f" Received: kind = {info.split['kind']!r}. Prepare all files again.",
+            file=path,
+        )
+    _remove_strays(dataset.path, info)
+    spill_folder = dataset.path / f"spill-{os.getpid()}"
+    with disk_errors(path):
+        spill_folder.mkdir()
+        try:
+            spill = Spill(spill_folder, memory_bytes)
+            log = _read(dataset, events, spill, layout, on_error)
+            sources = {
+                USER: (users, users_id or info.schema.user_id),
+                ITEM: (items, items_id or info.schema.item_id),
+            }
+            return _append(dataset, log, sources, files_of(events))
+        finally:
+            shutil.rmtree(spill_folder, ignore_errors=True)
+
+
+def _read(
+    dataset: Dataset,
+    events: Paths,
+    spill: Spill,
+    layout: str | None,
+    on_error: OnError,
+) -> GroupedLog:
+    info = dataset.info
+    coded = ingest(
+        None,
+        info.schema,
+        spill,
+        test_events=events,
+        layout=layout,
+        on_error=on_error,
+        known=(_known_ids(dataset, USER), _known_ids(dataset, ITEM)),
+    )
+    last = max(s.last_timestamp_ms or 0 for s in info.segments)
+    if info.schema.timestamp is None:
+        _shift(coded, last + 1)
+    log = group(coded, info.schema, Split(kind="files"), spill)
+    first = int(log.frame["timestamp_ms"].min())  # type: ignore[arg-type]
+    if first <= last:
+        early = int((log.frame["timestamp_ms"] <= last).sum())
+        raise InputError(
+            "append-not-later",
+            "Appended events must be later than all events of the dataset, the last of"
+            f" which is at {last} ms since 1970. Received: {early:,} events up to that"
+            f" moment, the first at {first}. Leave them out, or prepare all files"
+            " again.",
+            file=files_of(events)[0],
+        )
+    return log
+
+
+def _append(
+    dataset: Dataset, log: GroupedLog, sources: Sources, read: list[Path]
+) -> Dataset:
+    info, folder = dataset.info, dataset.path
+    generation = info.generation + 1
+    moved = [
+        msgspec.structs.replace(segment, part=_MOVED[segment.part])
+        for segment in info.segments
+    ]
+    contents = _contents(dataset, moved, log, sources)
+    rows = contents.event_rows(log)
+    number = 1 + max(int(Path(s.file).stem) for s in info.segments)
+    new = write_events(folder, rows, (TEST,), number, info.compression)
+    files = contents.write(folder, generation)
+    if log.rejected:
+        write_rejected(folder / f"rejected-{generation}.csv", log.rejected)
+    result = msgspec.structs.replace(
+        info,
+        segments=(*moved, *new),
+        generation=generation,
+        statistics=_statistics(info, (*moved, *new), log, contents),
+        findings=(*log.findings, *time_findings(log, info.schema)),
+        log=(*info.log, *(stamp(file) for file in read)),
+        tables=files.tables,
+        vocabularies=files.vocabularies,
+        pending=files.pending,
+    )
+    for file in (*result.named_files, *(segment.file for segment in new)):
+        fsync(folder / file)
+    named = fingerprint(folder, result)
+    write_info(folder, msgspec.structs.replace(result, fingerprint=named))
+    _remove_strays(folder, result)
+    return Dataset.open(folder)
+
+
+def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
+    """Ids by row from row 1 on: of the vocabulary, then those that were pending."""
+    ids = dataset.vocabularies[owner].ids[1:].alias("id")
+    file = dataset.info.pending.get(owner)
+    return (
+        ids
+        if file is None
+        else pl.concat([ids, pl.read_ipc(dataset.path / file)["id"]])
+    )
+
+
+def _shift(coded: CodedLog, first: int) -> None:
+    """Without times the position is the time: new events go on counting."""
+    later = pl.col("timestamp_ms") + first
+    coded.frames = [frame.with_columns(later) for frame in coded.frames]
+
+
+def _contents(
+    dataset: Dataset, moved: list[Segment], log: GroupedLog, sources: Sources
+) -> Contents:
+    """The old contents with the ids that were pending in the vocabularies."""
+    info = dataset.info
+    trained = _interactions(dataset, moved, ("train",))
+    known = _interactions(dataset, moved, KNOWN["test"])
+    ids = {
+        USER: _id_rows(dataset, USER, log.user_ids, trained["user_index"]),
+        ITEM: _id_rows(dataset, ITEM, log.item_ids, known["item_index"]),
+    }
+    vocabularies = dataset.vocabularies | {
+        owner: rows.vocabulary for owner, rows in ids.items()
+    }
+    read = [owner for owner, (file, _) in sources.items() if file is not None]
+    frames = {
+        owner: _extended(dataset, owner, vocabularies)
+        for owner in sources
+        if owner not in read
+    }
+    if read:
+        owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
+        attributes = Attributes.read(info.schema, sources, owned[USER], owned[ITEM])
+        encoded, _ = attributes.encode(vocabularies, {}, info.numbers)
+        frames |= {owner: encoded[owner] for owner in read}
+    return Contents(
+        schema=info.schema,
+        ids=ids,
+        vocabularies=vocabularies,
+        frames=frames,
+        numbers=info.numbers,
+    )
+
+
+def _id_rows(
+    dataset: Dataset, owner: Owner, ids: pl.Series, interactions: np.ndarray
+) -> IdRows:
+    """Rows of the codes: known ids keep theirs, new ones follow as pending."""
+    known = _known_ids(dataset, owner)
+    counts = np.bincount(interactions, minlength=1 + len(known))
+    vocabulary = Vocabulary(owner, ids[: len(known)], counts[1:])
+    rows = np.arange(1, 1 + len(ids), dtype=np.int32)
+    return IdRows(vocabulary, rows, ids[len(known) :])
+
+
+def _interactions(
+    dataset: Dataset, segments: list[Segment], parts: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Rows of the events of some parts in which the user took the item."""
+    files = [dataset.path / s.file for s in segments if s.part in parts]
+    columns = Columns.open(files)
+    names = ("user_index", "item_index")
+    if dataset.schema.label_kind != "binary":
+        return {name: columns.column(name) for name in names}
+    taken = columns.column("label") >= dataset.schema.positive_from
+    return {name: columns.column(name)[taken] for name in names}
+
+
+def _extended(
+    dataset: Dataset, owner: str, vocabularies: dict[str, Vocabulary]
+) -> pl.DataFrame:
+    """The users or items as they were, and the new rows without attributes."""
+    frame = dataset.users if owner == USER else dataset.items
+    ids = vocabularies[owner].ids
+    new = len(ids) - len(frame)
+    columns = [ids[len(frame) :].alias("id")]
+    if owner == ITEM and dataset.schema.title is not None:
+        columns.append(pl.Series(dataset.schema.title, [None] * new, dtype=pl.String))
+    for feature in dataset.schema.features:
+        if feature.owner == owner:
+            kind = pl.Float32 if feature.is_number else pl.String
+            missing = pl.Series(FEATURE_PREFIX + feature.name, [None] * new, dtype=kind)
+            statistics = dataset.info.numbers.get(feature.name)
+            columns.append(encode_column(missing, feature, vocabularies, statistics))
+    return pl.concat([frame, pl.DataFrame(columns).select(frame.columns)])
+
+
+def _statistics(
+    info: DatasetInfo,
+    segments: tuple[Segment, ...],
+    log: GroupedLog,
+    contents: Contents,
+) -> dict[str, Any]:
+    old = info.statistics
+    users, items = (len(contents.ids[o].vocabulary) - 1 for o in (USER, ITEM))
+    known = sum(s.events for s in segments if s.part in KNOWN["test"])
+    unknown = {
+        owner: int(contents.ids[owner].unknown()[log.frame[f"{owner}_code"]].sum())
+        for owner in (USER, ITEM)
+    }
+    return {
+        "events": sum(segment.events for segment in segments),
+        "users": users,
+        "items": items,
+        "density": known / (users * items),
+        "rows_read": old["rows_read"] + log.events_read,
+        "rows_skipped": old["rows_skipped"] + log.rows_skipped,
+        "duplicates_dropped": old["duplicates_dropped"] + log.duplicates_dropped,
+        "below_threshold": old["below_threshold"] + log.below,
+        "first_timestamp_ms": old["first_timestamp_ms"],
+        "last_timestamp_ms": segments[-1].last_timestamp_ms,
+        "test_events_of_unknown_items": unknown[ITEM],
+        "test_events_of_unknown_users": unknown[USER],
+    }
+
+
+def _remove_strays(folder: Path, info: DatasetInfo) -> None:
+    """Removes what an interrupted append left, and what the last one replaced."""
+    segments = (segment.file for segment in info.segments)
+    named = {folder / file for file in (*info.named_files, *segments)}
+    for file in folder.rglob("*.arrow"):
+        if file not in named:
+            file.unlink()
+    for place in folder.glob("*/"):
+        if not any(place.iterdir()):
+            place.rmdir()

@@ -1,0 +1,126 @@
+"""What a dataset holds beside its events: vocabularies, attributes and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from shortlist.data.attributes import Attributes, feature_vocabularies, merge_counts
+from shortlist.data.context import ContextEncoder, context_counts, fit_context
+from shortlist.data.event_rows import EventRows
+from shortlist.data.grouped import GroupedLog
+from shortlist.data.id_rows import EventCounts, IdRows, item_rows, user_rows
+from shortlist.data.numbers import NumberStatistics
+from shortlist.data.schema import ITEM, USER, Schema
+from shortlist.data.tables import table_rows
+from shortlist.data.vocabulary import Vocabulary, vocabulary_file
+
+# The attribute file of each owner and the name of its id column.
+Sources = Mapping[str, tuple[str | Path | None, str]]
+
+
+class ContentFiles(NamedTuple):
+    """Files in a dataset, by what they hold.
+
+    Args:
+        tables: of the `users` and of the `items`.
+        vocabularies: by vocabulary.
+        pending: of the pending ids of `user` and `item`, where there are any.
+    """
+
+    tables: dict[str, str]
+    vocabularies: dict[str, str]
+    pending: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that is fitted on a log.
+
+    Args:
+        schema: what is stored.
+        ids: rows of the `user` and of the `item` codes.
+        vocabularies: of the ids and of the looked-up features.
+        frames: the users and the items, record i for row i.
+        numbers: statistics of the numeric features, by name.
+    """
+
+    schema: Schema
+    ids: dict[str, IdRows]
+    vocabularies: dict[str, Vocabulary]
+    frames: dict[str, pl.DataFrame]
+    numbers: dict[str, NumberStatistics]
+
+    @classmethod
+    def fit(
+        cls, log: GroupedLog, counts: EventCounts, schema: Schema, sources: Sources
+    ) -> Contents:
+        """Fits vocabularies and statistics; the test part has no say.
+
+        Raises:
+            LogError: an attribute file cannot be used.
+        """
+        ids = {
+            USER: user_rows(log, schema, counts),
+            ITEM: item_rows(log, schema, counts),
+        }
+        users, items = (ids[owner].vocabulary for owner in (USER, ITEM))
+        trained = {
+            USER: ids[USER].trained(counts.users),
+            ITEM: ids[ITEM].trained(counts.items),
+        }
+        attributes = Attributes.read(schema, sources, users.ids, items.ids)
+        found = attributes.token_counts(trained)
+        for table, more in context_counts(log, schema).items():
+            both = [found[table], more] if table in found else [more]
+            found[table] = merge_counts(both)
+        vocabularies = {USER: users, ITEM: items, **feature_vocabularies(schema, found)}
+        frames, numbers = attributes.encode(vocabularies, trained)
+        return cls(
+            schema=schema,
+            ids=ids,
+            vocabularies=vocabularies,
+            frames=frames,
+            numbers=numbers | fit_context(log, schema),
+        )
+
+    def event_rows(self, log: GroupedLog) -> EventRows:
+        """The events of `log` as they are stored."""
+        sizes = table_rows(self.schema, self.vocabularies, self.numbers)
+        return EventRows(
+            log,
+            self.schema,
+            users=self.ids[USER],
+            items=self.ids[ITEM],
+            context=ContextEncoder(
+                self.schema, log.tables, self.vocabularies, self.numbers, sizes
+            ),
+        )
+
+    def write(self, folder: Path, generation: int) -> ContentFiles:
+        """Writes the users, the items, the vocabularies and the pending ids.
+
+        Args:
+            folder: the dataset's.
+            generation: part of every name, so that nothing is overwritten.
+
+        """
+        tables, pending, vocabularies = {}, {}, {}
+        for owner, frame in self.frames.items():
+            tables[f"{owner}s"] = f"{owner}s-{generation}.arrow"
+            frame.write_ipc(folder / tables[f"{owner}s"])
+        for owner, rows in self.ids.items():
+            if len(rows.pending):
+                pending[owner] = f"pending-{owner}s-{generation}.arrow"
+                rows.pending.alias("id").to_frame().write_ipc(folder / pending[owner])
+        place = folder / f"vocabularies-{generation}"
+        place.mkdir()
+        for name, vocabulary in self.vocabularies.items():
+            file = place / vocabulary_file(name)
+            vocabulary.save(file)
+            vocabularies[name] = file.relative_to(folder).as_posix()
+        return ContentFiles(tables, vocabularies, pending)

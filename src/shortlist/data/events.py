@@ -1,0 +1,331 @@
+"""Reads a log as a stream of checked blocks of events, so that it may exceed memory.
+
+    read_blocks   files to blocks of `user_id, item_id, timestamp_ms, label, ...`
+    read_events   all of them in one frame
+
+Knows rows and files, not users: ids stay external, and duplicates stay. Blocks are
+checked on a few threads while the next ones are read, and come in file order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from shortlist.data.attributes import tokens
+from shortlist.data.implicit import implicit_events
+from shortlist.data.layouts import LogFile, inspect_file
+from shortlist.data.locate import blank_lines, extra_fields, read_failures
+from shortlist.data.log import (
+    EXTRA,
+    SAMPLED_ROWS,
+    as_kind,
+    check_columns,
+    check_rows,
+    has_stray_quotes,
+    narrow,
+    readable,
+    scan,
+)
+from shortlist.data.rejected import Reason, Rejections
+from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Schema
+from shortlist.data.validate import (
+    Refusal,
+    Report,
+    Times,
+    check_not_empty,
+    to_ids,
+    to_labels,
+    to_numbers,
+)
+from shortlist.errors import LogError
+from shortlist.native import default_threads
+
+OnError = Literal["raise", "skip"]
+BLOCK_ROWS = 1 << 20
+
+
+@dataclass
+class Reading:
+    """What was learned of a log while reading it, kept when it must be read again.
+
+    Args:
+        text: id columns that are text in all files, because one file needs it.
+        unquoted: files whose double quotes are ordinary characters.
+        changed: id columns of another type in another file: the type by file.
+        kinds: type of the id columns so far, and the first file that has it.
+    """
+
+    text: set[str] = field(default_factory=set)
+    unquoted: set[Path] = field(default_factory=set)
+    changed: dict[str, dict[str, str]] = field(default_factory=dict)
+    kinds: dict[str, tuple[pl.DataType, Path]] = field(default_factory=dict)
+
+
+class ReadAgain(Exception):
+    """The `Reading` has changed: what came so far is void, start over."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some checked events, in file order.
+
+    Args:
+        events: `user_id` and `item_id` (Int64 or String, the same in all blocks),
+            `timestamp_ms` (Int64; absent without a timestamp column), `label`
+            (Float32), `weight` (Float32) when the schema weights events, and
+            `feature:<name>` per context feature: Float32, or lists of text.
+        read: rows of the file the block came from.
+        below: rows left out because an implicit label was under `positive_from`.
+        rejected: the rows set aside.
+    """
+
+    events: pl.DataFrame
+    read: int
+    below: int
+    rejected: tuple[Reason, ...] = ()
+
+
+def read_events(
+    paths: str | Path | Sequence[str | Path],
+    schema: Schema,
+    *,
+    layout: str | None = None,
+    now_ms: int | None = None,
+) -> pl.DataFrame:
+    """Reads and checks one log, given as one or several files, into memory.
+
+    Args:
+        paths: files with the same columns, read one after the other.
+        schema: which columns to read and what they may hold. Without a label column,
+            every label is 1.
+        layout: one of `layouts.LAYOUTS`, or `None` to recognize it per file.
+        now_ms: the present, milliseconds since the epoch; the clock's by default.
+
+    Returns:
+        The columns of `Block.events`, duplicates included, in file order.
+
+    Raises:
+        LogError: see `docs/errors.md`, codes `log-...`; it names file, column and
+            row, the header being line 1.
+    """
+    reading = Reading()
+    while True:
+        try:
+            blocks = read_blocks(paths, schema, reading, layout=layout, now_ms=now_ms)
+            return pl.concat([block.events for block in blocks])
+        except ReadAgain:
+            reading.kinds.clear()
+
+
+def read_blocks(
+    paths: str | Path | Sequence[str | Path],
+    schema: Schema,
+    reading: Reading,
+    *,
+    layout: str | None = None,
+    now_ms: int | None = None,
+    on_error: OnError = "raise",
+) -> Iterator[Block]:
+    """Reads a log block by block; see `read_events`.
+
+    Args:
+        paths: files with the same columns, read one after the other.
+        schema: which columns to read and what they may hold.
+        reading: what is known from an earlier attempt; changed before `ReadAgain`.
+        layout: one of `layouts.LAYOUTS`, or `None` to recognize it per file.
+        now_ms: the present, milliseconds since the epoch; the clock's by default.
+        on_error: `raise` at the first bad row, or `skip` it and go on.
+
+    Raises:
+        LogError: a file cannot be read, or a row is bad.
+        ReadAgain: call again with the same `reading`.
+    """
+    now_ms = round(time.time() * 1000) if now_ms is None else now_ms
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not files:
+        raise LogError("log-empty", "A log must be at least one file. Received none.")
+    for path in files:
+        file = inspect_file(path, layout)
+        if file.path in reading.unquoted:
+            file = replace(file, has_quotes=False)
+        reader = _FileReader(file, schema, reading, now_ms, on_error)
+        for block in reader.blocks():
+            _check_kinds(block.events, schema, reading, file.path)
+            yield block
+
+
+def _check_kinds(
+    events: pl.DataFrame, schema: Schema, reading: Reading, path: Path
+) -> None:
+    """Ids that are text in one block are text in all of them."""
+    for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
+        dtype = events[name].dtype
+        kind, first = reading.kinds.setdefault(name, (dtype, path))
+        if dtype != kind:
+            reading.text.add(column)
+            if path != first:
+                reading.changed[column] = {
+                    str(file): "text" if of == pl.String else "integer"
+                    for file, of in ((first, kind), (path, dtype))
+                }
+            raise ReadAgain
+
+
+class _FileReader:
+    """One file of a log."""
+
+    def __init__(
+        self,
+        file: LogFile,
+        schema: Schema,
+        reading: Reading,
+        now_ms: int,
+        on_error: OnError,
+    ) -> None:
+        self.file = file
+        self.schema = schema
+        self.reading = reading
+        self.on_error = on_error
+        self.times = Times(now_ms)
+        self.context = schema.owned_by(CONTEXT)
+        named = [schema.user_id, schema.item_id, schema.timestamp, schema.label]
+        named += [feature.name for feature in self.context]
+        self.columns = list(dict.fromkeys(n for n in named if n is not None))
+        self.integers: set[str] = set()  # text columns of integer ids
+        self.blank: np.ndarray | None = None
+
+    def blocks(self) -> Iterator[Block]:
+        """The file's blocks; the first is checked alone, as it decides on units."""
+        rows = 0
+        with ThreadPoolExecutor(default_threads()) as pool:
+            pending: deque[Future[Block]] = deque()
+            for number, (frame, first) in enumerate(self._frames()):
+                rows += len(frame)
+                if number == 0:
+                    self._check_columns_filled(frame)
+                    yield self._checked(frame, first)
+                    continue
+                pending.append(pool.submit(self._checked, frame, first))
+                if len(pending) > default_threads():
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        check_rows(rows, self.file)
+
+    def _frames(self) -> Iterator[tuple[pl.DataFrame, int]]:
+        """Raw blocks without blank lines, and the number of events before each."""
+        lazy, names = scan(self.file)
+        check_columns(self.columns, names, self.file)
+        try:
+            self._choose_integers(lazy)
+            extra = [EXTRA] if self.file.header_lines else []
+            wanted = lazy.select([*self.columns, *extra])
+            records = events = 0
+            for frame in wanted.collect_batches(
+                chunk_size=BLOCK_ROWS, maintain_order=True
+            ):
+                kept = self._without_blank_lines(frame, records)
+                records += len(frame)
+                if len(kept):
+                    yield kept, events
+                events += len(kept)
+        except read_failures() as error:
+            with readable(self.file):
+                known = self.file.path in self.reading.unquoted
+                if known or not has_stray_quotes(self.file):
+                    raise
+            # Those that trip Polars are ordinary characters.
+            self.reading.unquoted.add(self.file.path)
+            raise ReadAgain from error
+
+    def _choose_integers(self, lazy: pl.LazyFrame) -> None:
+        if not self.file.is_text:
+            return
+        ids = {self.schema.user_id, self.schema.item_id} - self.reading.text
+        head = lazy.select(sorted(ids)).head(SAMPLED_ROWS).collect(engine="streaming")
+        self.integers = {n for n in ids if narrow(head[n], True).dtype == pl.Int64}
+
+    def _without_blank_lines(self, frame: pl.DataFrame, first: int) -> pl.DataFrame:
+        if not self.file.is_text:
+            return frame
+        blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+        if not blank.any():
+            return frame
+        if self.blank is None:
+            self.blank = np.array(blank_lines(self.file), np.int64)
+        inside = self.blank[(self.blank >= first) & (self.blank < first + len(frame))]
+        keep = np.ones(len(frame), bool)
+        keep[inside - first] = False
+        return frame.filter(pl.Series(keep))
+
+    def _check_columns_filled(self, frame: pl.DataFrame) -> None:
+        roles = (self.schema.user_id, self.schema.item_id)
+        for name in (*roles, self.schema.timestamp, self.schema.label):
+            if name is not None:
+                check_not_empty(frame[name], self.file)
+
+    def _checked(self, frame: pl.DataFrame, first: int) -> Block:
+        refusal = Refusal(self.file, first)
+        rejections = Rejections(self.file, first, len(frame))
+        report: Report = rejections if self.on_error == "skip" else refusal
+        if EXTRA in frame.columns:
+            self._check_width(frame[EXTRA], rejections)
+        columns = [
+            self._ids(frame[self.schema.user_id], report).alias("user_id"),
+            self._ids(frame[self.schema.item_id], report).alias("item_id"),
+        ]
+        if self.schema.timestamp is not None:
+            times = self.times.to_ms(frame[self.schema.timestamp], report)
+            columns.append(times.alias("timestamp_ms"))
+        labels = pl.repeat(1.0, len(frame), dtype=pl.Float32, eager=True)
+        if self.schema.label is not None:
+            labels = to_labels(frame[self.schema.label], self.schema, report)
+        keep, labels, weights = implicit_events(labels, self.schema)
+        columns.append(labels.alias("label"))
+        if weights is not None:
+            columns.append(weights.alias("weight"))
+        for feature in self.context:
+            if feature.is_number:
+                values = to_numbers(frame[feature.name], report)
+            else:
+                values = tokens(frame[feature.name], feature)
+            columns.append(values.alias(FEATURE_PREFIX + feature.name))
+        events = pl.DataFrame(columns)
+        good = keep & ~rejections.bad
+        below = int((~keep & ~rejections.bad).sum())
+        if not good.all():
+            events = events.filter(good)
+        return Block(events, len(frame), below, tuple(rejections.reasons))
+
+    def _ids(self, values: pl.Series, report: Report) -> pl.Series:
+        if values.name in self.integers:
+            numbers = values.to_frame().select(as_kind(values.name, pl.Int64()))
+            ids = numbers.to_series()
+            if ids.null_count():
+                filled = values.str.strip_chars().str.len_bytes() > 0
+                if (ids.is_null() & filled.fill_null(False)).any():
+                    self.reading.text.add(values.name)  # a late value is no number
+                    raise ReadAgain
+                to_ids(values, report, self.file)
+            return ids
+        ids = to_ids(values, report, self.file)
+        return ids.cast(pl.String) if values.name in self.reading.text else ids
+
+    def _check_width(self, extra: pl.Series, rejections: Rejections) -> None:
+        wide = (extra.str.len_bytes() > 0).fill_null(False)
+        if not wide.any():
+            return
+        if self.on_error == "raise":
+            raise extra_fields(self.file)
+        rule = f"Every row must have the {len(self.file.columns)} fields of the header."
+        fix = f"Wrap text that contains {self.file.delimiter!r} in double quotes."
+        rejections("log-row-fields", extra.alias(""), wide, rule, fix)

@@ -1,0 +1,164 @@
+"""Items that a user did not take, drawn at random, for models that compare.
+
+Knows counts of items; knows nothing of events, batches or models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+import numpy as np
+
+from shortlist.errors import InputError, did_you_mean
+
+Kind = Literal["uniform", "popularity", "in_batch", "mixed"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# The weights of all items sum to about this: as fine as float64, and exact to add up.
+_TOTAL = 2**53
+
+
+@dataclasses.dataclass(frozen=True)
+class Negatives:
+    """Which negatives a batch gets.
+
+    Args:
+        kind: `uniform` and `popularity` add `count` rows of label 0 after every event,
+            each with another item than the event's own, drawn uniformly or in
+            proportion to its number of interactions to the power of `power`.
+            `in_batch` draws nothing: the items of the other events of a batch serve,
+            corrected by `sampling_probability`. `mixed` does so too and adds `count`
+            items drawn uniformly for the whole batch.
+        count: items drawn per event, or per batch with `mixed`; 0 with `in_batch`.
+        power: of the counts, for `popularity`; 0 is uniform, 1 as often as they occur.
+
+    Raises:
+        InputError: `invalid-negatives`.
+
+    References:
+        Mikolov et al. (2013), Distributed Representations of Words and Phrases and
+        their Compositionality (the power of 0.75).
+        Yang et al. (2020), Mixed Negative Sampling for Learning Two-tower Neural
+        Networks in Recommendations.
+    """
+
+    kind: Kind
+    count: int = 0
+    power: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(
+                "invalid-negatives",
+                f"`kind` of negatives must be one of {', '.join(KINDS)}. Received:"
+                f" {self.kind!r}.{did_you_mean(self.kind, KINDS)}",
+            )
+        least = 0 if self.kind == "in_batch" else 1
+        if not isinstance(self.count, int) or not least <= self.count <= least * 2**31:
+            raise InputError(
+                "invalid-negatives",
+                f"`count` of {self.kind} negatives must be"
+                f" {'at least 1' if least else '0: nothing is drawn'}. Received:"
+                f" {self.count!r}. Give another number or kind.",
+            )
+        if not 0 <= self.power <= 10:
+            raise InputError(
+                "invalid-negatives",
+                "`power` of negatives must be from 0 to 10. Received:"
+                f" {self.power!r}. Leave it out for 0.75.",
+            )
+
+    @property
+    def rows_per_event(self) -> int:
+        """Rows that an event makes, its own included."""
+        return 1 + (self.count if self.kind in ("uniform", "popularity") else 0)
+
+
+class Sampler:
+    """Draws negatives among the items that occur.
+
+    Args:
+        negatives: what to draw.
+        counts: interactions per item row, `(num_items,)`; an item without any is
+            never drawn.
+
+    Attributes:
+        candidates: the item rows that can be drawn, `(num_candidates,)` int32.
+
+    Raises:
+        InputError: `log-too-small` with fewer than two items to draw from.
+    """
+
+    def __init__(self, negatives: Negatives, counts: np.ndarray) -> None:
+        self.negatives = negatives
+        self.candidates = np.flatnonzero(counts > 0).astype(np.int32)
+        if len(self.candidates) < 2:
+            raise InputError(
+                "log-too-small",
+                "The parts must hold at least 2 items to draw negatives. Received:"
+                f" {len(self.candidates)}. Give more events.",
+            )
+        # Integers, so that leaving out an item is exact: no sum is ever rounded.
+        weights = np.ones(len(self.candidates), np.int64)
+        if negatives.kind == "popularity":
+            powers = counts[self.candidates].astype(np.float64) ** negatives.power
+            scaled = np.rint(powers / powers.sum() * _TOTAL)
+            weights = np.maximum(scaled, 1).astype(np.int64)
+        self._ends = np.cumsum(weights)
+        self._weights = weights
+
+    def others(self, item: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Draws items for events, never their own.
+
+        Args:
+            item: the events' own items, `(n,)`; they need not be candidates.
+            generator: where the randomness comes from.
+
+        Returns:
+            `(n, count)` int32. Draws are independent: an item may come twice.
+        """
+        places, own = self._own(item)
+        shape = (len(item), self.negatives.count)
+        drawn = generator.integers(0, (self._ends[-1] - own)[:, None], shape)
+        # The own item has no width: what falls behind its start moves past its end.
+        starts = (self._ends[places] - self._weights[places])[:, None]
+        drawn += np.where(drawn >= starts, own[:, None], 0)
+        if self.negatives.kind != "popularity":
+            return self.candidates[drawn]
+        return self.candidates[np.searchsorted(self._ends, drawn, side="right")]
+
+    def shared(self, generator: np.random.Generator) -> np.ndarray:
+        """Draws `(count,)` int32 items uniformly, for a whole batch."""
+        drawn = generator.integers(0, len(self.candidates), self.negatives.count)
+        return self.candidates[drawn]
+
+    def probability(
+        self, drawn: np.ndarray, item: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The chance of each drawn item at one draw.
+
+        Args:
+            drawn: `(n,)` or `(n, count)` item rows.
+            item: the events' own items, `(n,)`, which cannot be drawn; none for the
+                items of a whole batch.
+
+        Returns:
+            float64, of the shape of `drawn`.
+        """
+        _, wanted = self._own(drawn)
+        if item is None:
+            chance: np.ndarray = wanted / self._ends[-1]
+            return chance
+        _, own = self._own(item)
+        # Events last, so that both shapes of `drawn` fit.
+        of_event = wanted.T / (self._ends[-1] - own)
+        return np.where(drawn.T == item, 0.0, of_event).T
+
+    def _own(self, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of items among the candidates, and their weights; 0 for others."""
+        places = np.searchsorted(self.candidates, item)
+        places = np.minimum(places, len(self.candidates) - 1)
+        return places, np.where(
+            self.candidates[places] == item, self._weights[places], 0
+        )
