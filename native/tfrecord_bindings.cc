@@ -1,6 +1,6 @@
 // Converts the bytes and names of a call, releases the GIL and reads.
 //
-// Arguments are checked in src/shortlist/data/example_kernels.py, the only caller.
+// Arguments are checked in src/shortlist/data/tfrecord/kernels.py, the only caller.
 #include "tfrecord_bindings.h"
 
 #include <nanobind/ndarray.h>

@@ -116,7 +116,7 @@ def test_third_parties_stay_in_their_packages(path):
         if module in SERVERS:
             assert place.startswith("serving/"), f"{place} imports {module}"
         if module == "matplotlib":
-            assert place == "data/check_plots.py", f"{place} imports matplotlib"
+            assert place == "data/check/plots.py", f"{place} imports matplotlib"
         if module in KERAS:
             assert KERAS_PLACES.fullmatch(place), f"{place} imports {module}"
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grouped_logs import DAY, SCHEMA, Row, grouped_log
-from shortlist.data.check import check_log
-from shortlist.data.check_report import LogReport
-from shortlist.data.check_split import drift, stability_index
-from shortlist.data.check_spread import gini, labels_of, popularity_of, spread_of
+from shortlist.data.check.log_check import check_log
+from shortlist.data.check.parts import drift, stability_index
+from shortlist.data.check.report import LogReport
+from shortlist.data.check.spread import gini, labels_of, popularity_of, spread_of
 from shortlist.data.findings import Finding
 from shortlist.data.schema import Schema
 from shortlist.data.split import PARTS, Split

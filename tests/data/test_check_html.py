@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from grouped_logs import DAY, SCHEMA, Row, grouped_log
-from shortlist.data import check_html
-from shortlist.data.check import check_log
-from shortlist.data.check_html import report_html, write_html
-from shortlist.data.check_plots import Plot, plots_of
-from shortlist.data.check_report import LogReport
+from shortlist.data.check import html_page
+from shortlist.data.check.html_page import report_html, write_html
+from shortlist.data.check.log_check import check_log
+from shortlist.data.check.plots import Plot, plots_of
+from shortlist.data.check.report import LogReport
 from shortlist.data.findings import Finding
 from shortlist.data.schema import Schema
 from shortlist.data.split import Split
@@ -177,7 +177,7 @@ def test_the_same_report_is_the_same_page() -> None:
 def test_a_page_appears_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_html, "plots_of", lambda report: [])
+    monkeypatch.setattr(html_page, "plots_of", lambda report: [])
     path = tmp_path / "deep" / "report.html"
     write_html(report_of(), path, title="one")
     write_html(report_of(), path, title="two")
@@ -204,7 +204,7 @@ def test_no_window_and_no_global_state_of_matplotlib() -> None:
         "before = matplotlib.rcParams.copy()\n"
         "sys.path.insert(0, 'tests')\n"
         "from data.test_check_html import report_of\n"
-        "from shortlist.data.check_html import report_html\n"
+        "from shortlist.data.check.html_page import report_html\n"
         "report_html(report_of())\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

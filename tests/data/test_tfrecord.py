@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from shortlist import native
-from shortlist.data import flat_arrow, record_files
+from shortlist.data import flat_arrow
 from shortlist.data.convert import convert_tables
 from shortlist.data.events import read_events
-from shortlist.data.example_encoding import encode_example, to_record
 from shortlist.data.layouts import inspect_file
 from shortlist.data.log import read_table
 from shortlist.data.schema import Schema
-from shortlist.data.tfrecord import (
+from shortlist.data.tfrecord import files
+from shortlist.data.tfrecord.encoding import encode_example, to_record
+from shortlist.data.tfrecord.tables import (
     convert_tfrecord,
     read_tfrecord,
     tfrecord_batches,
@@ -56,7 +57,7 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_files, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 64)
 
 
 def write(path: Path, *records: dict[str, Any]) -> Path:

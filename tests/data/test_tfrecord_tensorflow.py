@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.example_encoding import encode_example
-from shortlist.data.tfrecord import read_tfrecord, write_tfrecord
+from shortlist.data.tfrecord.encoding import encode_example
+from shortlist.data.tfrecord.tables import read_tfrecord, write_tfrecord
 
 IS_TENSORFLOW = os.environ["KERAS_BACKEND"] == "tensorflow"
 pytestmark = pytest.mark.backend

@@ -18,7 +18,7 @@ from shortlist.cli.options import (
 from shortlist.errors import InputError
 
 if TYPE_CHECKING:
-    from shortlist.data.check_report import LogReport
+    from shortlist.data.check.report import LogReport
     from shortlist.data.grouped import GroupedLog
     from shortlist.data.schema import Schema
     from shortlist.data.split import Split
@@ -64,7 +64,7 @@ def check(
     import msgspec
 
     from shortlist.cli.check_text import report_text
-    from shortlist.data.check import check_log
+    from shortlist.data.check.log_check import check_log
 
     report = check_log(given.read(), given.schema, given.split)
     if html is not None:
@@ -143,7 +143,7 @@ def _columns(schema: Schema) -> dict[str, str]:
 
 
 def _write_html(report: LogReport, path: Path, given: _Given) -> None:
-    from shortlist.data.check_html import write_html
+    from shortlist.data.check.html_page import write_html
 
     details = {
         "files": ", ".join(str(file) for file in given.files),

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from shortlist.data.check_report import LogReport
-from shortlist.data.check_tables import Table, place_of, summary_of, tables_of
+from shortlist.data.check.report import LogReport
+from shortlist.data.check.tables import Table, place_of, summary_of, tables_of
 from shortlist.data.findings import Finding
 
 _PIPED_WIDTH = 120

@@ -14,7 +14,7 @@ import polars as pl
 from shortlist.data.flat_arrow import Compression, check_out, flat_schema, write_flat
 from shortlist.data.layouts import inspect_file
 from shortlist.data.log import read_table
-from shortlist.data.tfrecord import convert_tfrecord
+from shortlist.data.tfrecord.tables import convert_tfrecord
 from shortlist.errors import LogError
 
 

@@ -17,7 +17,7 @@ from typing import Literal, NoReturn, cast, get_args
 
 import pyarrow as pa
 
-from shortlist.data.example_kernels import is_tfrecord
+from shortlist.data.tfrecord.kernels import is_tfrecord
 from shortlist.errors import LogError, did_you_mean
 
 Layout = Literal[

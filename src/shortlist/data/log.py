@@ -27,7 +27,7 @@ from shortlist.data.locate import (
     has_quoted_field,
     read_failures,
 )
-from shortlist.data.tfrecord import read_tfrecord
+from shortlist.data.tfrecord.tables import read_tfrecord
 from shortlist.data.validate import (
     Refusal,
     check_not_empty,

@@ -10,17 +10,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data import findings as look
-from shortlist.data.check_report import (
-    Activity,
-    Cold,
-    Counts,
-    Drift,
-    Leakage,
-    LogReport,
-    PartSummary,
-    TimeSpan,
-)
-from shortlist.data.check_split import (
+from shortlist.data.check.parts import (
     Columns,
     by_part,
     cold,
@@ -31,7 +21,17 @@ from shortlist.data.check_split import (
     summaries,
     tied,
 )
-from shortlist.data.check_spread import (
+from shortlist.data.check.report import (
+    Activity,
+    Cold,
+    Counts,
+    Drift,
+    Leakage,
+    LogReport,
+    PartSummary,
+    TimeSpan,
+)
+from shortlist.data.check.spread import (
     labels_of,
     popularity_of,
     spread_of,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shortlist.data.check_report import Activity, Bar, Drift, LogReport
+from shortlist.data.check.report import Activity, Bar, Drift, LogReport
 from shortlist.data.split import PARTS
 from shortlist.errors import ResourceError
 

@@ -1,7 +1,7 @@
 """What a split does to a log: cold ids, drift and leakage between its parts.
 
 Knows the columns of a `GroupedLog`, which are sorted by user and time.
-`check_report.py` defines the results.
+`report.py` defines the results.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from shortlist.data.check_report import Cold, Drift, Leakage, PartSummary
-from shortlist.data.check_spread import value_counts
+from shortlist.data.check.report import Cold, Drift, Leakage, PartSummary
+from shortlist.data.check.spread import value_counts
 from shortlist.data.grouped import GroupedLog
 from shortlist.data.split import KNOWN, PARTS, TRAIN
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from shortlist import native
 from shortlist.data import example_reference as reference
-from shortlist.data.example_encoding import encode_example, pack_integers, to_record
-from shortlist.data.example_kernels import crc32c, is_tfrecord, read_records
-from shortlist.data.example_reference import (
+from shortlist.data.tfrecord.encoding import encode_example, pack_integers, to_record
+from shortlist.data.tfrecord.kernels import crc32c, is_tfrecord, read_records
+from shortlist.data.tfrecord.reference import (
     BYTES,
     FLOATS,
     INTEGERS,

@@ -27,7 +27,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from shortlist.data.example_reference import RecordBlock
+from shortlist.data.tfrecord.reference import RecordBlock
 from shortlist.errors import InputError, LogError
 
 _EITHER = (

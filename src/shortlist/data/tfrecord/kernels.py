@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from shortlist import native
-from shortlist.data import example_reference as reference
-from shortlist.data.example_reference import (
+from shortlist.data.tfrecord import reference
+from shortlist.data.tfrecord.reference import (
     FAULTS,
     HEADER_BYTES,
     RecordBlock,

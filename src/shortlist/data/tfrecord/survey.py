@@ -14,7 +14,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from shortlist.data.example_reference import (
+from shortlist.data.flat_arrow import narrow_integer
+from shortlist.data.tfrecord.files import RecordReader
+from shortlist.data.tfrecord.reference import (
     BYTES,
     FLOATS,
     INTEGERS,
@@ -22,9 +24,7 @@ from shortlist.data.example_reference import (
     RecordBlock,
     Values,
 )
-from shortlist.data.flat_arrow import narrow_integer
-from shortlist.data.record_files import RecordReader
-from shortlist.data.record_rows import RecordRows, check_rows_per_record
+from shortlist.data.tfrecord.rows import RecordRows, check_rows_per_record
 from shortlist.errors import LogError
 
 
@@ -33,7 +33,7 @@ class Survey:
 
     Args:
         paths: files with the same features.
-        rows_per_record: as the caller gave it; see `record_rows`.
+        rows_per_record: as the caller gave it; see `rows.py`.
         columns: the features wanted, or `None` for all.
 
     Raises:

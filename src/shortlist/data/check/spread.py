@@ -1,6 +1,6 @@
 """Numbers of one set of values: quantiles, inequality, histograms, popularity curves.
 
-Knows counts and values, not the log they come from. `check_report.py` defines the
+Knows counts and values, not the log they come from. `report.py` defines the
 results.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from shortlist.data.check_report import Bar, CurvePoint, Labels, Popularity, Spread
+from shortlist.data.check.report import Bar, CurvePoint, Labels, Popularity, Spread
 
 QUANTILES = {
     "min": 0.0,

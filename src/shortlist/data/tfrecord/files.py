@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shortlist.data.example_kernels import read_records
-from shortlist.data.example_reference import (
+from shortlist.data.layouts import LogFile, damaged, inspect_file, open_bytes
+from shortlist.data.tfrecord.kernels import read_records
+from shortlist.data.tfrecord.reference import (
     FOOTER_BYTES,
     HEADER_BYTES,
     NO_KIND,
@@ -21,7 +22,6 @@ from shortlist.data.example_reference import (
     feature_names,
     header_length,
 )
-from shortlist.data.layouts import LogFile, damaged, inspect_file, open_bytes
 from shortlist.errors import LogError, did_you_mean
 
 _BLOCK_BYTES = 1 << 24

@@ -6,7 +6,7 @@
     write_tfrecord     a table to a file
 
 A record is a `tf.train.Example`: one row, or a batch of rows stored column by column;
-`record_rows` says how the two are told apart. Files may be plain or packed with gzip,
+`rows.py` says how the two are told apart. Files may be plain or packed with gzip,
 zlib or Zstandard. Needs no TensorFlow.
 
 A column is Int64, Float32, or for bytes String, or Binary if a value is not UTF-8. It
@@ -23,10 +23,10 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import atomic_file
-from shortlist.data.example_encoding import encode_example, to_record
 from shortlist.data.flat_arrow import Compression, check_out, write_flat
-from shortlist.data.record_rows import check_rows_per_record
-from shortlist.data.record_survey import Survey
+from shortlist.data.tfrecord.encoding import encode_example, to_record
+from shortlist.data.tfrecord.rows import check_rows_per_record
+from shortlist.data.tfrecord.survey import Survey
 from shortlist.errors import InputError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shortlist.data.check_report import LogReport, Spread
+from shortlist.data.check.report import LogReport, Spread
 from shortlist.data.findings import SEVERITIES, Finding
 from shortlist.data.time_findings import moment_text
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from shortlist.data.example_kernels import crc32c
-from shortlist.data.example_reference import BYTES, FLOATS, INTEGERS, masked
+from shortlist.data.tfrecord.kernels import crc32c
+from shortlist.data.tfrecord.reference import BYTES, FLOATS, INTEGERS, masked
 
 
 def encode_example(features: Mapping[str, np.ndarray | Sequence[bytes]]) -> bytes:

@@ -123,7 +123,7 @@ def read_records(
     kinds: Sequence[int],
     only_these: bool,
 ) -> RecordBlock:
-    """Reads the whole records at the start of `data`; see `example_kernels`."""
+    """Reads the whole records at the start of `data`; see `kernels.py`."""
     data = memoryview(data)
     reader = _Reader(features, kinds, only_these)
     fault, at, number = None, 0, 0

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 
 from shortlist.atomic import atomic_file
-from shortlist.data.check_plots import Plot, plots_of
-from shortlist.data.check_report import LogReport
-from shortlist.data.check_tables import Table, place_of, summary_of, tables_of
+from shortlist.data.check.plots import Plot, plots_of
+from shortlist.data.check.report import LogReport
+from shortlist.data.check.tables import Table, place_of, summary_of, tables_of
 from shortlist.data.findings import Finding
 
 _STYLE = """
