@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist import native
-from shortlist.data import example_reference as reference
+from shortlist.data.tfrecord import reference
 from shortlist.data.tfrecord.encoding import encode_example, pack_integers, to_record
 from shortlist.data.tfrecord.kernels import crc32c, is_tfrecord, read_records
 from shortlist.data.tfrecord.reference import (

@@ -125,30 +125,6 @@ class Vocabulary:
             rows = _with_counts(rows, count_values(counted))
         return cls(name, rows["id"], rows["count"].to_numpy(), oov_buckets)
 
-    def extended(self, ids: pl.Series, counts: np.ndarray) -> Vocabulary:
-        """This vocabulary with the ids of later events; no row changes its id.
-
-        Counts of known ids grow, and new ids follow after the last row: most frequent
-        first, then by id. Ids become text if they are text here or there.
-
-        Args:
-            ids: unique ids, Int64 or String.
-            counts: their occurrences in the later events, `(n,)` int64.
-        """
-        old = self.ids[self.oov_buckets :]
-        if old.dtype != ids.dtype:
-            old, ids = old.cast(pl.String), ids.cast(pl.String)
-        more = _counted(ids, counts)
-        before = _counted(old, self.counts[self.oov_buckets :])
-        grown = before["count"] + _with_counts(before, more)["count"]
-        new = _limited(more.join(before, on="id", how="anti"), 1, None)
-        return Vocabulary(
-            self.name,
-            pl.concat([old.alias("id"), new["id"]]),
-            np.concatenate([grown.to_numpy(), new["count"].to_numpy()]),
-            self.oov_buckets,
-        )
-
     def __len__(self) -> int:
         """Number of rows, those of unknown ids included."""
         return len(self.ids)
