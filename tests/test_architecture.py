@@ -91,8 +91,9 @@ def without_keras(code: str) -> str:
 
 
 def packages() -> list[str]:
-    folders = [path.parent.name for path in SOURCES if path.name == "__init__.py"]
-    return [f"shortlist.{name}" for name in folders if name != "shortlist"]
+    places = [path.parent for path in SOURCES if path.name == "__init__.py"]
+    inner = [place.relative_to(PACKAGE).parts for place in places if place != PACKAGE]
+    return [".".join(("shortlist", *parts)) for parts in inner]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

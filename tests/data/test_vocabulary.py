@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data.vocabulary import Vocabulary, count_values, vocabulary_file
+from shortlist.data.vocabulary import Vocabulary, vocabulary_file
 from shortlist.errors import ArtifactError, InputError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -292,25 +292,3 @@ def test_missing_ids_and_no_row_for_unknown_ones_are_refused(ids, oov_buckets):
     with pytest.raises(InputError, match="one count each") as caught:
         Vocabulary.from_counts("x", pl.Series(["a"]), np.ones(2, np.int64))
     assert caught.value.code == "vocabulary-inconsistent"
-
-
-@given(OCCURRENCES, OCCURRENCES, st.integers(1, 3))
-def test_extension_keeps_every_row_and_appends_what_is_new(first, later, oov_buckets):
-    old = Vocabulary.fit("x", first, oov_buckets=oov_buckets)
-    added = count_values(later)
-    grown = old.extended(added["id"], added["count"].to_numpy())
-    spell = str if first.dtype != later.dtype else lambda external: external
-    before = [spell(i) for i in old.ids.to_list()[oov_buckets:]]
-    counter = Counter(spell(i) for i in later.drop_nulls().to_list())
-    ids = grown.ids.to_list()
-    assert ids[: len(old)] == [*([None] * oov_buckets), *before]
-    new = set(counter) - set(before)
-    key = (lambda i: i.encode()) if grown.ids.dtype == pl.String else (lambda i: i)
-    order = sorted(sorted(new, key=key), key=lambda i: -counter[i])
-    assert ids[len(old) :] == order
-    counts = dict(zip(before, old.counts[oov_buckets:].tolist(), strict=True))
-    assert grown.counts.tolist() == [
-        *([0] * oov_buckets),
-        *(counts.get(i, 0) + counter[i] for i in ids[oov_buckets:]),
-    ]
-    assert grown.oov_buckets == oov_buckets
