@@ -95,11 +95,15 @@ def make(folder: Path) -> None:
         )
         dataset = append("dataset", "next.csv", users="users.csv", items="items.csv")
         # Where it was made is nobody's business.
-        stamps = tuple(
-            msgspec.structs.replace(old, path=Path(old.path).name, modified_ns=0)
-            for old in dataset.info.log
+        log, attributes = (
+            tuple(
+                msgspec.structs.replace(old, path=Path(old.path).name, modified_ns=0)
+                for old in stamps
+            )
+            for stamps in (dataset.info.log, dataset.info.attributes)
         )
-        write_info(Path("dataset"), msgspec.structs.replace(dataset.info, log=stamps))
+        info = msgspec.structs.replace(dataset.info, log=log, attributes=attributes)
+        write_info(Path("dataset"), info)
 
 
 if __name__ == "__main__":

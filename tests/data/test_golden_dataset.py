@@ -20,7 +20,7 @@ from shortlist.data.rows import TrainingRows
 from shortlist.data.stamps import changed
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dataset-v2"
-FINGERPRINT = "cd0f6b77c4197137"
+FINGERPRINT = "0c8bf1cb3452b7d7"
 # user_index, item_index, seconds, weight, session_index, feature:device, feature:tags
 EVENTS = {
     "events/00000.arrow": [

@@ -58,9 +58,9 @@ def prepare(
         f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
         f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
         f"  rows set aside: {counts['rows_skipped']:,}; duplicates dropped:"
-        f" {counts['duplicates_dropped']:,}; test events of items"
-        f" only there: {counts['test_events_of_unknown_items']:,}, of users only"
-        f" there: {counts['test_events_of_unknown_users']:,}"
+        f" {counts['duplicates_dropped']:,}; test events of"
+        f" unknown items: {counts['test_events_of_unknown_items']:,}, of unknown"
+        f" users: {counts['test_events_of_unknown_users']:,}"
     )
     for part, purpose in (
         ("validation", "nothing stops training early and the ranker gets no weight"),

@@ -40,7 +40,7 @@ def append_stage(recipe: Recipe, path: Path, files: list[Path]) -> Dataset:
     """New days join the dataset as its test part."""
     from shortlist.data.append import append
 
-    dataset = _dataset(recipe, path)
+    dataset = _dataset(recipe, path, rereads_attributes=True)
     return append(dataset.path, files, **_attributes(recipe, path))
 
 
@@ -126,7 +126,9 @@ def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
     return dataset, run
 
 
-def _dataset(recipe: Recipe, path: Path) -> Dataset:
+def _dataset(
+    recipe: Recipe, path: Path, *, rereads_attributes: bool = False
+) -> Dataset:
     """Opens the dataset, which must be the one that this recipe prepares."""
     dataset = Dataset.open(beside(path, recipe.output.dataset))
     differing = [
@@ -144,7 +146,8 @@ def _dataset(recipe: Recipe, path: Path) -> Dataset:
             " differ. Run `shortlist prepare --overwrite` with the same settings.",
             file=dataset.path,
         )
-    if stale := changed(dataset.info.log):
+    read = dataset.info.log if rereads_attributes else dataset.info.stamps
+    if stale := changed(read):
         raise ArtifactError(
             "dataset-stale",
             "The files a dataset was made of must still be what they were. Changed"

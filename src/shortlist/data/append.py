@@ -36,7 +36,7 @@ from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner
 from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
-from shortlist.data.stamps import stamp
+from shortlist.data.stamps import stamps_of
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import InputError
 
@@ -100,7 +100,8 @@ def append(
                 USER: (users, users_id or info.schema.user_id),
                 ITEM: (items, items_id or info.schema.item_id),
             }
-            return _append(dataset, log, sources, files_of(events))
+            files = files_of(events), files_of(users, items)
+            return _append(dataset, log, sources, *files)
         finally:
             shutil.rmtree(spill_folder, ignore_errors=True)
 
@@ -141,7 +142,11 @@ def _read(
 
 
 def _append(
-    dataset: Dataset, log: GroupedLog, sources: Sources, read: list[Path]
+    dataset: Dataset,
+    log: GroupedLog,
+    sources: Sources,
+    events: list[Path],
+    attributes: list[Path],
 ) -> Dataset:
     info, folder = dataset.info, dataset.path
     generation = info.generation + 1
@@ -161,8 +166,9 @@ def _append(
         segments=(*moved, *new),
         generation=generation,
         statistics=_statistics(info, (*moved, *new), log, contents),
-        findings=(*log.findings, *time_findings(log, info.schema)),
-        log=(*info.log, *(stamp(file) for file in read)),
+        findings=(*info.findings, *log.findings, *time_findings(log, info.schema)),
+        log=(*info.log, *stamps_of(events)),
+        attributes=stamps_of(attributes) or info.attributes,
         tables=files.tables,
         vocabularies=files.vocabularies,
         pending=files.pending,

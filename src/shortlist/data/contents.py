@@ -17,7 +17,7 @@ from shortlist.data.id_rows import EventCounts, IdRows, item_rows, user_rows
 from shortlist.data.numbers import NumberStatistics
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.tables import table_rows
-from shortlist.data.vocabulary import Vocabulary, vocabulary_file
+from shortlist.data.vocabulary import Vocabulary, vocabulary_file, write_frame
 
 # The attribute file of each owner and the name of its id column.
 Sources = Mapping[str, tuple[str | Path | None, str]]
@@ -112,11 +112,12 @@ class Contents:
         tables, pending, vocabularies = {}, {}, {}
         for owner, frame in self.frames.items():
             tables[f"{owner}s"] = f"{owner}s-{generation}.arrow"
-            frame.write_ipc(folder / tables[f"{owner}s"])
+            write_frame(frame, folder / tables[f"{owner}s"])
         for owner, rows in self.ids.items():
             if len(rows.pending):
                 pending[owner] = f"pending-{owner}s-{generation}.arrow"
-                rows.pending.alias("id").to_frame().write_ipc(folder / pending[owner])
+                ids = rows.pending.alias("id").to_frame()
+                write_frame(ids, folder / pending[owner])
         place = folder / f"vocabularies-{generation}"
         place.mkdir()
         for name, vocabulary in self.vocabularies.items():

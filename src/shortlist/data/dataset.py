@@ -82,7 +82,8 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
         numbers: statistics of the numeric features, by name.
         compression: of the segments: `zstd`, or `None` when they are read in place.
         findings: what was noticed while reading the log.
-        log: the files the dataset was made of.
+        log: the files of events that the dataset was made of.
+        attributes: the files of users and items.
         fingerprint: of schema and content.
     """
 
@@ -98,7 +99,13 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
     compression: Literal["zstd"] | None = None
     findings: tuple[Finding, ...] = ()
     log: tuple[FileStamp, ...] = ()
+    attributes: tuple[FileStamp, ...] = ()
     fingerprint: str
+
+    @property
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """All files that the dataset was made of."""
+        return (*self.log, *self.attributes)
 
     @property
     def named_files(self) -> list[str]:
@@ -157,7 +164,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
-        """Opens what `write_dataset` wrote.
+        """Opens what `prepare` and `append` wrote.
 
         Raises:
             ArtifactError: not a dataset, of a newer format, or damaged.

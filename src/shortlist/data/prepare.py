@@ -33,7 +33,7 @@ from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.segments import Compression
 from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
-from shortlist.data.stamps import stamp
+from shortlist.data.stamps import stamps_of
 from shortlist.data.time_findings import clock_jumps
 from shortlist.errors import InputError, LogError
 
@@ -108,8 +108,8 @@ def prepare(
             on_error=on_error,
         )
         check_distinct(coded, schema, files_of(events)[0])
-        read = files_of(events, validation_events, test_events, users, items)
-        stamps = beside.submit(lambda: tuple(stamp(path) for path in read))
+        read = files_of(events, validation_events, test_events)
+        stamps = beside.submit(stamps_of, read)
         log = group(coded, schema, split, spill)
         check_apart(log, schema, split)
         jumps = beside.submit(time_findings, log, schema)
@@ -134,6 +134,7 @@ def prepare(
             compression=compression,
             findings=(*log.findings, *jumps.result()),
             log=stamps.result(),
+            attributes=stamps_of(files_of(users, items)),
             fingerprint="",
         )
         shutil.rmtree(folder / "spill")
@@ -153,8 +154,8 @@ def statistics(
     times = log.frame["timestamp_ms"]
     return {
         "events": len(log.frame),
-        "users": num_users,
-        "items": num_items,
+        "users": len(contents.ids[USER].vocabulary) - 1,
+        "items": len(contents.ids[ITEM].vocabulary) - 1,
         "density": int(known_users.sum()) / (num_users * num_items),
         "rows_read": log.events_read,
         "rows_skipped": log.rows_skipped,

@@ -162,7 +162,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             (2008), Collaborative Filtering for Implicit Feedback Datasets.
         weight_alpha: alpha of that.
         session_gap_minutes: events of one user further apart than this belong to
-            different sessions; `None` for no sessions.
+            different sessions; `None` for no sessions. Appended days begin anew.
 
     Raises:
         InputError: names, limits or weights that do not fit together; the code begins

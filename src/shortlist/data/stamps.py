@@ -38,6 +38,11 @@ def stamp(path: str | Path) -> FileStamp:
     )
 
 
+def stamps_of(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
+    """The stamps of some files; raises `LogError` if one cannot be read."""
+    return tuple(stamp(path) for path in paths)
+
+
 def changed(stamps: Iterable[FileStamp]) -> list[str]:
     """Paths of the files that are there with another content.
 

@@ -185,7 +185,7 @@ class Vocabulary:
         `id` is null in the first `oov_buckets` records and nowhere else.
         """
         with atomic_file(path) as temporary:
-            pl.DataFrame({"id": self.ids, "count": self.counts}).write_ipc(temporary)
+            write_frame(pl.DataFrame({"id": self.ids, "count": self.counts}), temporary)
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
@@ -215,6 +215,11 @@ class Vocabulary:
             return None
         # "007" and " 7" are other ids than 7.
         return number if str(number) == external_id else None
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Writes an Arrow IPC file whose text any reader knows, an old one too."""
+    frame.write_ipc(path, compat_level=pl.CompatLevel.oldest())
 
 
 def vocabulary_file(name: str) -> str:
