@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from killed import dead_process
+from shortlist import atomic
 from shortlist.atomic import atomic_directory, atomic_file, check_absent, disk_errors
 from shortlist.errors import ArtifactError, InputError, ResourceError
 
@@ -35,6 +38,12 @@ class FailingCall:
     @property
     def failed(self) -> bool:
         return self.working < 0
+
+
+@pytest.fixture
+def in_two_steps(monkeypatch):
+    """Directories are replaced by two renames, as where the system cannot swap them."""
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -152,6 +161,7 @@ def test_check_absent_lets_new_and_empty_places_pass(tmp_path):
     [
         (errno.ENOSPC, "no-space", "must be free space"),
         (errno.EDQUOT, "no-space", "must be free quota"),
+        (errno.EFBIG, "no-space", "limit of file sizes"),
         (errno.EROFS, "read-only", "must be writable"),
         (errno.EACCES, "no-permission", "must be allowed to write"),
         (errno.EPERM, "no-permission", "must be allowed to write"),
@@ -217,7 +227,7 @@ def test_output_below_a_file_or_in_place_of_a_directory_is_refused(tmp_path):
 @pytest.mark.parametrize("name", SYSTEM_CALLS)
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_directory_survives_the_failure_of_any_system_call(
-    tmp_path, monkeypatch, overwrite, name, number, code
+    tmp_path, monkeypatch, in_two_steps, overwrite, name, number, code
 ):
     old = {"out/b.txt": "old", "out/deep/a.txt": "old"} if overwrite else {}
     new = {"out/b.txt": "new", "out/deep/a.txt": "new"}
@@ -264,7 +274,7 @@ def test_file_survives_the_failure_of_any_system_call(tmp_path, monkeypatch, nam
 
 
 def test_old_directory_is_put_back_when_the_new_one_cannot_take_its_place(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, in_two_steps
 ):
     path = tmp_path / "out"
     write_directory(path, "old")
@@ -317,3 +327,64 @@ def test_an_error_inside_names_the_output_and_not_the_temporary(tmp_path, monkey
     assert caught.value.file == str(out)
     assert f"{out}/part.arrow" in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="swaps two paths on Linux alone")
+def test_a_directory_is_replaced_in_one_step(tmp_path, monkeypatch):
+    write_directory(tmp_path / "out", "old")
+    monkeypatch.setattr(os, "replace", None)  # which leaves a moment without any
+    write_directory(tmp_path / "out", "new", overwrite=True)
+    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_paths_that_cannot_be_swapped_stay_as_they_are(tmp_path):
+    write_directory(tmp_path / "out", "old")
+    assert not atomic._exchange(tmp_path / "missing", tmp_path / "out")
+    assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
+
+
+def test_what_dead_writers_left_goes_away_and_nothing_else(tmp_path):
+    dead = dead_process()
+    left = [f".out.{dead}.abcd_123", f".out.{dead_process()}.old.abcd_123"]
+    kept = [
+        f".out.{os.getpid()}.abcd_123",  # another thread of ours
+        f".out.{os.getppid()}.abcd_123",
+        ".out.1.abcd_123",  # another user's: it may not even be asked
+        f".out.more.{dead}.abcd_123",
+        f".output.{dead}.abcd_123",
+        f"out.{dead}.abcd_123",
+        f".out.{dead}.mine",
+        ".out.abcd_123",
+    ]
+    for name in (*left, *kept):
+        write_directory(tmp_path / name, name)
+    write_directory(tmp_path / "out", "old")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
+    assert all(tree(tmp_path / name)["b.txt"] == name for name in kept)
+    (tmp_path / left[0]).mkdir()
+    with pytest.raises(InputError, match="must not exist yet"):
+        write_directory(tmp_path / "out", "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
+
+
+def test_the_old_one_is_put_back_only_while_the_new_one_is_not_in_place(tmp_path):
+    dead = dead_process()
+    new, old = (tmp_path / f".out.{dead}.{kind}aaaaaaaa" for kind in ("", "old."))
+    # Killed between the two renames.
+    write_directory(new, "new")
+    write_directory(old, "old")
+    with pytest.raises(InputError, match="must not exist yet"):
+        write_directory(tmp_path / "out", "next")
+    assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
+    # Killed before the first: there is nothing to put back.
+    write_directory(new, "new")
+    old.mkdir()
+    write_directory(tmp_path / "out", "next", overwrite=True)
+    assert tree(tmp_path) == {"out/b.txt": "next", "out/deep/a.txt": "next"}
+    # Killed after the second, and the user has moved the new one elsewhere.
+    write_directory(old, "old")
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    write_directory(tmp_path / "out", "last")
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
+    assert tree(tmp_path / "out") == {"b.txt": "last", "deep/a.txt": "last"}

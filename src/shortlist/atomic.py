@@ -1,12 +1,14 @@
 """Files and directories that appear whole or not at all.
 
 Everything is written under a temporary name beside its destination, fsynced and
-renamed. Knows nothing of what is written.
+renamed. The name holds the number of the process, so that the next writer of the same
+directory removes what a killed one left. Knows nothing of what is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -24,6 +26,8 @@ _UNUSABLE = (
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
 )
+_ASIDE = "old."
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
 @contextlib.contextmanager
@@ -62,10 +66,12 @@ def atomic_directory(
         ResourceError: no space, read-only file system or no permission.
     """
     path = Path(path)
+    with disk_errors(path):
+        _tidy(path)
     check_absent(path, overwrite=overwrite, marker=marker)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = _beside(path)
         try:
             temporary.chmod(0o755)
             yield temporary
@@ -148,6 +154,10 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: ("no-space", "There must be free space on the disk of"),
             errno.EDQUOT: ("no-space", "There must be free quota on the disk of"),
+            errno.EFBIG: (
+                "no-space",
+                "The limit of file sizes (ulimit -f) must be above those of",
+            ),
             errno.EROFS: ("read-only", "The file system must be writable:"),
             errno.EACCES: ("no-permission", "You must be allowed to write"),
             errno.EPERM: ("no-permission", "You must be allowed to write"),
@@ -181,12 +191,22 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _beside(path: Path, kind: str = "") -> Path:
+    """A new hidden directory beside `path`, by its name this process's own."""
+    prefix = f".{path.name}.{os.getpid()}.{kind}"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+
+
 def _replace_directory(temporary: Path, path: Path) -> None:
+    """`temporary` takes the place of `path`; what was there may be under its name."""
     if not path.exists() or not any(path.iterdir()):
         os.replace(temporary, path)
         return
-    # A non-empty directory cannot be replaced in one call: move it aside first.
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    if _exchange(temporary, path):
+        return
+    # Elsewhere a full directory cannot be replaced in one call: move it aside first.
+    # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
+    aside = _beside(path, _ASIDE)
     try:
         os.replace(path, aside)
     except OSError:
@@ -198,3 +218,42 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two paths in one step; false where the system or its disk cannot."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    failed = swap(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return not failed
+
+
+def _tidy(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it, after putting it back."""
+    pattern = rf"\.{re.escape(path.name)}\.(\d+)\.({_ASIDE})?[a-z0-9_]{{8}}"
+    dead: list[tuple[Path, str, bool]] = []
+    with contextlib.suppress(OSError):  # the folder is not there, or cannot be listed
+        for place in path.parent.iterdir():
+            found = re.fullmatch(pattern, place.name)
+            if found and not _is_alive(int(found[1])):
+                dead.append((place, found[1], found[2] is not None))
+    unplaced = {process for _, process, aside in dead if not aside}
+    for place, process, aside in dead:
+        # The new one is still beside `path`: the process died between two renames.
+        if aside and process in unplaced and not path.exists() and any(place.iterdir()):
+            os.replace(place, path)
+    for place, _, _ in dead:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -25,6 +25,7 @@ from shortlist.data.dataset import (
     DatasetInfo,
     Segment,
     fingerprint,
+    read_info,
     write_info,
 )
 from shortlist.data.event_rows import write_events
@@ -102,6 +103,9 @@ def append(
             }
             files = files_of(events), files_of(users, items)
             return _append(dataset, log, sources, *files)
+        except BaseException:
+            _remove_strays(dataset.path, read_info(dataset.path))
+            raise
         finally:
             shutil.rmtree(spill_folder, ignore_errors=True)
 
@@ -173,8 +177,10 @@ def _append(
         vocabularies=files.vocabularies,
         pending=files.pending,
     )
-    for file in (*result.named_files, *(segment.file for segment in new)):
-        fsync(folder / file)
+    files_of_new = (*result.named_files, *(segment.file for segment in new))
+    written = [folder / file for file in files_of_new]
+    for place in dict.fromkeys([*written, *(file.parent for file in written)]):
+        fsync(place)
     named = fingerprint(folder, result)
     write_info(folder, msgspec.structs.replace(result, fingerprint=named))
     _remove_strays(folder, result)
@@ -308,9 +314,10 @@ def _remove_strays(folder: Path, info: DatasetInfo) -> None:
     """Removes what an interrupted append left, and what the last one replaced."""
     segments = (segment.file for segment in info.segments)
     named = {folder / file for file in (*info.named_files, *segments)}
-    for file in folder.rglob("*.arrow"):
+    for file in (*folder.rglob("*.arrow"), *folder.rglob(".*.tmp")):
         if file not in named:
             file.unlink()
+    (folder / f"rejected-{info.generation + 1}.csv").unlink(missing_ok=True)
     for place in folder.glob("*/"):
         if not any(place.iterdir()):
             place.rmdir()

@@ -167,10 +167,10 @@ class Dataset:
         """Opens what `prepare` and `append` wrote.
 
         Raises:
-            ArtifactError: not a dataset, of a newer format, or damaged.
+            ArtifactError: not a dataset, of another format, or damaged.
         """
         path = Path(path)
-        info = _read_info(path)
+        info = read_info(path)
         needed = [segment.file for segment in info.segments]
         needed += info.named_files
         missing = [file for file in needed if not (path / file).is_file()]
@@ -354,7 +354,12 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
         temporary.write_bytes(encoded)
 
 
-def _read_info(path: Path) -> DatasetInfo:
+def read_info(path: Path) -> DatasetInfo:
+    """Reads `dataset.json` of the dataset at `path`.
+
+    Raises:
+        ArtifactError: none there, of another format, or damaged.
+    """
     file = path / INFO_FILE
     if not file.is_file():
         raise ArtifactError(
@@ -371,6 +376,13 @@ def _read_info(path: Path) -> DatasetInfo:
                 "dataset-newer",
                 f"The dataset's format must be at most {FORMAT_VERSION}. Received:"
                 f" {version}. Update shortlist or prepare again.",
+                file=file,
+            )
+        if version < FORMAT_VERSION:
+            raise ArtifactError(
+                "dataset-older",
+                f"The dataset's format must be {FORMAT_VERSION}. Received: {version},"
+                " written by an earlier version. Run `shortlist prepare --overwrite`.",
                 file=file,
             )
         return msgspec.json.decode(raw, type=DatasetInfo)
