@@ -24,6 +24,8 @@ from shortlist.errors import InputError
 class Numbers:
     """A source whose rows are their own numbers, with a draw beside each."""
 
+    draws = True
+
     def __init__(self, size: int, fingerprint: str = "numbers") -> None:
         self.size = size
         self.fingerprint = fingerprint
@@ -33,6 +35,15 @@ class Numbers:
 
     def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
         return {"row": rows, "draw": generator.integers(0, 2**62, len(rows))}
+
+
+class PlainNumbers(Numbers):
+    """The same without draws."""
+
+    draws = False
+
+    def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
+        return {"row": rows, "pairs": np.column_stack([rows, -rows])}
 
 
 def loader(size: int = 100, **options: Any) -> Loader:
@@ -410,3 +421,18 @@ def test_batches_of_any_order_leave_the_loader_where_it_stands() -> None:
     found = rows_of(one.batches(3, [5, 1, 5]))
     assert found == [one.rows(3, index).tolist() for index in (5, 1, 5)]
     assert one.state()["epoch"] == one.state()["batch"] == 0
+
+
+@settings(derandomize=True, deadline=None)
+@given(options=SHUFFLED, some=st.integers(1, 300))
+def test_rows_taken_many_batches_at_once_are_those_of_each_batch(
+    options: dict, some: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortlist.data.loader._TAKEN_AT_ONCE", some)
+        given_options = dict(options)
+        one = Loader(PlainNumbers(given_options.pop("size")), **given_options)
+        made = list(one.epoch(3))
+    assert len(made) == len(one)
+    for index, batch in enumerate(made):
+        assert_same(batch, one.batch(3, index))

@@ -143,21 +143,21 @@ def test_batches_come_in_any_order_and_from_several_askers(loader: Loader) -> No
 def test_an_epoch_that_is_asked_for_in_order_is_made_ahead(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[str, int]] = []
-    batch_of = loader.batch
+    threads: list[str] = []
+    take = loader.source.take
 
-    def spy(epoch: int, index: int) -> Batch:
-        made.append((threading.current_thread().name, index))
-        return batch_of(epoch, index)
+    def spy(rows: np.ndarray, generator: np.random.Generator) -> Batch:
+        threads.append(threading.current_thread().name)
+        return take(rows, generator)
 
-    monkeypatch.setattr(loader, "batch", spy)
+    monkeypatch.setattr(loader.source, "take", spy)
     batches = Batches(loader)
     for index in range(len(batches)):
         batches[index]
-    assert sorted(index for _, index in made) == list(range(6))
-    assert all(name.startswith(THREAD_NAME) for name, _ in made)
+    assert threads
+    assert all(name.startswith(THREAD_NAME) for name in threads)
     batches[3]
-    assert made[-1] == (threading.current_thread().name, 3)
+    assert threads[-1] == threading.current_thread().name
 
 
 def walk(batches: Batches) -> list[Any]:

@@ -9,6 +9,7 @@ run that was stopped sees the rows it would have seen. Knows nothing of Keras;
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -23,6 +24,8 @@ STATE_FORMAT = "shortlist-loader-1"
 
 # Rows whose places in an order are computed in one go: one batch alone costs more.
 _PLACED_AT_ONCE = 2**14
+# Rows taken in one go where nothing is drawn: each cache line is then fetched once.
+_TAKEN_AT_ONCE = 2**16
 
 
 class Loader:
@@ -122,9 +125,30 @@ class Loader:
         self, epoch: int, indices: Iterable[int]
     ) -> Generator[Batch, None, None]:
         """Yields batches of one epoch, made ahead; the loader stands where it stood."""
-        return made_ahead(
-            lambda index: self.batch(epoch, index), indices, self.prefetch
+        # Rows of many batches are taken at once where none of them draws.
+        size = 1 if self.source.draws else _TAKEN_AT_ONCE // self.batch_size
+        left = iter(indices)
+        groups = iter(lambda: tuple(itertools.islice(left, max(size, 1))), ())
+        made = made_ahead(
+            lambda group: self._group(epoch, group), groups, self.prefetch
         )
+        with contextlib.closing(made):
+            for batches in made:
+                yield from batches
+
+    def _group(self, epoch: int, indices: tuple[int, ...]) -> list[Batch]:
+        first, last = indices[0], indices[-1]
+        neighbours = last - first + 1 == len(indices) and 0 <= first < last < len(self)
+        if not neighbours or self.source.draws:
+            return [self.batch(epoch, index) for index in indices]
+        rows = self._place(epoch, range(first, last + 1))
+        taken = self.source.take(np.concatenate(rows), np.random.default_rng(0))
+        ends = np.cumsum([len(part) for part in rows])[:-1]
+        parts = {name: np.split(values, ends) for name, values in taken.items()}
+        return [
+            {name: values[place] for name, values in parts.items()}
+            for place in range(len(indices))
+        ]
 
     def epoch(self, number: int | None = None) -> Generator[Batch, None, None]:
         """Yields the batches of one epoch in order, made ahead by threads.

@@ -37,6 +37,11 @@ class Source(Protocol):
         """Equal for sources that give equal rows."""
         ...
 
+    @property
+    def draws(self) -> bool:
+        """Whether `take` draws; if not, a batch is its rows one by one."""
+        ...
+
     def __len__(self) -> int:
         """Number of rows."""
         ...
@@ -133,6 +138,11 @@ class TrainingRows:
         """16 hexadecimal digits over the dataset and every argument."""
         raw = msgspec.json.encode((self.dataset.info.fingerprint, *self._options))
         return hashlib.sha256(raw).hexdigest()[:16]
+
+    @property
+    def draws(self) -> bool:
+        """Whether users are hidden or items drawn."""
+        return self.unknown_rate > 0 or self.sampler is not None
 
     def __len__(self) -> int:
         """Number of events."""
@@ -240,6 +250,11 @@ class ArrowRows:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "blake2b").digest())
         return digest.hexdigest()[:16]
+
+    @property
+    def draws(self) -> bool:
+        """Nothing is drawn."""
+        return False
 
     def __len__(self) -> int:
         """Number of rows of all files."""
