@@ -15,7 +15,8 @@ VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version(
 ASK_TORCH := $(filter 3.11.% 3.12.%,$(VERSION))
 BACKENDS := jax,tensorflow$(if $(ASK_TORCH),$(comma)torch)
 # An editable install finds new modules by itself, but not new packages.
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py \
+           src/shortlist/*/*/__init__.py)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all check sanitize install bench dist clean
