@@ -194,8 +194,13 @@ def encode_column(
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum(lists.list.len().to_numpy(), out=offsets[1:])
     rows = _rows(feature, lists.explode(empty_as_null=False), vocabularies)
-    joined = pa.LargeListArray.from_arrays(offsets, rows)
-    return pl.Series(column.name, joined, dtype=pl.List(pl.Int32))
+    return as_lists(rows, offsets).alias(column.name)
+
+
+def as_lists(values: np.ndarray, offsets: np.ndarray) -> pl.Series:
+    """Values `(n,)` and offsets `(rows + 1,)` int64 as a series of lists."""
+    joined = pa.LargeListArray.from_arrays(offsets, values)
+    return pl.Series(pl.from_arrow(joined))
 
 
 def count_tokens(lists: pl.Series) -> pl.DataFrame:

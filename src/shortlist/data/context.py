@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
+from shortlist.data.attributes import as_lists
 from shortlist.data.grouped import GroupedLog
-from shortlist.data.ingest import as_lists
 from shortlist.data.kernels import IdMap
 from shortlist.data.numbers import (
     NumberStatistics,

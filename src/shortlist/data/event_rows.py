@@ -9,10 +9,11 @@ import polars as pl
 
 from shortlist.data.context import ContextEncoder
 from shortlist.data.dataset import Segment
+from shortlist.data.flat_arrow import Compression
 from shortlist.data.grouped import GroupedLog, rows_of
 from shortlist.data.id_rows import IdRows
 from shortlist.data.schema import Schema
-from shortlist.data.segments import Compression, narrowest, write_segment
+from shortlist.data.segments import narrowest, write_segment
 from shortlist.data.split import PARTS
 
 _MINUTE_MS = 60_000

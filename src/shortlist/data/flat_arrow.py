@@ -20,6 +20,7 @@ from shortlist.errors import InputError
 Compression = Literal["zstd"]
 
 BATCH_ROWS = 2**20
+"""Rows of every record batch but the last one of a file."""
 _FLAT = (pl.String, pl.Binary, pl.Date, pl.Time, pl.Datetime, pl.Duration)
 
 

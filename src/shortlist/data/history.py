@@ -44,7 +44,7 @@ class Histories:
         timestamp_ms: np.ndarray,
         num_users: int,
     ) -> None:
-        if not _is_sorted(user_index, timestamp_ms):
+        if not is_sorted(user_index, timestamp_ms):
             gather_kernels.checked_rows("user_index", user_index, num_users)
             order = group_order(
                 user_index.astype(np.int32), timestamp_ms.astype(np.int64), num_users
@@ -132,7 +132,7 @@ class Histories:
         return offsets, items.astype(np.int32, copy=False)
 
 
-def _is_sorted(user_index: np.ndarray, timestamp_ms: np.ndarray) -> bool:
+def is_sorted(user_index: np.ndarray, timestamp_ms: np.ndarray) -> bool:
     """Whether events come by user and time; stops at the first that does not."""
     for begin in range(0, len(user_index) - 1, _EVENTS_AT_ONCE):
         # One more, so that the blocks are compared with each other too.

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from shortlist.data.attributes import as_lists
 from shortlist.data.events import (
     Block,
     OnError,
@@ -250,13 +251,6 @@ def _values(
     rows = np.full(len(values), absent, np.int32)
     rows[(lengths > 0).to_numpy()] = codes
     return pl.Series(rows)
-
-
-def as_lists(values: np.ndarray, offsets: np.ndarray) -> pl.Series:
-    """Values `(n,)` and offsets `(rows + 1,)` as a series of lists."""
-    starts = pa.array(offsets, pa.int64())
-    lists = pa.LargeListArray.from_arrays(starts, pa.array(values))
-    return pl.Series(pl.from_arrow(lists))
 
 
 def _check_some(coded: CodedLog, paths: Paths) -> None:

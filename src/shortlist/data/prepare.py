@@ -26,12 +26,12 @@ from shortlist.data.dataset import (
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError
 from shortlist.data.findings import Finding
+from shortlist.data.flat_arrow import Compression
 from shortlist.data.grouped import GroupedLog, check_apart, group
 from shortlist.data.id_rows import EventCounts, count_events
 from shortlist.data.ingest import Paths, Spill, check_distinct, ingest
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import ITEM, USER, Schema
-from shortlist.data.segments import Compression
 from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
 from shortlist.data.stamps import stamps_of
 from shortlist.data.time_findings import clock_jumps

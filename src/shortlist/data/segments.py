@@ -9,17 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 import pyarrow as pa
 
+from shortlist.data.flat_arrow import BATCH_ROWS, Compression
 from shortlist.native import default_threads
-
-BATCH_ROWS = 1 << 20
-"""Rows of every record batch but the last one of a file."""
-
-Compression = Literal["zstd"]
 
 
 def narrowest(num_rows: int) -> pl.DataType:

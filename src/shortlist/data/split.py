@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from shortlist.data.history import is_sorted
 from shortlist.errors import InputError, did_you_mean
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -137,7 +138,7 @@ def _last_of_each_user(
     user: np.ndarray, timestamp_ms: np.ndarray, split: Split
 ) -> np.ndarray:
     order = None
-    if not _is_sorted(user, timestamp_ms):
+    if not is_sorted(user, timestamp_ms):
         order = np.lexsort((timestamp_ms, user))  # stable: ties keep the file order
         user = user[order]
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
@@ -161,12 +162,6 @@ def _held_out(sizes: np.ndarray, amount: float, split: Split) -> np.ndarray:
     if split.kind == "last_n":
         return np.where(sizes > amount, int(amount), 0)
     return np.floor(sizes * amount + 1e-9).astype(np.int64)
-
-
-def _is_sorted(user: np.ndarray, timestamp_ms: np.ndarray) -> bool:
-    rising = user[1:] > user[:-1]
-    rising |= (user[1:] == user[:-1]) & (timestamp_ms[1:] >= timestamp_ms[:-1])
-    return bool(rising.all())
 
 
 def _drawn(n: int, amount: float, seed: list[int]) -> np.ndarray:
