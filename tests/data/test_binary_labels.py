@@ -95,11 +95,11 @@ def test_a_ranker_keeps_what_was_not_clicked_as_a_negative(dataset: Dataset) -> 
 
 @pytest.mark.backend
 def test_users_with_a_new_click_are_the_ones_validated(dataset: Dataset) -> None:
-    from shortlist.training.fit import _measurable_users
+    from shortlist.training.job import measurable_users
 
     offsets, _ = relevant_items(dataset, np.arange(dataset.num_users), "validation")
     assert (
-        _measurable_users(dataset).tolist() == np.flatnonzero(np.diff(offsets)).tolist()
+        measurable_users(dataset).tolist() == np.flatnonzero(np.diff(offsets)).tolist()
     )
 
 

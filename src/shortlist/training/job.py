@@ -1,0 +1,117 @@
+"""One training job: what its models share.
+
+Knows the dataset, the recipe and the run's folder; knows nothing of a model's loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.data.loader import Loader
+from shortlist.data.negatives import Negatives
+from shortlist.data.rows import TrainingRows
+from shortlist.embeddings.inputs import Input, model_inputs
+from shortlist.models.pipeline import Pipeline
+from shortlist.models.ranker import Ranker
+from shortlist.models.two_tower import TwoTower
+from shortlist.recipe import RankerSection, Recipe, RetrievalSection
+
+# Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
+Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
+
+MONITOR = "ndcg@10"
+VALIDATION_K = 10
+
+
+class Job:
+    """One training job.
+
+    Args:
+        folder: of the run, while it is made.
+        dataset: what is trained on.
+        recipe: hyper-parameters and seed.
+        validate: metrics of recommendations on the validation part.
+        quiet: show no progress.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: Dataset,
+        recipe: Recipe,
+        validate: Validate,
+        quiet: bool,
+    ) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.recipe = recipe
+        self.validate = validate
+        self.quiet = quiet
+        self.validation_users = measurable_users(dataset)
+
+    def pipeline(
+        self, retrieval: TwoTower, ranker: Ranker | None, weight: float
+    ) -> Pipeline:
+        """The models as they are served."""
+        return Pipeline(
+            self.dataset,
+            retrieval,
+            ranker,
+            retrieval_history=self.recipe.retrieval.history_length,
+            ranker_history=self.recipe.ranker.history_length,
+            ranker_weight=weight,
+            candidates=self.recipe.ranker.candidates,
+        )
+
+    def measure(self, pipeline: Pipeline) -> dict[str, float]:
+        """Metrics of the pipeline on the validation part."""
+        if not len(self.validation_users):
+            return {}
+        _, items = pipeline.recommend(
+            self.validation_users, VALIDATION_K, parts=("train",)
+        )
+        return self.validate(self.dataset, self.validation_users, items, "validation")
+
+    def inputs(self, section: RetrievalSection | RankerSection) -> tuple[Input, ...]:
+        """What a model reads."""
+        return model_inputs(
+            self.dataset.schema,
+            embedding_dim=section.embedding_dim,
+            feature_dim=section.feature_dim,
+            history_length=section.history_length,
+        )
+
+    def loader(
+        self,
+        section: RetrievalSection | RankerSection,
+        *,
+        seed: int,
+        negatives: Negatives | None = None,
+        interactions_only: bool = False,
+    ) -> Loader:
+        """Batches of the training part."""
+        rows = TrainingRows(
+            self.dataset,
+            history_length=section.history_length,
+            interactions_only=interactions_only,
+            unknown_rate=section.unknown_rate,
+            negatives=negatives,
+        )
+        return Loader(rows, batch_size=section.batch_size, seed=seed)
+
+
+def measurable_users(dataset: Dataset) -> np.ndarray:
+    """Users whose validation part holds an item that their training part does not.
+
+    Nobody else has anything left to find once the seen items are removed.
+    """
+    train_keys, keys = (
+        part.user_index.astype(np.int64) * dataset.num_items + part.item_index
+        for part in (dataset.interactions("train"), dataset.interactions("validation"))
+    )
+    users = keys[~np.isin(keys, train_keys)] // dataset.num_items
+    return np.unique(users[users > 0])

@@ -1,0 +1,36 @@
+"""Training of the retrieval model: the first stage of a run."""
+
+from __future__ import annotations
+
+import keras
+
+from shortlist.models.two_tower import TwoTower
+from shortlist.training.batches import Batches
+from shortlist.training.callbacks import RankingValidation
+from shortlist.training.job import MONITOR, Job
+from shortlist.training.loop import fit_model
+
+
+def train_retrieval(job: Job) -> tuple[TwoTower, int]:
+    """Trains the two-tower model; stops when validation nDCG stops rising."""
+    section = job.recipe.retrieval
+    loader = job.loader(section, seed=job.recipe.seed, interactions_only=True)
+    model = TwoTower(
+        job.inputs(section),
+        job.dataset.table_rows,
+        embedding_dim=section.embedding_dim,
+        hidden_units=section.hidden_units,
+        dropout=section.dropout,
+        temperature=section.temperature,
+        normalize=section.normalize,
+        table_learning_rate=section.learning_rate,
+        name="retrieval",
+    )
+    model.compile(optimizer=keras.optimizers.Adam(section.learning_rate))
+    callbacks = []
+    if len(job.validation_users):
+        pipeline = job.pipeline(model, None, 0.0)
+        callbacks.append(RankingValidation(lambda: job.measure(pipeline)))
+    batches = Batches(loader, with_label=False)
+    epochs = fit_model(job, model, batches, section, f"val_{MONITOR}", callbacks)
+    return model, epochs
