@@ -30,6 +30,24 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 PathOrPaths = str | list[str]
 
+METRIC_NAMES = (
+    "recall",
+    "ndcg",
+    "mrr",
+    "map",
+    "hit_rate",
+    "precision",
+    "novelty",
+    "diversity",
+    "arp",
+    "taste_divergence",
+    "coverage",
+    "gini",
+    "popularity_lift",
+    "personalization",
+)
+"""Metrics of lists that `[evaluation] metrics` chooses from; docs/evaluation.md."""
+
 
 class Section(pydantic.BaseModel):
     """One table of the recipe file."""
@@ -102,6 +120,20 @@ class EvaluationSection(Section):
 
     ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
     resamples: Positive = 1000
+    metrics: Annotated[list[str], Field(min_length=1)] = list(METRIC_NAMES)
+    slices: list[str] = []
+    """Features the report is divided by, beside the built-in slices."""
+    taste: str = ""
+    """Item feature that tastes are measured in; found out when empty."""
+
+    @pydantic.field_validator("metrics")
+    @classmethod
+    def _metrics_are_known(cls, metrics: list[str]) -> list[str]:
+        for name in metrics:
+            if name not in METRIC_NAMES:
+                hint = did_you_mean(name, METRIC_NAMES)
+                raise ValueError(f"{name!r} is no metric.{hint} {METRIC_NAMES}")
+        return metrics
 
 
 class OutputSection(Section):

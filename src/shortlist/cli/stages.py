@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,24 +78,35 @@ def train_stage(
     )
 
 
-def evaluate_stage(recipe: Recipe, path: Path) -> dict[str, Any]:
-    """SCORES -> METRICS; also written into the run."""
+def evaluate_stage(
+    recipe: Recipe, path: Path, slices: Sequence[str] = ()
+) -> dict[str, Any]:
+    """SCORES -> METRICS; also written into the run, with the metrics of each user.
+
+    Args:
+        recipe: what is measured.
+        path: of the recipe.
+        slices: features to divide the report by, beside those of the recipe.
+    """
     need_backend()
     dataset, run = _open(recipe, path)
 
-    from shortlist.evaluation import evaluate_pipeline
+    from shortlist.evaluation import measure_pipeline
     from shortlist.training import load_pipeline
-    from shortlist.training.runs import write_json
 
-    report = evaluate_pipeline(
+    evaluation = measure_pipeline(
         load_pipeline(run, dataset),
         objective=run.info.objective,
         ks=recipe.evaluation.ks,
         resamples=recipe.evaluation.resamples,
         seed=recipe.seed,
+        metrics=recipe.evaluation.metrics,
+        slices=[*recipe.evaluation.slices, *slices],
+        taste=recipe.evaluation.taste or None,
     )
-    write_json(run.path / "evaluation.json", report)
-    return report
+    evaluation.report["ranker_weight"] = run.info.ranker_weight
+    evaluation.save(run.path)
+    return evaluation.report
 
 
 def export_stage(

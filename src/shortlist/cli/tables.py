@@ -21,18 +21,56 @@ def metrics_table(report: dict[str, Any]) -> str:
     lines = [
         f"test part, {report['users']:,} users, full catalogue, seen items removed;"
         " 95 % bootstrap intervals",
-        f"{'metric':<14}{'model':>26}{'popularity':>26}{'ratio':>8}",
+        f"{'metric':<22}{'model':>26}{'popularity':>26}{'ratio':>8}",
     ]
     for name, value in metrics["model"].items():
         other = metrics["popularity"][name]
         ratio = f"{value / other:.2f}" if other else "-"
         model_cell = _cell(value, report["intervals"]["model"].get(name))
         other_cell = _cell(other, report["intervals"]["popularity"].get(name))
-        lines.append(f"{name:<14}{model_cell:>26}{other_cell:>26}{ratio:>8}")
+        lines.append(f"{name:<22}{model_cell:>26}{other_cell:>26}{ratio:>8}")
     for name, value in report["pairs"].items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        lines.append(f"{name:<14}{shown:>26}")
+        lines.append(f"{name:<22}{shown:>26}")
+    lines += [*_about(report), *_slices(report)]
     return "\n".join(lines)
+
+
+def _about(report: dict[str, Any]) -> list[str]:
+    """Who was left out, what was measured in what, and the ranker's weight."""
+    unknown = report["unknown_users"]
+    lines = [
+        f"not evaluated: {report['users_excluded']:,} users with nothing new to find,"
+        f" {unknown['users']:,} unknown users ({unknown['events']:,} events)"
+    ]
+    for metric, basis in report["measured_in"].items():
+        lines.append(f"{metric} is measured in: {basis}")
+    if "ranker_weight" in report:
+        weight = report["ranker_weight"]
+        alone = "" if weight else ": the order is that of retrieval alone"
+        lines.append(f"weight of the ranker {weight:g}{alone}")
+    return [*lines, *report["notes"]]
+
+
+def _slices(report: dict[str, Any]) -> list[str]:
+    """One line per group: users, nDCG of the model and of popularity."""
+    lines: list[str] = []
+    for found in report["slices"]:
+        metrics = found["metrics"]["model"]
+        metric = next(
+            (n for n in metrics if n.startswith("ndcg@")), next(iter(metrics))
+        )
+        if not lines:
+            lines = ["", f"{metric + ' by slice':<40}{'users':>9}{'model':>26}"]
+            lines[-1] += f"{'popularity':>26}"
+        cells = "".join(
+            f"{_cell(found['metrics'][m][metric], found['intervals'][m][metric]):>26}"
+            for m in ("model", "popularity")
+        )
+        name = f"{found['slice']}: {found['group']}"
+        small = "  few users" if found["small"] else ""
+        lines.append(f"{name:<40}{found['users']:>9,}{cells}{small}")
+    return lines
 
 
 def _cell(value: float, interval: list[float] | None) -> str:

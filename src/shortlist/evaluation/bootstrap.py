@@ -46,15 +46,16 @@ def bootstrap_means(
             f" {num_users} users, {resamples} resamples. Raise the number.",
         )
     rng = np.random.Generator(np.random.PCG64(seed))
+    values = np.ascontiguousarray(values, np.float64)
     means = np.empty((resamples, values.shape[1]))
-    block = max(1, _BLOCK_DRAWS // num_users)
+    block = max(1, min(resamples, _BLOCK_DRAWS // num_users))
+    weights = np.empty((block, num_users))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn = rng.integers(0, num_users, (rows, num_users))
-        drawn += np.arange(rows)[:, None] * num_users
-        weights = np.bincount(drawn.ravel(), minlength=rows * num_users)
-        weights = weights.reshape(rows, num_users).astype(np.float64)
-        means[start : start + rows] = weights @ values / num_users
+        for row in range(rows):  # one sample at a time: its counts fit the cache
+            drawn = rng.integers(0, num_users, num_users, dtype=np.int32)
+            weights[row] = np.bincount(drawn, minlength=num_users)
+        means[start : start + rows] = weights[:rows] @ values / num_users
     return means
 
 

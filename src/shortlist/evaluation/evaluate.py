@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
 from shortlist.evaluation.metrics import Hits, find_hits
 from shortlist.evaluation.rankings import Csr
 
-METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
+HIT_METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
     "recall": metrics.recall,
     "ndcg": metrics.ndcg,
     "mrr": metrics.mrr,
@@ -83,6 +83,8 @@ def evaluate_rankings(
     num_items: int,
     resamples: int = 1000,
     seed: int = 0,
+    names: Sequence[str] | None = None,
+    extra: Mapping[str, metrics.PerUser] | None = None,
 ) -> RankingReport:
     """Evaluates ranked lists against what the users did.
 
@@ -95,6 +97,8 @@ def evaluate_rankings(
         num_items: items of the catalogue, row 0 not counted.
         resamples: bootstrap samples behind the intervals.
         seed: seed of the bootstrap.
+        names: metrics of `HIT_METRICS` to compute; all of them by default.
+        extra: further metrics by `metric@k`, `(num_users,)` each.
 
     Raises:
         InputError: a bad ranking (`ranking-...`), bad truth (`relevance-shape`), `k`
@@ -113,22 +117,27 @@ def evaluate_rankings(
             "no-relevant-items",
             "At least one user must have a relevant item to be evaluated on. Received:"
             f" {len(ranked)} users, none of them with any. Check the split: its test"
-            " part may be empty.",
+            " part may be empty, hold no event of at least `positive_from`, or only"
+            " items the users did before.",
         )
     evaluated = Hits(hits.places[users], hits.num_relevant[users])
     ordered = sorted(set(ks))
     columns = {
         f"{name}@{k}": metric(evaluated, k)
         for k in ordered
-        for name, metric in METRICS.items()
+        for name, metric in HIT_METRICS.items()
+        if names is None or name in names
     }
+    columns |= {name: values[users] for name, values in (extra or {}).items()}
     return RankingReport(
         names=tuple(columns),
         users=users,
         values=np.stack(list(columns.values()), axis=1),
         num_excluded=len(ranked) - len(users),
         coverage={
-            f"coverage@{k}": metrics.coverage(ranked, k, num_items) for k in ordered
+            f"coverage@{k}": metrics.coverage(ranked, k, num_items)
+            for k in ordered
+            if names is None or "coverage" in names
         },
         resamples=resamples,
         seed=seed,
@@ -148,6 +157,22 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
     Raises:
         InputError: the reports cover other users (`reports-not-paired`).
     """
+    return compare_with_intervals(model, baseline)[0]
+
+
+def compare_with_intervals(
+    model: RankingReport, baseline: RankingReport
+) -> tuple[dict[str, Comparison], list[dict[str, tuple[float, float]]]]:
+    """`compare`, and the intervals of both reports, of one and the same bootstrap.
+
+    A mean of differences is the difference of the means, so the samples that give the
+    intervals of both give that of the difference as well.
+
+    Returns: comparisons by metric, and the intervals of the model and the baseline.
+
+    Raises:
+        InputError: the reports cover other users (`reports-not-paired`).
+    """
     if not np.array_equal(model.users, baseline.users):
         raise InputError(
             "reports-not-paired",
@@ -155,17 +180,22 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
             f" {model.num_users} and {baseline.num_users} users, not the same ones."
             " Evaluate both rankings on one truth.",
         )
+    values = np.concatenate([model.values, baseline.values], axis=1)
+    means = bootstrap_means(values, resamples=model.resamples, seed=model.seed)
+    ours, theirs = means[:, : len(model.names)], means[:, len(model.names) :]
     names = tuple(name for name in model.names if name in baseline.names)
-    ours = model.values[:, [model.names.index(name) for name in names]]
-    theirs = baseline.values[:, [baseline.names.index(name) for name in names]]
-    means = bootstrap_means(ours - theirs, resamples=model.resamples, seed=model.seed)
-    intervals = _named(names, percentile_interval(means))
-    return {
-        name: _comparison(name, float(mine), float(other), *intervals[name])
-        for name, mine, other in zip(
-            names, ours.mean(axis=0), theirs.mean(axis=0), strict=True
-        )
+    mine = [model.names.index(name) for name in names]
+    other = [baseline.names.index(name) for name in names]
+    differences = _named(names, percentile_interval(ours[:, mine] - theirs[:, other]))
+    average, beside = model.values.mean(axis=0), baseline.values.mean(axis=0)
+    compared = {
+        name: _comparison(name, float(average[i]), float(beside[j]), *differences[name])
+        for name, i, j in zip(names, mine, other, strict=True)
     }
+    reports = ((model, ours), (baseline, theirs))
+    return compared, [
+        _named(report.names, percentile_interval(each)) for report, each in reports
+    ]
 
 
 def _comparison(

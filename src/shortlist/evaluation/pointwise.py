@@ -82,15 +82,13 @@ def _grouped_auc(
     groups: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any]
 ) -> NDArray[np.float64]:
     """AUC of groups 0 .. max, `(num_groups,)`, NaN where one class is missing."""
-    labels, scores = _pair(labels, scores)
+    labels, scores = label_pair(labels, scores)
     if not np.isin(labels, (0, 1)).all():
         wrong = labels[~np.isin(labels, (0, 1))][0]
         raise _values_error("Labels must be 0 or 1", str(wrong))
     if groups.shape != labels.shape:
         raise _values_error("There must be one user per label", str(groups.shape))
-    order = np.lexsort((scores, groups))
-    group, score = groups[order], scores[order]
-    positive = labels[order] == 1
+    group, score, positive = _sorted(groups, scores, labels == 1)
     # Equal scores of a group share the mean of their ranks (1-based, over all rows).
     fresh = np.ones(len(group), bool)
     fresh[1:] = (group[1:] != group[:-1]) | (score[1:] != score[:-1])
@@ -110,14 +108,41 @@ def _grouped_auc(
     return values
 
 
+def _sorted(
+    groups: NDArray[Any], scores: NDArray[np.float64], positive: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The rows by group, then score; scores as numbers of the same order."""
+    narrow = scores.astype(np.float32)
+    largest = int(groups.max()) if len(groups) else 0
+    if largest >= 2**30 or not np.array_equal(narrow, scores):
+        order = np.lexsort((scores, groups))
+        return groups[order], scores[order], positive[order]
+    # Group, score and label in one integer: sorting that is several times faster. The
+    # bits of a float rise with it once those of a negative one are flipped.
+    bits = (narrow + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    negative = bits >> np.uint32(31) == 1
+    bits = np.where(negative, ~bits, bits | np.uint32(2**31)).astype(np.uint64)
+    one = np.uint64(1)
+    keys = groups.astype(np.uint64) << np.uint64(33)
+    keys |= (bits << one) | positive.astype(np.uint64)
+    keys.sort()
+    score = (keys >> one) & np.uint64(2**32 - 1)
+    return (keys >> np.uint64(33)).astype(np.int64), score, (keys & one) == 1
+
+
 def _difference(labels: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
-    labels, predictions = _pair(labels, predictions)
+    labels, predictions = label_pair(labels, predictions)
     return predictions - labels
 
 
-def _pair(
+def label_pair(
     labels: NDArray[Any], scores: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels and scores as float64.
+
+    Raises:
+        InputError: shapes differ, or a value is not finite (`pointwise-values`).
+    """
     pair = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if pair[0].ndim != 1 or pair[0].shape != pair[1].shape:
         raise _values_error(

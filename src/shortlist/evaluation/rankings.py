@@ -152,7 +152,7 @@ def popularity_ranking(counts: NDArray[Any], seen: Csr, k: int) -> NDArray[np.in
         width = min(len(order), int(num_seen[users].max()) + k)
         free = np.ones((len(users), width), bool)
         rows = np.repeat(np.arange(len(users)), num_seen[users])
-        places = place[indices[_ranges(offsets[users], num_seen[users])]]
+        places = place[indices[ranges(offsets[users], num_seen[users])]]
         free[rows[places < width], places[places < width]] = False
         taken = free & (np.cumsum(free, axis=1, dtype=np.int32) <= k)
         row, column = np.nonzero(taken)
@@ -170,7 +170,7 @@ def check_k(k: int) -> None:
         )
 
 
-def _ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
+def ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
     """Concatenates `arange(start, start + length)` of every pair."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0

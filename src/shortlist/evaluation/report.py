@@ -3,23 +3,45 @@
 The catalogue is every item of the vocabulary. Items the user did before are removed
 from the lists and from what counts as relevant; a held-out event of an item outside
 the vocabulary stays relevant and is missed by everyone.
+
+Users are taken in blocks: what is held at once does not grow with their number, save
+the lists and the metrics of each user.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import polars as pl
 
 from shortlist.data.dataset import Dataset, Part
+from shortlist.data.schema import USER
 from shortlist.data.split import KNOWN
-from shortlist.errors import InputError
-from shortlist.evaluation.evaluate import RankingReport, compare, evaluate_rankings
-from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
-from shortlist.evaluation.rankings import Csr, build_csr, popularity_ranking
-from shortlist.models.popularity import Popularity
+from shortlist.errors import InputError, did_you_mean
+from shortlist.evaluation.evaluate import (
+    RankingReport,
+    compare_with_intervals,
+    evaluate_rankings,
+)
+from shortlist.evaluation.list_report import Lists, collect_lists
+from shortlist.evaluation.pair_report import pair_report
+from shortlist.evaluation.slice_report import slice_reports
+from shortlist.evaluation.slices import BUILT_IN
+from shortlist.evaluation.truth import relevant_items
+from shortlist.evaluation.user_values import Evaluation
+from shortlist.recipe import METRIC_NAMES
+
+__all__ = [
+    "Recommends",
+    "evaluate_pipeline",
+    "measure_pipeline",
+    "ranking_metrics",
+    "relevant_items",
+]
+
+_BLOCK_USERS = 1 << 16
 
 
 class Recommends(Protocol):
@@ -48,61 +70,103 @@ def evaluate_pipeline(
     ks: Sequence[int] = (5, 10, 20),
     resamples: int = 1000,
     seed: int = 0,
+    metrics: Sequence[str] | None = None,
+    slices: Sequence[str] = (),
+    taste: str | None = None,
 ) -> dict[str, Any]:
+    """The report of `measure_pipeline`, whose arguments it takes."""
+    return measure_pipeline(
+        pipeline,
+        objective=objective,
+        part=part,
+        ks=ks,
+        resamples=resamples,
+        seed=seed,
+        metrics=metrics,
+        slices=slices,
+        taste=taste,
+    ).report
+
+
+def measure_pipeline(
+    pipeline: Recommends,
+    *,
+    objective: str | None = None,
+    part: str = "test",
+    ks: Sequence[int] = (5, 10, 20),
+    resamples: int = 1000,
+    seed: int = 0,
+    metrics: Sequence[str] | None = None,
+    slices: Sequence[str] = (),
+    taste: str | None = None,
+) -> Evaluation:
     """Measures a pipeline on a held-out part.
 
     Args:
         pipeline: what is evaluated, over its dataset.
-        objective: `explicit` when pair scores predict the label: adds RMSE and MAE.
+        objective: `explicit` when pair scores predict the label: adds RMSE and MAE;
+            `binary` when they are logits: adds log loss and calibration.
         part: `test` or `validation`.
         ks: list lengths.
-        resamples: bootstrap samples behind the 95 % intervals.
+        resamples: bootstrap samples behind the 95 % intervals; slices take at most 200.
         seed: seed of the bootstrap.
+        metrics: names of `recipe.METRIC_NAMES`; all of them by default.
+        slices: features to divide the report by, beside the built-in slices.
+        taste: item feature that tastes are measured in; see `taste_feature`.
 
-    Returns: plain values: `metrics` and `intervals` of `model` and `popularity`,
-        `comparison`, `pairs` (AUC, RMSE, MAE), and the numbers of users and events.
+    Returns: the metrics of each user, and a report of plain values: `metrics` and
+        `intervals` of `model` and `popularity`, `comparison`, `pairs`, `slices`,
+        `lorenz`, and the numbers of users and events.
 
     Raises:
-        InputError: nothing to evaluate on (code `no-relevant-items`).
+        InputError: nothing to evaluate on (`no-relevant-items`), or an unknown part
+            (`part-unknown`), metric (`metric-unknown`), slice (`slice-unknown`) or
+            feature (`taste-feature`).
     """
+    names = _known_metrics(metrics)
     dataset = pipeline.dataset
-    events = dataset.part(part)
-    users = np.unique(events.user_index[events.user_index > 0])
-    if not len(users):
+    if part not in KNOWN:
         raise InputError(
-            "no-relevant-items",
-            f"The {part} part must hold events of known users. Received:"
-            f" {len(events)} events, none of them. Hold out more and prepare again.",
+            "part-unknown",
+            f"The part must be one of {list(KNOWN)}. Received: {part!r}."
+            f"{did_you_mean(part, KNOWN)}",
         )
+    events = dataset.part(part)
+    users = _known_users(dataset, events, part)
     relevant = relevant_items(dataset, users, part)
-    seen = dataset.histories(*KNOWN[part]).seen(users)
-    counts = Popularity().fit(dataset, KNOWN[part]).counts
     longest = min(max(ks), dataset.num_items - 1)
-    _, ranked = pipeline.recommend(users, longest, parts=KNOWN[part])
-
-    def measure(lists: np.ndarray) -> RankingReport:
-        return evaluate_rankings(
-            lists,
+    lists = collect_lists(
+        pipeline, users, longest, part, names, ks, taste, block=_BLOCK_USERS
+    )
+    reports = {
+        name: evaluate_rankings(
+            lists.ranked[name],
             relevant,
             ks=ks,
             num_items=dataset.num_items - 1,
             resamples=resamples,
             seed=seed,
+            names=names,
+            extra=lists.per_user[name],
         )
-
-    reports = {
-        "model": measure(ranked),
-        "popularity": measure(popularity_ranking(counts, seen, longest)),
+        for name in lists.ranked
     }
-    compared = compare(reports["model"], reports["popularity"])
-    return {
+    model = reports["model"]
+    compared, intervals = compare_with_intervals(model, reports["popularity"])
+    pairs = pair_report(pipeline, events, objective, KNOWN[part])
+    report = {
         "part": part,
         "part_sizes": dataset.info.parts,
-        "users": reports["model"].num_users,
-        "metrics": {name: report.to_dict() for name, report in reports.items()},
+        "dataset_fingerprint": dataset.info.fingerprint,
+        "ks": sorted(set(ks)),
+        "users": model.num_users,
+        "users_excluded": model.num_excluded,
+        "unknown_users": _unknown_users(dataset, events, part),
+        "catalogue": dataset.num_items - 1,
+        "metrics": {name: _means(each, lists, name) for name, each in reports.items()},
         "intervals": {
-            name: {metric: list(ends) for metric, ends in report.intervals().items()}
-            for name, report in reports.items()
+            name: {metric: list(ends) for metric, ends in each.items()}
+            for name, each in zip(reports, intervals, strict=True)
         },
         "comparison": {
             name: {
@@ -113,8 +177,30 @@ def evaluate_pipeline(
             }
             for name, c in compared.items()
         },
-        "pairs": _pair_metrics(pipeline, events, objective, KNOWN[part]),
+        "pairs": pairs.metrics,
+        "reliability": pairs.reliability,
+        "slices": slice_reports(
+            dataset,
+            users,
+            lists.ranked,
+            relevant,
+            slices=[*BUILT_IN, *dict.fromkeys(slices)],
+            known=KNOWN[part],
+            ks=ks,
+            names=names,
+            resamples=resamples,
+            seed=seed,
+        ),
+        "lorenz": lists.lorenz,
+        "measured_in": lists.measured_in,
+        "notes": [*_notes(dataset, ks), *pairs.notes],
     }
+    return Evaluation(
+        report=report,
+        users=users[model.users],
+        names=model.names,
+        values=model.values,
+    )
 
 
 def ranking_metrics(
@@ -134,59 +220,59 @@ def ranking_metrics(
         relevant_items(dataset, users, part),
         ks=(k,),
         num_items=dataset.num_items - 1,
+        names=("ndcg", "recall"),
     )
     means = report.to_dict()
     return {name: means[name] for name in (f"ndcg@{k}", f"recall@{k}")}
 
 
-def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
-    """Items of each user's held-out events that the user had not done before.
+def _known_metrics(metrics: Sequence[str] | None) -> tuple[str, ...]:
+    for name in metrics or ():
+        if name not in METRIC_NAMES:
+            raise InputError(
+                "metric-unknown",
+                f"A metric must be one of {METRIC_NAMES}. Received: {name!r}."
+                f"{did_you_mean(name, METRIC_NAMES)}",
+            )
+    return METRIC_NAMES if metrics is None else tuple(dict.fromkeys(metrics))
 
-    Returns: offsets `(n + 1,)` and item rows; 0 is an item outside the vocabulary.
+
+def _known_users(dataset: Dataset, events: Part, part: str) -> np.ndarray:
+    """Known users with an event in the part, `(n,)` ascending."""
+    users = np.flatnonzero(np.bincount(events.user_index, minlength=1))
+    users = users[users > 0]
+    if not len(users):
+        raise InputError(
+            "no-relevant-items",
+            f"The {part} part must hold events of known users. Received:"
+            f" {len(events)} events, none of them. Hold out more and prepare again.",
+        )
+    return users
+
+
+def _means(report: RankingReport, lists: Lists, name: str) -> dict[str, float]:
+    return {**report.to_dict(), **lists.together[name]}
+
+
+def _unknown_users(dataset: Dataset, events: Part, part: str) -> dict[str, int]:
+    """Who cannot be evaluated, because no model can know them.
+
+    Returns: their `events`, and the number of `users` that came in the test part alone,
+        0 for another part; users left out of the vocabulary are not told apart.
     """
-    events = dataset.interactions(part)
-    position = np.zeros(dataset.num_users, np.int64) - 1
-    position[users] = np.arange(len(users))
-    of_users = position[events.user_index] >= 0
-    keys = _keys(dataset, position[events.user_index], events.item_index)[of_users]
-    # Each item once per user; items outside the vocabulary may be different ones.
-    unknown = events.item_index[of_users] == 0
-    keys = np.concatenate([np.unique(keys[~unknown]), keys[unknown]])
-    offsets, items = dataset.histories(*KNOWN[part]).seen(users)
-    seen_users = np.repeat(np.arange(len(users)), np.diff(offsets))
-    keys = keys[~np.isin(keys, _keys(dataset, seen_users, items))]
-    return build_csr(keys // dataset.num_items, keys % dataset.num_items, len(users))
-
-
-def _keys(dataset: Dataset, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    keys: np.ndarray = users.astype(np.int64) * dataset.num_items + items
-    return keys
-
-
-def _pair_metrics(
-    pipeline: Recommends,
-    events: Part,
-    objective: str | None,
-    known: tuple[str, ...],
-) -> dict[str, float | int]:
-    """Metrics of the held-out pairs whose user and item are known."""
-    schema = pipeline.dataset.schema
-    pairs = events.take((events.user_index > 0) & (events.item_index > 0))
-    if schema.label is None or not len(pairs):
-        return {}
-    scores = pipeline.score_pairs(pairs.user_index, pairs.item_index, known)
-    positive = pairs.label >= schema.positive_from
-    by_user = user_auc(pairs.user_index, positive, scores)
-    measured: dict[str, float | int] = {
-        "pairs": len(pairs),
-        "auc": auc(positive, scores),
-        "auc_per_user": by_user.mean,
-        "auc_users": by_user.num_users,
+    pending = dataset.info.pending.get(USER) if part == "test" else None
+    users = pl.scan_ipc(dataset.path / pending).select(pl.len()) if pending else None
+    return {
+        "events": int(np.searchsorted(events.user_index, 1)),
+        "users": 0 if users is None else int(users.collect().item()),
     }
-    if objective == "explicit":
-        low = -np.inf if schema.label_min is None else schema.label_min
-        high = np.inf if schema.label_max is None else schema.label_max
-        clipped = np.clip(scores, low, high)
-        measured["rmse"] = rmse(pairs.label, clipped)
-        measured["mae"] = mae(pairs.label, clipped)
-    return {name: value for name, value in measured.items() if not math.isnan(value)}
+
+
+def _notes(dataset: Dataset, ks: Sequence[int]) -> list[str]:
+    beyond = [k for k in sorted(set(ks)) if k > dataset.num_items - 1]
+    if not beyond:
+        return []
+    return [
+        f"k of {beyond} exceeds the catalogue of {dataset.num_items - 1:,} items:"
+        " places beyond it count as misses."
+    ]

@@ -1,0 +1,188 @@
+"""The lists of a model and of popularity, and what they are like beyond their hits.
+
+Users are taken in blocks: their known events are held only while their block is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shortlist.data.split import KNOWN
+from shortlist.evaluation import beyond_accuracy as beyond
+from shortlist.evaluation.item_vectors import (
+    feature_vectors,
+    taste_feature,
+    value_shares,
+)
+from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.models.popularity import Popularity
+
+if TYPE_CHECKING:
+    from shortlist.evaluation.report import Recommends
+
+NAMES = ("model", "popularity")
+LORENZ_POINTS = 51
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of all users, by `model` and `popularity`.
+
+    Args:
+        ranked: `(num_users, longest)` int32 item rows, padded with -1.
+        per_user: further metrics of each user, `(num_users,)` by `metric@k`.
+        together: metrics of all lists together, by `metric@k`.
+        lorenz: share of the recommendations, and as `events` of the known events, that
+            the least popular 0 %, 2 %, ..., 100 % of the items get.
+        measured_in: what diversity and tastes were measured in.
+    """
+
+    ranked: dict[str, np.ndarray]
+    per_user: dict[str, dict[str, np.ndarray]]
+    together: dict[str, dict[str, float]]
+    lorenz: dict[str, list[float]]
+    measured_in: dict[str, str] = field(default_factory=dict)
+
+
+def collect_lists(
+    pipeline: Recommends,
+    users: np.ndarray,
+    longest: int,
+    part: str,
+    names: Sequence[str],
+    ks: Sequence[int],
+    taste: str | None,
+    *,
+    block: int,
+) -> Lists:
+    """Recommends to all users, block by block, and measures the lists.
+
+    Args:
+        pipeline: what recommends.
+        users: user rows `(n,)`.
+        longest: length of the lists.
+        part: the held-out part; those before it are known.
+        names: metrics wanted.
+        ks: list lengths.
+        taste: item feature that tastes are measured in; found out by default.
+        block: users at once.
+
+    Raises:
+        InputError: `taste` is no such feature (`taste-feature`).
+    """
+    dataset, known = pipeline.dataset, KNOWN[part]
+    counts = Popularity().fit(dataset, known).counts
+    measured = _Measured(pipeline, counts, names, sorted(set(ks)), taste)
+    ranked = {name: np.full((len(users), longest), -1, np.int32) for name in NAMES}
+    for start in range(0, len(users), block):
+        here = slice(start, start + block)
+        seen = dataset.histories(*known).seen(users[here])
+        _, ranked["model"][here] = pipeline.recommend(users[here], longest, parts=known)
+        ranked["popularity"][here] = popularity_ranking(counts, seen, longest)
+        measured.add(seen, {name: lists[here] for name, lists in ranked.items()})
+    per_user = measured.per_user()
+    return Lists(
+        ranked=ranked,
+        per_user=per_user,
+        together={name: measured.together(ranked[name], name) for name in NAMES},
+        lorenz={"events": beyond.lorenz(counts[1:], LORENZ_POINTS)}
+        | {
+            name: beyond.lorenz(
+                beyond.list_counts(lists, longest, dataset.num_items)[1:],
+                LORENZ_POINTS,
+            )
+            for name, lists in ranked.items()
+        },
+        measured_in=measured.measured_in,
+    )
+
+
+class _Measured:
+    """Collects the metrics that need the users' pasts, block by block."""
+
+    def __init__(
+        self,
+        pipeline: Recommends,
+        counts: np.ndarray,
+        names: Sequence[str],
+        ks: list[int],
+        taste: str | None,
+    ) -> None:
+        dataset = pipeline.dataset
+        self.counts, self.names, self.ks = counts, names, ks
+        self.measured_in: dict[str, str] = {}
+        self.vectors = self._vectors(pipeline) if "diversity" in names else None
+        feature = taste_feature(dataset, taste)
+        self.shares = None
+        if "taste_divergence" in names and feature is not None:
+            self.shares = value_shares(dataset, feature)
+            self.measured_in["taste_divergence"] = f"feature {feature.name}"
+        self.blocks: dict[str, list[dict[str, np.ndarray]]] = {n: [] for n in NAMES}
+        self.profiles: list[np.ndarray] = []
+
+    def add(
+        self, seen: tuple[np.ndarray, np.ndarray], ranked: dict[str, np.ndarray]
+    ) -> None:
+        """Measures the lists of a block of users with these known items."""
+        tastes = None if self.shares is None else beyond.tastes(seen, self.shares)
+        self.profiles.append(beyond.profile_popularity(seen, self.counts))
+        for name, lists in ranked.items():
+            self.blocks[name].append(dict(self._columns(lists, tastes)))
+
+    def per_user(self) -> dict[str, dict[str, np.ndarray]]:
+        """The metrics asked for, of all users, by model and `metric@k`."""
+        return {
+            name: {
+                column: np.concatenate([block[column] for block in blocks])
+                for column in blocks[0]
+                if column.partition("@")[0] in self.names
+            }
+            for name, blocks in self.blocks.items()
+        }
+
+    def together(self, ranked: np.ndarray, name: str) -> dict[str, float]:
+        """The metrics of all lists together."""
+        values: dict[str, float] = {}
+        profile = np.concatenate(self.profiles)
+        for k in self.ks:
+            listed = beyond.list_counts(ranked, k, len(self.counts))[1:]
+            popular = np.concatenate([b[f"arp@{k}"] for b in self.blocks[name]])
+            values |= {
+                f"gini@{k}": beyond.gini(listed),
+                f"popularity_lift@{k}": beyond.popularity_lift(popular, profile),
+                f"personalization@{k}": beyond.personalization(listed, len(ranked), k),
+            }
+        return {
+            metric: value
+            for metric, value in values.items()
+            if metric.partition("@")[0] in self.names and np.isfinite(value)
+        }
+
+    def _columns(
+        self, lists: np.ndarray, tastes: np.ndarray | None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        for k in self.ks:
+            yield f"arp@{k}", beyond.average_popularity(lists, self.counts, k)
+            if "novelty" in self.names:
+                yield f"novelty@{k}", beyond.novelty(lists, self.counts, k)
+            if self.vectors is not None:
+                yield f"diversity@{k}", beyond.diversity(lists, self.vectors, k)
+            if self.shares is not None and tastes is not None:
+                divergence = beyond.taste_divergence(lists, tastes, self.shares, k)
+                yield f"taste_divergence@{k}", divergence
+
+    def _vectors(self, pipeline: Recommends) -> np.ndarray | None:
+        """Vectors of the items' features; without any, the model's own."""
+        vectors = feature_vectors(pipeline.dataset)
+        if vectors is not None:
+            self.measured_in["diversity"] = "item features"
+            return vectors
+        own = getattr(pipeline, "item_vectors", None)
+        if own is None:
+            return None
+        self.measured_in["diversity"] = "item vectors of the model"
+        return np.asarray(own(), np.float32)

@@ -1,0 +1,112 @@
+"""The metrics of hits, slice by slice, with the number of users and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.evaluate import HIT_METRICS
+from shortlist.evaluation.metrics import Hits, find_hits
+from shortlist.evaluation.rankings import Csr
+from shortlist.evaluation.slices import SMALL_BELOW, Group, groups_of
+
+SLICE_K = 10
+MOST_RESAMPLES = 200
+
+
+def slice_reports(
+    dataset: Dataset,
+    users: np.ndarray,
+    ranked: Mapping[str, np.ndarray],
+    relevant: Csr,
+    *,
+    slices: Sequence[str],
+    known: tuple[str, ...],
+    ks: Sequence[int],
+    names: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Divides a report by users and by items.
+
+    Args:
+        dataset: users, items and events.
+        users: rows of the users, `(n,)`.
+        ranked: lists of the users by model, `(n, longest)` each.
+        relevant: relevant items of the users.
+        slices: built-in slices and features.
+        known: parts whose events are known.
+        ks: list lengths; slices have 10 if it is one of them, else the longest.
+        names: metrics wanted.
+        resamples: bootstrap samples, at most 200 of them are taken.
+        seed: seed of the bootstrap.
+
+    Returns: for each group that has users `slice`, `owner`, `group`, `users`, `small`
+        (fewer than 30 users), `metrics` and `intervals` by model.
+
+    Raises:
+        InputError: an unknown slice (`slice-unknown`).
+    """
+    k = SLICE_K if SLICE_K in ks else max(ks)
+    hits = {name: find_hits(lists, relevant) for name, lists in ranked.items()}
+    wanted = [name for name in HIT_METRICS if name in names]
+    reports = []
+    for name in slices:
+        for group in groups_of(dataset, name, known):
+            inside = {
+                model: _inside(group, hits[model], users, ranked[model], relevant)
+                for model in ranked
+            }
+            found = _measure(inside, wanted, k, min(resamples, MOST_RESAMPLES), seed)
+            if found is not None:
+                about = {"slice": name, "owner": group.owner, "group": group.name}
+                reports.append({**about, **found})
+    return reports
+
+
+def _inside(
+    group: Group, hits: Hits, users: np.ndarray, ranked: np.ndarray, relevant: Csr
+) -> Hits:
+    """The hits of a group: of its users, or on its items alone."""
+    if group.owner == "user":
+        chosen = group.rows[users]
+        return Hits(hits.places[chosen], hits.num_relevant[chosen])
+    offsets, items = relevant
+    counted = np.concatenate([[0], np.cumsum(group.rows[items])])
+    num_relevant = np.diff(counted[offsets])
+    chosen = num_relevant > 0
+    places = hits.places[chosen] & group.rows[np.maximum(ranked[chosen], 0)]
+    return Hits(places, num_relevant[chosen])
+
+
+def _measure(
+    hits: Mapping[str, Hits], wanted: Sequence[str], k: int, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """Means and intervals of all models, of one bootstrap; `None` without users."""
+    columns = {}
+    for model, found in hits.items():
+        kept = found.num_relevant > 0
+        evaluated = Hits(found.places[kept], found.num_relevant[kept])
+        for name in wanted:
+            columns[model, f"{name}@{k}"] = HIT_METRICS[name](evaluated, k)
+    if not columns or not len(next(iter(columns.values()))):
+        return None
+    values = np.stack(list(columns.values()), axis=1)
+    means = bootstrap_means(values, resamples=resamples, seed=seed)
+    ends = percentile_interval(means).tolist()
+    metrics: dict[str, dict[str, float]] = {model: {} for model in hits}
+    intervals: dict[str, dict[str, list[float]]] = {model: {} for model in hits}
+    averages = values.mean(axis=0).tolist()
+    for (model, name), mean, interval in zip(columns, averages, ends, strict=True):
+        metrics[model][name] = mean
+        intervals[model][name] = interval
+    return {
+        "users": len(values),
+        "small": len(values) < SMALL_BELOW,
+        "metrics": metrics,
+        "intervals": intervals,
+    }

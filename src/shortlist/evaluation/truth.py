@@ -1,0 +1,59 @@
+"""What counts as right: the held-out items that are new to a user.
+
+Works user block by user block with one flag per (user, item) of a block, so that
+neither the known events nor the truth are ever sorted as a whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.data.split import KNOWN
+from shortlist.evaluation.rankings import Csr, build_csr, ranges
+
+_FLAGS = 1 << 25  # bytes of flags at once
+
+
+def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
+    """Items of each user's held-out events that the user had not done before.
+
+    Args:
+        dataset: where the parts are.
+        users: user rows `(n,)`, different ones.
+        part: the held-out part.
+
+    Returns: offsets `(n + 1,)` and item rows, each item once per user; 0 is an item
+        outside the vocabulary, once for each of its events: such items may be
+        different ones.
+    """
+    events = dataset.interactions(part)
+    histories = dataset.histories(*KNOWN[part])
+    stride = dataset.num_items
+    first = np.searchsorted(events.user_index, users, side="left")
+    held_out = np.searchsorted(events.user_index, users, side="right") - first
+    block = max(1, _FLAGS // stride)
+    seen_flags = np.zeros(min(block, len(users)) * stride, bool)
+    keys = [np.zeros(0, np.int64)]
+    for start in range(0, len(users), block):
+        here = slice(start, start + block)
+        offsets, items = histories.seen(users[here])
+        seen = _keys(np.diff(offsets), items, stride)
+        seen_flags[seen] = True
+        rows = ranges(first[here], held_out[here])
+        wanted = _keys(held_out[here], events.item_index[rows], stride)
+        wanted = wanted[~seen_flags[wanted]]
+        seen_flags[seen] = False
+        unknown = wanted % stride == 0
+        found = np.concatenate([np.unique(wanted[~unknown]), wanted[unknown]])
+        keys.append(found + start * stride)
+    pairs = np.concatenate(keys)
+    return build_csr(pairs // stride, pairs % stride, len(users))
+
+
+def _keys(lengths: np.ndarray, items: np.ndarray, stride: int) -> np.ndarray:
+    """`user * stride + item` of a block of users with so many items each."""
+    users = np.arange(0, len(lengths) * stride, stride)
+    keys: np.ndarray = np.repeat(users, lengths)
+    keys += items
+    return keys

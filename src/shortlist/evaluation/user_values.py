@@ -1,0 +1,100 @@
+"""What an evaluation leaves in a run: a report, and each user's metrics.
+
+    evaluation.json    the report, plain values
+    evaluation.arrow   `user_index` and one column of float64 per `metric@k`
+
+With the second file runs are compared without their models. Knows files; knows no
+models and no statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.atomic import atomic_file
+from shortlist.errors import ArtifactError
+
+REPORT_FILE = "evaluation.json"
+VALUES_FILE = "evaluation.arrow"
+USER_COLUMN = "user_index"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """A measured model.
+
+    Args:
+        report: plain values, as `evaluate_pipeline` returns them.
+        users: rows of the evaluated users, `(n,)`.
+        names: `metric@k` of each column of `values`.
+        values: `(n, len(names))` float64.
+    """
+
+    report: dict[str, Any]
+    users: NDArray[np.int64]
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes both files into a run, the report last.
+
+        Raises:
+            ResourceError: they cannot be written.
+        """
+        folder = Path(folder)
+        columns: dict[str, NDArray[Any]] = {USER_COLUMN: self.users.astype(np.int32)}
+        columns |= {n: self.values[:, i] for i, n in enumerate(self.names)}
+        with atomic_file(folder / VALUES_FILE) as temporary:
+            pl.DataFrame(columns).write_ipc(temporary, compression="zstd")
+        encoded = msgspec.json.format(msgspec.json.encode(self.report), indent=2)
+        with atomic_file(folder / REPORT_FILE) as temporary:
+            temporary.write_bytes(encoded + b"\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Reads what `save` wrote.
+
+        Raises:
+            ArtifactError: the run was not evaluated, or by an earlier version
+                (`evaluation-missing`), or a file is damaged (`evaluation-damaged`).
+        """
+        folder = Path(folder)
+        for name in (REPORT_FILE, VALUES_FILE):
+            if not (folder / name).is_file():
+                raise ArtifactError(
+                    "evaluation-missing",
+                    f"A run must be evaluated before it is compared. {str(folder)!r}"
+                    f" has no {name}. Run `shortlist evaluate` with its recipe.",
+                    file=folder,
+                )
+        file = folder / REPORT_FILE
+        try:
+            report = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            file = folder / VALUES_FILE
+            frame = pl.read_ipc(file)
+            users = frame[USER_COLUMN].to_numpy().astype(np.int64)
+            frame = frame.drop(USER_COLUMN)
+            values = frame.to_numpy().astype(np.float64)
+        except (msgspec.MsgspecError, OSError, pl.exceptions.PolarsError) as error:
+            raise _damaged(file, str(error)) from error
+        if report.get("users") != len(users) or not np.isfinite(values).all():
+            raise _damaged(file, f"{report.get('users')} users and {len(users)} rows")
+        return cls(
+            report=report, users=users, names=tuple(frame.columns), values=values
+        )
+
+
+def _damaged(file: Path, problem: str) -> ArtifactError:
+    return ArtifactError(
+        "evaluation-damaged",
+        f"{file.name} must be what `shortlist evaluate` wrote. Reading it failed:"
+        f" {problem}. Evaluate again.",
+        file=file,
+    )

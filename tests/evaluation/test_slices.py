@@ -1,0 +1,294 @@
+"""Slices, notes and stored user metrics of a report, against plain loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from shortlist.data.dataset import Dataset
+from shortlist.data.prepare import prepare
+from shortlist.data.schema import Feature, Schema
+from shortlist.data.split import Split
+from shortlist.errors import ArtifactError, InputError, RecipeError
+from shortlist.evaluation.report import measure_pipeline, relevant_items
+from shortlist.evaluation.slices import groups_of
+from shortlist.evaluation.user_values import Evaluation
+from shortlist.recipe import METRIC_NAMES, build_recipe
+
+KNOWN = ("train", "validation")
+SCHEMA = Schema(
+    user_id="user",
+    item_id="item",
+    timestamp="time",
+    label="click",
+    label_kind="binary",
+    features=(
+        Feature(name="country", owner="user", kind="categorical"),
+        Feature(name="age", owner="user", kind="numeric"),
+        Feature(name="genres", owner="item", kind="multi_valued"),
+        Feature(name="price", owner="item", kind="bucketized", boundaries=(5.0, 9.0)),
+        Feature(name="maker", owner="item", kind="categorical", hash_buckets=7),
+    ),
+)
+
+
+class ByRow:
+    """Recommends the unseen items in row order; its scores are logits."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def recommend(
+        self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        offsets, items = self.dataset.histories(*parts).seen(user_index)
+        lists = np.full((len(user_index), k), -1, np.int32)
+        for place in range(len(user_index)):
+            seen = set(items[offsets[place] : offsets[place + 1]].tolist())
+            rows = [r for r in range(1, self.dataset.num_items) if r not in seen][:k]
+            lists[place, : len(rows)] = rows
+        return np.zeros(lists.shape, np.float32), lists
+
+    def score_pairs(
+        self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
+    ) -> np.ndarray:
+        return (item_index % 5 - 2).astype(np.float32)
+
+
+def write_log(folder: Path, clicks: tuple[int, ...] = (1, 0)) -> dict[str, Path]:
+    rng = np.random.default_rng(1)
+    rows = [
+        (user, item, clicks[(user + item) % len(clicks)], 1_000_000 + 100 * user + n)
+        for user in range(40)
+        for n, item in enumerate(rng.permutation(30)[: 6 + user % 20].tolist())
+    ]
+    files = {name: folder / f"{name}.csv" for name in ("log", "users", "items")}
+    pl.DataFrame(rows, ["user", "item", "click", "time"], orient="row").write_csv(
+        files["log"]
+    )
+    pl.DataFrame(
+        [(u, "at" if u % 3 else "de", 20 + u) for u in range(40)],
+        ["user", "country", "age"],
+        orient="row",
+    ).write_csv(files["users"])
+    pl.DataFrame(
+        [(i, "war|love" if i % 2 else "love", i % 12, f"m{i}") for i in range(30)],
+        ["item", "genres", "price", "maker"],
+        orient="row",
+    ).write_csv(files["items"])
+    return files
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("slices")
+    files = write_log(folder)
+    return prepare(
+        files["log"],
+        SCHEMA,
+        folder / "dataset",
+        users=files["users"],
+        items=files["items"],
+        split=Split(test=0.4),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(dataset: Dataset) -> Evaluation:
+    slices = ["country", "age", "genres", "price"]
+    return measure_pipeline(
+        ByRow(dataset), objective="binary", ks=(3, 10), resamples=50, slices=slices
+    )
+
+
+def recall(dataset: Dataset, users: list[int], items: np.ndarray) -> list[float]:
+    """Recall@10 of users with relevant items among `items`, counting these alone."""
+    every = np.array(users)
+    offsets, relevant = relevant_items(dataset, every, "test")
+    _, lists = ByRow(dataset).recommend(every, 10, parts=KNOWN)
+    found = []
+    for place in range(len(every)):
+        mine = relevant[offsets[place] : offsets[place + 1]].tolist()
+        wanted = {row for row in mine if items[row]}
+        if wanted:
+            hit = wanted & set(lists[place].tolist())
+            found.append(len(hit) / len(wanted))
+    return found
+
+
+def group(evaluation: Evaluation, name: str, label: str) -> dict:
+    return next(
+        s
+        for s in evaluation.report["slices"]
+        if (s["slice"], s["group"]) == (name, label)
+    )
+
+
+def test_a_group_of_users_keeps_these_users(
+    dataset: Dataset, evaluation: Evaluation
+) -> None:
+    countries = dataset.users["feature:country"].to_numpy()
+    row = dataset.vocabularies["country"].row("de")
+    users = np.flatnonzero(countries == row)
+    expected = recall(dataset, users.tolist(), np.ones(dataset.num_items, bool))
+    found = group(evaluation, "country", "de")
+    assert found["users"] == len(expected)
+    assert found["small"] is True
+    assert found["metrics"]["model"]["recall@10"] == pytest.approx(np.mean(expected))
+    low, high = found["intervals"]["model"]["recall@10"]
+    assert low <= np.mean(expected) <= high
+
+
+@pytest.mark.parametrize("name", ["item_popularity", "item_events", "genres", "price"])
+def test_a_group_of_items_asks_for_these_items_alone(
+    dataset: Dataset, evaluation: Evaluation, name: str
+) -> None:
+    users = list(range(1, dataset.num_users))
+    for items in groups_of(dataset, name, KNOWN):
+        expected = recall(dataset, users, items.rows)
+        if expected:
+            found = group(evaluation, name, items.name)
+            assert found["users"] == len(expected)
+            mean = found["metrics"]["model"]["recall@10"]
+            assert mean == pytest.approx(np.mean(expected))
+
+
+def test_the_head_has_a_fifth_of_the_events(dataset: Dataset) -> None:
+    counts = dataset.item_counts(*KNOWN)
+    head, tail = groups_of(dataset, "item_popularity", KNOWN)
+    assert not (head.rows & tail.rows).any()
+    in_head = counts[head.rows]
+    assert in_head.sum() >= 0.2 * counts.sum() > in_head.sum() - in_head.min()
+    assert in_head.min() >= counts[tail.rows].max()
+
+
+def test_users_and_items_are_grouped_by_known_events(dataset: Dataset) -> None:
+    taken = dataset.interactions(*KNOWN).user_index
+    counts = np.bincount(taken, minlength=dataset.num_users)
+    groups = {g.name: g.rows for g in groups_of(dataset, "user_events", KNOWN)}
+    assert groups["cold (0 to 4)"].tolist() == (counts < 5).tolist()
+    names = [g.name for g in groups_of(dataset, "price", KNOWN)]
+    assert names == ["below 5", "5 to 9", "9 or more"]
+    quarters = groups_of(dataset, "age", KNOWN)
+    assert [int(g.rows.sum()) for g in quarters] == [10, 10, 10, 10]
+    genres = {g.name: int(g.rows.sum()) for g in groups_of(dataset, "genres", KNOWN)}
+    assert genres == {"love": 30, "war": 15}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("contry", "Did you mean 'country'"), ("maker", "its values are hashed")],
+)
+def test_unknown_slices_are_refused(dataset: Dataset, name: str, text: str) -> None:
+    with pytest.raises(InputError, match=text) as caught:
+        groups_of(dataset, name, KNOWN)
+    assert caught.value.code == "slice-unknown"
+
+
+def test_every_metric_is_there_and_can_be_chosen(
+    dataset: Dataset, evaluation: Evaluation
+) -> None:
+    report = evaluation.report
+    for model in ("model", "popularity"):
+        found = {name.partition("@")[0] for name in report["metrics"][model]}
+        assert found == set(METRIC_NAMES)
+    assert report["measured_in"] == {
+        "diversity": "item features",
+        "taste_divergence": "feature genres",
+    }
+    assert {"log_loss", "calibration_error"} <= set(report["pairs"])
+    assert sum(b["count"] for b in report["reliability"]) == report["pairs"]["pairs"]
+    few = measure_pipeline(
+        ByRow(dataset), ks=(3,), resamples=5, metrics=["ndcg", "gini"]
+    ).report
+    assert list(few["metrics"]["model"]) == ["ndcg@3", "gini@3"]
+
+
+def test_unknown_names_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="Did you mean 'ndcg'") as caught:
+        measure_pipeline(ByRow(dataset), metrics=["ndgc"])
+    assert caught.value.code == "metric-unknown"
+    with pytest.raises(InputError, match="Did you mean 'genres'") as caught:
+        measure_pipeline(ByRow(dataset), taste="genre")
+    assert caught.value.code == "taste-feature"
+    with pytest.raises(InputError, match="Did you mean 'test'") as caught:
+        measure_pipeline(ByRow(dataset), part="tset")
+    assert caught.value.code == "part-unknown"
+    raw = {
+        "log": {"events": "a"},
+        "columns": {"user_id": "u", "item_id": "i"},
+        "evaluation": {"metrics": ["recal"]},
+    }
+    with pytest.raises(RecipeError, match="Did you mean 'recall'"):
+        build_recipe(raw)
+
+
+def test_k_beyond_the_catalogue_is_noted(dataset: Dataset) -> None:
+    report = measure_pipeline(ByRow(dataset), ks=(1000,), resamples=5).report
+    assert "[1000] exceeds the catalogue of 30 items" in report["notes"][0]
+
+
+def test_a_part_of_one_class_has_no_auc_and_says_so(tmp_path: Path) -> None:
+    files = write_log(tmp_path, clicks=(1,))
+    schema = Schema(user_id="user", item_id="item", timestamp="time", label="click")
+    all_positive = prepare(files["log"], schema, tmp_path / "d", split=Split(test=0.4))
+    report = measure_pipeline(
+        ByRow(all_positive), objective="binary", ks=(3,), resamples=5
+    ).report
+    assert "auc" not in report["pairs"]
+    assert "log_loss" not in report["pairs"]
+    assert any("are positives" in note for note in report["notes"])
+
+
+def test_a_part_without_positives_is_refused(tmp_path: Path) -> None:
+    log = pl.DataFrame(
+        [
+            (u, i, int(n < 6), 1_000_000 + n)
+            for u in range(4)
+            for n, i in enumerate(range(8))
+        ],
+        ["user", "item", "click", "time"],
+        orient="row",
+    )
+    log.write_csv(tmp_path / "log.csv")
+    schema = Schema(
+        user_id="user",
+        item_id="item",
+        timestamp="time",
+        label="click",
+        label_kind="binary",
+    )
+    split = Split(kind="last_n", test=2, validation=0)
+    nobody = prepare(tmp_path / "log.csv", schema, tmp_path / "d", split=split)
+    with pytest.raises(InputError, match="at least `positive_from`") as caught:
+        measure_pipeline(ByRow(nobody), ks=(3,), resamples=5)
+    assert caught.value.code == "no-relevant-items"
+
+
+def test_user_metrics_are_stored_beside_the_report(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    evaluation.save(tmp_path)
+    again = Evaluation.load(tmp_path)
+    assert again.names == evaluation.names
+    assert again.users.tolist() == evaluation.users.tolist()
+    assert again.values.tolist() == evaluation.values.tolist()
+    assert again.report == evaluation.report
+    mean = again.values[:, again.names.index("ndcg@10")].mean()
+    assert mean == pytest.approx(again.report["metrics"]["model"]["ndcg@10"])
+
+
+def test_missing_and_damaged_evaluations_are_refused(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match="must be evaluated") as caught:
+        Evaluation.load(tmp_path)
+    assert caught.value.code == "evaluation-missing"
+    evaluation.save(tmp_path)
+    (tmp_path / "evaluation.arrow").write_bytes(b"no arrow")
+    with pytest.raises(ArtifactError, match="Evaluate again") as caught:
+        Evaluation.load(tmp_path)
+    assert caught.value.code == "evaluation-damaged"
