@@ -32,6 +32,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         embeddings_initializer: Keras initializer of the tables.
         table_optimizer: name or object, as `TableConfig` takes it; for every table.
         table_learning_rate: in place of the optimizer's own.
+        table_l2: adds `table_l2 * row` to the gradient of every touched row.
 
     Call arguments: a mapping from feature name to its values: categorical
     `(batch_size,)` int32, multi-valued `(batch_size, length)` int32 padded with -1,
@@ -50,6 +51,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         embeddings_initializer: str | Any = "glorot_uniform",
         table_optimizer: str | Any = "adam",
         table_learning_rate: float | None = None,
+        table_l2: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -58,6 +60,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.table_optimizer = table_optimizer
         self.table_learning_rate = table_learning_rate
+        self.table_l2 = table_l2
         tables = {
             name: TableConfig(
                 name,
@@ -66,6 +69,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 initializer=self.embeddings_initializer.clone(),
                 optimizer=table_optimizer,
                 learning_rate=table_learning_rate,
+                l2=table_l2,
                 combiner="mean",
             )
             for name, dim in table_dims(self.inputs).items()
@@ -145,6 +149,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
             "embeddings_initializer": initializer,
             "table_optimizer": optimizer,
             "table_learning_rate": self.table_learning_rate,
+            "table_l2": self.table_l2,
         }
 
     def _rows_of(self, table: str) -> int:

@@ -38,6 +38,13 @@ def check_above_zero(**values: float) -> None:
             _refuse(name, "a finite number above 0", value)
 
 
+def check_not_negative(**values: float) -> None:
+    """Raises `InputError` unless every value is a finite number of at least 0."""
+    for name, value in values.items():
+        if not _is_number(value) or not 0 <= value < float("inf"):
+            _refuse(name, "a finite number of at least 0", value)
+
+
 def check_finite(**values: float) -> None:
     """Raises `InputError` unless every value is a finite number."""
     for name, value in values.items():
