@@ -1,16 +1,21 @@
 // Converts the columns and rows of a call, releases the GIL and gathers.
 //
-// Shapes and ranges are checked in src/shortlist/data/gather_kernels.py, the only
-// caller, which also keeps the memory alive whose addresses it gives.
+// Shapes and ranges are checked in src/shortlist/data/gather_kernels.py, which also
+// keeps the memory alive whose addresses it gives, and held by data/order.py.
 #include "gather_bindings.h"
 
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "array_bindings.h"
 #include "history_gather.h"
 #include "row_gather.h"
+#include "row_order.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -76,6 +81,44 @@ void gather_lists_of_users(nb::handle offsets, nb::handle timestamps, nb::handle
   gather_histories(stored, query, threads, lists);
 }
 
+RowNetwork to_network(Arrays& arrays, nb::handle keys, std::uint64_t size,
+                      std::uint64_t bits) {
+  RowNetwork network = {};
+  const auto* key = arrays.values<const std::uint64_t>(keys);
+  std::copy(key, key + kOrderRounds, network.keys);
+  network.size = size;
+  network.low_bits = bits / 2;
+  network.high_bits = bits - bits / 2;
+  return network;
+}
+
+void permute(nb::handle keys, std::uint64_t size, std::uint64_t bits, nb::handle values,
+             std::int64_t first, bool backward, nb::handle images,
+             const std::string& instruction_set) {
+  Arrays arrays;
+  const RowNetwork network = to_network(arrays, keys, size, bits);
+  const auto n = static_cast<std::size_t>(arrays.get(values).shape[0]);
+  const auto* given = arrays.values<const std::int64_t>(values);
+  auto* const moved = arrays.values<std::int64_t>(images, true);
+  nb::gil_scoped_release release;
+  permute_rows(network, given, n, first, backward, moved, instruction_set);
+}
+
+void order_blocks(nb::handle keys, std::uint64_t size, std::uint64_t bits,
+                  nb::handle table, std::uint64_t block, std::uint64_t gap,
+                  std::uint64_t after_gap, nb::handle positions, nb::handle rows,
+                  const std::string& instruction_set) {
+  Arrays arrays;
+  const BlockOrder blocks = {block, gap, after_gap,
+                             arrays.values<const std::int64_t>(table),
+                             to_network(arrays, keys, size, bits)};
+  const auto n = static_cast<std::size_t>(arrays.get(positions).shape[0]);
+  const auto* given = arrays.values<const std::int64_t>(positions);
+  auto* const row = arrays.values<std::int64_t>(rows, true);
+  nb::gil_scoped_release release;
+  rows_of_blocks(blocks, given, n, row, instruction_set);
+}
+
 }  // namespace
 
 void bind_gather(nb::module_& m) {
@@ -84,6 +127,14 @@ void bind_gather(nb::module_& m) {
   m.def("gather_histories", &gather_lists_of_users, "offsets"_a, "timestamps"_a,
         "items"_a, "users"_a, "moments"_a.none(), "gap"_a, "out"_a, "threads"_a,
         "Fills out (n, length) with the newest items of users before moments.");
+  m.def("permute_rows", &permute, "keys"_a, "size"_a, "bits"_a, "values"_a, "first"_a,
+        "backward"_a, "images"_a, "instruction_set"_a = "",
+        "Fills images (n,) with where a keyed bijection moves the values, or from"
+        " where.");
+  m.def("rows_of_blocks", &order_blocks, "keys"_a, "size"_a, "bits"_a, "table"_a.none(),
+        "block"_a, "gap"_a, "after_gap"_a, "positions"_a, "rows"_a,
+        "instruction_set"_a = "",
+        "Fills rows (n,) with what stands at positions of blocks in random order.");
 }
 
 }  // namespace shortlist

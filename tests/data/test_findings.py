@@ -172,6 +172,12 @@ def test_two_events_a_year_apart_are_no_jump_but_their_usual_gap() -> None:
     assert clock_jumps(days()) == []
 
 
+def test_a_clock_far_in_the_past_or_future_is_a_jump_too() -> None:
+    # Too far apart to mark every day in between.
+    (finding,) = clock_jumps(days(*range(20), 200_000, 199_999))
+    assert "for 199,980 days" in finding.message
+
+
 def test_a_few_days_a_year_are_the_habit_of_the_log() -> None:
     visits = [year * 365 + day for year in range(5) for day in range(4)]
     assert clock_jumps(days(*visits)) == []

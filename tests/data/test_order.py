@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shortlist import native
 from shortlist.data import order as module
 from shortlist.data.order import SHUFFLES, SMALL, Bijection, Order
+from table_cases import needs_core
 
 MASK = 2**64 - 1
 
@@ -47,7 +49,13 @@ def test_the_map_is_the_network_of_the_docstring(size: int) -> None:
     assert found.tolist() == reference(size, (5, 2**40))
 
 
-def test_the_same_rows_come_on_every_machine_and_with_every_version() -> None:
+@pytest.mark.parametrize(
+    "core", [pytest.param(native.core(), marks=needs_core), None], ids=["core", "twin"]
+)
+def test_the_same_rows_come_on_every_machine_and_with_every_version(
+    core, monkeypatch
+) -> None:
+    monkeypatch.setattr(native, "_core", core)
     # Literals: a run that was stopped under another version goes on with its order.
     small, large = Bijection(10, (1, 2)), Bijection(10**12, (1, 2))
     assert small.apply(np.arange(10)).tolist() == [4, 5, 1, 9, 6, 7, 0, 3, 2, 8]

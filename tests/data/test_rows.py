@@ -424,6 +424,16 @@ def test_arrow_files_are_read_as_they_are(tmp_path):
     assert len(set(seen.tolist())) == len(seen) == 48
 
 
+def test_a_batch_that_is_held_keeps_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("shortlist.data.rows._LARGE_TAKE", 1)
+    file = write_arrow(tmp_path / "a.arrow", {"a": list(range(50)), "b": [0.5] * 50})
+    source, generator = ArrowRows([file]), np.random.default_rng(0)
+    held = source.take(np.arange(20), generator)["a"][5:10]
+    for start in range(0, 30, 10):
+        source.take(np.arange(start, start + 20), generator)
+    assert held.tolist() == [5, 6, 7, 8, 9]
+
+
 def test_fingerprints_of_arrow_files_tell_their_content(tmp_path):
     one, same, other = (
         write_arrow(tmp_path / f"{n}.arrow", {"a": [1, 2, value], "b": [4, 5, 6]})

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from shortlist.data import gather_kernels
 from shortlist.data.gather_kernels import Column
+from shortlist.data.pieces import Pieces
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 
 # What a column may hold; "other" cannot be taken.
@@ -113,6 +114,7 @@ class Columns:
         names: Sequence[str] | None = None,
         *,
         threads: int | None = None,
+        pieces: Pieces | None = None,
     ) -> dict[str, np.ndarray]:
         """The values of `rows`, in the order asked.
 
@@ -121,6 +123,7 @@ class Columns:
             names: the columns; all by default.
             threads: most threads to use; all processors by default. The result does
                 not depend on it.
+            pieces: where large results get their memory from.
 
         Returns:
             By name `(n,)`, or `(n, length)` for lists. Integers and booleans of up to
@@ -134,7 +137,9 @@ class Columns:
         """
         names = self.names if names is None else names
         columns = [self._column(name) for name in names]
-        taken = gather_kernels.gather_rows(rows, self._starts, columns, threads=threads)
+        taken = gather_kernels.gather_rows(
+            rows, self._starts, columns, threads=threads, pieces=pieces
+        )
         return dict(zip(names, taken, strict=True))
 
     def column(self, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from shortlist.data.stamps import FileStamp
 from shortlist.data.tables import table_rows
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError
+from shortlist.native import default_threads
 
 FORMAT_VERSION = 2
 EVENT_COLUMNS = ("user_index", "item_index", "timestamp_ms", "label")
@@ -341,9 +343,11 @@ def fingerprint(folder: Path, info: DatasetInfo) -> str:
     """
     digest = hashlib.sha256(info.schema.to_json())
     parts = {segment.file: segment.part for segment in info.segments}
-    for file in sorted([*parts, *info.named_files]):
-        line = f"{file} {parts.get(file, '')} {hash_file(folder / file)}\n"
-        digest.update(line.encode())
+    files = sorted([*parts, *info.named_files])
+    with ThreadPoolExecutor(default_threads()) as pool:
+        hashes = pool.map(hash_file, [folder / file for file in files])
+        for file, hashed in zip(files, hashes, strict=True):
+            digest.update(f"{file} {parts.get(file, '')} {hashed}\n".encode())
     return digest.hexdigest()[:16]
 
 

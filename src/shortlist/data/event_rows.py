@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from shortlist.data.id_rows import IdRows
 from shortlist.data.schema import Schema
 from shortlist.data.segments import narrowest, write_segment
 from shortlist.data.split import PARTS
+from shortlist.native import default_threads
 
 _MINUTE_MS = 60_000
 
@@ -126,25 +128,27 @@ def write_events(
     first_number: int,
     compression: Compression | None,
 ) -> tuple[Segment, ...]:
-    """Writes one segment per part into `folder/events`."""
+    """Writes one segment per part into `folder/events`, several at a time."""
     (folder / "events").mkdir(exist_ok=True)
-    segments = []
-    for number, part in enumerate(parts, start=first_number):
+
+    def write(number: int, part: int) -> Segment:
         places = rows.events_of(part)
         file = f"events/{number:05d}.arrow"
 
-        def block(begin: int, end: int, places: np.ndarray = places) -> pl.DataFrame:
+        def block(begin: int, end: int) -> pl.DataFrame:
             return rows.block(places[begin:end])
 
         write_segment(folder / file, len(places), block, compression=compression)
         times = rows.times[places]
-        segments.append(
-            Segment(
-                file=file,
-                part=PARTS[part],
-                events=len(places),
-                first_timestamp_ms=int(times.min()) if len(times) else None,
-                last_timestamp_ms=int(times.max()) if len(times) else None,
-            )
+        return Segment(
+            file=file,
+            part=PARTS[part],
+            events=len(places),
+            first_timestamp_ms=int(times.min()) if len(times) else None,
+            last_timestamp_ms=int(times.max()) if len(times) else None,
         )
-    return tuple(segments)
+
+    # The blocks of a short segment are too few for all processors.
+    with ThreadPoolExecutor(default_threads()) as pool:
+        numbers = range(first_number, first_number + len(parts))
+        return tuple(pool.map(write, numbers, parts))

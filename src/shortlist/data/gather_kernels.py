@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shortlist import native
+from shortlist.data.pieces import Pieces
 from shortlist.errors import ArtifactError, InputError
 
 # In the order of StoredType and of WideType in native/row_gather.h.
@@ -159,6 +160,7 @@ def gather_rows(
     columns: Sequence[Column],
     *,
     threads: int | None = None,
+    pieces: Pieces | None = None,
 ) -> list[np.ndarray]:
     """The values of `rows` in every column, widened.
 
@@ -170,6 +172,7 @@ def gather_rows(
         starts: `(num_chunks + 1,)` int64: the first row of each chunk, and their end.
         columns: those to gather, of the same chunks.
         threads: most threads to use; all processors by default.
+        pieces: where the core takes the memory of the result from.
 
     Returns:
         For each column `(n,)`, or `(n, width)` for lists, of the `dtype` of the column;
@@ -182,7 +185,7 @@ def gather_rows(
     core = native.core()
     if core is None:
         return [_gather_column(rows, starts, column) for column in columns]
-    outs = _empty_arrays(len(rows), columns)
+    outs = _empty_arrays(len(rows), columns, pieces)
     core.gather_rows(
         rows,
         starts,
@@ -193,7 +196,9 @@ def gather_rows(
     return outs
 
 
-def _empty_arrays(num_rows: int, columns: Sequence[Column]) -> list[np.ndarray]:
+def _empty_arrays(
+    num_rows: int, columns: Sequence[Column], pieces: Pieces | None
+) -> list[np.ndarray]:
     """An array per column, all in one piece of memory.
 
     The allocator gives one large piece back to the next batch; of many small ones it
@@ -205,7 +210,8 @@ def _empty_arrays(num_rows: int, columns: Sequence[Column]) -> list[np.ndarray]:
         for shape, column in zip(shapes, columns, strict=True)
     ]
     begins = itertools.accumulate((-(-size // _ALIGNMENT) for size in sizes), initial=0)
-    memory = np.empty(sum(sizes) + _ALIGNMENT * len(sizes), np.uint8)
+    total = sum(sizes) + _ALIGNMENT * len(sizes)
+    memory = np.empty(total, np.uint8) if pieces is None else pieces.get(total)
     return [
         memory[_ALIGNMENT * begin :][:size].view(column.dtype).reshape(shape)
         for begin, size, shape, column in zip(

@@ -16,6 +16,9 @@ from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import PARTS, TEST, TRAIN
 from shortlist.data.vocabulary import Vocabulary
 
+# Events counted in one go: their cells stay in the cache.
+_EVENTS_AT_ONCE = 2**18
+
 
 @dataclass(frozen=True)
 class EventCounts:
@@ -52,10 +55,15 @@ def count_events(log: GroupedLog, schema: Schema) -> EventCounts:
 
 def _counts(frame: pl.DataFrame, column: str, num_codes: int) -> np.ndarray:
     """Events by part and code."""
-    found = frame.lazy().group_by("part", column).len().collect()
-    counts = np.zeros((len(PARTS), num_codes), np.int64)
-    counts[found["part"].to_numpy(), found[column].to_numpy()] = found["len"].to_numpy()
-    return counts
+    parts, codes = frame["part"].to_numpy(), frame[column].to_numpy()
+    counts = np.zeros(len(PARTS) * num_codes, np.int64)
+    step = max(_EVENTS_AT_ONCE, len(counts))
+    for begin in range(0, len(codes), step):
+        cells = parts[begin : begin + step].astype(np.int64)
+        cells *= num_codes
+        cells += codes[begin : begin + step]
+        counts += np.bincount(cells, minlength=len(counts))
+    return counts.reshape(len(PARTS), num_codes)
 
 
 @dataclass(frozen=True)

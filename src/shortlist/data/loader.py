@@ -9,6 +9,7 @@ run that was stopped sees the rows it would have seen. Knows nothing of Keras;
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, TypeGuard
@@ -24,8 +25,10 @@ STATE_FORMAT = "shortlist-loader-1"
 
 # Rows whose places in an order are computed in one go: one batch alone costs more.
 _PLACED_AT_ONCE = 2**14
-# Rows taken in one go where nothing is drawn: each cache line is then fetched once.
-_TAKEN_AT_ONCE = 2**16
+# Rows and bytes taken in one go where nothing is drawn. A window of the usual size is
+# taken whole: each cache line of it is then fetched once.
+_TAKEN_AT_ONCE = 2**18
+_BYTES_AT_ONCE = 80 * 2**20
 
 
 class Loader:
@@ -46,6 +49,7 @@ class Loader:
             round shares them out evenly: every row comes once, and the last batch of a
             reader is smaller (with fewer rows left than readers, empty for some).
         prefetch: batches made ahead by threads; 0 makes each when it is asked for.
+            Where nothing is drawn they are made by groups of up to 80 MiB.
 
     Raises:
         InputError: `invalid-loader`.
@@ -125,16 +129,25 @@ class Loader:
         self, epoch: int, indices: Iterable[int]
     ) -> Generator[Batch, None, None]:
         """Yields batches of one epoch, made ahead; the loader stands where it stood."""
-        # Rows of many batches are taken at once where none of them draws.
-        size = 1 if self.source.draws else _TAKEN_AT_ONCE // self.batch_size
+        size = self._batches_at_once
         left = iter(indices)
-        groups = iter(lambda: tuple(itertools.islice(left, max(size, 1))), ())
+        groups = iter(lambda: tuple(itertools.islice(left, size)), ())
         made = made_ahead(
             lambda group: self._group(epoch, group), groups, self.prefetch
         )
         with contextlib.closing(made):
             for batches in made:
                 yield from batches
+
+    @functools.cached_property
+    def _batches_at_once(self) -> int:
+        """Batches whose rows are taken together: many, if none of them draws."""
+        if self.source.draws:
+            return 1
+        row = self.source.take(np.zeros(1, np.int64), np.random.default_rng(0))
+        row_bytes = max(sum(values.nbytes for values in row.values()), 1)
+        rows = min(_TAKEN_AT_ONCE, _BYTES_AT_ONCE // row_bytes)
+        return max(rows // self.batch_size, 1)
 
     def _group(self, epoch: int, indices: tuple[int, ...]) -> list[Batch]:
         first, last = indices[0], indices[-1]

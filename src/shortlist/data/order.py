@@ -1,24 +1,17 @@
 """The order of an epoch, computed where it is asked for: no permutation is stored.
 
 A keyed bijection of `0..n-1` gives the row at any position in constant memory, so a
-batch of an epoch over billions of rows costs as much as one over thousands. It is a
-Feistel network on the smallest power of two that holds `n`; a value that leaves
-`0..n-1` walks on until it is back inside (at most two steps on average). Integer
-arithmetic alone: the same order on every machine, with every version of NumPy.
-
-References:
-    Black and Rogaway (2002), Ciphers with Arbitrary Finite Domains (cycle walking).
-    Mitchell et al. (2022), Bandwidth-Optimal Random Shuffling for GPUs.
-    Steele et al. (2014), Fast Splittable Pseudorandom Number Generators (the mixer).
+batch of an epoch over billions of rows costs as much as one over thousands. Knows
+nothing of sources and batches; `data/order_kernels.py` computes the bijection.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from typing import Literal, get_args
 
 import numpy as np
+
+from shortlist.data.order_kernels import Blocks, Network, mix, round_keys
 
 Shuffle = Literal["global", "windowed", "none"]
 SHUFFLES: tuple[Shuffle, ...] = get_args(Shuffle)
@@ -26,64 +19,39 @@ SHUFFLES: tuple[Shuffle, ...] = get_args(Shuffle)
 SMALL = 2_048
 """Up to here a sorted list of hashes is cheaper than a network, and mixes perfectly."""
 
-ROUNDS = 8
-_ONE, _WIDTH = np.uint64(1), np.uint64(64)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
-
 
 class Bijection:
     """A random one-to-one map of `0..size-1` onto itself.
 
     Args:
-        size: number of values, at least 1.
+        size: number of values, at least 1 and at most 2**62.
         key: what it depends on; equal keys give equal maps.
     """
 
     def __init__(self, size: int, key: tuple[int, ...]) -> None:
-        self.size = size
-        self._keys = _round_keys(key)
-        bits = max((size - 1).bit_length(), 2)
-        self._low_bits = np.uint64(bits // 2)
-        self._high_bits = np.uint64(bits - bits // 2)
-        self._table = self._sorted() if size <= SMALL else None
+        self.network = Network(size, round_keys(key))
+        self.table = self._sorted() if size <= SMALL else None
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Images of values `(n,)` below `size`, as int64."""
-        return self._map(values, backward=False)
+    def apply(self, values: np.ndarray, *, first: int = 0) -> np.ndarray:
+        """Images `(n,)` int64 of values `(n,)` of the range that begins at `first`."""
+        if self.table is None:
+            return self.network.apply(values, first=first)
+        images: np.ndarray = first + self.table[values - first]
+        return images
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """The values whose images these are, as int64."""
-        return self._map(values, backward=True)
-
-    def _map(self, values: np.ndarray, *, backward: bool) -> np.ndarray:
-        if self._table is not None:
-            table = np.argsort(self._table) if backward else self._table
-            images: np.ndarray = table[values]
-            return images
-        result = self._permute(values.astype(np.uint64), backward)
-        while len(outside := np.flatnonzero(result >= self.size)):
-            result[outside] = self._permute(result[outside], backward)
-        return result.astype(np.int64)
+        if self.table is None:
+            return self.network.apply(values, backward=True)
+        images: np.ndarray = np.argsort(self.table)[values]
+        return images
 
     def _sorted(self) -> np.ndarray:
         """The whole map: indices in the order of their hashes."""
-        places = np.arange(self.size, dtype=np.uint64)
-        for key in self._keys[:2]:
-            places = _mix(places, key)
+        places = np.arange(self.network.size, dtype=np.uint64)
+        for key in self.network.keys[:2]:
+            places = mix(places, key)
         return np.argsort(places, kind="stable")
-
-    def _permute(self, values: np.ndarray, backward: bool) -> np.ndarray:
-        """One pass through the network: each half is hidden by a hash of the other."""
-        low = values & ((_ONE << self._low_bits) - _ONE)
-        high = values >> self._low_bits
-        for number in reversed(range(ROUNDS)) if backward else range(ROUNDS):
-            key = self._keys[number]
-            if number % 2:
-                low ^= _mix(high, key) >> (_WIDTH - self._low_bits)
-            else:
-                high ^= _mix(low, key) >> (_WIDTH - self._high_bits)
-        return (high << self._low_bits) | low
 
 
 class Order:
@@ -120,50 +88,39 @@ class Order:
             self._rows = Bijection(num_rows, key)
         elif shuffle == "windowed":
             num_blocks = -(-num_rows // block)
-            self._blocks = Bijection(num_blocks, (*key, 0))
+            blocks = Bijection(num_blocks, (*key, 0))
             # The last block may be short; where it comes, later blocks move up.
-            last = self._blocks.invert(np.array([num_blocks - 1]))
-            self._gap = num_blocks * block - num_rows
-            self._after_gap = int(last[0] + 1) * block - self._gap
+            last = blocks.invert(np.array([num_blocks - 1]))
+            gap = num_blocks * block - num_rows
+            self._blocks = Blocks(
+                block=block,
+                gap=gap,
+                after_gap=int(last[0] + 1) * block - gap,
+                network=blocks.network,
+                table=blocks.table,
+            )
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """The rows at positions `(n,)` int64, as int64; fastest for ascending ones."""
         if self.shuffle == "windowed" and len(positions):
-            return self._by_block(self._within_windows(positions))
+            return self._blocks.rows(self._within_windows(positions))
         return self._rows.apply(positions) if self.shuffle == "global" else positions
 
     def _within_windows(self, positions: np.ndarray) -> np.ndarray:
         """Where the positions go when every window is shuffled."""
+        first, last = int(positions.min()), int(positions.max())
+        if first // self.window == last // self.window:
+            return self._within_window(positions, first // self.window)
         numbers = positions // self.window
         changes = np.flatnonzero(np.diff(numbers)) + 1
-        parts = []
-        for mine in np.split(positions, changes):
-            number = int(mine[0]) // self.window
-            begin = number * self.window
-            size = min(self.window, self.num_rows - begin)
-            shuffled = Bijection(size, (*self.key, 1 + number))
-            parts.append(begin + shuffled.apply(mine - begin))
-        return np.concatenate(parts)
+        parts = np.split(positions, changes)
+        return np.concatenate(
+            [self._within_window(mine, int(mine[0]) // self.window) for mine in parts]
+        )
 
-    def _by_block(self, positions: np.ndarray) -> np.ndarray:
-        """The rows at positions of the blocks laid one after the other."""
-        places = positions + self._gap * (positions >= self._after_gap)
-        number, within = np.divmod(places, self.block)
-        rows: np.ndarray = self._blocks.apply(number) * self.block + within
-        return rows
-
-
-def _round_keys(key: tuple[int, ...]) -> list[np.uint64]:
-    """One 64-bit number per round."""
-    raw = b"".join(value.to_bytes(16, "little") for value in key)
-    drawn = hashlib.shake_128(raw).digest(8 * ROUNDS)
-    return [np.uint64(value) for value in struct.unpack(f"<{ROUNDS}Q", drawn)]
-
-
-def _mix(values: np.ndarray, key: np.uint64) -> np.ndarray:
-    """Hashes 64-bit values; the high bits are the best ones."""
-    mixed = values ^ key
-    mixed *= _FIRST
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= _SECOND
-    return mixed
+    def _within_window(self, positions: np.ndarray, number: int) -> np.ndarray:
+        """Where the positions of one window go."""
+        begin = number * self.window
+        size = min(self.window, self.num_rows - begin)
+        shuffled = Bijection(size, (*self.key, 1 + number))
+        return shuffled.apply(positions, first=begin)

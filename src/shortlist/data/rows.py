@@ -18,6 +18,7 @@ import numpy as np
 from shortlist.data.columns import Columns
 from shortlist.data.dataset import Dataset
 from shortlist.data.negatives import Negatives, Sampler
+from shortlist.data.pieces import Pieces
 from shortlist.data.schema import FEATURE_PREFIX, HISTORY, NEGATIVE_PREFIX
 from shortlist.errors import InputError
 
@@ -27,6 +28,8 @@ WEIGHT = "sample_weight"
 
 # Events whose ids are looked at in one go.
 _EVENTS_AT_ONCE = 2**20
+# Rows from which on the memory of a batch is worth keeping.
+_LARGE_TAKE = 2**15
 
 
 class Source(Protocol):
@@ -238,6 +241,7 @@ class ArrowRows:
             )
         self._columns = Columns.open(self.files)
         self.columns = tuple(self._columns.names if columns is None else columns)
+        self._pieces = Pieces()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -262,7 +266,9 @@ class ArrowRows:
 
     def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
         """The columns at `rows`; nothing is drawn."""
-        return self._columns.take(rows, self.columns)
+        large = len(rows) >= _LARGE_TAKE
+        pieces = self._pieces if large else None
+        return self._columns.take(rows, self.columns, pieces=pieces)
 
 
 def user_features(dataset: Dataset, user_index: np.ndarray) -> Batch:

@@ -19,6 +19,7 @@ MOMENT_SHARE = 0.1
 """Share of the events that one millisecond may hold."""
 FEW = 20
 """Shares of fewer events say nothing."""
+_FEW_DAYS = 2**16  # from the first to the last, marked one by one
 _USUAL_GAP = 0.9  # quantile: up to a tenth of the gaps may be jumps
 
 
@@ -36,7 +37,7 @@ def clock_jumps(
         timestamp_ms: `(n,)` int64 milliseconds since the epoch, in any order.
         column: the column of the times.
     """
-    days = pl.Series(timestamp_ms // DAY_MS).unique().sort().to_numpy()
+    days = _distinct(timestamp_ms // DAY_MS)
     days = days[days > 0]
     gaps = np.diff(days)
     if not len(gaps):
@@ -60,6 +61,18 @@ def clock_jumps(
             count=len(jumps),
         )
     ]
+
+
+def _distinct(days: np.ndarray) -> np.ndarray:
+    """The different days, rising."""
+    if not len(days):
+        return days
+    first, last = int(days.min()), int(days.max())
+    if last - first >= max(len(days), _FEW_DAYS):
+        return pl.Series(days).unique().sort().to_numpy()
+    seen = np.zeros(last - first + 1, bool)
+    seen[days - first] = True
+    return np.flatnonzero(seen) + first
 
 
 def odd_times(timestamp_ms: np.ndarray, *, column: str | None = None) -> list[Finding]:
