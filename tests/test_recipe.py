@@ -206,7 +206,7 @@ def test_columns_are_checked_as_a_schema(columns, words):
         ("retrieval", "temperature", float("inf")),
         ("retrieval", "learning_rate", -1e-3),
         ("retrieval", "normalize", "perhaps"),
-        ("ranker", "objective", "listwise"),
+        ("ranker", "objective", "pairwise"),
         ("ranker", "candidates", 0),
         ("ranker", "weights", []),
         ("ranker", "weights", [-1.0]),
@@ -252,12 +252,65 @@ def test_split_is_checked_before_any_work(split, words):
     assert "`split" in text and words in text
 
 
-def test_binary_ranker_needs_negatives_while_it_is_enabled():
-    assert "needs negatives of at least 1" in refusal(raw(ranker={"negatives": 0}))
-    for ranker in ({"enabled": False}, {"objective": "explicit"}):
+def test_listwise_ranker_needs_negatives_while_it_is_enabled():
+    listwise = {"objective": "listwise", "negatives": 0}
+    assert "needs negatives of at least 1" in refusal(raw(ranker=listwise))
+    others = ({**listwise, "enabled": False}, {"objective": "explicit"}, {})
+    for ranker in others:
         assert (
             build_recipe(raw(ranker={"negatives": 0, **ranker})).ranker.negatives == 0
         )
+
+
+HEADS = {"rating": {"objective": "explicit"}, "click": {"objective": "binary"}}
+
+
+@pytest.mark.parametrize(
+    ("ranker", "words"),
+    [
+        ({"interaction": "deep_fm"}, "Did you mean 'deepfm'?"),
+        ({"objective": "list"}, "Did you mean 'listwise'?"),
+        ({"kind": "multitask"}, "Did you mean 'multi_task'?"),
+        ({"kind": "multi_task"}, "go together"),
+        ({"heads": HEADS}, "go together"),
+        ({"interaction": "dcn", "heads": HEADS}, "no interaction but"),
+        ({"score": "clck", "heads": HEADS}, "Did you mean 'click'?"),
+        ({"score": {"rate": 1.0}, "heads": HEADS}, "received 'rate'"),
+        ({"heads": {"a": {"objective": "binay"}}}, "Did you mean 'binary'?"),
+        ({"heads": {"a": {"objective": "binary", "wait": 2}}}, "'weight'?"),
+        ({"heads": {"a": {"objective": "binary", "label": "take"}}}, "'taken'?"),
+        (
+            {"negatives": 0, "heads": {"a": {"objective": "binary", "label": "taken"}}},
+            "head 'a' needs negatives",
+        ),
+        ({"table_l2": -1.0}, "ranker.table_l2"),
+        ({"low_rank_dim": 0}, "ranker.low_rank_dim"),
+    ],
+)
+def test_rankers_that_cannot_be_are_refused(ranker, words):
+    several = words != "go together" and "heads" in ranker
+    kind = {"kind": "multi_task"} if several else {}
+    assert words in refusal(raw(ranker={**kind, **ranker}))
+
+
+def test_a_head_learns_the_label_of_its_objective_unless_told():
+    heads = {**HEADS, "list": {"objective": "listwise"}}
+    ranker = build_recipe(raw(ranker={"kind": "multi_task", "heads": heads})).ranker
+    assert ranker.labels() == {
+        "rating": ("explicit", "label"),
+        "click": ("binary", "positive"),
+        "list": ("listwise", "taken"),
+    }
+    assert ranker.negatives_drawn() == 4
+    assert (
+        build_recipe(
+            raw(ranker={"kind": "multi_task", "heads": HEADS})
+        ).ranker.negatives_drawn()
+        == 0
+    )
+    assert build_recipe(raw()).ranker.labels() == {"": ("binary", "taken")}
+    unpaired = build_recipe(raw(ranker={"negatives": 0})).ranker
+    assert unpaired.labels() == {"": ("binary", "positive")}
 
 
 def test_recipe_cannot_be_changed_afterwards(recipe_file):

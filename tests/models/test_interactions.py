@@ -18,6 +18,7 @@ from shortlist.errors import InputError
 from shortlist.models.interactions import (
     INTERACTIONS,
     Sizes,
+    pairwise_dots,
     pairwise_products,
     score_graph,
     widened,
@@ -222,6 +223,15 @@ def test_the_second_order_of_an_fm_is_a_sum_over_pairs() -> None:
     ]
     found = keras.ops.convert_to_numpy(pairwise_products(vectors))
     np.testing.assert_allclose(np.asarray(found)[:, 0], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("num_inputs", [2, 5])
+def test_the_dot_products_are_those_of_keras_rs(num_inputs: int) -> None:
+    vectors = GENERATOR.normal(size=(3, num_inputs, 2)).astype(np.float32)
+    rival = keras_rs.layers.DotInteraction()
+    expected = rival([vectors[:, i] for i in range(num_inputs)])
+    found = keras.ops.convert_to_numpy(pairwise_dots(vectors))
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(expected), **CLOSE)
 
 
 @pytest.mark.parametrize("hidden_units", [(), (6, 4)])

@@ -59,12 +59,13 @@ class RetrievalContents(GraphContents):
 
 @dataclass(frozen=True, kw_only=True)
 class RankerContents(GraphContents):
-    """The ranker, whose output is `(batch,)` or `(batch, 1)`: a logit or a rating.
+    """The ranker, whose output is `(batch,)` or `(batch, 1)`: a score.
 
     Args:
         weight: its share in the final score: retrieval score + weight * output.
         candidates: how many of retrieval's first items it re-scores.
-        objective: `binary` (output is a logit) or `explicit` (a rating).
+        objective: `binary` (output is a logit), `explicit` (a rating) or `listwise` (a
+            number that only orders).
     """
 
     weight: float

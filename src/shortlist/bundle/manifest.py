@@ -29,7 +29,7 @@ FEATURE_PREFIX = "feature:"
 _CHECKSUM = re.compile(rb'("checksum": ")([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
-Objective = Literal["binary", "explicit"]
+Objective = Literal["binary", "explicit", "listwise"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -38,8 +38,13 @@ _RETRIEVAL_NOTES = {
 }
 _RANKER_NOTES = {
     "enabled": "false serves retrieval alone",
-    "objective": "explicit predicts the label, binary the chance of an event",
-    "negatives": "drawn per event for objective = binary",
+    "kind": "multi_task has heads: see docs/recipe.md",
+    "objective": "explicit predicts the label, binary the chance of an event; listwise",
+    "interaction": "or ncf, wide_deep, deepfm, dcn, dcn_low_rank, dlrm",
+    "cross_layers": "of dcn and dcn_low_rank",
+    "table_l2": "pulls the table rows of a batch towards 0",
+    "negatives": "drawn per event for objective = binary and listwise",
+    "bottom": "of multi_task; or mmoe",
     "candidates": "items the ranker re-scores",
     "weights": "tried on the validation part; the best is kept",
 }
@@ -160,6 +165,7 @@ def _section(
     return [
         _line(name, changed.get(name, field.default), notes.get(name))
         for name, field in section.model_fields.items()
+        if changed.get(name, field.default) not in (None, {})  # TOML has no null
     ]
 
 

@@ -100,7 +100,7 @@ def evaluate_stage(
         ks=recipe.evaluation.ks,
         resamples=recipe.evaluation.resamples,
         seed=recipe.seed,
-        metrics=recipe.evaluation.metrics,
+        metrics=recipe.evaluation.metrics or None,
         slices=[*recipe.evaluation.slices, *slices],
         taste=recipe.evaluation.taste or None,
     )

@@ -25,6 +25,7 @@ from shortlist.errors import InputError
 Batch = dict[str, np.ndarray]
 LABEL = "label"
 WEIGHT = "sample_weight"
+EVENT_LABEL = "event_label"
 
 # Events whose ids are looked at in one go.
 _EVENTS_AT_ONCE = 2**20
@@ -75,6 +76,7 @@ class TrainingRows:
             event itself has label 1, or with a binary label its own.
         session_only: histories end where the session of the event begins; the schema
             has `session_gap_minutes`.
+        keep_label: beside negatives, keep what the log says as `event_label`.
 
     A batch holds, for `n` rows:
         `user_index`, `item_index`: `(n,)` int32.
@@ -84,6 +86,8 @@ class TrainingRows:
             strictly before the event.
         `sampling_probability`: `(n,)` float32, the item's share of the interactions.
         `label`: `(n,)` float32.
+        `event_label`: `(n,)` float32, the label of the log, NaN for items drawn; with
+            `keep_label` and negatives that are rows.
         `sample_weight`: `(n,)` float32, if the dataset has weights; 1 for items drawn,
             of which nothing is known (Hu, Koren, Volinsky, 2008).
         With `mixed` negatives also, for `count` items, `negative_item_index`,
@@ -106,6 +110,7 @@ class TrainingRows:
         history_parts: tuple[str, ...] | None = None,
         negatives: Negatives | None = None,
         session_only: bool = False,
+        keep_label: bool = False,
     ) -> None:
         _check_rows(history_length, unknown_rate)
         self.dataset = dataset
@@ -114,6 +119,7 @@ class TrainingRows:
         known = history_parts or parts
         self.gap_ms = _session_gap_ms(dataset) if session_only else None
         self.negatives = negatives
+        self.keep_label = keep_label
         binary = dataset.schema.label_kind == "binary"
         self._positive_from = dataset.schema.positive_from if binary else None
         self._columns = dataset.columns(*parts)
@@ -196,6 +202,9 @@ class TrainingRows:
             name: np.repeat(values, self._repeats, axis=0)
             for name, values in of_event.items()
         }
+        if self.keep_label:
+            own = repeated[EVENT_LABEL] = repeated[LABEL].astype(np.float32)
+            own.reshape(-1, self._repeats)[:, 1:] = np.nan
         label = repeated[LABEL] = self._taken(repeated[LABEL]).astype(np.float32)
         label.reshape(-1, self._repeats)[:, 1:] = 0
         if WEIGHT in repeated:

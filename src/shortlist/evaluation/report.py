@@ -25,6 +25,7 @@ from shortlist.evaluation.evaluate import (
     compare_with_intervals,
     evaluate_rankings,
 )
+from shortlist.evaluation.heads import head_metrics
 from shortlist.evaluation.list_report import Lists, collect_lists
 from shortlist.evaluation.pair_report import pair_report
 from shortlist.evaluation.slice_report import slice_reports
@@ -115,8 +116,9 @@ def measure_pipeline(
         taste: item feature that tastes are measured in; see `taste_feature`.
 
     Returns: the metrics of each user, and a report of plain values: `metrics` and
-        `intervals` of `model` and `popularity`, `comparison`, `pairs`, `slices`,
-        `lorenz`, and the numbers of users and events.
+        `intervals` of `model` and `popularity`, `comparison`, `pairs`, `heads` (of a
+        multi-task ranker; absent without one), `slices`, `lorenz`, and the numbers of
+        users and events.
 
     Raises:
         InputError: nothing to evaluate on (`no-relevant-items`), or an unknown part
@@ -178,6 +180,7 @@ def measure_pipeline(
             for name, c in compared.items()
         },
         "pairs": pairs.metrics,
+        **_heads(pipeline, events, KNOWN[part]),
         "reliability": pairs.reliability,
         "slices": slice_reports(
             dataset,
@@ -248,6 +251,18 @@ def _known_users(dataset: Dataset, events: Part, part: str) -> np.ndarray:
             f" {len(events)} events, none of them. Hold out more and prepare again.",
         )
     return users
+
+
+def _heads(
+    pipeline: Recommends, events: Part, known: tuple[str, ...]
+) -> dict[str, dict[str, dict[str, float]]]:
+    score_heads = getattr(pipeline, "score_heads", None)
+    pairs = events.take((events.user_index > 0) & (events.item_index > 0))
+    schema = pipeline.dataset.schema
+    if score_heads is None or schema.label is None or not len(pairs):
+        return {}
+    outputs = score_heads(pairs.user_index, pairs.item_index, known)
+    return {"heads": head_metrics(outputs, pairs, schema)} if outputs else {}
 
 
 def _means(report: RankingReport, lists: Lists, name: str) -> dict[str, float]:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 from shortlist.backend import choose_backend
 
 if TYPE_CHECKING:
+    from shortlist.models.multitask import Head, MultiTask
     from shortlist.models.pipeline import Pipeline
     from shortlist.models.popularity import Popularity
     from shortlist.models.ranker import Ranker
     from shortlist.models.two_tower import TwoTower
 
-__all__ = ["Pipeline", "Popularity", "Ranker", "TwoTower"]
+__all__ = ["Head", "MultiTask", "Pipeline", "Popularity", "Ranker", "TwoTower"]
 
 _HOMES = {
+    "Head": "multitask",
+    "MultiTask": "multitask",
     "Pipeline": "pipeline",
     "Popularity": "popularity",
     "Ranker": "ranker",

@@ -171,6 +171,24 @@ def pairwise_products(vectors: Tensor) -> Tensor:
     return 0.5 * ops.sum(squared_sum - sum_of_squares, axis=-1, keepdims=True)
 
 
+def pairwise_dots(vectors: Tensor) -> Tensor:
+    """The dot products of all pairs of vectors, side by side: (1, 0), (2, 0), (2, 1)...
+
+    As `keras_rs.layers.DotInteraction`, which picks them out of the matrix of all
+    products with a gather that Keras cannot export to ONNX under PyTorch (KerasRS 0.4).
+
+    Args:
+        vectors: `(batch_size, num_inputs, dim)`, at least two.
+
+    Returns: `(batch_size, num_inputs * (num_inputs - 1) / 2)`.
+    """
+    rows = [
+        ops.sum(vectors[:, i : i + 1] * vectors[:, :i], axis=-1)
+        for i in range(1, vectors.shape[1])
+    ]
+    return rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=-1)
+
+
 def _mlp(blocks: Blocks, sizes: Sizes) -> Built:
     """A perceptron over all vectors."""
     return perceptron(blocks.flat, sizes.hidden_units), []
@@ -241,7 +259,9 @@ def _dlrm(blocks: Blocks, sizes: Sizes) -> Built:
         dim = vectors[0].shape[-1]
         numbers = [perceptron(tensor, (*sizes.hidden_units, dim))]
     vectors = [*numbers, *vectors]
-    dots = [keras_rs.layers.DotInteraction()(vectors)] if len(vectors) > 1 else vectors
+    dots = vectors
+    if len(vectors) > 1:
+        dots = [pairwise_dots(ops.stack(vectors, axis=1))]
     return perceptron(_joined([*numbers, *dots]), sizes.hidden_units), []
 
 

@@ -14,6 +14,7 @@ from shortlist import native
 from shortlist.data.dataset import Dataset
 from shortlist.data.rows import Batch, item_features, user_features
 from shortlist.data.schema import HISTORY, USER
+from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 
@@ -30,7 +31,7 @@ class Pipeline:
     Args:
         dataset: features, vocabularies and events.
         retrieval: a trained two-tower model.
-        ranker: a trained ranker, or `None`.
+        ranker: a trained ranker, of one task or several, or `None`.
         retrieval_history: history length of the retrieval model.
         ranker_history: history length of the ranker.
         ranker_weight: weight of the ranker's output.
@@ -41,7 +42,7 @@ class Pipeline:
         self,
         dataset: Dataset,
         retrieval: TwoTower,
-        ranker: Ranker | None = None,
+        ranker: Ranker | MultiTask | None = None,
         *,
         retrieval_history: int,
         ranker_history: int = 0,
@@ -128,13 +129,40 @@ class Pipeline:
             scores[block] = score(places[block], item_index[block])
         return scores
 
+    def score_heads(
+        self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
+    ) -> dict[str, tuple[str, np.ndarray]]:
+        """Objective and outputs `(n,)` of each head; none without a multi-task ranker.
+
+        All features of the pairs are held at once.
+        """
+        if not isinstance(self.ranker, MultiTask):
+            return {}
+        model, heads = self.ranker, self.ranker.heads
+        batch = self._pair_batch(user_index, item_index, parts)
+
+        def outputs(block: Batch) -> np.ndarray:
+            found = model.predict_on_batch(block)
+            return np.concatenate([found[name] for name in heads], axis=1)
+
+        columns = in_blocks(outputs, batch, len(heads)).T
+        return {
+            name: (head.objective, column)
+            for (name, head), column in zip(heads.items(), columns, strict=True)
+        }
+
     def _ranked(
         self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
         assert self.ranker is not None  # score_pairs
+        batch = self._pair_batch(user_index, item_index, parts)
+        return in_blocks(self.ranker.score_on_batch, batch, 1)[:, 0]
+
+    def _pair_batch(
+        self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
+    ) -> Batch:
         batch = self._user_batch(user_index, parts, self.ranker_history)
-        batch |= item_features(self.dataset, item_index)
-        return in_blocks(self.ranker.predict_on_batch, batch, 1)[:, 0]
+        return batch | item_features(self.dataset, item_index)
 
     def _vectors(self, name: str, batch: Batch) -> np.ndarray:
         predict = self.retrieval.predict_on_batch  # compiled, unlike a plain call

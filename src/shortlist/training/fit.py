@@ -13,12 +13,12 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.schema import USER
 from shortlist.errors import InputError
 from shortlist.models.pipeline import Pipeline
-from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.job import Job, Validate
-from shortlist.training.ranking import train_ranker, weights_tried
+from shortlist.training.labels import check_labels
+from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
 from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
 
@@ -64,7 +64,7 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     retrieval = load_model(run.path / "retrieval", TwoTower)
     ranker = None
     if (run.path / "ranker").is_dir():
-        ranker = load_model(run.path / "ranker", Ranker)
+        ranker = load_model(run.path / "ranker", ranker_class(run.recipe))
     return Pipeline(
         dataset,
         retrieval,
@@ -112,7 +112,7 @@ def _train_into(
             ranker_history=pipeline.ranker_history,
             ranker_weight=pipeline.ranker_weight,
             candidates=pipeline.candidates,
-            objective=recipe.ranker.objective if recipe.ranker.enabled else None,
+            objective=pipeline.ranker.objective if pipeline.ranker else None,
             epochs=epochs,
             validation=validation,
             seconds={
@@ -131,13 +131,8 @@ def _check_parts(dataset: Dataset, recipe: Recipe) -> None:
             "The training part must hold events. Received: none. Hold out fewer"
             " events and prepare again.",
         )
-    if recipe.ranker.enabled and recipe.ranker.objective == "explicit":
-        if dataset.schema.label is None:
-            raise InputError(
-                "ranker-needs-label",
-                "objective = 'explicit' predicts the label, so the schema must name"
-                " one. Received: no label. Use objective = 'binary'.",
-            )
+    if recipe.ranker.enabled:
+        check_labels(dataset, recipe.ranker)
     if len(dataset.vocabularies[USER]) < 3:
         raise InputError(
             "log-too-small", "Training needs at least 2 users. Prepare more events."

@@ -15,6 +15,7 @@ from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.rows import TrainingRows
 from shortlist.embeddings.inputs import Input, model_inputs
+from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
@@ -54,7 +55,7 @@ class Job:
         self.validation_users = measurable_users(dataset)
 
     def pipeline(
-        self, retrieval: TwoTower, ranker: Ranker | None, weight: float
+        self, retrieval: TwoTower, ranker: Ranker | MultiTask | None, weight: float
     ) -> Pipeline:
         """The models as they are served."""
         return Pipeline(
@@ -92,6 +93,7 @@ class Job:
         seed: int,
         negatives: Negatives | None = None,
         interactions_only: bool = False,
+        keep_label: bool = False,
     ) -> Loader:
         """Batches of the training part."""
         rows = TrainingRows(
@@ -100,6 +102,7 @@ class Job:
             interactions_only=interactions_only,
             unknown_rate=section.unknown_rate,
             negatives=negatives,
+            keep_label=keep_label,
         )
         return Loader(rows, batch_size=section.batch_size, seed=seed)
 

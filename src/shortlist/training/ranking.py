@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.rows import TrainingRows
+from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline, combine
 from shortlist.models.ranker import Ranker
+from shortlist.recipe import RankerSection
 from shortlist.training.batches import Batches
 from shortlist.training.job import MONITOR, VALIDATION_K, Job
+from shortlist.training.labels import (
+    LabelledBatches,
+    head_targets,
+    positive_target,
+)
 from shortlist.training.loop import fit_model
 
 
-def train_ranker(job: Job) -> tuple[Ranker, int]:
+def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
     """Trains the ranker; stops when the validation loss stops falling."""
     section = job.recipe.ranker
-    explicit = section.objective == "explicit"
-    negatives = None if explicit else _uniform(section.negatives)
-    loader = job.loader(section, seed=job.recipe.seed + 1, negatives=negatives)
-    mean_label = job.dataset.part("train").label.mean() if explicit else 0.0
-    model = Ranker(
-        job.inputs(section),
-        job.dataset.table_rows,
-        objective=section.objective,
-        hidden_units=section.hidden_units,
-        dropout=section.dropout,
-        mean_label=float(mean_label),
-        table_learning_rate=section.learning_rate,
-        name="ranker",
+    count = section.negatives_drawn()
+    negatives = Negatives("uniform", count) if count else None
+    keep_label = section.kind == "multi_task"
+    loader = job.loader(
+        section, seed=job.recipe.seed + 1, negatives=negatives, keep_label=keep_label
     )
-    model.compile(
-        optimizer=keras.optimizers.Adam(section.learning_rate),
-        loss=model.loss_function(),
-    )
+    model = _compiled(job, section)
     validation = None
     if len(job.validation_users):
         held_out = TrainingRows(
@@ -42,6 +40,7 @@ def train_ranker(job: Job) -> tuple[Ranker, int]:
             ("validation",),
             history_length=section.history_length,
             negatives=negatives,
+            keep_label=keep_label,
             history_parts=("train", "validation"),
         )
         everything = Loader(
@@ -50,10 +49,16 @@ def train_ranker(job: Job) -> tuple[Ranker, int]:
             seed=job.recipe.seed,
             drop_remainder=False,
         )
-        validation = Batches(everything, with_label=True, reshuffle=False)
-    batches = Batches(loader, with_label=True)
+        validation = _batches(job, everything, reshuffle=False)
+    batches = _batches(job, loader, reshuffle=True)
     epochs = fit_model(job, model, batches, section, "val_loss", [], validation)
     return model, epochs
+
+
+def ranker_class(recipe: dict[str, Any]) -> type[Ranker] | type[MultiTask]:
+    """The class of the ranker of a run, by the recipe stored in it."""
+    kind = recipe.get("ranker", {}).get("kind", "single_task")
+    return MultiTask if kind == "multi_task" else Ranker
 
 
 def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
@@ -73,5 +78,66 @@ def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
     return tried
 
 
-def _uniform(count: int) -> Negatives | None:
-    return Negatives("uniform", count) if count else None
+def _compiled(job: Job, section: RankerSection) -> Ranker | MultiTask:
+    labels = section.labels()
+    explicit = any(objective == "explicit" for objective, _ in labels.values())
+    shared: dict[str, Any] = {
+        "hidden_units": section.hidden_units,
+        "list_size": max(1 + section.negatives_drawn(), 2),
+        "dropout": section.dropout,
+        "mean_label": float(job.dataset.part("train").label.mean())
+        if explicit
+        else 0.0,
+        "table_learning_rate": section.learning_rate,
+        "table_l2": section.table_l2,
+        "name": "ranker",
+    }
+    inputs, rows = job.inputs(section), job.dataset.table_rows
+    optimizer = keras.optimizers.Adam(section.learning_rate)
+    if section.kind == "multi_task":
+        heads = {
+            name: {"objective": head.objective, "weight": head.weight, "label": label}
+            for (name, head), (_, label) in zip(
+                section.heads.items(), labels.values(), strict=True
+            )
+        }
+        several = MultiTask(
+            inputs,
+            rows,
+            heads=heads,
+            bottom=section.bottom,
+            num_experts=section.num_experts,
+            tower_units=section.tower_units,
+            score=section.score,
+            **shared,
+        )
+        several.compile(optimizer)
+        return several
+    model = Ranker(
+        inputs,
+        rows,
+        objective=section.objective,
+        interaction=section.interaction,
+        cross_layers=section.cross_layers,
+        low_rank_dim=section.low_rank_dim,
+        **shared,
+    )
+    model.compile(optimizer, loss=model.loss_function())
+    return model
+
+
+def _batches(job: Job, loader: Loader, *, reshuffle: bool) -> Batches:
+    section = job.recipe.ranker
+    labels = {name: label for name, (_, label) in section.labels().items()}
+    positive_from = job.dataset.schema.positive_from
+    if section.kind == "multi_task":
+        targets = head_targets(
+            labels,
+            positive_from=positive_from,
+            list_size=1 + section.negatives_drawn(),
+        )
+        return LabelledBatches(loader, targets, reshuffle=reshuffle)
+    if labels[""] == "positive":
+        targets = positive_target(positive_from)
+        return LabelledBatches(loader, targets, reshuffle=reshuffle)
+    return Batches(loader, with_label=True, reshuffle=reshuffle)
