@@ -75,16 +75,26 @@ def atomic_directory(
         try:
             temporary.chmod(0o755)
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                fsync(file)
-            fsync(temporary)
-            _replace_directory(temporary, path)
-            fsync(path.parent)
+            publish_directory(temporary, path)
         except ResourceError as error:  # of a file inside: name what the user named
             told = error.message.replace(str(temporary), str(path))
             raise ResourceError(error.code, told, file=path) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_directory(temporary: Path, path: Path) -> None:
+    """Makes a complete directory take the place of `path`, after flushing it.
+
+    Args:
+        temporary: on the same disk; may hold afterwards what was at `path`.
+        path: nothing, an empty directory, or one to be replaced.
+    """
+    for file in sorted(temporary.rglob("*")):
+        fsync(file)
+    fsync(temporary)
+    _replace_directory(temporary, path)
+    fsync(path.parent)
 
 
 def check_absent(

@@ -191,7 +191,9 @@ def test_a_dataset_of_another_recipe_is_refused(call, project: Path) -> None:
             assert f"['{name}']" in result.err
 
 
-def test_a_terminated_training_leaves_nothing(project: Path, tmp_path: Path) -> None:
+def test_a_terminated_training_saves_and_goes_on(
+    call, project: Path, tmp_path: Path
+) -> None:
     command = [Path(sys.executable).with_name("shortlist"), "train"]
     settings = ["--set=retrieval.epochs=100000", "--set=retrieval.patience=100000"]
     settings.append(f"--set=output.run={tmp_path / 'run'}")
@@ -203,11 +205,16 @@ def test_a_terminated_training_leaves_nothing(project: Path, tmp_path: Path) -> 
         assert training.stderr is not None
         while "retrieval epoch 2" not in training.stderr.readline():
             assert training.poll() is None
-        assert [path.name.startswith(".run.") for path in tmp_path.iterdir()] == [True]
+        assert [path.name for path in tmp_path.iterdir()] == [".run.training"]
         training.send_signal(signal.SIGTERM)
         training.stderr.read()
         assert training.wait(timeout=60) == 143
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".run.training"]
+    again = ["train", "--recipe", project / "shortlist.toml", *settings]
+    refused = call(*again)
+    assert refused.code == 2 and "error[training-unfinished]" in refused.err
+    other = call(*again, "--resume", "--set", "seed=9")
+    assert other.code == 2 and "differ: seed." in other.err
 
 
 def test_empty_parts_are_warned_of(call, project: Path, tmp_path: Path) -> None:

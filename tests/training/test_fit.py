@@ -356,7 +356,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(
             quiet=True,
         )
     assert caught.value.code == "no-space"
-    assert list(tmp_path.iterdir()) == []
+    assert "--resume then goes on" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".run.training"]
 
 
 def test_a_loss_that_explodes_is_said_and_leaves_nothing(

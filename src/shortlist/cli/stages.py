@@ -59,7 +59,12 @@ def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
 
 
 def train_stage(
-    recipe: Recipe, path: Path, *, overwrite: bool, quiet: bool = False
+    recipe: Recipe,
+    path: Path,
+    *,
+    overwrite: bool,
+    resume: bool = False,
+    quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
     need_backend()
@@ -74,6 +79,7 @@ def train_stage(
         recipe,
         validate=ranking_metrics,
         overwrite=overwrite,
+        resume=resume,
         quiet=quiet,
     )
 

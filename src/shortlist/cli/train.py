@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from shortlist.cli.options import (
     RECIPE_FILE,
@@ -20,14 +23,22 @@ def train(
     recipe: RecipeOption = Path(RECIPE_FILE),
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a training that was interrupted."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train retrieval and ranking; the best weights on validation are kept."""
+    """Train retrieval and ranking; the best weights on validation are kept.
+
+    A training that is killed or terminated goes on with --resume, and ends as it would
+    have without the interruption.
+    """
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import train_stage
 
-    run = train_stage(loaded, recipe, overwrite=overwrite)
+    run = train_stage(loaded, recipe, overwrite=overwrite, resume=resume)
     info, path = run.info, beside(recipe, loaded.output.run)
     best = info.validation.get("pipeline") or info.validation["retrieval"]
     result = {

@@ -67,11 +67,27 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._ahead: Iterator[Batch] = iter(())
         self._next = 0
-        self._is_begun = self._is_whole = False
+        self._is_begun = self._is_whole = self._is_held = False
+        self._first = 0
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        return len(self.loader)
+        """Batches of the current epoch, less those before the place sought."""
+        return len(self.loader) - self._first
+
+    def seek(self, epoch: int, batch: int = 0, *, held: bool = False) -> None:
+        """Makes the next epoch of `fit` be `epoch` from `batch` on.
+
+        Args:
+            epoch: from 0.
+            batch: its first one; the epochs that follow are whole again.
+            held: stay there, whatever Keras asks for, until the next call. Keras looks
+                at a batch before it trains a model.
+        """
+        with self._lock:
+            self.epoch, self._first = epoch, batch
+            self._ahead, self._next = iter(()), 0
+            self._is_begun, self._is_held = False, held
+            self.loader.seek(epoch * len(self.loader) + batch)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """One batch of the current epoch; see `as_keras`."""
@@ -87,27 +103,28 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def on_epoch_end(self) -> None:
         """Moves on to the next epoch, if all of this one was asked for."""
         # Keras ends an epoch also before the first one and after a look at a batch.
-        if not (self._is_begun and self._is_whole):
+        if self._is_held or not (self._is_begun and self._is_whole):
             return
         with self._lock:
             self._is_begun = False
-            self._ahead, self._next = iter(()), 0
+            self._ahead, self._next, self._first = iter(()), 0, 0
             if self.reshuffle:
                 self.epoch += 1
-                self.loader.seek(self.epoch * len(self))
+                self.loader.seek(self.epoch * len(self.loader))
 
     def _made(self, index: int) -> Batch:
         """TensorFlow asks from two threads, of which one belongs to a past epoch."""
         with self._lock:
             self._is_whole |= index == len(self) - 1
             if index == 0:
-                self._ahead = self.loader.batches(self.epoch, range(len(self)))
+                places = range(self._first, len(self.loader))
+                self._ahead = self.loader.batches(self.epoch, places)
                 self._next = 0
             if index == self._next:
                 for batch in self._ahead:
                     self._next += 1
                     return batch
-            return self.loader.batch(self.epoch, index)
+            return self.loader.batch(self.epoch, self._first + index)
 
 
 def generate(

@@ -41,21 +41,61 @@ class RankingValidation(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class StopOnNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raises when the loss of an epoch is NaN or infinite."""
+    """Raises when the loss is NaN or infinite, and names the batch.
+
+    The loss of a batch is looked at when the next one is done: a look at once would
+    make the step wait for the device.
+
+    Args:
+        first_batch: number of the first batch of the first epoch, from 0.
+    """
+
+    def __init__(self, first_batch: int = 0) -> None:
+        super().__init__()
+        self.first_batch = first_batch
+        self._last: tuple[int, Any] | None = None
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Notes the number of the epoch."""
+        self._epoch, self._last = epoch, None
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Checks the loss of the batch before."""
+        self._check()
+        if logs and "loss" in logs:
+            self._last = self.first_batch + batch + 1, logs["loss"]
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Checks the loss."""
+        """Checks the loss of the last batch, and of the whole."""
+        self._epoch = epoch
+        self._check()
+        self._last, self.first_batch = None, 0
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ShortlistError(
-                "loss-not-finite",
-                f"The loss must stay finite. It was {loss} in epoch {epoch + 1}. Lower"
-                " learning_rate or raise temperature in the recipe.",
-            )
+            raise not_finite(f"The loss must stay finite. It was {loss}", epoch + 1)
+
+    def _check(self) -> None:
+        if self._last is None:
+            return
+        batch, loss = self._last[0], float(self._last[1])
+        if not math.isfinite(loss):
+            was = f"The loss must stay finite. It was {loss} after batch {batch}"
+            raise not_finite(was, self._epoch + 1)
 
 
-def check_weights_finite(model: keras.Model) -> None:
-    """Raises `ShortlistError` if a weight is NaN or infinite.
+def not_finite(what: str, epoch: int) -> ShortlistError:
+    """The error of a training that has gone astray in an epoch, counted from 1."""
+    return ShortlistError(
+        "loss-not-finite",
+        f"{what} in epoch {epoch}. Lower learning_rate or raise temperature in the"
+        " recipe, and train anew with --overwrite. The checkpoint of the last good"
+        " epoch, if there was one, is kept.",
+    )
+
+
+def check_weights_finite(model: keras.Model, epoch: int) -> None:
+    """Raises `ShortlistError` if a weight is NaN or infinite after an epoch.
 
     The loss of a step is that of the weights before it: the last step can end in NaN
     without showing it.
@@ -68,12 +108,8 @@ def check_weights_finite(model: keras.Model) -> None:
         named += layer.get_embedding_tables().items()
     for name, values in named:
         if not np.isfinite(values).all():
-            raise ShortlistError(
-                "loss-not-finite",
-                f"The weights must stay finite. {name!r} holds NaN or infinity"
-                " after the last epoch. Lower learning_rate or raise temperature in the"
-                " recipe.",
-            )
+            told = f"The weights must stay finite. {name!r} holds NaN or infinity"
+            raise not_finite(f"{told} after the last batch", epoch)
 
 
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
@@ -92,12 +128,13 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         self.quiet = quiet
         self.live = sys.stderr.isatty() and not quiet
         self.progress: Progress | None = None
-        self.started = time.perf_counter()
+        self.started: float | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Starts the clock and the bar."""
-        self.started = time.perf_counter()
-        if self.live:
+        """Starts the clock and the bar, once."""
+        if self.started is None:
+            self.started = time.perf_counter()
+        if self.live and self.progress is None:
             from rich.console import Console
             from rich.progress import Progress
 
@@ -114,7 +151,8 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Writes and shows the line of the epoch."""
         values = {key: float(value) for key, value in (logs or {}).items()}
-        seconds = round(time.perf_counter() - self.started, 3)
+        now = time.perf_counter()
+        seconds = round(now - (now if self.started is None else self.started), 3)
         line: dict[str, Any] = {"model": self.name, "epoch": epoch + 1}
         line |= {"seconds": seconds} | values
         with self.path.open("ab") as stream:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
-from shortlist.atomic import atomic_directory, check_absent
+from shortlist.atomic import disk_errors
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import USER
-from shortlist.errors import InputError
+from shortlist.errors import InputError, ResourceError
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.job import Job, Validate
 from shortlist.training.labels import check_labels
+from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
 from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
+from shortlist.training.unfinished import (
+    State,
+    Unfinished,
+    differing_fields,
+    kept,
+    unfinished_folder,
+)
+
+Model = TypeVar("Model", bound=keras.Model)
 
 UNTRIED_WEIGHT = 0.0
 """Weight of the ranker where there is nothing to choose it on."""
@@ -33,9 +44,13 @@ def train(
     *,
     validate: Validate,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains retrieval and ranking and writes a run directory.
+
+    Until the run is finished its state lies beside it, from where a training that was
+    interrupted goes on; see `Unfinished`.
 
     Args:
         dataset: a prepared dataset.
@@ -43,18 +58,38 @@ def train(
         recipe: hyper-parameters and seed.
         validate: metrics of recommendations on the validation part; must return
             `ndcg@10`. `shortlist.evaluation.ranking_metrics` is the one to pass.
-        overwrite: replace an existing run.
+        overwrite: replace an existing run; without `resume`, also begin anew where
+            a training was interrupted.
+        resume: go on with a training that was interrupted at `out`. Without one, begin;
+            with a run of this recipe and dataset at `out`, return it.
         quiet: show no progress.
 
     Raises:
-        InputError: the dataset holds nothing to train on, or `out` exists.
-        ResourceError: the run cannot be written.
+        InputError: the dataset holds nothing to train on, `out` exists, or what was
+            interrupted there is of another recipe, dataset or backend.
+        ResourceError: the run cannot be written, or another process trains it.
     """
     out = Path(out)
-    check_absent(out, overwrite=overwrite, marker=RUN_FILE)
     _check_parts(dataset, recipe)
-    with atomic_directory(out, overwrite=overwrite, marker=RUN_FILE) as folder:
-        _train_into(folder, dataset, recipe, validate, quiet)
+    begun = State(
+        recipe=recipe.to_builtins(),
+        dataset_fingerprint=dataset.info.fingerprint,
+        backend=keras.backend.backend(),
+    )
+    if resume and not overwrite and _is_finished(out, begun):
+        return Run.open(out)
+    with contextlib.closing(
+        Unfinished(out, begun, overwrite=overwrite, resume=resume)
+    ) as unfinished:
+        if unfinished.is_published:
+            unfinished.remove()
+            return Run.open(out)
+        try:
+            with disk_errors(out):
+                _train_into(Job(unfinished, dataset, recipe, validate, quiet))
+            unfinished.publish()
+        except ResourceError as error:
+            raise kept(error, unfinished) from error
     return Run.open(out)
 
 
@@ -76,24 +111,33 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     )
 
 
-def _train_into(
-    folder: Path, dataset: Dataset, recipe: Recipe, validate: Validate, quiet: bool
-) -> None:
-    started = time.perf_counter()
+def _is_finished(out: Path, begun: State) -> bool:
+    """Whether the run at `out` is the one to be trained, and nothing is under way."""
+    if unfinished_folder(out).exists() or not (out / RUN_FILE).is_file():
+        return False
+    run = Run.open(out)
+    return (
+        run.info.dataset_fingerprint == begun.dataset_fingerprint
+        and run.info.backend == begun.backend
+        and not differing_fields(run.recipe, begun.recipe)
+    )
+
+
+def _train_into(job: Job) -> None:
+    """Trains what is not trained yet, and writes the files of the run."""
+    dataset, recipe, folder = job.dataset, job.recipe, job.folder
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / "recipe.json", recipe.to_builtins())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
     write_json(folder / "environment.json", environment(keras.backend.backend()))
-    job = Job(folder, dataset, recipe, validate, quiet)
-    retrieval, retrieval_epochs = train_retrieval(job)
-    save_model(folder / "retrieval", retrieval)
-    retrieval_seconds = time.perf_counter() - started
+    retrieval, retrieval_epochs = _stage(job, "retrieval", train_retrieval, TwoTower)
+    seconds = {"retrieval": round(job.unfinished.stages["retrieval"].seconds, 3)}
     pipeline = job.pipeline(retrieval, None, 0.0)
     epochs = {"retrieval": retrieval_epochs}
     validation: dict[str, Any] = {"retrieval": job.measure(pipeline)}
     if recipe.ranker.enabled:
-        ranker, epochs["ranker"] = train_ranker(job)
-        save_model(folder / "ranker", ranker)
+        kind = ranker_class(recipe.to_builtins())
+        ranker, epochs["ranker"] = _stage(job, "ranker", train_ranker, kind)
         pipeline = job.pipeline(retrieval, ranker, 0.0)
         tried = weights_tried(job, pipeline)
         pipeline.ranker_weight = max(
@@ -115,12 +159,23 @@ def _train_into(
             objective=pipeline.ranker.objective if pipeline.ranker else None,
             epochs=epochs,
             validation=validation,
-            seconds={
-                "retrieval": round(retrieval_seconds, 3),
-                "total": round(time.perf_counter() - started, 3),
-            },
+            seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
         ),
     )
+
+
+def _stage(
+    job: Job, name: str, fit: Callable[[Job], tuple[Model, int]], kind: type[Model]
+) -> tuple[Model, int]:
+    """One trained model and its epochs; trained now unless it was before."""
+    done = job.unfinished.stages.get(name)
+    if done is not None:
+        restore_random_state(done.random)
+        return load_model(job.folder / name, kind), done.epochs
+    model, epochs = fit(job)
+    save_model(job.folder / name, model)
+    job.unfinished.finish_stage(name, epochs, random_state())
+    return model, epochs
 
 
 def _check_parts(dataset: Dataset, recipe: Recipe) -> None:

@@ -6,7 +6,6 @@ Knows the dataset, the recipe and the run's folder; knows nothing of a model's l
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
+from shortlist.training.unfinished import Unfinished
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
 Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
@@ -32,7 +32,7 @@ class Job:
     """One training job.
 
     Args:
-        folder: of the run, while it is made.
+        unfinished: what is done already, and where the files of the run go.
         dataset: what is trained on.
         recipe: hyper-parameters and seed.
         validate: metrics of recommendations on the validation part.
@@ -41,13 +41,14 @@ class Job:
 
     def __init__(
         self,
-        folder: Path,
+        unfinished: Unfinished,
         dataset: Dataset,
         recipe: Recipe,
         validate: Validate,
         quiet: bool,
     ) -> None:
-        self.folder = folder
+        self.unfinished = unfinished
+        self.folder = unfinished.run_folder
         self.dataset = dataset
         self.recipe = recipe
         self.validate = validate

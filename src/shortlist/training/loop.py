@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import keras
 
-from shortlist.embeddings.checkpoint import TableCheckpoint
 from shortlist.recipe import RankerSection, RetrievalSection
 from shortlist.training.batches import Batches
-from shortlist.training.callbacks import (
-    EpochReport,
-    StopOnNotFinite,
-    check_weights_finite,
-)
+from shortlist.training.callbacks import EpochReport, StopOnNotFinite
 from shortlist.training.job import Job
+from shortlist.training.progress import Progress
+from shortlist.training.stops import NoImprovement, Stop
+
+CHECKPOINT_MINUTES = 10.0
+"""Longest time within an epoch without a checkpoint."""
 
 
 def fit_model(
@@ -26,6 +26,8 @@ def fit_model(
 ) -> int:
     """Trains a compiled model; the weights of its best epoch are kept.
 
+    Goes on from the checkpoint of the job, if there is one of a model of this name.
+
     Args:
         job: the training job.
         model: compiled, with the name of its part of the run.
@@ -38,31 +40,40 @@ def fit_model(
 
     Returns: the number of the epoch whose weights were kept, from 1.
     """
-    callbacks = [*callbacks, StopOnNotFinite()]
+    progress = Progress(
+        job.unfinished,
+        batches,
+        _stops(job, section, monitor),
+        epochs=section.epochs,
+        minutes=CHECKPOINT_MINUTES,
+    )
+    progress.resume(model)
     report = EpochReport(model.name, job.folder / "metrics.jsonl", quiet=job.quiet)
-    callbacks.append(report)
-    stopping = None
-    if len(job.validation_users):
-        stopping = TableCheckpoint(
-            None,
-            monitor=monitor,
-            mode="min" if monitor == "val_loss" else "max",
-            patience=section.patience,
-            restore_best=True,
-        )
-        callbacks.append(stopping)
+    finite = StopOnNotFinite(progress.first_batch)
     try:
-        history = model.fit(
-            batches,
-            epochs=section.epochs,
-            validation_data=validation,
-            callbacks=callbacks,
-            shuffle=False,  # the loader has shuffled already
-            verbose=0,
-        )
+        with progress.saves_when_terminated():
+            # The rest of an epoch has a length of its own, so it is a fit of its own.
+            while not progress.is_done:
+                rest = progress.first_batch > 0
+                model.fit(
+                    batches,
+                    initial_epoch=progress.epoch,
+                    epochs=progress.epoch + 1 if rest else section.epochs,
+                    validation_data=validation,
+                    callbacks=[*callbacks, finite, report, progress],
+                    shuffle=False,  # the loader has shuffled already
+                    verbose=0,
+                )
     finally:
         report.close()
-    check_weights_finite(model)
-    if stopping is None or stopping.best_epoch is None:
-        return len(history.epoch)
-    return int(stopping.best_epoch) + 1
+    return progress.restore_best(model)
+
+
+def _stops(
+    job: Job, section: RetrievalSection | RankerSection, monitor: str
+) -> list[Stop]:
+    """When to stop; the first one tells which epoch is best."""
+    if not len(job.validation_users):
+        return []
+    mode = "min" if monitor == "val_loss" else "max"
+    return [NoImprovement(monitor, mode, section.patience)]

@@ -1,0 +1,128 @@
+"""One trainer at a time: a lock that the system takes back from a dead process.
+
+The file of a lock holds the number of the process that has it and the moment when that
+process began, so that a message can name it and a number given out anew is noticed. It
+is locked with `flock`, which the kernel releases however the process ends; on a disk
+without such locks the file alone decides. Knows nothing of what is locked.
+
+Two machines that share a disk see each other's lock only as far as the disk passes
+`flock` on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from shortlist.errors import ResourceError
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who has a lock."""
+
+    process: int
+    began: int | None
+    """Clock ticks from the start of the machine; `None` where nothing tells them."""
+
+
+class Lock:
+    """A lock on a training, held until `release` or the end of the process.
+
+    Args:
+        path: the file; its folder must exist.
+
+    Raises:
+        ResourceError: `training-locked`, another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = self._acquire()
+
+    def release(self) -> None:
+        """Lets others have it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _acquire(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._lock(descriptor)
+                if _is_file(descriptor, self.path):
+                    self._sign(descriptor)
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Whoever had it removed it before it could be locked: there is a new one.
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _locked(self.path, _holder(descriptor)) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            holder = _holder(descriptor)
+            if holder is not None and _is_running(holder):
+                raise _locked(self.path, holder) from None
+
+    def _sign(self, descriptor: int) -> None:
+        me = Holder(os.getpid(), began(os.getpid()))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, msgspec.json.encode(me), 0)
+
+
+def began(process: int) -> int | None:
+    """When a process began, in clock ticks; `None` if it is gone or nothing tells."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    # The name of the command, in brackets, may hold blanks and brackets.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def _is_running(holder: Holder) -> bool:
+    try:
+        os.kill(holder.process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return holder.process != os.getpid() and began(holder.process) == holder.began
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(descriptor: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(descriptor, 4096, 0), type=Holder)
+    except msgspec.MsgspecError:  # it is just being written
+        return None
+
+
+def _locked(path: Path, holder: Holder | None) -> ResourceError:
+    who = "another process" if holder is None else f"process {holder.process}"
+    return ResourceError(
+        "training-locked",
+        f"Only one process may train a run at a time. Found that {who} is training it."
+        " Wait for it, end it (SIGTERM saves what it has done), or choose another"
+        " output.",
+        file=path,
+    )
