@@ -37,7 +37,7 @@ LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
-    r"|models/.*"
+    r"|models/(?!scorers/).*"
     r"|training/(?!(runs|cost)\.py).*"
     r"|bundle/export\.py"
 )

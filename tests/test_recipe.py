@@ -12,13 +12,16 @@ import pytest
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import RecipeError
+from shortlist.models.scorers.storage import KINDS, SCORERS
 from shortlist.recipe import (
+    RETRIEVAL_KINDS,
     EvaluationSection,
     LogSection,
     OutputSection,
     RankerSection,
     Recipe,
     RetrievalSection,
+    Section,
     build_recipe,
     load_recipe,
 )
@@ -419,6 +422,11 @@ def test_setting_is_checked_like_the_file(recipe_file, setting, words):
 SECTIONS: dict[str, Any] = {
     "log": LogSection,
     "retrieval": RetrievalSection,
+    **{
+        f"retrieval.{name}": field.annotation
+        for name, field in RetrievalSection.model_fields.items()
+        if isinstance(field.default, Section)
+    },
     "ranker": RankerSection,
     "evaluation": EvaluationSection,
     "output": OutputSection,
@@ -439,6 +447,8 @@ def test_every_field_and_default_is_documented(section):
     for name, field in SECTIONS[section].model_fields.items():
         assert f"`{name}`" in text, name
         if field.is_required() or field.default is None:
+            continue
+        if isinstance(field.default, Section):
             continue
         shown = json.dumps(field.default).strip('"')
         assert re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.]\d)", text), name
@@ -486,3 +496,40 @@ def test_lists_longer_than_the_candidates_are_refused(tmp_path):
     with pytest.raises(RecipeError, match="candidates must be at least the longest"):
         load_recipe(path, ["ranker.candidates=10"])
     load_recipe(path, ["ranker.candidates=10", "ranker.enabled=false"])
+
+
+# --- kinds of retrieval -----------------------------------------------------------
+
+
+def minimal(**retrieval: Any) -> Recipe:
+    log, columns = {"events": "x"}, {"user_id": "u", "item_id": "i"}
+    return build_recipe({"log": log, "columns": columns, "retrieval": retrieval})
+
+
+def test_the_kinds_and_their_defaults_are_those_of_the_scorers():
+    assert set(RETRIEVAL_KINDS) == set(KINDS)
+    section = minimal().retrieval
+    assert section.kind == "two_tower"
+    for kind, scorer in SCORERS.items():
+        config = scorer().get_config()
+        config.pop("seed", None)
+        assert getattr(section, kind).model_dump() == config
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "words"),
+    [
+        ({"kind": "eese"}, "Did you mean 'ease'?"),
+        ({"blend": {"members": ["ease", "blend"]}}, "must be one of"),
+        ({"blend": {"members": ["ease", "ease"]}}, "a member once"),
+        ({"blend": {"members": []}}, "at least 1"),
+        ({"item_knn": {"neighbors": 9}}, "Did you mean 'neighbours'?"),
+        ({"ease": {"l2": 0.0}}, "greater than 0"),
+        ({"item_knn": {"similarity": "dice"}}, "'jaccard'"),
+    ],
+)
+def test_unusable_kinds_and_options_are_refused(retrieval, words):
+    with pytest.raises(RecipeError) as caught:
+        minimal(**retrieval)
+    assert caught.value.code == "recipe-invalid"
+    assert words in str(caught.value)

@@ -70,9 +70,86 @@ class LogSection(Section):
     """What a bad row does: an error, or it is set aside and counted."""
 
 
-class RetrievalSection(Section):
-    """The two-tower model."""
+RETRIEVAL_KINDS = (
+    "two_tower",
+    "als",
+    "ease",
+    "factorization",
+    "item_knn",
+    "popularity",
+    "blend",
+)
 
+
+class PopularitySection(Section):
+    """What most people took: of all time, lately, or by a feature of users."""
+
+    half_life_days: AboveZero | None = None
+    window_days: AboveZero | None = None
+    segment: str | None = None
+    smoothing: Weight = 10.0
+
+
+class ItemKnnSection(Section):
+    """Item-based nearest neighbours."""
+
+    similarity: Literal["cooccurrence", "cosine", "jaccard", "lift"] = "jaccard"
+    neighbours: Positive | None = 200
+    shrinkage: Weight = 0.0
+    half_life_days: AboveZero | None = None
+    rating_weights: Flag = False
+
+
+class EaseSection(Section):
+    """EASE, in closed form."""
+
+    l2: AboveZero = 300.0
+    dropout: Rate = 0.0
+    memory_limit_gb: AboveZero = 8.0
+
+
+class AlsSection(Section):
+    """Implicit ALS."""
+
+    factors: Positive = 64
+    regularization: AboveZero = 10.0
+    alpha: AboveZero = 5.0
+    iterations: Positive = 15
+    frequency: Weight = 0.0
+
+
+class FactorizationSection(Section):
+    """The biased factorization, which predicts the label."""
+
+    factors: Positive = 10
+    sweeps: Positive = 20
+
+
+class BlendSection(Section):
+    """The blend; options of a member are those of its own section."""
+
+    members: Annotated[list[str], Field(min_length=1)] = ["ease", "item_knn"]
+
+    @pydantic.field_validator("members")
+    @classmethod
+    def _distinct_kinds(cls, members: list[str]) -> list[str]:
+        for kind in members:
+            _check_kind(kind, RETRIEVAL_KINDS[:-1])
+        if len(set(members)) < len(members):
+            raise ValueError("every kind may be a member once")
+        return members
+
+
+class RetrievalSection(Section):
+    """The retrieval model: the two-tower model, or the scorer that `kind` names."""
+
+    kind: str = "two_tower"
+    popularity: PopularitySection = PopularitySection()
+    item_knn: ItemKnnSection = ItemKnnSection()
+    ease: EaseSection = EaseSection()
+    als: AlsSection = AlsSection()
+    factorization: FactorizationSection = FactorizationSection()
+    blend: BlendSection = BlendSection()
     embedding_dim: Positive = 64
     feature_dim: Positive = 8
     hidden_units: list[Positive] = []
@@ -86,6 +163,11 @@ class RetrievalSection(Section):
     """At least 2: the other rows of a batch are the negatives of a row."""
     learning_rate: AboveZero = 3e-3
     patience: Positive = 3
+
+    @pydantic.field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        return _check_kind(kind, RETRIEVAL_KINDS)
 
 
 Objective = Literal["explicit", "binary", "listwise"]
@@ -214,6 +296,12 @@ class OutputSection(Section):
     """Of the dataset: smaller, but read into memory instead of in place."""
     run: str = "run"
     bundle: str = "bundle"
+
+
+def _check_kind(kind: str, known: tuple[str, ...]) -> str:
+    if kind not in known:
+        raise ValueError(f"must be one of {known}.{did_you_mean(kind, known)}")
+    return kind
 
 
 def _schema(value: Any) -> Any:
@@ -363,10 +451,9 @@ def _known_fields(location: tuple[Any, ...]) -> list[str]:
     fields: dict[str, Any] = Recipe.model_fields
     if location[:2] == ("ranker", "heads"):
         return list(HeadSection.model_fields)
-    if len(location) > 1:
-        section = fields[location[0]].annotation
-        names = getattr(section, "model_fields", None) or getattr(
+    for name in location[:-1]:
+        section = getattr(fields.get(name), "annotation", None)
+        fields = getattr(section, "model_fields", None) or getattr(
             section, "__dataclass_fields__", {}
         )
-        return list(names)
     return list(fields)

@@ -43,7 +43,7 @@ def test_a_manifest_comes_back_as_it_went():
     raw = manifest().to_json()
     read = Manifest.from_json(raw)
     assert json.loads(raw)["format"] == "shortlist-bundle"
-    assert json.loads(raw)["format_version"] == 1
+    assert json.loads(raw)["format_version"] == 2
     assert read.to_json() == raw
     assert read.schema == SCHEMA
     assert read.metrics == {"ndcg@10": 0.5}
@@ -66,10 +66,10 @@ def test_no_changed_byte_goes_unseen():
 
 
 def test_a_later_format_is_refused_whatever_else_it_holds():
-    raw = json.dumps({"format": "shortlist-bundle", "format_version": 2, "new": 1})
+    raw = json.dumps({"format": "shortlist-bundle", "format_version": 3, "new": 1})
     error = refused(raw.encode())
     assert error.code == "bundle-newer"
-    assert "must be version 1 or earlier. Found version 2. Upgrade" in str(error)
+    assert "must be version 2 or earlier. Found version 3. Upgrade" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Schema
 from shortlist.data.split import Split
-from shortlist.models.popularity import Popularity
+from shortlist.models.scorers.popularity import Popularity
+from shortlist.models.scorers.queries import Queries
+from shortlist.models.scorers.scorer import LAST
 
 
 @pytest.fixture
@@ -45,10 +47,12 @@ def test_counts_of_more_parts_are_added_up(dataset: Dataset) -> None:
 def test_everybody_gets_the_same_score(dataset: Dataset) -> None:
     model = Popularity().fit(dataset, ("train", "validation"))
     x, y = dataset.vocabularies["item"].lookup(["x", "y"])
-    scores = model.score(np.array([1, 2, 3]), np.array([x, x, y]))
+    queries = Queries.from_lists([1, 2, 3], [[], [x], []])
+    scores = model.score(queries, np.arange(3), np.array([x, x, y]))
     assert scores.tolist() == [3.0, 3.0, 2.0] and scores.dtype == np.float32
 
 
-def test_an_unknown_item_scores_nothing(dataset: Dataset) -> None:
+def test_an_unknown_item_scores_last(dataset: Dataset) -> None:
     model = Popularity().fit(dataset, ("train", "validation", "test"))
-    assert model.score(np.array([1]), np.array([0])).tolist() == [0.0]
+    scores = model.score(Queries.from_lists([1], [[]]), np.array([0]), np.array([0]))
+    assert scores.tolist() == [LAST]

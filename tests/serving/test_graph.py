@@ -79,7 +79,7 @@ def test_a_graph_cannot_read_other_files(tmp_path, monkeypatch, capfd, place):
 def failing_once_loaded(monkeypatch, recommender, name):
     """Lets one graph return NaN from now on."""
     model = recommender._model
-    graph = model._tower if name == "tower" else model._ranker._graph
+    graph = model._retrieval._graph if name == "tower" else model._ranker._graph
 
     class Broken:
         def run(self, outputs, inputs):

@@ -6,6 +6,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
+    ScorerContents,
 )
 from shortlist.bundle.manifest import Manifest
 
@@ -15,6 +16,7 @@ __all__ = [
     "Manifest",
     "RankerContents",
     "RetrievalContents",
+    "ScorerContents",
     "read_bundle",
     "write_bundle",
 ]

@@ -18,10 +18,12 @@ import polars as pl
 
 import shortlist
 from shortlist.atomic import atomic_directory, check_absent
+from shortlist.bundle.checks import refuse
 from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
+    ScorerContents,
     check_contents,
 )
 from shortlist.bundle.manifest import (
@@ -32,6 +34,7 @@ from shortlist.bundle.manifest import (
     Manifest,
     RankerEntry,
     RetrievalEntry,
+    ScorerEntry,
     files_version,
     vocabulary_path,
 )
@@ -115,15 +118,35 @@ def _write_files(directory: Path, contents: BundleContents) -> None:
         vocabulary.save(directory / vocabulary_path(name))
     contents.items.rechunk().write_ipc(directory / ITEMS)
     contents.users.rechunk().write_ipc(directory / USERS)
-    if (retrieval := contents.retrieval) is not None:
-        entry = _retrieval_entry(retrieval)
-        (directory / entry.graph).write_bytes(retrieval.graph)
-        save_tensors(directory / entry.tables, retrieval.tables)
-        vectors = {ITEM_VECTORS: retrieval.item_vectors}
-        save_tensors(directory / entry.item_vectors, vectors)
+    retrieval = contents.retrieval
+    if isinstance(retrieval, ScorerContents):
+        scorer = _scorer_entry(retrieval)
+        save_tensors(directory / scorer.arrays, retrieval.arrays)
+        for name, tower in retrieval.towers.items():
+            _write_tower(directory, tower, scorer.towers[name])
+    elif retrieval is not None:
+        _write_tower(directory, retrieval, _retrieval_entry(retrieval))
     if (ranker := contents.ranker) is not None:
         (directory / _ranker_entry(ranker).graph).write_bytes(ranker.graph)
         save_tensors(directory / _ranker_entry(ranker).tables, ranker.tables)
+
+
+def _write_tower(
+    directory: Path, part: RetrievalContents, entry: RetrievalEntry
+) -> None:
+    (directory / entry.graph).write_bytes(part.graph)
+    save_tensors(directory / entry.tables, part.tables)
+    save_tensors(directory / entry.item_vectors, {ITEM_VECTORS: part.item_vectors})
+
+
+def _scorer_entry(part: ScorerContents) -> ScorerEntry:
+    return ScorerEntry(
+        kind=part.kind,
+        config=dict(part.config),
+        arrays="scorer.safetensors",
+        # A blend has each kind of member once, and thus at most one two-tower model.
+        towers={name: _retrieval_entry(tower) for name, tower in part.towers.items()},
+    )
 
 
 def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
@@ -162,7 +185,12 @@ def _describe(directory: Path, contents: BundleContents) -> Manifest:
         version=files_version(files),
         files=files,
         schema=contents.schema,
-        retrieval=None if retrieval is None else _retrieval_entry(retrieval),
+        retrieval=_retrieval_entry(retrieval)
+        if isinstance(retrieval, RetrievalContents)
+        else None,
+        scorer=_scorer_entry(retrieval)
+        if isinstance(retrieval, ScorerContents)
+        else None,
         ranker=None if ranker is None else _ranker_entry(ranker),
         metrics=dict(contents.metrics),
         environment=dict(contents.environment),
@@ -203,8 +231,12 @@ def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
 
 def _needed(manifest: Manifest) -> set[str]:
     needed = {ITEMS, USERS}
-    if (retrieval := manifest.retrieval) is not None:
-        needed |= {retrieval.graph, retrieval.tables, retrieval.item_vectors}
+    towers = [] if manifest.retrieval is None else [manifest.retrieval]
+    if (scorer := manifest.scorer) is not None:
+        needed.add(scorer.arrays)
+        towers += scorer.towers.values()
+    for tower in towers:
+        needed |= {tower.graph, tower.tables, tower.item_vectors}
     if (ranker := manifest.ranker) is not None:
         needed |= {ranker.graph, ranker.tables}
     return needed
@@ -226,6 +258,8 @@ def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
 
 
 def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
+    if manifest.retrieval is not None and manifest.scorer is not None:
+        refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
@@ -237,18 +271,33 @@ def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
         vocabularies=vocabularies,
         items=_read_frame(root / ITEMS),
         users=_read_frame(root / USERS),
-        retrieval=_read_retrieval(root, manifest.retrieval),
+        retrieval=_read_scorer(root, manifest.scorer)
+        or _read_retrieval(root, manifest.retrieval),
         ranker=_read_ranker(root, manifest.ranker),
         metrics=manifest.metrics,
         environment=manifest.environment,
     )
 
 
+def _read_scorer(root: Path, entry: ScorerEntry | None) -> ScorerContents | None:
+    if entry is None:
+        return None
+    towers = {name: _read_tower(root, tower) for name, tower in entry.towers.items()}
+    return ScorerContents(
+        kind=entry.kind,
+        config=entry.config,
+        arrays=map_tensors(root / entry.arrays, integers=True),
+        towers=towers,
+    )
+
+
 def _read_retrieval(
     root: Path, entry: RetrievalEntry | None
 ) -> RetrievalContents | None:
-    if entry is None:
-        return None
+    return None if entry is None else _read_tower(root, entry)
+
+
+def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
     vectors = map_tensors(root / entry.item_vectors).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"

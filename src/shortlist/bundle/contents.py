@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from shortlist.bundle.checks import check_finite, refuse
 from shortlist.bundle.manifest import (
     FEATURE_PREFIX,
     ITEMS,
@@ -20,11 +21,13 @@ from shortlist.bundle.manifest import (
     Objective,
     vocabulary_path,
 )
+from shortlist.bundle.scorer_checks import check_scorer
 from shortlist.data.schema import HISTORY, ITEM, USER, Schema
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.embeddings.inputs import Input
-from shortlist.errors import ArtifactError
 
+HISTORY_TIMES, HISTORY_VALUES = "history_times", "history_values"
+DETAILS = {HISTORY_TIMES: pl.Int64, HISTORY_VALUES: pl.Float32}
 INDEX_TABLES = {"user_index": USER, "item_index": ITEM}
 
 
@@ -58,6 +61,23 @@ class RetrievalContents(GraphContents):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScorerContents:
+    """A fitted scorer, as `models.scorers.restore` takes it.
+
+    Args:
+        kind: of the scorer.
+        config: its constructor arguments, JSON values.
+        arrays: what it learned, float32 and int32.
+        towers: two-tower members of a blend, by name.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    towers: Mapping[str, RetrievalContents] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankerContents(GraphContents):
     """The ranker, whose output is `(batch,)` or `(batch, 1)`: a score.
 
@@ -83,7 +103,9 @@ class BundleContents:
         vocabularies: by name; always `user` and `item`.
         items: record i = item row i: display columns as strings, `feature:<name>`
             columns with rows (int32, list of int32) or standardized numbers (float32).
-        users: the same for users, and `history`: item rows, oldest first.
+        users: the same for users, and `history`: item rows, oldest first. Where a
+            scorer looks at them also `history_times` (list of int64, milliseconds)
+            and `history_values` (list of float32, labels) of those items.
         retrieval: `None` for a bundle that knows popularity only.
         ranker: `None` to serve in retrieval order.
         metrics: what evaluation measured, JSON values.
@@ -95,7 +117,7 @@ class BundleContents:
     vocabularies: Mapping[str, Vocabulary]
     items: pl.DataFrame
     users: pl.DataFrame
-    retrieval: RetrievalContents | None = None
+    retrieval: RetrievalContents | ScorerContents | None = None
     ranker: RankerContents | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -105,21 +127,52 @@ def check_contents(contents: BundleContents) -> None:
     """Raises `ArtifactError` (`bundle-inconsistent`, `bundle-not-finite`)."""
     for name in (USER, ITEM):
         if name not in contents.vocabularies:
-            _refuse(vocabulary_path(name), "must exist", "it does not")
+            refuse(vocabulary_path(name), "must exist", "it does not")
     _check_frame(contents, contents.users, USERS, USER)
     _check_frame(contents, contents.items, ITEMS, ITEM)
     num_items = len(contents.vocabularies[ITEM])
     _check_rows(contents.users, HISTORY, num_items, USERS, lists=True)
-    if contents.retrieval is not None:
-        _check_item_vectors(contents, contents.retrieval)
-        _check_graph(contents, contents.retrieval, "retrieval")
+    _check_details(contents.users)
+    if isinstance(contents.retrieval, ScorerContents):
+        part = contents.retrieval
+        num_users = len(contents.vocabularies[USER])
+        check_scorer(
+            part.kind,
+            part.config,
+            part.arrays,
+            towers=part.towers,
+            sizes=(num_users, num_items),
+        )
+        for tower in part.towers.values():
+            _check_tower(contents, tower)
+    elif contents.retrieval is not None:
+        _check_tower(contents, contents.retrieval)
     if contents.ranker is not None:
         if contents.retrieval is None:
-            _refuse("ranker", "must come with a retrieval part", "there is none")
+            refuse("ranker", "must come with a retrieval part", "there is none")
         if not np.isfinite(contents.ranker.weight) or contents.ranker.candidates < 1:
             found = f"{contents.ranker.weight} and {contents.ranker.candidates}"
-            _refuse("ranker", "must have a finite weight and 1 candidate", found)
+            refuse("ranker", "must have a finite weight and 1 candidate", found)
         _check_graph(contents, contents.ranker, "ranker")
+
+
+def _check_tower(contents: BundleContents, part: RetrievalContents) -> None:
+    _check_item_vectors(contents, part)
+    _check_graph(contents, part, "retrieval")
+
+
+def _check_details(users: pl.DataFrame) -> None:
+    """Checks times and labels of the histories, where there are any."""
+    lengths = users[HISTORY].list.len()
+    for column, dtype in DETAILS.items():
+        if column not in users.columns:
+            continue
+        _check_column(users, column, pl.List(dtype), USERS)
+        values = users[column].explode(empty_as_null=False)
+        if (users[column].list.len() != lengths).any() or values.null_count():
+            rule = f"must have one number per item of the history in {column!r}"
+            refuse(USERS, rule, "others")
+        check_finite(f"{USERS} column {column!r}", values.to_numpy())
 
 
 def _check_frame(
@@ -128,31 +181,31 @@ def _check_frame(
     expected = len(contents.vocabularies[vocabulary])
     if frame.height != expected:
         rule = f"must have one record per row of vocabulary {vocabulary!r}: {expected}"
-        _refuse(file, rule, f"{frame.height} records")
+        refuse(file, rule, f"{frame.height} records")
 
 
 def _check_item_vectors(contents: BundleContents, part: RetrievalContents) -> None:
     vectors, num_rows = part.item_vectors, len(contents.vocabularies[ITEM])
     if vectors.ndim != 2 or vectors.shape[0] != num_rows or vectors.shape[1] < 1:
         rule = f"must have one vector per row of vocabulary 'item': {num_rows}"
-        _refuse("item_vectors", rule, f"shape {vectors.shape}")
-    _check_finite("item_vectors", vectors)
+        refuse("item_vectors", rule, f"shape {vectors.shape}")
+    check_finite("item_vectors", vectors)
     if vectors[0].any():
-        _refuse("item_vectors", "must be zeros in row 0", "other numbers")
+        refuse("item_vectors", "must be zeros in row 0", "other numbers")
 
 
 def _check_graph(contents: BundleContents, part: GraphContents, name: str) -> None:
     if not part.inputs:
-        _refuse(name, "must have an input", "none")
+        refuse(name, "must have an input", "none")
     if part.history_length < any(entry.feature == HISTORY for entry in part.inputs):
         rule = "must have a history_length of at least 1 to read the history"
-        _refuse(name, rule, str(part.history_length))
+        refuse(name, rule, str(part.history_length))
     for table, rows in part.tables.items():
-        _check_finite(f"{name} table {table!r}", rows)
+        check_finite(f"{name} table {table!r}", rows)
     for entry in part.inputs:
         _check_input(contents, part, entry, f"input {entry.feature!r} of {name}")
         if name == "retrieval" and entry.owner == "item":
-            _refuse(name, "must not need item features", f"input {entry.feature!r}")
+            refuse(name, "must not need item features", f"input {entry.feature!r}")
 
 
 def _check_input(
@@ -161,7 +214,7 @@ def _check_input(
     if entry.kind == "numeric":
         if entry.table is not None or entry.dim != 1:
             found = f"table {entry.table!r}, dim {entry.dim}"
-            _refuse(place, "must have no table and dim 1, being numeric", found)
+            refuse(place, "must have no table and dim 1, being numeric", found)
     else:
         _check_table(contents, part, entry, place)
     if entry.feature in INDEX_TABLES or entry.feature == HISTORY:
@@ -169,14 +222,14 @@ def _check_input(
         kind = "multi_valued" if entry.feature == HISTORY else "categorical"
         if (entry.table, entry.kind) != (expected, kind):
             found = f"{entry.kind} on {entry.table!r}"
-            _refuse(place, f"must be {kind} on table {expected!r}", found)
+            refuse(place, f"must be {kind} on table {expected!r}", found)
         return
     users = entry.owner == "user"
     frame, file = (contents.users, USERS) if users else (contents.items, ITEMS)
     column = FEATURE_PREFIX + entry.feature
     if entry.kind == "numeric":
         _check_column(frame, column, pl.Float32, file)
-        _check_finite(f"{file} column {column!r}", frame[column].to_numpy())
+        check_finite(f"{file} column {column!r}", frame[column].to_numpy())
     else:
         assert entry.table is not None  # _check_table has refused it
         lists = entry.kind == "multi_valued"
@@ -192,11 +245,11 @@ def _check_table(
     own = {f.table for f in features if not f.has_vocabulary}
     have = sorted(set(part.tables) & (set(contents.vocabularies) | own))
     if entry.table is None or entry.table not in have:
-        _refuse(place, f"must name one of the tables {have}", repr(entry.table))
+        refuse(place, f"must name one of the tables {have}", repr(entry.table))
     shape = part.tables[entry.table].shape
     expected = (_num_rows(contents, entry.table, shape), entry.dim)
     if shape != expected:
-        _refuse(place, f"must have a table of shape {expected}", f"shape {shape}")
+        refuse(place, f"must have a table of shape {expected}", f"shape {shape}")
 
 
 def _num_rows(contents: BundleContents, table: str, shape: tuple[int, ...]) -> int:
@@ -216,9 +269,9 @@ def _check_column(
 ) -> None:
     if column not in frame.columns or frame[column].dtype != dtype:
         found = frame[column].dtype if column in frame.columns else "no such column"
-        _refuse(file, f"must have a column {column!r} of type {dtype}", str(found))
+        refuse(file, f"must have a column {column!r} of type {dtype}", str(found))
     if frame[column].null_count():
-        _refuse(file, f"must have no nulls in {column!r}", "some")
+        refuse(file, f"must have no nulls in {column!r}", "some")
 
 
 def _check_rows(
@@ -233,23 +286,4 @@ def _check_rows(
     if values.null_count() or ((values < lowest) | (values >= size)).any():
         rule = f"must hold rows {lowest}..{size - 1} in {column!r}"
         found = values.to_numpy()
-        _refuse(file, rule, f"{found.min()}..{found.max()}")
-
-
-def _check_finite(place: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
-        raise ArtifactError(
-            "bundle-not-finite",
-            f"All numbers of a bundle must be finite. Found NaN or infinity in {place}."
-            " Train again with a lower learning rate.",
-            file=place,
-        )
-
-
-def _refuse(place: str, rule: str, found: str) -> NoReturn:
-    raise ArtifactError(
-        "bundle-inconsistent",
-        f"The parts of a bundle must fit together: {place} {rule}. Found {found}."
-        " Export the bundle again.",
-        file=place,
-    )
+        refuse(file, rule, f"{found.min()}..{found.max()}")

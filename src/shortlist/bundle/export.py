@@ -16,15 +16,20 @@ import polars as pl
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.bundle.contents import (
+    HISTORY_TIMES,
+    HISTORY_VALUES,
     BundleContents,
     RankerContents,
     RetrievalContents,
+    ScorerContents,
 )
 from shortlist.bundle.manifest import Manifest
-from shortlist.data.dataset import Dataset
 from shortlist.data.schema import HISTORY
 from shortlist.data.split import KNOWN, PARTS
 from shortlist.models.pipeline import Pipeline
+from shortlist.models.scorers.queries import KnownItems
+from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.tower_member import TowerMember
 from shortlist.training.runs import environment
 
 History = Literal["all", "evaluation"]
@@ -63,7 +68,7 @@ def export_bundle(
         schema=dataset.schema,
         vocabularies=dataset.vocabularies,
         items=dataset.items.drop("id"),
-        users=_users(dataset, KNOWN_PARTS[history]),
+        users=_users(pipeline, KNOWN_PARTS[history]),
         retrieval=_retrieval(pipeline),
         ranker=_ranker(pipeline),
         metrics=metrics or {},
@@ -84,16 +89,48 @@ def to_onnx(model: keras.Model) -> bytes:
         return file.read_bytes()
 
 
-def _users(dataset: Dataset, parts: tuple[str, ...]) -> pl.DataFrame:
-    histories = dataset.histories(*parts)
-    offsets, items = histories.seen(np.arange(dataset.num_users))
-    lists = [items[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    column = pl.Series(HISTORY, lists, dtype=pl.List(pl.Int32))
-    return dataset.users.drop("id").with_columns(column)
+def _users(pipeline: Pipeline, parts: tuple[str, ...]) -> pl.DataFrame:
+    """Users with what they took; times and labels where a scorer looks at them."""
+    dataset, model = pipeline.dataset, pipeline.retrieval
+    scorer = model if isinstance(model, Scorer) else None
+    values = scorer is not None and scorer.uses_values
+    known = KnownItems(dataset, parts, values=values).everyone()
+    columns = [_lists(HISTORY, known.offsets, known.items, pl.Int32())]
+    if scorer is not None and scorer.uses_times and known.times is not None:
+        columns.append(_lists(HISTORY_TIMES, known.offsets, known.times, pl.Int64()))
+    if known.values is not None:
+        columns.append(
+            _lists(HISTORY_VALUES, known.offsets, known.values, pl.Float32())
+        )
+    return dataset.users.drop("id").with_columns(columns)
 
 
-def _retrieval(pipeline: Pipeline) -> RetrievalContents:
-    model = pipeline.retrieval
+def _lists(
+    name: str, offsets: np.ndarray, values: np.ndarray, dtype: pl.DataType
+) -> pl.Series:
+    lists = [values[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return pl.Series(name, lists, dtype=pl.List(dtype))
+
+
+def _retrieval(pipeline: Pipeline) -> RetrievalContents | ScorerContents:
+    scorer = pipeline.retrieval
+    if not isinstance(scorer, Scorer):
+        return _tower(pipeline)
+    members = getattr(scorer, "members", {})
+    return ScorerContents(
+        kind=scorer.kind,
+        config=scorer.get_config(),
+        arrays=scorer.arrays(),
+        towers={
+            name: _tower(member.pipeline)
+            for name, member in members.items()
+            if isinstance(member, TowerMember)
+        },
+    )
+
+
+def _tower(pipeline: Pipeline) -> RetrievalContents:
+    model = pipeline.tower
     tables = model.lookup.tables()
     needed = {i.table for i in model.user_inputs}
     return RetrievalContents(

@@ -20,7 +20,7 @@ from shortlist.embeddings.inputs import Input
 from shortlist.errors import ArtifactError
 
 FORMAT = "shortlist-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ITEMS = "items.arrow"
 USERS = "users.arrow"
@@ -50,6 +50,24 @@ class RetrievalEntry(
     history_length: int
     embedding_dim: int
     item_vectors: str
+
+
+class ScorerEntry(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """A scorer; since format 2.
+
+    Args:
+        kind: of the scorer.
+        config: its constructor arguments.
+        arrays: file of what it learned.
+        towers: two-tower members of a blend, by name.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    arrays: str
+    towers: dict[str, RetrievalEntry] = {}
 
 
 class RankerEntry(
@@ -84,6 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, FileEntry]
     schema: Schema
     retrieval: RetrievalEntry | None
+    scorer: ScorerEntry | None = None
     ranker: RankerEntry | None
     popularity: bool = True
     metrics: dict[str, Any]

@@ -15,12 +15,21 @@ import numpy as np
 
 from shortlist.errors import ArtifactError
 
+TABLES: dict[str, type[np.number]] = {"F32": np.float32}
+NUMBERS: dict[str, type[np.number]] = {"F32": np.float32, "I32": np.int32}
+
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes float32 tensors to a safetensors file whose data begin at byte 64 x n."""
+    """Writes tensors to a safetensors file whose data begin at byte 64 x n.
+
+    Those of int32 stay so, all others become float32.
+    """
     from safetensors.numpy import save
 
-    rows = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+    rows = {
+        name: np.ascontiguousarray(v, np.int32 if v.dtype == np.int32 else np.float32)
+        for name, v in tensors.items()
+    }
     raw = memoryview(save(rows))
     data = 8 + int.from_bytes(raw[:8], "little")
     # The format lets a header end in spaces. Without them the rows of a mapped table
@@ -33,12 +42,16 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         file.write(raw[data:])
 
 
-def map_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Maps every float32 tensor of a safetensors file, read-only.
+def map_tensors(path: str | Path, *, integers: bool = False) -> dict[str, np.ndarray]:
+    """Maps every tensor of a safetensors file, read-only.
+
+    Args:
+        path: the file.
+        integers: whether int32 is allowed beside float32.
 
     Raises:
         ArtifactError: not a safetensors file (`tensors-unreadable`), or a tensor is
-            not float32 (`tensors-not-float32`).
+            of another type (`tensors-not-float32`).
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,27 +66,36 @@ def map_tensors(path: str | Path) -> dict[str, np.ndarray]:
             f" {error}. Copy or export the bundle again.",
             file=path,
         ) from error
+    types = NUMBERS if integers else TABLES
     with open(path, "rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_bytes))
     return {
-        name: _map_tensor(Path(path), name, header[name], 8 + header_bytes)
+        name: _map_tensor(Path(path), name, header[name], 8 + header_bytes, types)
         for name in names
     }
 
 
-def _map_tensor(path: Path, name: str, entry: dict[str, Any], data: int) -> np.ndarray:
-    if entry["dtype"] != "F32":
+def _map_tensor(
+    path: Path,
+    name: str,
+    entry: dict[str, Any],
+    data: int,
+    types: Mapping[str, type[np.number]],
+) -> np.ndarray:
+    dtype = types.get(entry["dtype"])
+    if dtype is None:
         raise ArtifactError(
             "tensors-not-float32",
-            f"Every table must be float32. Tensor {name!r} is {entry['dtype']}."
+            f"Every tensor must be one of {[*types]}, every table float32. Tensor"
+            f" {name!r} is {entry['dtype']}."
             " Export the bundle again.",
             file=path,
         )
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     if begin == end:  # an empty map is refused by the system
-        return np.zeros(shape, np.float32)
-    mapped = np.memmap(path, np.float32, mode="r", offset=data + begin, shape=shape)
+        return np.zeros(shape, dtype)
+    mapped = np.memmap(path, dtype, mode="r", offset=data + begin, shape=shape)
     # A plain view: `memmap` adds 1 us of Python to every slice taken from it.
     plain: np.ndarray = mapped.view(np.ndarray)
     return plain

@@ -26,6 +26,7 @@ FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
 Override = dict[str, dict[str, Any]]
 
 _RETRIEVAL_NOTES = {
+    "kind": "or ease, item_knn, als, popularity, factorization, blend",
     "embedding_dim": "width of the user and item vectors",
     "feature_dim": "width of the tables of side features",
     "hidden_units": "hidden layers of each tower, such as [128]",
@@ -165,7 +166,8 @@ def _section(
     return [
         _line(name, changed.get(name, field.default), notes.get(name))
         for name, field in section.model_fields.items()
-        if changed.get(name, field.default) not in (None, {})  # TOML has no null
+        if not isinstance(field.default, BaseModel | dict)  # sections of their own
+        and changed.get(name, field.default) is not None  # TOML has no null
     ]
 
 

@@ -19,7 +19,7 @@ from shortlist.evaluation.item_vectors import (
     value_shares,
 )
 from shortlist.evaluation.rankings import popularity_ranking
-from shortlist.models.popularity import Popularity
+from shortlist.models.scorers.popularity import Popularity
 
 if TYPE_CHECKING:
     from shortlist.evaluation.report import Recommends

@@ -10,8 +10,8 @@ from shortlist.backend import choose_backend
 if TYPE_CHECKING:
     from shortlist.models.multitask import Head, MultiTask
     from shortlist.models.pipeline import Pipeline
-    from shortlist.models.popularity import Popularity
     from shortlist.models.ranker import Ranker
+    from shortlist.models.scorers.popularity import Popularity
     from shortlist.models.two_tower import TwoTower
 
 __all__ = ["Head", "MultiTask", "Pipeline", "Popularity", "Ranker", "TwoTower"]
@@ -20,7 +20,7 @@ _HOMES = {
     "Head": "multitask",
     "MultiTask": "multitask",
     "Pipeline": "pipeline",
-    "Popularity": "popularity",
+    "Popularity": "scorers.popularity",
     "Ranker": "ranker",
     "TwoTower": "two_tower",
 }

@@ -16,6 +16,9 @@ from shortlist.data.rows import Batch, item_features, user_features
 from shortlist.data.schema import HISTORY, USER
 from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
+from shortlist.models.scorers.queries import KnownItems, Queries
+from shortlist.models.scorers.scorer import Scorer, VectorScorer, blocks
+from shortlist.models.scorers.search import best_items
 from shortlist.models.two_tower import TwoTower
 
 BLOCK = 8192  # rows per call of a model: one compiled shape, bounded memory
@@ -23,16 +26,16 @@ PAIRS_AT_ONCE = 2**18  # (user, item) rows whose features are held at once
 
 
 class Pipeline:
-    """Two-tower retrieval of candidates, re-scored by a ranker.
+    """Retrieval of candidates by a two-tower model or a scorer, re-scored by a ranker.
 
     The score of a candidate is its retrieval score plus `ranker_weight` times the
     ranker's output.
 
     Args:
         dataset: features, vocabularies and events.
-        retrieval: a trained two-tower model.
+        retrieval: a trained two-tower model or a fitted scorer.
         ranker: a trained ranker, of one task or several, or `None`.
-        retrieval_history: history length of the retrieval model.
+        retrieval_history: history length of a two-tower model.
         ranker_history: history length of the ranker.
         ranker_weight: weight of the ranker's output.
         candidates: how many items the ranker re-scores.
@@ -41,10 +44,10 @@ class Pipeline:
     def __init__(
         self,
         dataset: Dataset,
-        retrieval: TwoTower,
+        retrieval: TwoTower | Scorer,
         ranker: Ranker | MultiTask | None = None,
         *,
-        retrieval_history: int,
+        retrieval_history: int = 0,
         ranker_history: int = 0,
         ranker_weight: float = 0.0,
         candidates: int = 100,
@@ -57,8 +60,14 @@ class Pipeline:
         self.ranker_weight = ranker_weight
         self.candidates = candidates
 
+    @property
+    def tower(self) -> TwoTower:
+        """The two-tower model, where the retrieval is one."""
+        assert not isinstance(self.retrieval, Scorer)
+        return self.retrieval
+
     def item_vectors(self) -> np.ndarray:
-        """Vectors of all item rows, `(num_items, embedding_dim)`; row 0 is zeros."""
+        """Two-tower vectors of all item rows, `(num_items, dim)`; row 0 is zeros."""
         rows = np.arange(self.dataset.num_items)
         vectors = self._vectors("item_vector", item_features(self.dataset, rows))
         vectors[0] = 0.0
@@ -67,8 +76,15 @@ class Pipeline:
     def user_vectors(
         self, user_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
-        """Vectors `(n, embedding_dim)` of users whose history is in `parts`."""
+        """Two-tower vectors `(n, dim)` of users whose history is in `parts`."""
         batch = self._user_batch(user_index, parts, self.retrieval_history)
+        return self._vectors("user_vector", batch)
+
+    def query_vectors(self, queries: Queries) -> np.ndarray:
+        """Two-tower vectors `(n, dim)` of users with the history of the queries."""
+        batch = self._users(queries.user_index)
+        if self.retrieval_history:
+            batch[HISTORY] = queries.last(self.retrieval_history)
         return self._vectors("user_vector", batch)
 
     def recommend(
@@ -95,6 +111,8 @@ class Pipeline:
         self, user_index: np.ndarray, k: int, parts: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best unseen items of users by the retrieval model alone."""
+        if isinstance(self.retrieval, Scorer):
+            return self._scorer_best(self.retrieval, user_index, k, parts)
         seen = self.dataset.histories(*parts).seen(user_index)
         vectors = self.item_vectors()
         offsets, exclude = with_row_zero(*seen)
@@ -115,7 +133,15 @@ class Pipeline:
     def score_pairs(
         self, user_index: np.ndarray, item_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
-        """Ranker outputs `(n,)` of (user, item) rows; retrieval scores without one."""
+        """Ranker outputs `(n,)` of (user, item) rows; retrieval's without one.
+
+        Those are scores, or labels where the scorer predicts them.
+        """
+        if self.ranker is None and isinstance(self.retrieval, Scorer):
+            scorer = self.retrieval
+            distinct, places = np.unique(user_index, return_inverse=True)
+            queries = self._known(scorer, parts).of(distinct)
+            return scorer.predict(queries, places, item_index)
         if self.ranker is None:
             distinct, places = np.unique(user_index, return_inverse=True)
             users, items = self.user_vectors(distinct, parts), self.item_vectors()
@@ -164,21 +190,48 @@ class Pipeline:
         batch = self._user_batch(user_index, parts, self.ranker_history)
         return batch | item_features(self.dataset, item_index)
 
+    def _scorer_best(
+        self,
+        scorer: Scorer,
+        user_index: np.ndarray,
+        k: int,
+        parts: tuple[str, ...],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        known = self._known(scorer, parts)
+        found = [(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))]
+        for begin, end in blocks(len(user_index), scorer.num_items):
+            queries = known.of(user_index[begin:end])
+            exclude = with_row_zero(queries.offsets, queries.items)
+            if isinstance(scorer, VectorScorer):
+                users, items = scorer.user_vectors(queries), scorer.item_vectors
+                found.append(native.top_k(users, items, k, exclude=exclude))
+            else:
+                found.append(best_items(scorer.score_all(queries), k, exclude))
+        scores, rows = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _known(self, scorer: Scorer, parts: tuple[str, ...]) -> KnownItems:
+        return KnownItems(self.dataset, parts, values=scorer.uses_values)
+
     def _vectors(self, name: str, batch: Batch) -> np.ndarray:
-        predict = self.retrieval.predict_on_batch  # compiled, unlike a plain call
-        width = self.retrieval.embedding_dim
+        predict = self.tower.predict_on_batch  # compiled, unlike a plain call
+        width = self.tower.embedding_dim
         return in_blocks(lambda block: predict(block)[name], batch, width)
 
     def _user_batch(
         self, user_index: np.ndarray, parts: tuple[str, ...], history_length: int
     ) -> Batch:
+        batch = self._users(user_index)
+        if history_length:
+            histories = self.dataset.histories(*parts)
+            batch[HISTORY] = histories.last(user_index, history_length)
+        return batch
+
+    def _users(self, user_index: np.ndarray) -> Batch:
         batch = user_features(self.dataset, user_index)
         # The row of a user without training events was never trained; row 0 was.
         trained = self.dataset.vocabularies[USER].counts[user_index] > 0
         batch["user_index"] = np.where(trained, batch["user_index"], np.int32(0))
-        if history_length:
-            histories = self.dataset.histories(*parts)
-            batch[HISTORY] = histories.last(user_index, history_length)
         return batch
 
 

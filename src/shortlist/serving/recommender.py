@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from shortlist.bundle.bundle import Bundle, read_bundle
+from shortlist.bundle.contents import HISTORY_TIMES, HISTORY_VALUES
 from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
 from shortlist.serving.catalogue import (
@@ -23,8 +24,8 @@ from shortlist.serving.catalogue import (
 )
 from shortlist.serving.event_checks import check_event
 from shortlist.serving.events import Event, EventStore, now_ms
-from shortlist.serving.histories import UserHistories, UserKey
-from shortlist.serving.model import Model, UserQuery
+from shortlist.serving.histories import NO_HISTORY, History, UserHistories, UserKey
+from shortlist.serving.model import Model
 from shortlist.serving.results import (
     ExternalId,
     Ranking,
@@ -32,10 +33,9 @@ from shortlist.serving.results import (
     SimilarItems,
     Source,
 )
+from shortlist.serving.retrieval import UserQuery
 
 MAX_K = 1000
-_NOTHING = np.empty(0, np.int32)
-
 # The user as rows, where the answer should come from, whether training saw the user.
 _Resolved = tuple[UserQuery, Source, bool]
 
@@ -62,7 +62,13 @@ class Recommender:
         self.catalogue = Catalogue(contents)
         self._schema = contents.schema
         self._users = contents.vocabularies[USER]
-        self._histories = UserHistories(contents.users[HISTORY])
+        self._histories = UserHistories(
+            contents.users[HISTORY],
+            *(
+                contents.users[column] if column in contents.users.columns else None
+                for column in (HISTORY_TIMES, HISTORY_VALUES)
+            ),
+        )
         self._model = (
             None
             if contents.retrieval is None
@@ -163,7 +169,7 @@ class Recommender:
         rows = np.array([*dict.fromkeys(r for r in found.values() if r)], np.int32)
         query, source, trained = self._resolve(user_id, None, (), exclude_seen=False)
         scored = None
-        if self._model is not None and source != "popular":
+        if self._model is not None and self._is_asked(source):
             scored = self._model.score(query, rows)
         answered: Source = source
         if scored is None:
@@ -206,9 +212,10 @@ class Recommender:
         return self._is_trained(self._users.row(user_id))
 
     def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
-        """Lists the items whose vectors have the highest cosine with one item's.
+        """Lists the items that the model holds most like one item.
 
-        A bundle without vectors answers with popular items.
+        That is by the cosine of vectors or factors, or the item-item weights; a bundle
+        that has none of these answers with popular items.
 
         Raises:
             UnknownIdError: `unknown-item`.
@@ -216,14 +223,12 @@ class Recommender:
         """
         k = _check_k(k)
         row = self.catalogue.require(item_id)
-        if self._model is None:
-            scored = self.catalogue.popular(k, np.array([row]))
-        else:
-            scored = self._model.nearest(row, k)
+        found = None if self._model is None else self._model.nearest(row, k)
+        scored = found or self.catalogue.popular(k, np.array([row]))
         return SimilarItems(
             item_id=item_id,
             items=self.catalogue.scored(scored.rows, scored.scores),
-            source="popular" if self._model is None else "model",
+            source="popular" if found is None else "model",
             model_version=self.model_version,
         )
 
@@ -285,7 +290,8 @@ class Recommender:
         for event in events:
             row = self.catalogue.vocabulary.row(event.item_id)
             if row and self._is_interaction(event):
-                known.append((self._key(event.user_id), row, event.timestamp_ms))
+                key, label = self._key(event.user_id), event.label
+                known.append((key, row, event.timestamp_ms, label))
         self._histories.add(known)
 
     def _is_trained(self, row: int) -> bool:
@@ -308,11 +314,14 @@ class Recommender:
         *,
         exclude_seen: bool,
     ) -> _Resolved:
-        stored, row = _NOTHING, 0
+        known, row = NO_HISTORY, 0
         if user_id is not None:
             key = self._key(check_id("user_id", user_id))
-            stored, row = self._histories.of(key), key if isinstance(key, int) else 0
-        judged = stored if history is None else self._known(history)
+            known, row = self._histories.of(key), key if isinstance(key, int) else 0
+        stored = known.items
+        if history is not None:
+            known = History(self._known(history))
+        judged = known.items
         excluded = [np.zeros(1, np.int32)]  # row 0 is no item
         if exclude_ids:
             excluded.append(self._known(exclude_ids))
@@ -328,6 +337,8 @@ class Recommender:
             feature_row=row,
             history=judged,
             excluded=np.concatenate(excluded),
+            times=known.times,
+            values=known.values,
         )
         return query, source, trained
 
@@ -341,12 +352,17 @@ class Recommender:
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
 
     def _answer(self, resolved: Sequence[_Resolved], k: int) -> list[Recommendations]:
-        personal = [query for query, source, _ in resolved if source != "popular"]
-        found = iter(() if self._model is None else self._model.search(personal, k))
+        queries = [query for query, source, _ in resolved if self._is_asked(source)]
+        found = iter(() if self._model is None else self._model.search(queries, k))
         return [
-            self._listed(r, None if r[1] == "popular" else next(found), k)
+            self._listed(r, next(found) if self._is_asked(r[1]) else None, k)
             for r in resolved
         ]
+
+    def _is_asked(self, source: Source) -> bool:
+        """Whether the model answers; a model of popularity answers strangers too."""
+        strangers = self._model is not None and self._model.knows_strangers
+        return source != "popular" or strangers
 
     def _listed(
         self, resolved: _Resolved, scored: Scored | None, k: int

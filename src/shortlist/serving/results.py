@@ -62,8 +62,9 @@ class SimilarItems(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         item_id: the item asked about.
-        items: the score is a cosine, or the number of training events.
-        source: `model`, or `popular` where the bundle has no vectors.
+        items: the score is a cosine or an item-item weight, or the number of training
+            events.
+        source: `model`, or `popular` where the model knows no similar items.
         model_version: version of the bundle.
     """
 

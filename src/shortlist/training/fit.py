@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 
@@ -13,7 +13,10 @@ from shortlist.atomic import disk_errors
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import USER
 from shortlist.errors import InputError, ResourceError
+from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
+from shortlist.models.ranker import Ranker
+from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
@@ -23,6 +26,7 @@ from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
 from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
+from shortlist.training.scorers import load_retrieval, save_retrieval
 from shortlist.training.unfinished import (
     State,
     Unfinished,
@@ -31,7 +35,8 @@ from shortlist.training.unfinished import (
     unfinished_folder,
 )
 
-Model = TypeVar("Model", bound=keras.Model)
+Files = tuple[Callable[[Path, Any], None], Callable[[Path], Any]]
+"""How a trained model is written and read."""
 
 UNTRIED_WEIGHT = 0.0
 """Weight of the ranker where there is nothing to choose it on."""
@@ -96,7 +101,8 @@ def train(
 def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     """The trained models of a run over its dataset, ready to recommend."""
     run.check_dataset(dataset.info.fingerprint)
-    retrieval = load_model(run.path / "retrieval", TwoTower)
+    history = run.info.retrieval_history
+    retrieval = load_retrieval(run.path / "retrieval", dataset, history)
     ranker = None
     if (run.path / "ranker").is_dir():
         ranker = load_model(run.path / "ranker", ranker_class(run.recipe))
@@ -130,14 +136,17 @@ def _train_into(job: Job) -> None:
     write_json(folder / "recipe.json", recipe.to_builtins())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
     write_json(folder / "environment.json", environment(keras.backend.backend()))
-    retrieval, retrieval_epochs = _stage(job, "retrieval", train_retrieval, TwoTower)
+    retrieval, retrieval_epochs = _stage(
+        job, "retrieval", train_retrieval, _retrieval_files(job)
+    )
     seconds = {"retrieval": round(job.unfinished.stages["retrieval"].seconds, 3)}
     pipeline = job.pipeline(retrieval, None, 0.0)
     epochs = {"retrieval": retrieval_epochs}
     validation: dict[str, Any] = {"retrieval": job.measure(pipeline)}
     if recipe.ranker.enabled:
-        kind = ranker_class(recipe.to_builtins())
-        ranker, epochs["ranker"] = _stage(job, "ranker", train_ranker, kind)
+        ranker, epochs["ranker"] = _stage(
+            job, "ranker", train_ranker, _ranker_files(recipe)
+        )
         pipeline = job.pipeline(retrieval, ranker, 0.0)
         tried = weights_tried(job, pipeline)
         pipeline.ranker_weight = max(
@@ -156,7 +165,7 @@ def _train_into(job: Job) -> None:
             ranker_history=pipeline.ranker_history,
             ranker_weight=pipeline.ranker_weight,
             candidates=pipeline.candidates,
-            objective=pipeline.ranker.objective if pipeline.ranker else None,
+            objective=_objective(retrieval, pipeline.ranker),
             epochs=epochs,
             validation=validation,
             seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
@@ -164,18 +173,39 @@ def _train_into(job: Job) -> None:
     )
 
 
+def _retrieval_files(job: Job) -> Files:
+    history = job.recipe.retrieval.history_length
+    return save_retrieval, lambda path: load_retrieval(path, job.dataset, history)
+
+
+def _ranker_files(recipe: Recipe) -> Files:
+    kind = ranker_class(recipe.to_builtins())
+    return save_model, lambda path: load_model(path, kind)
+
+
 def _stage(
-    job: Job, name: str, fit: Callable[[Job], tuple[Model, int]], kind: type[Model]
-) -> tuple[Model, int]:
+    job: Job, name: str, fit: Callable[[Job], tuple[Any, int]], files: Files
+) -> tuple[Any, int]:
     """One trained model and its epochs; trained now unless it was before."""
+    save, load = files
     done = job.unfinished.stages.get(name)
     if done is not None:
         restore_random_state(done.random)
-        return load_model(job.folder / name, kind), done.epochs
+        return load(job.folder / name), done.epochs
     model, epochs = fit(job)
-    save_model(job.folder / name, model)
+    save(job.folder / name, model)
     job.unfinished.finish_stage(name, epochs, random_state())
     return model, epochs
+
+
+def _objective(
+    retrieval: TwoTower | Scorer, ranker: Ranker | MultiTask | None
+) -> str | None:
+    """What the score of a pair is: `explicit` where it predicts the label."""
+    if ranker is not None:
+        return ranker.objective
+    predicts = isinstance(retrieval, Scorer) and retrieval.predicts_label
+    return "explicit" if predicts else None
 
 
 def _check_parts(dataset: Dataset, recipe: Recipe) -> None:

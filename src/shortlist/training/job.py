@@ -17,6 +17,7 @@ from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
+from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.unfinished import Unfinished
@@ -56,7 +57,10 @@ class Job:
         self.validation_users = measurable_users(dataset)
 
     def pipeline(
-        self, retrieval: TwoTower, ranker: Ranker | MultiTask | None, weight: float
+        self,
+        retrieval: TwoTower | Scorer,
+        ranker: Ranker | MultiTask | None,
+        weight: float,
     ) -> Pipeline:
         """The models as they are served."""
         return Pipeline(

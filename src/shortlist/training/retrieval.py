@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import keras
 
+from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.models.two_tower import TwoTower
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import RankingValidation
 from shortlist.training.job import MONITOR, Job
 from shortlist.training.loop import fit_model
+from shortlist.training.scorers import fit_scorer
 
 
-def train_retrieval(job: Job) -> tuple[TwoTower, int]:
+def train_retrieval(job: Job) -> tuple[TwoTower | Scorer, int]:
+    """Trains the kind of retrieval that the recipe names; returns it and its epochs."""
+    if job.recipe.retrieval.kind == TWO_TOWER:
+        return train_two_tower(job)
+    return fit_scorer(job, train_two_tower)
+
+
+def train_two_tower(job: Job) -> tuple[TwoTower, int]:
     """Trains the two-tower model; stops when validation nDCG stops rising."""
     section = job.recipe.retrieval
     loader = job.loader(section, seed=job.recipe.seed, interactions_only=True)

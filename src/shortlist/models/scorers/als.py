@@ -1,0 +1,232 @@
+"""Implicit-feedback matrix factorization by alternating least squares.
+
+Sources: Hu, Koren & Volinsky (2008), Collaborative Filtering for Implicit Feedback
+Datasets; the regularization by frequency is that of Rendle et al. (2022), Revisiting
+the Performance of iALS on Item Recommendation Benchmarks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.errors import ResourceError
+from shortlist.models.scorers.normal_equations import solve_rows
+from shortlist.models.scorers.queries import KnownItems, Queries
+from shortlist.models.scorers.scorer import LAST, VectorScorer, cosines
+from shortlist.models.validate import (
+    check_above_zero,
+    check_not_negative,
+    check_positive,
+)
+
+
+class ImplicitAls(VectorScorer):
+    """The dot product of a user's and an item's factors.
+
+    The item factors are learned; the factors of a user are computed from the known
+    items when they are asked for, in closed form, so a new event changes them and a
+    new user needs no training. A pair that was taken has the confidence `1 + alpha`,
+    every other one 1. Users without known items get popularity.
+
+    Args:
+        factors: width of the factors.
+        regularization: of the factors, above 0.
+        alpha: how much more a taken pair counts than one that was not, above 0.
+        iterations: times that users and items are solved in turn.
+        frequency: power with which the regularization of a row grows with its
+            confidence, in units of the mean row; 0 holds all rows alike and trains by
+            the package `implicit`, above 0 by the closed form here, which is exact
+            and slower.
+        seed: of the first factors.
+    """
+
+    kind = "als"
+
+    def __init__(
+        self,
+        *,
+        factors: int = 64,
+        regularization: float = 10.0,
+        alpha: float = 5.0,
+        iterations: int = 15,
+        frequency: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        check_positive(factors=factors, iterations=iterations)
+        check_above_zero(regularization=regularization, alpha=alpha)
+        check_not_negative(frequency=frequency, seed=seed)
+        self.factors = factors
+        self.regularization = regularization
+        self.alpha = alpha
+        self.iterations = iterations
+        self.frequency = frequency
+        self.seed = seed
+        self.counts = np.zeros(0, np.float32)
+        self.item_factors = np.zeros((0, factors), np.float32)
+        self.mean_confidence = 1.0
+        self._prepare()
+
+    def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ImplicitAls:
+        """Solves for users and items in turn.
+
+        Raises:
+            ResourceError: `implicit` is not installed (`package-missing`).
+        """
+        known = KnownItems(dataset, parts).everyone().distinct()
+        counts = np.bincount(known.items, minlength=dataset.num_items)
+        self.counts = counts.astype(np.float32)
+        num_users = max(1, int(np.count_nonzero(np.diff(known.offsets))))
+        self.mean_confidence = self.alpha * len(
+            known.items
+        ) / num_users + np.count_nonzero(counts)
+        train = self._by_frequency if self.frequency else self._by_implicit
+        item_factors = train(known).astype(np.float32)
+        item_factors[counts == 0] = 0.0
+        self.item_factors = item_factors
+        self._prepare()
+        return self
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """Factors, popularity and the mark of untrained items: `(num_items, dim)`."""
+        return self._item_vectors
+
+    def user_vectors(self, queries: Queries) -> np.ndarray:
+        """Folded-in factors `(n, factors + 2)`; the last two choose popularity."""
+        known = queries.distinct()
+        vectors = np.zeros((len(known), self.factors + 2), np.float32)
+        vectors[:, : self.factors] = self.fold_in(known.offsets, known.items)
+        vectors[:, self.factors] = np.diff(known.offsets) == 0
+        vectors[:, -1] = 1.0
+        return vectors
+
+    def fold_in(self, offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """User factors `(n, factors)` float64 of lists of distinct item rows."""
+        return self._solve(
+            offsets, items, self.item_factors, self._gram, self._num_trained
+        )
+
+    def similar(self, row: int) -> np.ndarray:
+        """Cosines of the item factors, `(num_items,)` float32."""
+        return self._finished(cosines(self.item_factors, row))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments as plain values."""
+        return {
+            "factors": self.factors,
+            "regularization": self.regularization,
+            "alpha": self.alpha,
+            "iterations": self.iterations,
+            "frequency": self.frequency,
+            "seed": self.seed,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """`item_factors` `(num_items, factors)`, `counts`, `mean_confidence` `(1,)`."""
+        return {
+            "item_factors": self.item_factors,
+            "counts": self.counts,
+            "mean_confidence": np.array([self.mean_confidence], np.float32),
+        }
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.item_factors, self.counts = arrays["item_factors"], arrays["counts"]
+        self.mean_confidence = float(arrays["mean_confidence"][0])
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What depends on the item factors alone."""
+        self.mean_confidence = float(np.float32(self.mean_confidence))
+        self._gram = gram_of(self.item_factors)
+        self._num_trained = int(np.count_nonzero(self.counts))
+        largest = max(float(self.counts.max(initial=0)), 1.0)
+        last = np.where(self.counts > 0, np.float32(0), LAST)
+        extra = np.column_stack([self.counts / np.float32(largest), last])
+        self._item_vectors = np.hstack([self.item_factors, extra]).astype(np.float32)
+
+    def _solve(
+        self,
+        offsets: np.ndarray,
+        columns: np.ndarray,
+        vectors: np.ndarray,
+        gram: np.ndarray,
+        others: int,
+    ) -> np.ndarray:
+        """Factors of rows that took `columns` of `others` that there are."""
+        ridge = np.full(len(offsets) - 1, self.regularization)
+        if self.frequency:
+            confidence = self.alpha * np.diff(offsets) + others
+            ridge *= (confidence / self.mean_confidence) ** self.frequency
+        return solve_rows(
+            offsets,
+            columns,
+            vectors,
+            np.full(len(columns), self.alpha),
+            np.full(len(columns), 1 + self.alpha),
+            gram=gram,
+            ridge=ridge,
+        )
+
+    def _by_implicit(self, known: Queries) -> np.ndarray:
+        # Both come with the package. Its threads and those of the BLAS library would
+        # fight over the processors, of which it warns: one of the two must be one.
+        implicit = import_implicit()
+        sparse = importlib.import_module("scipy.sparse")
+        threadpoolctl = importlib.import_module("threadpoolctl")
+        confidence = np.full(len(known.items), 1 + self.alpha, np.float32)
+        taken = sparse.csr_matrix(
+            (confidence, known.items, known.offsets), (len(known), self.num_items)
+        )
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            model = implicit.AlternatingLeastSquares(
+                factors=self.factors,
+                regularization=self.regularization,
+                iterations=self.iterations,
+                random_state=self.seed,
+                use_cg=False,
+            )
+            model.fit(taken, show_progress=False)
+        item_factors: np.ndarray = model.item_factors
+        return item_factors
+
+    def _by_frequency(self, known: Queries) -> np.ndarray:
+        by_item = known.transposed(self.num_items)
+        rng = np.random.default_rng(self.seed)
+        items = rng.normal(0, 0.1 / self.factors**0.5, (self.num_items, self.factors))
+        items[self.counts == 0] = 0.0
+        num_users = int(np.count_nonzero(np.diff(known.offsets)))
+        num_items = int(np.count_nonzero(self.counts))
+        for _ in range(self.iterations):
+            gram = gram_of(items)
+            users = self._solve(known.offsets, known.items, items, gram, num_items)
+            items = self._solve(*by_item, users, gram_of(users), num_users)
+        return items
+
+
+def gram_of(vectors: np.ndarray) -> np.ndarray:
+    """`vectors.T @ vectors` in float64."""
+    wide = vectors.astype(np.float64)
+    gram: np.ndarray = wide.T @ wide
+    return gram
+
+
+def import_implicit() -> Any:
+    """The ALS module of the package `implicit`.
+
+    Raises:
+        ResourceError: it is not installed (`package-missing`).
+    """
+    try:
+        return importlib.import_module("implicit.cpu.als")
+    except ImportError as error:
+        raise ResourceError(
+            "package-missing",
+            "Implicit ALS is trained by the package `implicit`. It cannot be imported:"
+            f" {error}. Run: pip install 'shortlist[als]' (or set frequency above 0,"
+            " which needs no package).",
+        ) from error

@@ -1,0 +1,224 @@
+"""Item-based nearest neighbours, from co-occurrence counts.
+
+Sources: Sarwar et al. (2001), Item-based Collaborative Filtering; Deshpande & Karypis
+(2004), Item-based Top-N Recommendation; the measures, the decay and the rating weights
+are those of SAR (Microsoft, Simple Algorithm for Recommendation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.errors import InputError
+from shortlist.models.scorers.co_occurrence import co_occurrence_rows
+from shortlist.models.scorers.queries import KnownItems, Queries
+from shortlist.models.scorers.scorer import Scorer, check_choice
+from shortlist.models.validate import check_above_zero, check_not_negative
+
+SIMILARITIES = ("cooccurrence", "cosine", "jaccard", "lift")
+DAY_MS = 86_400_000
+
+
+class ItemKnn(Scorer):
+    """A user's score of an item is the sum of its similarities to the known items.
+
+    An item taken more than once counts as its newest event. Users without known items
+    get popularity.
+
+    Args:
+        similarity: of the users of two items: `jaccard`, `cosine`, `lift` or
+            `cooccurrence` (their number).
+        neighbours: how many most similar items each item keeps; `None` keeps all.
+        shrinkage: added to the denominator of a similarity, at least 0: holds back
+            those that few users back. Nothing for `cooccurrence`.
+        half_life_days: a known item counts half as much for every such time that it
+            is older than the user's newest one; `None` counts all alike. Where the
+            times are not known all count alike.
+        rating_weights: whether a known item counts as much as its label; one without
+            a label as much as the user's others on average.
+    """
+
+    kind = "item_knn"
+
+    def __init__(
+        self,
+        *,
+        similarity: str = "jaccard",
+        neighbours: int | None = 200,
+        shrinkage: float = 0.0,
+        half_life_days: float | None = None,
+        rating_weights: bool = False,
+    ) -> None:
+        check_choice("similarity", similarity, SIMILARITIES)
+        check_not_negative(shrinkage=shrinkage)
+        if half_life_days is not None:
+            check_above_zero(half_life_days=half_life_days)
+        if neighbours is not None:
+            check_above_zero(neighbours=neighbours)
+        self.similarity = similarity
+        self.neighbours = neighbours
+        self.shrinkage = shrinkage
+        self.half_life_days = half_life_days
+        self.rating_weights = rating_weights
+        self.counts = np.zeros(0, np.float32)
+        self.offsets = np.zeros(1, np.int32)
+        self.indices = np.zeros(0, np.int32)
+        self.similarities = np.zeros(0, np.float32)
+
+    @property
+    def uses_times(self) -> bool:  # type: ignore[override]
+        """Whether the times of known items matter."""
+        return self.half_life_days is not None
+
+    @property
+    def uses_values(self) -> bool:  # type: ignore[override]
+        """Whether the labels of known items matter."""
+        return self.rating_weights
+
+    def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ItemKnn:
+        """Counts who took both items of each pair and keeps the nearest.
+
+        Raises:
+            InputError: `rating_weights` without a label (`label-needed`).
+        """
+        if self.rating_weights and dataset.schema.label is None:
+            raise InputError(
+                "label-needed",
+                "rating_weights needs a label in the schema. Received: none. Name one"
+                " or set rating_weights = false.",
+            )
+        known = KnownItems(dataset, parts).everyone().distinct()
+        counts = np.bincount(known.items, minlength=dataset.num_items)
+        owners, items, values = [], [], []
+        for begin, both in co_occurrence_rows(known, dataset.num_items):
+            rows = np.arange(begin, begin + len(both))
+            near = self._similarities(both, counts[rows][:, None], counts[None, :])
+            near[np.arange(len(rows)), rows] = 0.0
+            for row, similar in zip(rows, near, strict=True):
+                kept = nearest(similar, self.neighbours)
+                owners.append(np.full(len(kept), row, np.int32))
+                items.append(kept)
+                values.append(similar[kept].astype(np.float32))
+        self.counts = counts.astype(np.float32)
+        self._index(np.concatenate(owners), np.concatenate(items), values)
+        return self
+
+    def score_all(self, queries: Queries) -> np.ndarray:
+        """Scores `(n, num_items)` float32 of all item rows."""
+        known = queries.distinct()
+        weights = self._weights(known)
+        scores = np.empty((len(known), self.num_items), np.float32)
+        for query in range(len(known)):
+            events = slice(known.offsets[query], known.offsets[query + 1])
+            rows = known.items[events]
+            scores[query] = (
+                self._summed(rows, weights[events]) if len(rows) else self.counts
+            )
+        return self._finished(scores)
+
+    def similar(self, row: int) -> np.ndarray:
+        """Similarities of all items to one, `(num_items,)` float32."""
+        scores = self._summed(np.array([row]), np.ones(1)).astype(np.float32)
+        return self._finished(scores)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments as plain values."""
+        return {
+            "similarity": self.similarity,
+            "neighbours": self.neighbours,
+            "shrinkage": self.shrinkage,
+            "half_life_days": self.half_life_days,
+            "rating_weights": self.rating_weights,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Sparse similarities by known item, and `counts`.
+
+        `offsets` `(num_items + 1,)` int32, `indices` `(m,)` int32: the items that count
+        item i among their nearest are `indices[offsets[i]:offsets[i + 1]]`.
+        `similarities` `(m,)` float32.
+        """
+        return {
+            "counts": self.counts,
+            "offsets": self.offsets,
+            "indices": self.indices,
+            "similarities": self.similarities,
+        }
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.counts, self.offsets = arrays["counts"], arrays["offsets"]
+        self.indices = arrays["indices"]
+        self.similarities = arrays["similarities"]
+
+    def _index(
+        self, owners: np.ndarray, items: np.ndarray, values: list[np.ndarray]
+    ) -> None:
+        """Turns lists of nearest items into lists of those they are near to."""
+        order = np.argsort(items, kind="stable")
+        self.indices = owners[order]
+        self.similarities = np.concatenate(values)[order]
+        sizes = np.bincount(items, minlength=self.num_items)
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+
+    def _similarities(
+        self, both: np.ndarray, first: np.ndarray, second: np.ndarray
+    ) -> np.ndarray:
+        """Similarities of a block `(rows, num_items)` from counts; 0 without users."""
+        if self.similarity == "cooccurrence":
+            return both.astype(np.float64)
+        if self.similarity == "jaccard":
+            below = first + second - both
+        elif self.similarity == "cosine":
+            below = np.sqrt(first * second.astype(np.float64))
+        else:
+            below = first * second.astype(np.float64)
+        near: np.ndarray = both / np.maximum(below + self.shrinkage, 1e-12)
+        return near
+
+    def _weights(self, known: Queries) -> np.ndarray:
+        weights = np.ones(len(known.items))
+        if self.rating_weights and known.values is not None:
+            weights *= _filled(known.values, known)
+        if self.half_life_days is not None and known.times is not None:
+            newest = np.full(len(known), np.iinfo(np.int64).min)
+            np.maximum.at(newest, known.positions, known.times)
+            age = (newest[known.positions] - known.times) / DAY_MS
+            weights *= 0.5 ** (age / self.half_life_days)
+        return weights
+
+    def _summed(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        starts = self.offsets[rows].astype(np.int64)
+        sizes = self.offsets[rows + 1] - starts
+        ends = np.cumsum(sizes)
+        places = np.arange(ends[-1]) + np.repeat(starts - ends + sizes, sizes)
+        shares = self.similarities[places] * np.repeat(weights, sizes)
+        summed: np.ndarray = np.bincount(
+            self.indices[places], shares, minlength=self.num_items
+        )
+        return summed
+
+
+def _filled(values: np.ndarray, known: Queries) -> np.ndarray:
+    """Labels `(m,)`; one that is NaN becomes the mean of the user's others, or 1."""
+    filled = values.astype(np.float64)
+    missing = np.isnan(filled)
+    if missing.any():
+        owners = known.positions
+        sums = np.bincount(owners, np.where(missing, 0, filled), minlength=len(known))
+        sizes = np.bincount(owners[~missing], minlength=len(known))
+        means = np.where(sizes > 0, sums / np.maximum(sizes, 1), 1.0)
+        filled[missing] = means[owners[missing]]
+    return filled
+
+
+def nearest(similar: np.ndarray, neighbours: int | None) -> np.ndarray:
+    """Rows of the highest similarities above 0, ties by lower row; in order of row."""
+    positive = np.flatnonzero(similar > 0)
+    if neighbours is None or len(positive) <= neighbours:
+        return positive
+    order = np.argsort(-similar[positive], kind="stable")[:neighbours]
+    return np.sort(positive[order])

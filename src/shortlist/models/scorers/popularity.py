@@ -1,0 +1,135 @@
+"""The baseline that must be beaten: what most people took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset
+from shortlist.errors import InputError, did_you_mean
+from shortlist.models.scorers.queries import Queries
+from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.validate import check_above_zero, check_not_negative
+
+DAY_MS = 86_400_000
+
+
+class Popularity(Scorer):
+    """Scores an item by its number of events: of everybody, lately, or of users alike.
+
+    Known items do not matter.
+
+    Args:
+        half_life_days: an event counts half as much for every such time that it is
+            older than the newest one; `None` counts all alike.
+        window_days: events older than this, from the newest one back, do not count.
+        segment: name of a categorical user feature: every value of it has counts of
+            its own.
+        smoothing: how many events of everybody stand behind those of a segment, so
+            that a small one falls back to all; at least 0.
+    """
+
+    kind = "popularity"
+
+    def __init__(
+        self,
+        *,
+        half_life_days: float | None = None,
+        window_days: float | None = None,
+        segment: str | None = None,
+        smoothing: float = 10.0,
+    ) -> None:
+        for name, days in (
+            ("half_life_days", half_life_days),
+            ("window_days", window_days),
+        ):
+            if days is not None:
+                check_above_zero(**{name: days})
+        check_not_negative(smoothing=smoothing)
+        self.half_life_days = half_life_days
+        self.window_days = window_days
+        self.segment = segment
+        self.smoothing = smoothing
+        self.counts = np.zeros(0, np.int64)
+        self.scores = np.zeros((1, 0), np.float32)
+        self.segments = np.zeros(0, np.int32)
+
+    def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> Popularity:
+        """Counts the interactions of the named parts.
+
+        Raises:
+            InputError: `segment` is no categorical user feature (`segment-unknown`).
+        """
+        events = dataset.interactions(*parts)
+        weights = self._weights(events.timestamp_ms)
+        num_items = dataset.num_items
+        self.counts = dataset.item_counts(*parts)
+        overall = np.bincount(events.item_index, weights, minlength=num_items)
+        overall[0] = 0
+        if self.segment is None:
+            self.segments = np.zeros(0, np.int32)
+            self.scores = overall[None].astype(np.float32)
+            return self
+        self.segments = self._rows(dataset)
+        num_segments = int(self.segments.max(initial=0)) + 1
+        cells = self.segments[events.user_index].astype(np.int64) * num_items
+        table = np.bincount(
+            cells + events.item_index, weights, minlength=num_segments * num_items
+        ).reshape(num_segments, num_items)
+        table += self.smoothing * overall / max(overall.sum(), 1e-12)
+        self.scores = table.astype(np.float32)
+        return self
+
+    def score_all(self, queries: Queries) -> np.ndarray:
+        """Scores `(n, num_items)` float32 of all item rows."""
+        rows = np.zeros(len(queries), np.int32)
+        if len(self.segments):
+            rows = self.segments[queries.user_index]
+        return self._finished(self.scores[rows])
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments as plain values."""
+        return {
+            "half_life_days": self.half_life_days,
+            "window_days": self.window_days,
+            "segment": self.segment,
+            "smoothing": self.smoothing,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """`scores` `(segments, num_items)`, `segments` `(num_users,)`, `counts`."""
+        return {
+            "scores": self.scores,
+            "segments": self.segments,
+            "counts": self.counts.astype(np.float32),
+        }
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.scores, self.segments = arrays["scores"], arrays["segments"]
+        self.counts = arrays["counts"]
+
+    def _weights(self, timestamp_ms: np.ndarray) -> np.ndarray:
+        age = (timestamp_ms.max(initial=0) - timestamp_ms) / DAY_MS
+        weights = np.ones(len(age))
+        if self.half_life_days is not None:
+            weights *= 0.5 ** (age / self.half_life_days)
+        if self.window_days is not None:
+            weights *= age <= self.window_days
+        return weights
+
+    def _rows(self, dataset: Dataset) -> np.ndarray:
+        names = [
+            feature.name
+            for feature in dataset.schema.features
+            if feature.owner == "user" and feature.kind == "categorical"
+        ]
+        if self.segment not in names:
+            raise InputError(
+                "segment-unknown",
+                f"`segment` must be a categorical feature of users: one of {names}."
+                f" Received: {self.segment!r}.{did_you_mean(self.segment, names)}",
+            )
+        rows: np.ndarray = dataset.features[self.segment].astype(np.int32)
+        return rows
