@@ -369,3 +369,24 @@ def test_missing_core_is_told_once_per_process_and_everything_works():
 def test_twin_on_purpose_is_silent():
     done = run_python(USE_TWICE, SHORTLIST_NATIVE="0")
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_several_vectors_of_a_query_give_the_best_by_the_highest_score() -> None:
+    rng = np.random.default_rng(4)
+    # Small integers: scores are exact, and many are equal.
+    queries = rng.integers(-2, 3, (9, 3, 4)).astype(np.float32)
+    items = rng.integers(-2, 3, (40, 4)).astype(np.float32)
+    lists = [np.sort(rng.choice(40, 5, replace=False)) for _ in range(9)]
+    offsets = np.arange(0, 50, 5)
+    exclude = (offsets, np.concatenate(lists).astype(np.int32))
+    for k in (1, 7, 38):
+        scores, indices = native.top_k(queries, items, k, exclude=exclude)
+        assert scores.shape == indices.shape == (9, k)
+        for row in range(9):
+            best = (queries[row] @ items.T).max(axis=0)
+            left = [i for i in range(40) if i not in lists[row]]
+            order = sorted(left, key=lambda i: (-best[i], i))[:k]
+            filled = order + [-1] * (k - len(order))
+            assert indices[row].tolist() == filled
+            expected = [best[i] for i in order] + [-np.inf] * (k - len(order))
+            assert scores[row].tolist() == expected

@@ -94,7 +94,8 @@ def top_k(
     are converted, which copies them: pass contiguous float32 where it matters.
 
     Args:
-        queries: `(num_queries, dim)` float32.
+        queries: `(num_queries, dim)` float32, or `(num_queries, several, dim)`: the
+            score of an item is then the highest of the several.
         items: `(num_items, dim)` float32.
         k: results per query, at least 1; may exceed `num_items`.
         exclude: items that a query must not get, as `(offsets, indices)`: query `i`
@@ -112,6 +113,8 @@ def top_k(
         InputError: `invalid-vectors`, `invalid-k`, `invalid-exclude` or
             `invalid-threads`.
     """
+    if np.ndim(queries) == 3:
+        return _top_k_of_several(queries, items, k, exclude, threads)
     if _core is None:
         _check_threads(threads)
         return top_k_reference(queries, items, k, exclude=exclude)
@@ -124,6 +127,40 @@ def top_k(
     threads = _check_threads(threads)
     _core.top_k(queries, items, offsets, indices_out, scores, indices, threads)
     return scores, indices
+
+
+def _top_k_of_several(
+    queries: np.ndarray,
+    items: np.ndarray,
+    k: int,
+    exclude: Exclusions | None,
+    threads: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best k under the highest score of several vectors, exactly.
+
+    What is among the best k by its highest score is among the best k of the vector
+    that gives it this score, so one search per vector misses nothing.
+    """
+    k = _check_k(k)
+    found = [
+        top_k(queries[:, i], items, k, exclude=exclude, threads=threads)
+        for i in range(np.shape(queries)[1])
+    ]
+    scores = np.concatenate([part[0] for part in found], axis=1)
+    indices = np.concatenate([part[1] for part in found], axis=1)
+    # An item's best score first; whatever comes again after it is left out.
+    order = np.lexsort((-scores, indices), axis=-1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    indices = np.take_along_axis(indices, order, axis=1)
+    again = np.zeros(indices.shape, bool)
+    again[:, 1:] = indices[:, 1:] == indices[:, :-1]
+    scores = np.where(again, np.float32(-np.inf), scores)
+    indices = np.where(again, np.int32(-1), indices)
+    order = np.lexsort((indices, indices < 0, -scores), axis=-1)[:, :k]
+    return (
+        np.take_along_axis(scores, order, axis=1),
+        np.take_along_axis(indices, order, axis=1),
+    )
 
 
 def top_k_reference(

@@ -157,12 +157,33 @@ class RetrievalSection(Section):
     dropout: Rate = 0.4
     unknown_rate: Rate = 0.05
     temperature: AboveZero = 0.2
-    normalize: Flag = True
+    learned_temperature: Flag = False
+    similarity: Literal["cosine", "dot"] = "cosine"
+    num_queries: Positive = 1
+    history: Literal["mean", "gru", "attention"] = "mean"
+    num_blocks: Positive = 2
+    num_heads: Positive = 1
+    loss: Literal["sampled_softmax", "bpr", "hinge"] = "sampled_softmax"
+    margin: AboveZero = 1.0
+    negatives: Literal["in_batch", "mixed", "all"] = "in_batch"
+    mixed_negatives: Positive = 1024
+    """Items drawn beside those of a batch, with `negatives = "mixed"`."""
+    sampling_correction: Flag = True
+    hard_negatives: NotNegative = 0
+    """Negatives of a row that count; 0 for all."""
     epochs: Positive = 40
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 1024
     """At least 2: the other rows of a batch are the negatives of a row."""
     learning_rate: AboveZero = 3e-3
     patience: Positive = 3
+
+    @pydantic.model_validator(mode="after")
+    def _order_needs_a_history(self) -> Self:
+        if self.history != "mean" and self.history_length < 1:
+            raise ValueError(
+                f"history = {self.history!r} needs a history_length of at least 1"
+            )
+        return self
 
     @pydantic.field_validator("kind")
     @classmethod

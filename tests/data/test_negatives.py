@@ -113,9 +113,11 @@ def test_two_items_are_needed() -> None:
 
 
 def test_rows_of_an_event() -> None:
-    made = {kind: Negatives(kind, 0 if kind == "in_batch" else 3) for kind in KINDS}
+    made = {
+        kind: Negatives(kind, 0 if kind in ("in_batch", "all") else 3) for kind in KINDS
+    }
     rows = {kind: negatives.rows_per_event for kind, negatives in made.items()}
-    assert rows == {"uniform": 4, "popularity": 4, "in_batch": 1, "mixed": 1}
+    assert rows == {"uniform": 4, "popularity": 4, "in_batch": 1, "mixed": 1, "all": 1}
 
 
 @pytest.mark.parametrize(

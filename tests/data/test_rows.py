@@ -241,7 +241,7 @@ def test_mixed_negatives_stand_beside_the_batch(dataset):
     assert_same(own, plain)
     assert set(batch) - set(plain) == {
         *("negative_item_index", "negative_tags", "negative_price"),
-        "negative_sampling_probability",
+        *("negative_sampling_probability", "negative_share"),
     }
     items = batch["negative_item_index"]
     assert items.dtype == np.int32 and items.shape == (600,)
@@ -254,6 +254,28 @@ def test_mixed_negatives_stand_beside_the_batch(dataset):
     np.testing.assert_array_equal(chance, np.float32(1 / (candidates > 0).sum()))
     again = source.take(np.arange(3), np.random.default_rng(1))
     assert (again["negative_item_index"] != items).any()
+
+
+def test_the_share_of_a_drawn_item_is_that_of_the_batch_s_own(dataset):
+    batch = everything(rows(dataset, negatives=Negatives("mixed", 600)))
+    shares = dict(
+        zip(
+            batch["item_index"].tolist(),
+            batch["sampling_probability"].tolist(),
+            strict=True,
+        )
+    )
+    expected = [shares[item] for item in batch["negative_item_index"].tolist()]
+    assert batch["negative_share"].tolist() == expected
+
+
+def test_all_negatives_are_the_catalogue_in_every_batch(dataset):
+    source = rows(dataset, negatives=Negatives("all"))
+    assert source.draws
+    batch = source.take(np.arange(3), np.random.default_rng(0))
+    items = np.arange(1, dataset.num_items)
+    np.testing.assert_array_equal(batch["negative_item_index"], items)
+    np.testing.assert_array_equal(batch["negative_tags"], dataset.features["tags"][1:])
 
 
 def test_without_negatives_the_label_is_the_event_s_own(dataset):

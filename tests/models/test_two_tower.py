@@ -11,7 +11,8 @@ import pytest
 from shortlist.data.schema import Feature, Schema
 from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.errors import InputError
-from shortlist.models.two_tower import TwoTower, UnitLength
+from shortlist.models.towers import UnitLength
+from shortlist.models.two_tower import Similarity, TwoTower
 from suites import LayerSuite, ModelSuite, run
 
 pytestmark = pytest.mark.backend
@@ -112,7 +113,7 @@ def tower_twin(
         for kernel, bias in layers[:-1]:
             vector = np.maximum(vector @ kernel + bias, 0)
         vector = vector @ layers[-1][0] + layers[-1][1]
-        if model.normalize:
+        if model.similarity == "cosine":
             vector = vector / np.sqrt(np.sum(vector**2) + 1e-12)
         vectors.append(vector / model.temperature if side == "user" else vector)
     return np.array(vectors)
@@ -160,12 +161,12 @@ def loss_of(
     return float(keras.ops.convert_to_numpy(loss))
 
 
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("hidden_units", [(), (8, 5)])
 def test_towers_equal_their_numpy_twins(
-    normalize: bool, hidden_units: tuple[int, ...]
+    similarity: Similarity, hidden_units: tuple[int, ...]
 ) -> None:
-    model = make_model(normalize=normalize, hidden_units=hidden_units)
+    model = make_model(similarity=similarity, hidden_units=hidden_units)
     user, item = vectors_of(model)
     inputs = {"user": model.user_inputs, "item": model.item_inputs}
     for side, found in (("user", user), ("item", item)):

@@ -157,6 +157,7 @@ def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
         history_length=part.history_length,
         embedding_dim=part.item_vectors.shape[1],
         item_vectors="item_vectors.safetensors",
+        num_queries=part.num_queries,
     )
 
 
@@ -313,6 +314,7 @@ def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
         inputs=entry.inputs,
         history_length=entry.history_length,
         item_vectors=vectors,
+        num_queries=entry.num_queries,
     )
 
 

@@ -55,9 +55,12 @@ class RetrievalContents(GraphContents):
 
     Args:
         item_vectors: float32 `(num_items + 1, embedding_dim)`; row 0 is zeros.
+        num_queries: vectors per user; with more than one the output of the tower is
+            `(batch, num_queries, embedding_dim)` and the highest score counts.
     """
 
     item_vectors: np.ndarray
+    num_queries: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,9 @@ def check_contents(contents: BundleContents) -> None:
 
 
 def _check_tower(contents: BundleContents, part: RetrievalContents) -> None:
+    if part.num_queries < 1:
+        found = str(part.num_queries)
+        refuse("retrieval", "must have num_queries of at least 1", found)
     _check_item_vectors(contents, part)
     _check_graph(contents, part, "retrieval")
 
@@ -217,12 +223,15 @@ def _check_input(
             refuse(place, "must have no table and dim 1, being numeric", found)
     else:
         _check_table(contents, part, entry, place)
+    _check_length(part, entry, place)
     if entry.feature in INDEX_TABLES or entry.feature == HISTORY:
         expected = INDEX_TABLES.get(entry.feature, ITEM)
-        kind = "multi_valued" if entry.feature == HISTORY else "categorical"
-        if (entry.table, entry.kind) != (expected, kind):
+        history = entry.feature == HISTORY
+        kinds = ("multi_valued", "sequence") if history else ("categorical",)
+        if entry.table != expected or entry.kind not in kinds:
             found = f"{entry.kind} on {entry.table!r}"
-            refuse(place, f"must be {kind} on table {expected!r}", found)
+            rule = f"must be {' or '.join(kinds)} on table {expected!r}"
+            refuse(place, rule, found)
         return
     users = entry.owner == "user"
     frame, file = (contents.users, USERS) if users else (contents.items, ITEMS)
@@ -235,6 +244,14 @@ def _check_input(
         lists = entry.kind == "multi_valued"
         num_rows = len(part.tables[entry.table])
         _check_rows(frame, column, num_rows, file, lists=lists)
+
+
+def _check_length(part: GraphContents, entry: Input, place: str) -> None:
+    """The history alone may be a sequence, of the length of the history."""
+    expected = part.history_length if entry.kind == "sequence" else None
+    if entry.length != expected or (entry.length and entry.feature != HISTORY):
+        found = f"kind {entry.kind!r}, length {entry.length}"
+        refuse(place, f"must have length {expected}, and only a history one", found)
 
 
 def _check_table(

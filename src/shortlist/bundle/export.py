@@ -139,6 +139,7 @@ def _tower(pipeline: Pipeline) -> RetrievalContents:
         inputs=model.user_inputs,
         history_length=pipeline.retrieval_history,
         item_vectors=pipeline.item_vectors(),
+        num_queries=model.num_queries,
     )
 
 

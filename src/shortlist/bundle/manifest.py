@@ -40,7 +40,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RetrievalEntry(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,  # so that one query per user is written as ever
 ):
     """The user tower and the item vectors it is compared with."""
 
@@ -50,6 +54,7 @@ class RetrievalEntry(
     history_length: int
     embedding_dim: int
     item_vectors: str
+    num_queries: int = 1
 
 
 class ScorerEntry(

@@ -34,7 +34,11 @@ _RETRIEVAL_NOTES = {
     "dropout": "share of the looked-up inputs dropped in training",
     "unknown_rate": "share of events trained as an unknown user, for cold starts",
     "temperature": "scores are divided by it: smaller is sharper",
-    "normalize": "cosine (true) or dot product (false)",
+    "similarity": "cosine or dot product",
+    "num_queries": "user vectors per user; the best one counts",
+    "history": "mean of the items, or gru or attention over their order",
+    "loss": "sampled_softmax, bpr or hinge",
+    "negatives": "in_batch, mixed (and drawn ones) or all (a small catalogue)",
     "patience": "epochs without a better validation nDCG@10 before it stops",
 }
 _RANKER_NOTES = {

@@ -12,7 +12,7 @@ import numpy as np
 
 from shortlist.errors import InputError, did_you_mean
 
-Kind = Literal["uniform", "popularity", "in_batch", "mixed"]
+Kind = Literal["uniform", "popularity", "in_batch", "mixed", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # The weights of all items sum to about this: as fine as float64, and exact to add up.
@@ -29,8 +29,10 @@ class Negatives:
             proportion to its number of interactions to the power of `power`.
             `in_batch` draws nothing: the items of the other events of a batch serve,
             corrected by `sampling_probability`. `mixed` does so too and adds `count`
-            items drawn uniformly for the whole batch.
-        count: items drawn per event, or per batch with `mixed`; 0 with `in_batch`.
+            items drawn uniformly for the whole batch. `all` draws nothing and adds
+            every item of the catalogue to the batch.
+        count: items drawn per event, or per batch with `mixed`; 0 with `in_batch`
+            and `all`.
         power: of the counts, for `popularity`; 0 is uniform, 1 as often as they occur.
 
     Raises:
@@ -54,7 +56,7 @@ class Negatives:
                 f"`kind` of negatives must be one of {', '.join(KINDS)}. Received:"
                 f" {self.kind!r}.{did_you_mean(self.kind, KINDS)}",
             )
-        least = 0 if self.kind == "in_batch" else 1
+        least = 0 if self.kind in ("in_batch", "all") else 1
         if not isinstance(self.count, int) or not least <= self.count <= least * 2**31:
             raise InputError(
                 "invalid-negatives",

@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def draws(self) -> bool:
-        """Whether `take` draws; if not, a batch is its rows one by one."""
+        """Whether a batch is more than its rows one by one, as when items are drawn."""
         ...
 
     def __len__(self) -> int:
@@ -91,8 +91,10 @@ class TrainingRows:
         `sample_weight`: `(n,)` float32, if the dataset has weights; 1 for items drawn,
             of which nothing is known (Hu, Koren, Volinsky, 2008).
         With `mixed` negatives also, for `count` items, `negative_item_index`,
-            `negative_<feature>` of each item feature and
-            `negative_sampling_probability`, the chance of each at one draw.
+            `negative_<feature>` of each item feature,
+            `negative_sampling_probability`, the chance of each at one draw, and
+            `negative_share`, its share of the interactions. With `all` the first two,
+            for every item row but 0.
 
     Raises:
         InputError: `part-empty` without events, `log-too-small` with too few items to
@@ -136,6 +138,7 @@ class TrainingRows:
         counts = dataset.item_counts(*known)
         share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
         self._share = share.astype(np.float32)
+        self._brings_all = negatives is not None and negatives.kind == "all"
         self._repeats = negatives.rows_per_event if negatives else 1
         draws = negatives is not None and negatives.count > 0
         self.sampler = Sampler(negatives, counts) if negatives and draws else None
@@ -150,8 +153,8 @@ class TrainingRows:
 
     @property
     def draws(self) -> bool:
-        """Whether users are hidden or items drawn."""
-        return self.unknown_rate > 0 or self.sampler is not None
+        """Whether users are hidden, items drawn, or all items added."""
+        return self.unknown_rate > 0 or self.sampler is not None or self._brings_all
 
     def __len__(self) -> int:
         """Number of events."""
@@ -178,6 +181,9 @@ class TrainingRows:
         batch["sampling_probability"] = self._share[item]
         if self._repeats == 1 and self.sampler:
             batch |= self._shared(self.sampler, generator)
+        if self._brings_all:
+            rows = np.arange(1, self.dataset.num_items)
+            batch |= _as_negatives(item_features(self.dataset, rows))
         return batch
 
     def _of_event(self, events: Batch) -> Batch:
@@ -222,8 +228,8 @@ class TrainingRows:
         drawn = sampler.shared(generator)
         features = item_features(self.dataset, drawn)
         chance = sampler.probability(drawn).astype(np.float32)
-        features["sampling_probability"] = chance
-        return {f"{NEGATIVE_PREFIX}{name}": values for name, values in features.items()}
+        features |= {"sampling_probability": chance, "share": self._share[drawn]}
+        return _as_negatives(features)
 
 
 class ArrowRows:
@@ -302,6 +308,10 @@ def pair_features(
         **user_features(dataset, user_index),
         **item_features(dataset, item_index),
     }
+
+
+def _as_negatives(features: Batch) -> Batch:
+    return {f"{NEGATIVE_PREFIX}{name}": values for name, values in features.items()}
 
 
 def _eligible_rows(columns: Columns, least: float | None) -> np.ndarray | None:

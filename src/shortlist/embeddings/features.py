@@ -18,6 +18,13 @@ from shortlist.embeddings.inputs import Input, table_dims
 from shortlist.embeddings.layer import DistributedEmbedding, Tensor
 from shortlist.errors import InputError
 
+# Shapes of the ids of a looked-up feature.
+_LOOKUP_SHAPES = {
+    "categorical": (None,),
+    "multi_valued": (None, None),
+    "sequence": (None, None, None),
+}
+
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
@@ -27,7 +34,8 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
     and a step costs the same whatever their size.
 
     Args:
-        inputs: the features and the tables they look up.
+        inputs: the features and the tables they look up. A `sequence` is looked up
+            position by position.
         table_rows: rows of each table, the out-of-vocabulary row 0 included.
         embeddings_initializer: Keras initializer of the tables.
         table_optimizer: name or object, as `TableConfig` takes it; for every table.
@@ -35,12 +43,14 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         table_l2: adds `table_l2 * row` to the gradient of every touched row.
 
     Call arguments: a mapping from feature name to its values: categorical
-    `(batch_size,)` int32, multi-valued `(batch_size, length)` int32 padded with -1,
-    numeric `(batch_size,)` float32. Features absent from the mapping are left out,
-    so that one tower can be computed alone.
+    `(batch_size,)` int32, multi-valued and sequence `(batch_size, any length)` int32
+    padded with -1, numeric `(batch_size,)` float32. Features absent from the mapping
+    are left out, so that one tower can be computed alone.
 
     Returns: a dict from feature name to `(batch_size, dim)` in the compute dtype. A
-    multi-valued feature is the mean over its entries, zeros if it has none.
+    multi-valued feature is the mean over its entries, zeros if it has none. A sequence
+    is `(batch_size, length, dim + 1)`: its last `length` entries in their order, at the
+    end, each a vector and 1; what is left before them is zeros.
     """
 
     def __init__(
@@ -80,7 +90,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 FeatureConfig(
                     i.feature,
                     tables[str(i.table)],
-                    (None,) if i.kind == "categorical" else (None, None),
+                    _LOOKUP_SHAPES[i.kind],
                 )
                 for i in self.looked_up
             ],
@@ -97,15 +107,24 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self, batch: Mapping[str, Tensor], training: Any = False
     ) -> dict[str, Tensor]:
         """Looks up the features present in `batch`."""
+        last = {
+            i.feature: last_ids(batch[i.feature], i.length)
+            for i in self.inputs
+            if i.length is not None and i.feature in batch
+        }
+        # Every position of a sequence is a bag of one id.
+        ids = {**batch, **{name: ops.expand_dims(v, -1) for name, v in last.items()}}
         vectors = self.embedding.lookup(
             {
-                place: batch[i.feature]
+                place: ids[i.feature]
                 for place, i in enumerate(self.looked_up)
                 if i.feature in batch
             },
             training=training,
         )
         found = {self.looked_up[place].feature: one for place, one in vectors.items()}
+        for name, kept in last.items():
+            found[name] = with_mask(found[name], kept)
         for i in self.inputs:
             if i.table is None and i.feature in batch:
                 column = ops.cast(batch[i.feature], self.compute_dtype)
@@ -124,10 +143,14 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_shape(
         self, input_shape: Mapping[str, tuple[int | None, ...]]
-    ) -> dict[str, tuple[int | None, int]]:
-        """Shape `(batch_size, dim)` per feature present."""
+    ) -> dict[str, tuple[int | None, ...]]:
+        """Shape `(batch_size, dim)` per feature; see the call for a sequence."""
         return {
-            i.feature: (input_shape[i.feature][0], i.dim)
+            i.feature: (
+                (input_shape[i.feature][0], i.dim)
+                if i.length is None
+                else (input_shape[i.feature][0], i.length, i.dim + 1)
+            )
             for i in self.inputs
             if i.feature in input_shape
         }
@@ -163,5 +186,51 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
 
 def concatenate(inputs: Iterable[Input], vectors: Mapping[str, Tensor]) -> Tensor:
-    """The looked-up vectors of `inputs` side by side, `(batch_size, width)`."""
-    return ops.concatenate([vectors[i.feature] for i in inputs], axis=-1)
+    """The looked-up vectors of `inputs` side by side, `(batch_size, width)`.
+
+    A sequence is laid out position after position.
+    """
+    flat = [
+        vectors[i.feature]
+        if i.length is None
+        else ops.reshape(vectors[i.feature], (-1, i.width))
+        for i in inputs
+    ]
+    return ops.concatenate(flat, axis=-1)
+
+
+def last_ids(ids: Tensor, length: int) -> Tensor:
+    """The last entries of padded lists, in their order, at the end of each row.
+
+    The newest entry stands at the same place whatever the padding, so a model can
+    learn what each place means.
+
+    Args:
+        ids: `(batch_size, any length)` integers, -1 for padding, anywhere.
+        length: entries kept.
+
+    Returns: `(batch_size, length)`, -1 before the first entry.
+    """
+    ids = ops.convert_to_tensor(ids)
+    width = ids.shape[1]
+    if width < length:
+        ids = ops.pad(ids, ((0, 0), (length - width, 0)), constant_values=-1)
+        width = length
+    places = ops.arange(width, dtype="int32")
+    # Padding sorts before all entries; no two keys are equal, so any sort will do.
+    keys = ops.where(ids < 0, places, places + width)
+    order = ops.argsort(keys, axis=1)[:, width - length :]
+    return ops.take_along_axis(ids, ops.cast(order, "int32"), axis=1)
+
+
+def with_mask(vectors: Tensor, ids: Tensor) -> Tensor:
+    """Looked-up positions and whether something stands there.
+
+    Args:
+        vectors: `(batch_size, length, dim)`, zeros for padding.
+        ids: `(batch_size, length)`, -1 for padding.
+
+    Returns: `(batch_size, length, dim + 1)`.
+    """
+    stands = ops.cast(ops.expand_dims(ids, -1) >= 0, vectors.dtype)
+    return ops.concatenate([vectors, stands], axis=-1)

@@ -14,18 +14,26 @@ import msgspec
 from shortlist.data.schema import CONTEXT, HISTORY, ITEM, USER, Feature, Owner, Schema
 from shortlist.errors import InputError
 
-InputKind = Literal["categorical", "multi_valued", "numeric"]
+InputKind = Literal["categorical", "multi_valued", "sequence", "numeric"]
 
 
-class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Input(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,  # so that what has no sequence is written as ever
+):
     """One input of a tower or ranker, in the order in which they are concatenated.
 
     Args:
         feature: key in the batch.
-        kind: `categorical` and `multi_valued` look up `table`; `numeric` is used as is.
+        kind: `categorical` and `multi_valued` look up `table`, and so does `sequence`,
+            position by position; `numeric` is used as is.
         owner: whether the value belongs to the user or to the item.
         table: embedding table, or `None` for a numeric input.
-        dim: number of columns the input contributes; 1 for a numeric input.
+        dim: width of a looked-up vector; 1 for a numeric input.
+        length: positions of a `sequence`, `None` for every other kind.
     """
 
     feature: str
@@ -33,15 +41,31 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     owner: Owner
     table: str | None
     dim: int
+    length: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns the input contributes to a tower.
+
+        A position of a sequence has `dim` columns and one that is 1, or all zeros
+        where nothing stands.
+        """
+        return self.dim if self.length is None else self.length * (self.dim + 1)
 
 
 def model_inputs(
-    schema: Schema, *, embedding_dim: int, feature_dim: int, history_length: int
+    schema: Schema,
+    *,
+    embedding_dim: int,
+    feature_dim: int,
+    history_length: int,
+    as_sequence: bool = False,
 ) -> tuple[Input, ...]:
     """The inputs of a model over `schema`: ids, history, then the side features.
 
-    The history is a multi-valued feature of the user that looks up the item table.
-    It is left out when `history_length` is 0. A bucketized feature is a categorical
+    The history is a multi-valued feature of the user that looks up the item table, or
+    with `as_sequence` a sequence, whose order a model sees. It is left out when
+    `history_length` is 0. A bucketized feature is a categorical
     one to the model. Context features are left out: they belong to an event that is
     still to come when the server answers, and no request carries them.
     """
@@ -66,10 +90,11 @@ def model_inputs(
         inputs.append(
             Input(
                 feature=HISTORY,
-                kind="multi_valued",
+                kind="sequence" if as_sequence else "multi_valued",
                 owner="user",
                 table=ITEM,
                 dim=embedding_dim,
+                length=history_length if as_sequence else None,
             )
         )
     for feature in schema.features:
@@ -96,17 +121,19 @@ def owned_by(inputs: Iterable[Input], owner: Owner) -> tuple[Input, ...]:
 
 def input_width(inputs: Iterable[Input]) -> int:
     """Number of columns of the concatenated inputs."""
-    return sum(i.dim for i in inputs)
+    return sum(i.width for i in inputs)
 
 
 def table_dims(inputs: Iterable[Input]) -> dict[str, int]:
     """Embedding width of every table the inputs look up, in order of first use.
 
     Raises:
-        InputError: a width below 1, or two widths for one table.
+        InputError: a width below 1, two widths for one table, or a sequence without
+            a table and a length of at least 1.
     """
     dims: dict[str, int] = {}
     for i in inputs:
+        _check_sequence(i)
         if not isinstance(i.dim, int) or isinstance(i.dim, bool) or i.dim < 1:
             raise InputError(
                 "invalid-argument",
@@ -122,3 +149,16 @@ def table_dims(inputs: Iterable[Input]) -> dict[str, int]:
                 " same width, or tables of their own.",
             )
     return dims
+
+
+def _check_sequence(i: Input) -> None:
+    if i.kind == "sequence" and i.table is not None and i.length and i.length > 0:
+        return
+    if i.kind != "sequence" and i.length is None:
+        return
+    raise InputError(
+        "invalid-argument",
+        "An input of kind 'sequence', and no other, must have a `length` of at least 1,"
+        f" and a table. Received: {i.feature!r} of kind {i.kind!r} with"
+        f" length={i.length!r} and table={i.table!r}.",
+    )

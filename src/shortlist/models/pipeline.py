@@ -76,7 +76,10 @@ class Pipeline:
     def user_vectors(
         self, user_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:
-        """Two-tower vectors `(n, dim)` of users whose history is in `parts`."""
+        """Vectors of users whose history is in `parts`.
+
+        Returns: `(n, embedding_dim)`, or `(n, num_queries, embedding_dim)`.
+        """
         batch = self._user_batch(user_index, parts, self.retrieval_history)
         return self._vectors("user_vector", batch)
 
@@ -216,7 +219,10 @@ class Pipeline:
     def _vectors(self, name: str, batch: Batch) -> np.ndarray:
         predict = self.tower.predict_on_batch  # compiled, unlike a plain call
         width = self.tower.embedding_dim
-        return in_blocks(lambda block: predict(block)[name], batch, width)
+        vectors = in_blocks(lambda block: predict(block)[name], batch, width)
+        if name == "user_vector" and self.tower.num_queries > 1:
+            return vectors.reshape(-1, self.tower.num_queries, width)
+        return vectors
 
     def _user_batch(
         self, user_index: np.ndarray, parts: tuple[str, ...], history_length: int
@@ -238,9 +244,9 @@ class Pipeline:
 def _dot(
     user_rows: np.ndarray, item_rows: np.ndarray, users: np.ndarray, items: np.ndarray
 ) -> np.ndarray:
-    """Scores `(n,)` of rows of two tables of vectors."""
-    scores: np.ndarray = np.einsum("nd,nd->n", users[user_rows], items[item_rows])
-    return scores
+    """Scores `(n,)` of rows of two tables of vectors; of several, the highest."""
+    scores: np.ndarray = np.einsum("n...d,nd->n...", users[user_rows], items[item_rows])
+    return scores.max(axis=1) if scores.ndim == 2 else scores
 
 
 def combine(

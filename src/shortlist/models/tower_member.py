@@ -9,7 +9,7 @@ import numpy as np
 
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import cosines
+from shortlist.models.scorers.scorer import best_of_queries, cosines
 from shortlist.models.two_tower import TwoTower
 
 
@@ -33,8 +33,7 @@ class TowerMember:
 
     def score_all(self, queries: Queries) -> np.ndarray:
         """Dot products `(n, num_items)` float32 of the users with all items."""
-        scores: np.ndarray = self.pipeline.query_vectors(queries) @ self._items.T
-        return scores
+        return best_of_queries(self.pipeline.query_vectors(queries), self._items)
 
     def similar(self, row: int) -> np.ndarray:
         """Cosines of the item vectors, `(num_items,)` float32."""

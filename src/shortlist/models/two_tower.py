@@ -3,57 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
-import keras_rs
 import msgspec
 from keras import ops
 
+from shortlist.data.schema import NEGATIVE_PREFIX
 from shortlist.embeddings.features import FeatureEmbedding, concatenate
-from shortlist.embeddings.inputs import Input, input_width, owned_by
+from shortlist.embeddings.inputs import Input, owned_by
 from shortlist.embeddings.layer import Tensor
+from shortlist.errors import InputError
+from shortlist.models import losses, towers
+from shortlist.models.history_encoders import (
+    HISTORIES,
+    AttentionEncoder,
+    GruEncoder,
+    History,
+    SequenceEncoder,
+)
 from shortlist.models.validate import (
     check_above_zero,
+    check_choice,
+    check_flag,
     check_positive,
     check_rate,
     check_units,
 )
 
-REMOVED = 1e9  # taken from a logit, it leaves nothing of it in a softmax
+Similarity = Literal["cosine", "dot"]
+SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
+NegativeItems = Literal["in_batch", "mixed", "all"]
+NEGATIVE_ITEMS: tuple[NegativeItems, ...] = get_args(NegativeItems)
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class TwoTower(keras.Model):  # type: ignore[misc]
-    """Retrieval model trained with an in-batch sampled softmax.
-
-    The items of the other rows of a batch are the negatives of a row. A popular item
-    is a negative more often, so `log(sampling_probability)` is subtracted from its
-    logit; an item that equals the positive of the row is not taken as its negative.
+    """Retrieval model trained to tell a row's own item from other items.
 
     Args:
         inputs: what the towers read, in order.
         table_rows: rows of each embedding table, row 0 included.
         embedding_dim: width of the user and item vectors.
         hidden_units: widths of the hidden layers of each tower; may be empty.
+        user_layers: in place of them, what the user tower has between its inputs and
+            the last, linear layer: a Keras layer or model, or a sequence of them.
+        item_layers: the same for the item tower; layers of its own.
+        num_queries: user vectors per user; the score is that of the best one.
+        history: how the user tower reads a history: `mean` of its items, as one bag;
+            `gru` or `attention` in their order, which needs the history as a sequence
+            (`model_inputs(..., as_sequence=True)`).
+        num_blocks: blocks of `attention`.
+        num_heads: heads of `attention`.
         dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
-        temperature: logits are dot products divided by it.
-        normalize: whether the vectors have length 1 (cosine) or not (dot product).
+        temperature: scores are divided by it.
+        learned_temperature: whether training moves it from there.
+        similarity: `cosine` or `dot` product of the vectors.
+        loss: `sampled_softmax`, or over pairs of own item and negative `bpr` or
+            `hinge`.
+        margin: by which `hinge` wants the own item ahead.
+        negatives: where other items come from: `in_batch`, the items of the other rows;
+            `mixed`, those and the ones the batch brings along; `all`, those the batch
+            brings along alone, which are the whole catalogue.
+        sampling_correction: whether a negative counts less the more often it is drawn,
+            where the batch says how often.
+        hard_negatives: how many negatives of a row count, those that score highest; all
+            by default. A pairwise loss is not corrected then.
         table_optimizer: of every embedding table; see `TableConfig`. The optimizer of
             `compile` moves the other weights.
         table_learning_rate: in place of that optimizer's own.
 
     Call arguments: a batch with the features of `inputs`. For training it also holds
     `item_index` `(batch_size,)` and, optionally, `sampling_probability`
-    `(batch_size,)` float32, the share of training events that the item has.
+    `(batch_size,)` float32, the share of training events that the item has. With
+    `mixed` and `all` also `negative_item_index` `(count,)` and `negative_<feature>` of
+    the item features; and with `mixed` beside `sampling_probability`
+    `negative_sampling_probability`, the chance of each at one draw, equal for all, and
+    `negative_share`, their share of training events. A loader with such negatives
+    yields all of these.
 
     Returns: a dict of `user_vector` and `item_vector`, `(batch_size, embedding_dim)`.
-    The score of a pair is their dot product: the temperature is folded into
-    `user_vector`. A batch with the features of one side alone gives its vector alone.
+    With several queries `user_vector` is `(batch_size, num_queries, embedding_dim)`.
+    The score of a pair is their dot product, or the greatest: the temperature is folded
+    into `user_vector`. A batch with the features of one side alone gives its vector
+    alone; one with negatives gives `negative_vector` `(count, embedding_dim)` too.
+
+    Raises:
+        InputError: `invalid-argument`; `batch-incomplete` in training.
 
     References:
         Yi et al. (2019), Sampling-Bias-Corrected Neural Modeling for Large Corpus
         Item Recommendations.
+        Yang et al. (2020), Mixed Negative Sampling for Learning Two-tower Neural
+        Networks in Recommendations.
+        Cen et al. (2020), Controllable Multi-Interest Framework for Recommendation
+        (several queries).
+        Kang, McAuley (2018), Self-Attentive Sequential Recommendation (`attention`).
     """
 
     def __init__(
@@ -63,26 +108,66 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         *,
         embedding_dim: int = 64,
         hidden_units: Sequence[int] = (),
+        user_layers: Any = None,
+        item_layers: Any = None,
+        num_queries: int = 1,
+        history: History = "mean",
+        num_blocks: int = 2,
+        num_heads: int = 1,
         dropout: float = 0.0,
         temperature: float = 0.1,
-        normalize: bool = True,
+        learned_temperature: bool = False,
+        similarity: Similarity = "cosine",
+        loss: losses.LossName = "sampled_softmax",
+        margin: float = 1.0,
+        negatives: NegativeItems = "in_batch",
+        sampling_correction: bool = True,
+        hard_negatives: int | None = None,
         table_optimizer: str | Any = "adam",
         table_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
-        check_positive(embedding_dim=embedding_dim)
+        check_positive(
+            embedding_dim=embedding_dim,
+            num_queries=num_queries,
+            num_blocks=num_blocks,
+            num_heads=num_heads,
+            hard_negatives=1 if hard_negatives is None else hard_negatives,
+        )
         check_units(hidden_units=hidden_units)
         check_rate(dropout=dropout)
-        check_above_zero(temperature=temperature)
+        check_above_zero(temperature=temperature, margin=margin)
+        check_choice(HISTORIES, history=history)
+        check_choice(SIMILARITIES, similarity=similarity)
+        check_choice(losses.LOSSES, loss=loss)
+        check_choice(NEGATIVE_ITEMS, negatives=negatives)
+        check_flag(
+            learned_temperature=learned_temperature,
+            sampling_correction=sampling_correction,
+        )
         super().__init__(**kwargs)
         self.inputs_spec = tuple(msgspec.convert(i, Input) for i in inputs)
         self.embedding_dim = embedding_dim
         self.hidden_units = tuple(hidden_units)
+        self.user_layers = towers.own_layers("user_layers", user_layers)
+        self.item_layers = towers.own_layers("item_layers", item_layers)
+        _check_own(self.user_layers, self.item_layers, self.hidden_units)
+        self.num_queries = num_queries
+        self.history_kind = history  # Keras keeps its own `history`
+        self.num_blocks = num_blocks
+        self.num_heads = num_heads
         self.dropout = dropout
         self.temperature = temperature
-        self.normalize = normalize
+        self.learned_temperature = learned_temperature
+        self.similarity = similarity
+        self.loss_name = loss
+        self.margin = margin
+        self.negatives = negatives
+        self.sampling_correction = sampling_correction
+        self.hard_negatives = hard_negatives
         self.user_inputs = owned_by(self.inputs_spec, "user")
         self.item_inputs = owned_by(self.inputs_spec, "item")
+        _check_history(history, self.user_inputs, self.item_inputs)
         self.lookup = FeatureEmbedding(
             self.inputs_spec,
             table_rows,
@@ -90,9 +175,15 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             table_learning_rate=table_learning_rate,
             name="lookup",
         )
-        self.user_tower = self._tower("user_tower", self.user_inputs, 1 / temperature)
-        self.item_tower = self._tower("item_tower", self.item_inputs, 1.0)
-        self.correction = keras_rs.layers.SamplingProbabilityCorrection()
+        self.user_tower = self._user_tower()
+        self.item_tower = towers.build_tower(
+            "item_tower",
+            self.item_inputs,
+            layers=self._hidden(self.item_layers),
+            heads=[keras.layers.Dense(embedding_dim), *self._scaled()],
+            encoders={},
+            dropout=dropout,
+        )
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the tables; the towers are built already."""
@@ -101,16 +192,21 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Any:
         """Vectors of the users, of the items or of both, as the batch has features."""
+        outputs = {}
+        batch, num_drawn = self._with_negatives(batch)
         vectors = self.lookup(batch, training=training)
-        sides = (
-            ("user_vector", self.user_tower, self.user_inputs),
-            ("item_vector", self.item_tower, self.item_inputs),
-        )
-        return {
-            name: tower(concatenate(inputs, vectors), training=training)
-            for name, tower, inputs in sides
-            if any(i.feature in batch for i in inputs)
-        }
+        if any(i.feature in batch for i in self.user_inputs):
+            columns = concatenate(self.user_inputs, vectors)
+            outputs["user_vector"] = self.user_tower(columns, training=training)
+        if any(i.feature in batch for i in self.item_inputs):
+            columns = concatenate(self.item_inputs, vectors)
+            items = self.item_tower(columns, training=training)
+            if num_drawn is not None:
+                own = ops.shape(items)[0] - num_drawn
+                outputs["negative_vector"] = items[own:]
+                items = items[:own]
+            outputs["item_vector"] = items
+        return outputs
 
     def compute_loss(
         self,
@@ -120,85 +216,212 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Mean cross-entropy of each row's own item among the items of the batch."""
-        logits = ops.matmul(y_pred["user_vector"], ops.transpose(y_pred["item_vector"]))
-        logits = ops.cast(logits, "float32")
-        labels = ops.eye(ops.shape(logits)[0], dtype="float32")
-        if "sampling_probability" in x:
-            logits = self.correction(logits, x["sampling_probability"])
-        logits = without_accidental_hits(logits, labels, x["item_index"])
-        losses = keras.losses.categorical_crossentropy(labels, logits, from_logits=True)
+        """Mean loss of each row's own item among the candidates of the batch."""
+        candidates = self._candidates(x, y_pred)
+        logits = best_scores(y_pred["user_vector"], candidates.vectors)
+        row_losses = losses.retrieval_loss(
+            self.loss_name,
+            logits,
+            candidates.labels,
+            losses.accidental_hits(
+                candidates.labels, x["item_index"], candidates.item_index
+            ),
+            candidates.probability,
+            hard_negatives=self.hard_negatives,
+            margin=self.margin,
+        )
         # The tables read the scale of the loss from a term of zero that they add.
         added = sum(self.losses, start=ops.zeros((), "float32"))
-        if sample_weight is None:
-            return ops.mean(losses) + added
-        weights = ops.cast(sample_weight, "float32")
-        mean = ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
-        return mean + added
+        return losses.weighted_mean(row_losses, sample_weight) + added
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
+        names = (
+            "embedding_dim",
+            "num_queries",
+            "num_blocks",
+            "num_heads",
+            "dropout",
+            "temperature",
+            "learned_temperature",
+            "similarity",
+            "margin",
+            "negatives",
+            "sampling_correction",
+            "hard_negatives",
+        )
         return {
             **super().get_config(),
             "inputs": msgspec.to_builtins(self.inputs_spec),
             "table_rows": self.lookup.table_rows,
             "table_optimizer": self.lookup.get_config()["table_optimizer"],
             "table_learning_rate": self.lookup.table_learning_rate,
-            "embedding_dim": self.embedding_dim,
             "hidden_units": list(self.hidden_units),
-            "dropout": self.dropout,
-            "temperature": self.temperature,
-            "normalize": self.normalize,
+            "user_layers": towers.layer_configs(self.user_layers),
+            "item_layers": towers.layer_configs(self.item_layers),
+            "loss": self.loss_name,
+            "history": self.history_kind,
+            **{name: getattr(self, name) for name in names},
         }
 
-    def _tower(self, name: str, inputs: Sequence[Input], scale: float) -> keras.Model:
-        tensor = source = keras.Input((input_width(inputs),), name=f"{name}_input")
-        if self.dropout:
-            tensor = keras.layers.Dropout(self.dropout)(tensor)
-        for units in self.hidden_units:
-            tensor = keras.layers.Dense(units, activation="relu")(tensor)
-        tensor = keras.layers.Dense(self.embedding_dim)(tensor)
-        if self.normalize:
-            tensor = UnitLength()(tensor)
-        if scale != 1.0:
-            tensor = keras.layers.Rescaling(scale)(tensor)
-        return keras.Model(source, tensor, name=name)
+    def _with_negatives(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Any]:
+        """The negatives as further rows of the items: all are one lookup.
+
+        Returns: the batch and the number of negatives, `None` without any.
+        """
+        first = NEGATIVE_PREFIX + "item_index"
+        if self.negatives == "in_batch" or first not in batch:
+            return batch, None
+        joined = dict(batch)
+        for i in self.item_inputs:
+            drawn = batch[NEGATIVE_PREFIX + i.feature]
+            joined[i.feature] = ops.concatenate([batch[i.feature], drawn], axis=0)
+        return joined, ops.shape(batch[first])[0]
+
+    def _candidates(self, x: Mapping[str, Tensor], y_pred: Any) -> _Candidates:
+        own, own_index = y_pred["item_vector"], x["item_index"]
+        batch_size = ops.shape(own_index)[0]
+        share = x.get("sampling_probability") if self.sampling_correction else None
+        if self.negatives == "in_batch":
+            labels = ops.eye(batch_size, dtype="float32")
+            return _Candidates(own, own_index, labels, share)
+        drawn_index = _given(x, "item_index", self.negatives)
+        drawn = y_pred["negative_vector"]
+        if self.negatives == "all":
+            labels = losses.same_item(own_index, drawn_index)
+            return _Candidates(drawn, drawn_index, labels, None)
+        num_drawn = ops.shape(drawn_index)[0]
+        if share is not None:
+            share = losses.mixture_probability(
+                ops.concatenate([share, _given(x, "share", "mixed")], axis=0),
+                ops.mean(_given(x, "sampling_probability", "mixed")),
+                batch_size,
+                num_drawn,
+            )
+        return _Candidates(
+            ops.concatenate([own, drawn], axis=0),
+            ops.concatenate(
+                [own_index, ops.cast(drawn_index, own_index.dtype)], axis=0
+            ),
+            ops.eye(batch_size, batch_size + num_drawn, dtype="float32"),
+            share,
+        )
+
+    def _user_tower(self) -> keras.Model:
+        heads = [keras.layers.Dense(self.num_queries * self.embedding_dim)]
+        if self.num_queries > 1:
+            shape = (self.num_queries, self.embedding_dim)
+            heads.append(keras.layers.Reshape(shape))
+        heads += self._scaled()
+        if self.learned_temperature:
+            heads.append(towers.LearnedTemperature(self.temperature))
+        elif self.temperature != 1.0:
+            heads.append(keras.layers.Rescaling(1 / self.temperature))
+        return towers.build_tower(
+            "user_tower",
+            self.user_inputs,
+            layers=self._hidden(self.user_layers),
+            heads=heads,
+            encoders={
+                i.feature: self._encoder(i)
+                for i in self.user_inputs
+                if i.length is not None
+            },
+            dropout=self.dropout,
+        )
+
+    def _hidden(self, layers: list[Any] | None) -> list[Any]:
+        if layers is not None:
+            return layers
+        return [keras.layers.Dense(n, activation="relu") for n in self.hidden_units]
+
+    def _scaled(self) -> list[Any]:
+        return [towers.UnitLength()] if self.similarity == "cosine" else []
+
+    def _encoder(self, i: Input) -> SequenceEncoder:
+        assert i.length is not None  # the caller chose it for that
+        name = f"{i.feature}_encoder"
+        if self.history_kind == "gru":
+            return GruEncoder(i.length, i.dim, dropout=self.dropout, name=name)
+        return AttentionEncoder(
+            i.length,
+            i.dim,
+            num_blocks=self.num_blocks,
+            num_heads=self.num_heads,
+            dropout=self.dropout,
+            name=name,
+        )
 
 
-def without_accidental_hits(
-    logits: Tensor, labels: Tensor, item_index: Tensor
-) -> Tensor:
-    """Takes out the negatives that are the positive of their row.
+class _Candidates(NamedTuple):
+    """Items that the rows of a batch are compared with.
 
-    `keras_rs.layers.RemoveAccidentalHits` is meant for this, but up to version 0.4 it
-    adds 1e-40 to their logits, which removes nothing (keras-team/keras-rs#206).
+    `vectors` `(m, dim)`, `item_index` `(m,)`, `labels` `(batch_size, m)` with 1 at the
+    row's own item, `probability` `(m,)` or `None`.
+    """
+
+    vectors: Tensor
+    item_index: Tensor
+    labels: Tensor
+    probability: Tensor | None
+
+
+def best_scores(users: Tensor, items: Tensor) -> Tensor:
+    """Scores `(n, m)` float32 of all pairs; with several queries that of the best.
 
     Args:
-        logits: `(batch_size, batch_size)`; column j belongs to item j of the batch.
-        labels: the identity matrix, of the same shape.
-        item_index: item rows of the batch, `(batch_size,)`.
-
-    Returns: the logits, very low where a column other than the row's own has the same
-    item.
+        users: `(n, dim)` or `(n, num_queries, dim)`.
+        items: `(m, dim)`.
     """
-    same = ops.equal(ops.expand_dims(item_index, 1), ops.expand_dims(item_index, 0))
-    hits = ops.cast(same, logits.dtype) - labels
-    return logits - hits * REMOVED
+    scores = ops.cast(ops.matmul(users, ops.transpose(items)), "float32")
+    return ops.max(scores, axis=1) if len(users.shape) == 3 else scores
 
 
-@keras.saving.register_keras_serializable(package="shortlist")
-class UnitLength(keras.layers.Layer):  # type: ignore[misc]
-    """Scales vectors to length 1; zeros stay zeros.
+def _given(x: Mapping[str, Tensor], name: str, negatives: str) -> Tensor:
+    key = NEGATIVE_PREFIX + name
+    if key not in x:
+        raise InputError(
+            "batch-incomplete",
+            f"A batch must hold {key!r} to train with negatives={negatives!r}."
+            f" Received: {sorted(x)}. Make batches with a loader of such negatives, as"
+            f" in TrainingRows(negatives=Negatives({negatives!r}, ...)).",
+        )
+    return x[key]
 
-    Unlike `keras.layers.UnitNormalization` its gradient at zero is finite: a user
-    without history and with every input dropped would turn the tables into NaN.
-    """
 
-    def call(self, vectors: Tensor) -> Tensor:
-        """Vectors `(batch_size, dim)` divided by their length."""
-        squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-        return vectors * ops.rsqrt(squared + 1e-12)
+def _check_own(
+    user_layers: list[Any] | None, item_layers: list[Any] | None, units: Sequence[int]
+) -> None:
+    if units and user_layers is not None and item_layers is not None:
+        raise InputError(
+            "invalid-argument",
+            "`hidden_units` must be left out where both towers have layers of their"
+            f" own. Received: hidden_units={list(units)}, user_layers and item_layers.",
+        )
+    own = {id(layer) for layer in user_layers or ()}
+    if any(id(layer) in own for layer in item_layers or ()):
+        raise InputError(
+            "invalid-argument",
+            "`user_layers` and `item_layers` must be different objects. Received: one"
+            " layer in both. Make a layer for each tower.",
+        )
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
-        return input_shape
+
+def _check_history(
+    history: History, user: Sequence[Input], item: Sequence[Input]
+) -> None:
+    sequences = [i.feature for i in user if i.length is not None]
+    fits = bool(sequences) == (history != "mean")
+    if fits and all(i.length is None for i in item):
+        return
+    raise InputError(
+        "invalid-argument",
+        "`history` must be 'gru' or 'attention' where the inputs hold the history as a"
+        f" sequence, 'mean' where they do not. Received: history={history!r}, sequences"
+        f" {sequences} of the user and"
+        f" {[i.feature for i in item if i.length is not None]} of the item. Make the"
+        " inputs with model_inputs(..., as_sequence=True), a history_length of at least"
+        " 1, and sequences of the user alone.",
+    )

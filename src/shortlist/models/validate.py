@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import SupportsFloat
 
-from shortlist.errors import InputError
+from shortlist.errors import InputError, did_you_mean
 
 
 def check_positive(**values: int) -> None:
@@ -52,13 +52,28 @@ def check_finite(**values: float) -> None:
             _refuse(name, "a finite number", value)
 
 
+def check_choice(choices: Sequence[str], **values: str) -> None:
+    """Raises `InputError` unless every value is one of the choices."""
+    for name, value in values.items():
+        if value not in choices:
+            hint = did_you_mean(str(value), choices)
+            _refuse(name, f"one of {', '.join(choices)}", value, hint)
+
+
+def check_flag(**values: bool) -> None:
+    """Raises `InputError` unless every value is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            _refuse(name, "True or False", value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, SupportsFloat) and not isinstance(value, bool | str)
 
 
-def _refuse(name: str, rule: str, value: object) -> None:
+def _refuse(name: str, rule: str, value: object, hint: str = "") -> None:
     raise InputError(
         "invalid-argument",
         f"`{name}` must be {rule}. Received: {name}={value!r} (of type"
-        f" {type(value).__name__}). Change it in the call or the recipe.",
+        f" {type(value).__name__}).{hint} Change it in the call or the recipe.",
     )

@@ -88,7 +88,7 @@ class InputEncoder:
         self.inputs = part.inputs
         self.tables = part.tables
         self.history_length = part.history_length
-        self.width = sum(entry.dim for entry in part.inputs)
+        self.width = sum(entry.width for entry in part.inputs)
         frames = {"user": contents.users, "item": contents.items}
         self._columns: dict[str, Any] = {
             entry.feature: _column(frames[entry.owner], entry)
@@ -121,6 +121,8 @@ class InputEncoder:
         for entry in self.inputs:
             if entry.feature == "user_index":
                 block = self.tables["user"][user_rows]
+            elif entry.feature == HISTORY and entry.kind == "sequence":
+                block = sequence_columns(recent, self.tables["item"], entry)
             elif entry.feature == HISTORY:
                 block = RaggedRows.from_lists(recent).mean(self.tables["item"])
             elif entry.feature == "item_index":
@@ -129,8 +131,8 @@ class InputEncoder:
                 rows = feature_rows if entry.owner == "user" else item_rows
                 assert rows is not None  # check_contents: item inputs only in rankers
                 block = self._stored(entry, rows)
-            vectors[:, column : column + entry.dim] = block  # one user row broadcasts
-            column += entry.dim
+            vectors[:, column : column + entry.width] = block  # a user row broadcasts
+            column += entry.width
         return vectors
 
     def _stored(self, entry: Input, rows: np.ndarray) -> np.ndarray:
@@ -143,6 +145,25 @@ class InputEncoder:
             return looked_up
         means: np.ndarray = column.take(rows).mean(self.tables[entry.table])
         return means
+
+
+def sequence_columns(
+    lists: Sequence[np.ndarray], table: np.ndarray, entry: Input
+) -> np.ndarray:
+    """Lists of rows as `FeatureEmbedding` lays out a sequence, `(n, width)`.
+
+    Args:
+        lists: table rows of each history, oldest first, at most `entry.length`.
+        table: `(rows, dim)`.
+        entry: the sequence.
+    """
+    assert entry.length is not None  # check_contents
+    columns = np.zeros((len(lists), entry.length, entry.dim + 1), np.float32)
+    for row, found in enumerate(lists):
+        if len(found):
+            columns[row, -len(found) :, : entry.dim] = table[found]
+            columns[row, -len(found) :, entry.dim] = 1
+    return columns.reshape(len(lists), entry.width)
 
 
 def _is_stored(entry: Input) -> bool:

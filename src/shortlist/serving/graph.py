@@ -13,18 +13,30 @@ from shortlist.errors import ArtifactError, ResourceError
 class Graph:
     """A graph `(batch, width)` float32 -> `(batch, ...)` float32. Thread-safe.
 
+    Its output is `(batch, output_dim)`, or with several outputs
+    `(batch, num_outputs, output_dim)`.
+
     Args:
         model: serialized ONNX model.
         name: what to call it in messages.
         width: width of its input.
         output_dim: width of its output; 1 also stands for an output `(batch,)`.
+        num_outputs: how many of them there are per row.
 
     Raises:
         ArtifactError: not such a graph (`bundle-graph`).
         ResourceError: ONNX Runtime is not installed (`package-missing`).
     """
 
-    def __init__(self, model: bytes, name: str, *, width: int, output_dim: int) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        name: str,
+        *,
+        width: int,
+        output_dim: int,
+        num_outputs: int = 1,
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -47,14 +59,15 @@ class Graph:
         except Exception as error:  # ONNX Runtime's own classes share no narrower base
             reason = str(error).partition("\n")[0]
             raise _not_a_graph(name, f"it cannot be run: {reason}") from error
-        allowed = [(1, output_dim)] + ([(1,)] if output_dim == 1 else [])
+        shape = (output_dim,) if num_outputs == 1 else (num_outputs, output_dim)
+        allowed = [(1, *shape)] + ([(1,)] if shape == (1,) else [])
         if found not in allowed:
             raise _not_a_graph(name, f"its output for one row is {found}")
         self._name = name
-        self._output_dim = output_dim
+        self._shape = shape
 
     def run(self, vectors: np.ndarray) -> np.ndarray:
-        """Output `(batch, output_dim)` for input vectors `(batch, width)`.
+        """Output of the shape of the class for input vectors `(batch, width)`.
 
         Raises:
             ResourceError: ONNX Runtime failed, or an output is not finite
@@ -66,7 +79,7 @@ class Graph:
             raise _failed(self._name, str(error)) from error
         if not np.isfinite(output).all():
             raise _failed(self._name, "NaN or infinity")
-        matrix: np.ndarray = output.reshape(len(vectors), self._output_dim)
+        matrix: np.ndarray = output.reshape(len(vectors), *self._shape)
         return matrix
 
     def _probe(self, width: int) -> tuple[int, ...]:

@@ -21,7 +21,12 @@ from shortlist.bundle.contents import (
 from shortlist.errors import ResourceError
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import VectorScorer, blocks, cosines
+from shortlist.models.scorers.scorer import (
+    VectorScorer,
+    best_of_queries,
+    blocks,
+    cosines,
+)
 from shortlist.models.scorers.search import best_items
 from shortlist.models.scorers.storage import restore
 from shortlist.native import top_k
@@ -93,6 +98,7 @@ class TowerRetrieval:
             "user_tower",
             width=self._encoder.width,
             output_dim=self.item_vectors.shape[1],
+            num_outputs=part.num_queries,
         )
 
     def search(self, queries: Sequence[UserQuery], k: int) -> Found | None:
@@ -108,7 +114,7 @@ class TowerRetrieval:
         users = self._user_vectors([query])
         if users is None:
             return None
-        scores: np.ndarray = self.item_vectors[rows] @ users[0]
+        scores: np.ndarray = best_of_queries(users, self.item_vectors[rows])[0]
         return scores
 
     def nearest(self, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,8 +136,7 @@ class TowerRetrieval:
             rows,
             np.split(queries.items, queries.offsets[1:-1]),
         )
-        scores: np.ndarray = self._graph.run(vectors) @ self.item_vectors.T
-        return scores
+        return best_of_queries(self._graph.run(vectors), self.item_vectors)
 
     def similar(self, row: int) -> np.ndarray:
         """Cosines of the item vectors, `(num_items,)` float32."""

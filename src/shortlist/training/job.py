@@ -82,13 +82,16 @@ class Job:
         )
         return self.validate(self.dataset, self.validation_users, items, "validation")
 
-    def inputs(self, section: RetrievalSection | RankerSection) -> tuple[Input, ...]:
+    def inputs(
+        self, section: RetrievalSection | RankerSection, *, as_sequence: bool = False
+    ) -> tuple[Input, ...]:
         """What a model reads."""
         return model_inputs(
             self.dataset.schema,
             embedding_dim=section.embedding_dim,
             feature_dim=section.feature_dim,
             history_length=section.history_length,
+            as_sequence=as_sequence,
         )
 
     def loader(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import keras
 
+from shortlist.data.negatives import Negatives
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.models.two_tower import TwoTower
+from shortlist.recipe import RetrievalSection
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import RankingValidation
 from shortlist.training.job import MONITOR, Job
@@ -24,15 +26,30 @@ def train_retrieval(job: Job) -> tuple[TwoTower | Scorer, int]:
 def train_two_tower(job: Job) -> tuple[TwoTower, int]:
     """Trains the two-tower model; stops when validation nDCG stops rising."""
     section = job.recipe.retrieval
-    loader = job.loader(section, seed=job.recipe.seed, interactions_only=True)
+    loader = job.loader(
+        section,
+        seed=job.recipe.seed,
+        negatives=_negatives(section),
+        interactions_only=True,
+    )
     model = TwoTower(
-        job.inputs(section),
+        job.inputs(section, as_sequence=section.history != "mean"),
         job.dataset.table_rows,
         embedding_dim=section.embedding_dim,
         hidden_units=section.hidden_units,
         dropout=section.dropout,
         temperature=section.temperature,
-        normalize=section.normalize,
+        learned_temperature=section.learned_temperature,
+        similarity=section.similarity,
+        num_queries=section.num_queries,
+        history=section.history,
+        num_blocks=section.num_blocks,
+        num_heads=section.num_heads,
+        loss=section.loss,
+        margin=section.margin,
+        negatives=section.negatives,
+        sampling_correction=section.sampling_correction,
+        hard_negatives=section.hard_negatives or None,
         table_learning_rate=section.learning_rate,
         name="retrieval",
     )
@@ -44,3 +61,10 @@ def train_two_tower(job: Job) -> tuple[TwoTower, int]:
     batches = Batches(loader, with_label=False)
     epochs = fit_model(job, model, batches, section, f"val_{MONITOR}", callbacks)
     return model, epochs
+
+
+def _negatives(section: RetrievalSection) -> Negatives | None:
+    """What the batches bring along beside the items of their own rows."""
+    if section.negatives == "mixed":
+        return Negatives("mixed", section.mixed_negatives)
+    return Negatives("all") if section.negatives == "all" else None

@@ -163,6 +163,12 @@ def blocks(num_rows: int, width: int) -> list[tuple[int, int]]:
     return [(b, min(b + step, num_rows)) for b in range(0, num_rows, step)]
 
 
+def best_of_queries(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Scores `(n, num_items)` of vectors `(n, dim)`; of several per user, the best."""
+    scores: np.ndarray = users @ items.T
+    return scores.max(axis=1) if scores.ndim == 3 else scores
+
+
 def cosines(vectors: np.ndarray, row: int) -> np.ndarray:
     """Cosine of every vector with the one at `row`, `(rows,)`; 0 for zeros."""
     lengths = np.linalg.norm(vectors, axis=1)
