@@ -117,8 +117,8 @@ def test_every_head_weighs_the_experts_by_its_own_gate() -> None:
 
 
 def test_a_mixture_is_a_weighted_sum() -> None:
-    gate = np.array([[0.25, 0.75]], np.float32)
-    experts = np.array([[[4.0, 0.0], [8.0, 4.0]]], np.float32)
+    gate = keras.ops.convert_to_tensor([[0.25, 0.75]])
+    experts = keras.ops.convert_to_tensor([[[4.0, 0.0], [8.0, 4.0]]])
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(mixture(gate, experts)), [[7.0, 3.0]]
     )

@@ -1,4 +1,4 @@
-"""A training that is interrupted and goes on ends as if it had not been, to the bit."""
+"""A training that is interrupted and resumed ends as an uninterrupted one does."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from shortlist.recipe import (
     OutputSection,
     RankerSection,
     RetrievalSection,
+    Section,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _section(
     return [
         _line(name, changed.get(name, field.default), notes.get(name))
         for name, field in section.model_fields.items()
-        if not isinstance(field.default, BaseModel | dict)  # sections of their own
+        if not isinstance(field.default, Section | dict)  # sections of their own
         and changed.get(name, field.default) is not None  # TOML has no null
     ]
 

@@ -190,8 +190,9 @@ def _stage(
     save, load = files
     done = job.unfinished.stages.get(name)
     if done is not None:
-        restore_random_state(done.random)
-        return load(job.folder / name), done.epochs
+        model = load(job.folder / name)
+        restore_random_state(done.random)  # last: a model draws when it is made
+        return model, done.epochs
     model, epochs = fit(job)
     save(job.folder / name, model)
     job.unfinished.finish_stage(name, epochs, random_state())

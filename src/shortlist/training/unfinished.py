@@ -229,6 +229,8 @@ class Unfinished:
         for path in self.folder.iterdir():
             if path.name not in named:
                 _remove(path)
+        for path in self.run_folder.glob(".*"):  # half-written by a killed process
+            _remove(path)
 
     def _empty(self) -> None:
         """The state goes first: without it the rest counts for nothing."""

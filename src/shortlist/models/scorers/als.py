@@ -78,15 +78,14 @@ class ImplicitAls(VectorScorer):
             ResourceError: `implicit` is not installed (`package-missing`).
         """
         known = KnownItems(dataset, parts).everyone().distinct()
-        counts = np.bincount(known.items, minlength=dataset.num_items)
-        self.counts = counts.astype(np.float32)
+        self.counts = dataset.item_counts(*parts).astype(np.float32)
         num_users = max(1, int(np.count_nonzero(np.diff(known.offsets))))
         self.mean_confidence = self.alpha * len(
             known.items
-        ) / num_users + np.count_nonzero(counts)
+        ) / num_users + np.count_nonzero(self.counts)
         train = self._by_frequency if self.frequency else self._by_implicit
         item_factors = train(known).astype(np.float32)
-        item_factors[counts == 0] = 0.0
+        item_factors[self.counts == 0] = 0.0
         self.item_factors = item_factors
         self._prepare()
         return self

@@ -58,9 +58,8 @@ class Ease(Scorer):
         self._check_memory(dataset.num_items)
         known = KnownItems(dataset, parts).everyone().distinct()
         gram = co_occurrences(known, dataset.num_items)
-        counts = np.diag(gram).copy()
         self.weights = ease_weights(gram, self.l2, self.dropout)
-        self.counts = counts.astype(np.float32)
+        self.counts = dataset.item_counts(*parts).astype(np.float32)
         return self
 
     def score_all(self, queries: Queries) -> np.ndarray:

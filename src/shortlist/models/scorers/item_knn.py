@@ -103,7 +103,7 @@ class ItemKnn(Scorer):
                 owners.append(np.full(len(kept), row, np.int32))
                 items.append(kept)
                 values.append(similar[kept].astype(np.float32))
-        self.counts = counts.astype(np.float32)
+        self.counts = dataset.item_counts(*parts).astype(np.float32)
         self._index(np.concatenate(owners), np.concatenate(items), values)
         return self
 

@@ -35,7 +35,7 @@ def solve_rows(
     """
     num_rows, dim = len(offsets) - 1, vectors.shape[1]
     solved = np.zeros((num_rows, dim))
-    ridge = np.broadcast_to(ridge.reshape(num_rows, -1), (num_rows, dim))
+    ridge = ridge if ridge.ndim == 2 else np.repeat(ridge[:, None], dim, axis=1)
     for rows, entries, present in padded_blocks(offsets, dim):
         gathered = vectors[columns[entries]].astype(np.float64)
         gathered *= present[:, :, None]

@@ -87,6 +87,12 @@ def restore(
     if kind != Blend.kind:
         make_scorer(kind, {})  # refuses an unknown kind
         return SCORERS[kind].from_arrays(config, arrays)
+    if set(config) != {"members", "weights"}:
+        raise InputError(
+            "invalid-argument",
+            "A blend must have members and weights alone. Received:"
+            f" {sorted(config)}. Train again.",
+        )
     members: dict[str, Member] = {}
     for name, entry in config["members"].items():
         if entry["kind"] == TWO_TOWER:
