@@ -23,28 +23,22 @@ def build_tower(
     inputs: Sequence[Input],
     *,
     layers: Sequence[Any],
-    heads: Sequence[Any],
     encoders: dict[str, Any],
-    dropout: float,
 ) -> keras.Model:
     """A tower over the columns of `inputs`, side by side.
 
     Args:
         name: of the model.
         inputs: what stands in the columns.
-        layers: what comes between the columns and the heads.
-        heads: what makes the vector out of that.
-        encoders: by feature, what makes one vector out of a sequence.
-        dropout: share of the columns dropped in training; a sequence drops its own.
+        layers: what makes the vector out of them, one after the other.
+        encoders: by feature, what makes one vector out of a sequence before that.
     """
     source = keras.Input((input_width(inputs),), name=f"{name}_input")
     tensor = source
     if encoders:
         blocks = _encoded(source, inputs, encoders)
         tensor = keras.layers.Concatenate()(blocks) if len(blocks) > 1 else blocks[0]
-    if dropout:
-        tensor = keras.layers.Dropout(dropout)(tensor)
-    for layer in (*layers, *heads):
+    for layer in layers:
         tensor = layer(tensor)
     return keras.Model(source, tensor, name=name)
 

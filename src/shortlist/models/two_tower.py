@@ -179,10 +179,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.item_tower = towers.build_tower(
             "item_tower",
             self.item_inputs,
-            layers=self._hidden(self.item_layers),
-            heads=[keras.layers.Dense(embedding_dim), *self._scaled()],
+            layers=self._made_layers(self.item_layers, embedding_dim) + self._scaled(),
             encoders={},
-            dropout=dropout,
         )
 
     def build(self, input_shape: Any = None) -> None:
@@ -310,32 +308,35 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         )
 
     def _user_tower(self) -> keras.Model:
-        heads = [keras.layers.Dense(self.num_queries * self.embedding_dim)]
+        layers = self._made_layers(
+            self.user_layers, self.num_queries * self.embedding_dim
+        )
         if self.num_queries > 1:
             shape = (self.num_queries, self.embedding_dim)
-            heads.append(keras.layers.Reshape(shape))
-        heads += self._scaled()
+            layers.append(keras.layers.Reshape(shape))
+        layers += self._scaled()
         if self.learned_temperature:
-            heads.append(towers.LearnedTemperature(self.temperature))
+            layers.append(towers.LearnedTemperature(self.temperature))
         elif self.temperature != 1.0:
-            heads.append(keras.layers.Rescaling(1 / self.temperature))
+            layers.append(keras.layers.Rescaling(1 / self.temperature))
         return towers.build_tower(
             "user_tower",
             self.user_inputs,
-            layers=self._hidden(self.user_layers),
-            heads=heads,
+            layers=layers,
             encoders={
                 i.feature: self._encoder(i)
                 for i in self.user_inputs
                 if i.length is not None
             },
-            dropout=self.dropout,
         )
 
-    def _hidden(self, layers: list[Any] | None) -> list[Any]:
-        if layers is not None:
-            return layers
-        return [keras.layers.Dense(n, activation="relu") for n in self.hidden_units]
+    def _made_layers(self, own: list[Any] | None, width: int) -> list[Any]:
+        """From the columns to a vector, made in this order: each draws its seed."""
+        made = [keras.layers.Dropout(self.dropout)] if self.dropout else []
+        if own is None:
+            units = self.hidden_units
+            made += [keras.layers.Dense(n, activation="relu") for n in units]
+        return [*made, *(own or []), keras.layers.Dense(width)]
 
     def _scaled(self) -> list[Any]:
         return [towers.UnitLength()] if self.similarity == "cosine" else []
