@@ -93,9 +93,9 @@ class PopularitySection(Section):
 class ItemKnnSection(Section):
     """Item-based nearest neighbours."""
 
-    similarity: Literal["cooccurrence", "cosine", "jaccard", "lift"] = "jaccard"
+    similarity: Literal["cooccurrence", "cosine", "jaccard", "lift"] = "cosine"
     neighbours: Positive | None = 200
-    shrinkage: Weight = 0.0
+    shrinkage: Weight = 20.0
     half_life_days: AboveZero | None = None
     rating_weights: Flag = False
 
@@ -103,7 +103,7 @@ class ItemKnnSection(Section):
 class EaseSection(Section):
     """EASE, in closed form."""
 
-    l2: AboveZero = 300.0
+    l2: AboveZero = 500.0
     dropout: Rate = 0.0
     memory_limit_gb: AboveZero = 8.0
 
@@ -112,8 +112,8 @@ class AlsSection(Section):
     """Implicit ALS."""
 
     factors: Positive = 64
-    regularization: AboveZero = 10.0
-    alpha: AboveZero = 5.0
+    regularization: AboveZero = 30.0
+    alpha: AboveZero = 2.0
     iterations: Positive = 15
     frequency: Weight = 0.0
 

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -60,15 +61,46 @@ def test_the_recipe_of_init_runs_the_whole_chain(
     exported = call("export", "--json")
     assert exported.code == 0, exported.err
     assert Path("shortlist.toml").read_text(encoding="utf-8") == recipe
-    answer = ask_a_real_server(tmp_path, user_id)
+    (answer,) = ask_a_real_server(tmp_path, user_id)
     assert answer["source"] == "model"
     assert len(answer["items"]) == 3
     listed = call("recommend", str(user_id), "-k", "3", "--json").json
     assert listed["items"] == answer["items"]
 
 
-def ask_a_real_server(folder: Path, user_id: str | int) -> dict[str, object]:
-    """`shortlist serve` as a process: one request, Ctrl-C, exit code 0."""
+def test_a_scorer_runs_the_same_chain(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("init", *write_movielens_100k(tmp_path)).code == 0
+    assert call("prepare").code == 0
+    settings = ["--set=retrieval.kind=ease", "--set=ranker.enabled=false"]
+    trained = call("train", *settings, "--json")
+    assert trained.code == 0, trained.err
+    evaluated = call("evaluate", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert evaluated.json["metrics"]["model"]["ndcg@10"] > 0
+    assert call("export").code == 0
+    # The next answer knows the event that was posted to the real server.
+    answer, changed = ask_a_real_server(tmp_path, 5, takes_the_first=True)
+    listed = call("recommend", "5", "-k", "3", "--json").json
+    assert answer["source"] == "model" and answer["items"] == listed["items"]
+    first, *others = (item["item_id"] for item in answer["items"])
+    assert first not in [item["item_id"] for item in changed["items"]]
+    scores = {item["item_id"]: item["score"] for item in answer["items"]}
+    again = {item["item_id"]: item["score"] for item in changed["items"]}
+    assert any(scores[item] != again.get(item) for item in others)
+    similar = call("similar", str(first), "-k", "3", "--json").json
+    assert similar["source"] == "model" and len(similar["items"]) == 3
+
+
+def ask_a_real_server(
+    folder: Path, user_id: str | int, *, takes_the_first: bool = False
+) -> list[dict[str, Any]]:
+    """`shortlist serve` as a process: a request, Ctrl-C, exit code 0.
+
+    With `takes_the_first` the user takes the first item of the answer and asks again.
+    """
     command = [Path(sys.executable).with_name("shortlist"), "serve", "--json"]
     with subprocess.Popen(
         [*command, "--port=0"],
@@ -80,19 +112,27 @@ def ask_a_real_server(folder: Path, user_id: str | int) -> dict[str, object]:
         assert server.stdout is not None and server.stderr is not None
         try:
             ready = json.loads(server.stdout.readline())
-            body = json.dumps({"user_id": user_id, "k": 3}).encode()
-            request = urllib.request.Request(
-                f"{ready['url']}/api/v1/recommend",
-                body,
-                {"Content-Type": "application/json"},
-            )
-            with urllib.request.urlopen(request, timeout=30) as response:
-                answer: dict[str, object] = json.load(response)
+
+            def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+                request = urllib.request.Request(
+                    f"{ready['url']}/api/v1/{path}",
+                    json.dumps(body).encode(),
+                    {"Content-Type": "application/json"},
+                )
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return dict(json.load(response))
+
+            question = {"user_id": user_id, "k": 3}
+            answers = [ask("recommend", question)]
+            if takes_the_first:
+                taken = answers[0]["items"][0]["item_id"]
+                ask("events", {"events": [{"user_id": user_id, "item_id": taken}]})
+                answers.append(ask("recommend", question))
         finally:
             server.send_signal(signal.SIGINT)
         assert server.wait(timeout=30) == 0
         assert server.stderr.read() == ""
-    return answer
+    return answers
 
 
 def test_outputs_that_exist_are_refused_and_replaced_on_demand(

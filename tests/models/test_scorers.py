@@ -231,10 +231,8 @@ def test_item_knn_is_the_brute_force(dataset: Dataset, similarity: str) -> None:
 
 
 def test_decay_and_ratings_weigh_known_items(dataset: Dataset) -> None:
-    plain = ItemKnn(similarity="cosine", neighbours=None).fit(dataset)
-    model = ItemKnn(
-        similarity="cosine", neighbours=None, half_life_days=2, rating_weights=True
-    ).fit(dataset)
+    plain = ItemKnn(neighbours=None).fit(dataset)
+    model = ItemKnn(neighbours=None, half_life_days=2, rating_weights=True).fit(dataset)
     query = Queries(
         np.array([0], np.int32),
         np.array([0, 3]),
@@ -287,7 +285,7 @@ def test_fold_in_is_what_implicit_recomputes(dataset: Dataset) -> None:
 
 def test_als_by_frequency_solves_its_normal_equations(dataset: Dataset) -> None:
     model = ImplicitAls(
-        factors=5, iterations=3, regularization=2.0, alpha=4.0, frequency=0.5
+        factors=5, iterations=3, regularization=2, alpha=4, frequency=0.5
     ).fit(dataset)
     items, taken = model.item_factors.astype(np.float64), matrix_of(dataset)
     known = queries_of(dataset).distinct()

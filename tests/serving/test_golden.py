@@ -25,7 +25,7 @@ def approximate(value):
     return value
 
 
-@pytest.mark.parametrize("name", ["bundle-v1"])
+@pytest.mark.parametrize("name", ["bundle-v1", "bundle-v2"])
 def test_a_golden_bundle_gives_its_pinned_answers(name):
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
     recommender = Recommender.load(GOLDEN / name)

@@ -147,7 +147,8 @@ def test_an_epoch_that_is_asked_for_in_order_is_made_ahead(
     take = loader.source.take
 
     def spy(rows: np.ndarray, generator: np.random.Generator) -> Batch:
-        threads.append(threading.current_thread().name)
+        if len(rows) > 1:  # a loader looks at one row to know its size
+            threads.append(threading.current_thread().name)
         return take(rows, generator)
 
     monkeypatch.setattr(loader.source, "take", spy)

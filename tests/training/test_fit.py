@@ -346,7 +346,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shortlist.training.fit.save_model", full)
+    monkeypatch.setattr("shortlist.training.fit.save_retrieval", full)
     with pytest.raises(ResourceError, match="free space on the disk") as caught:
         train(
             dataset,

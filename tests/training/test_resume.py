@@ -90,7 +90,12 @@ class Interrupted(Exception):
 
 
 def interrupted() -> None:
-    raise Interrupted
+    raise Interrupted("Interrupted")
+
+
+def raises_interrupted() -> Any:
+    """TensorFlow tells errors of its threads in an error of its own."""
+    return pytest.raises(Exception, match="Interrupted")
 
 
 def terminated() -> None:
@@ -128,7 +133,7 @@ def test_an_interrupted_training_goes_on_from_the_last_epoch(
     dataset: Dataset, whole: Run, tmp_path: Path, place: tuple[int, int, int]
 ) -> None:
     out = tmp_path / "run"
-    with at_batch(*place, interrupted), pytest.raises(Interrupted):
+    with at_batch(*place, interrupted), raises_interrupted():
         trained(dataset, out)
     assert not out.exists()
     assert_same(trained(dataset, out, resume=True), whole)
@@ -156,7 +161,7 @@ def test_a_checkpoint_within_an_epoch_is_made_when_it_is_time(
 ) -> None:
     monkeypatch.setattr("shortlist.training.loop.CHECKPOINT_MINUTES", 1e-9)
     out = tmp_path / "run"
-    with at_batch(2, 3, RETRIEVAL, interrupted), pytest.raises(Interrupted):
+    with at_batch(2, 3, RETRIEVAL, interrupted), raises_interrupted():
         trained(dataset, out)
     state = json.loads((tmp_path / ".run.training" / "state.json").read_text())
     assert state["checkpoint"]["batch"] > 0
@@ -164,7 +169,7 @@ def test_a_checkpoint_within_an_epoch_is_made_when_it_is_time(
 
 
 def stopped_in_ranking(dataset: Dataset, out: Path, **options: Any) -> None:
-    with at_batch(1, 1, RANKER, interrupted), pytest.raises(Interrupted):
+    with at_batch(1, 1, RANKER, interrupted), raises_interrupted():
         trained(dataset, out, **options)
 
 

@@ -51,8 +51,8 @@ class ImplicitAls(VectorScorer):
         self,
         *,
         factors: int = 64,
-        regularization: float = 10.0,
-        alpha: float = 5.0,
+        regularization: float = 30.0,
+        alpha: float = 2.0,
         iterations: int = 15,
         frequency: float = 0.0,
         seed: int = 0,
@@ -157,7 +157,7 @@ class ImplicitAls(VectorScorer):
         others: int,
     ) -> np.ndarray:
         """Factors of rows that took `columns` of `others` that there are."""
-        ridge = np.full(len(offsets) - 1, self.regularization)
+        ridge = np.full(len(offsets) - 1, float(self.regularization))
         if self.frequency:
             confidence = self.alpha * np.diff(offsets) + others
             ridge *= (confidence / self.mean_confidence) ** self.frequency

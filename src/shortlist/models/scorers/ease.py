@@ -38,7 +38,7 @@ class Ease(Scorer):
     kind = "ease"
 
     def __init__(
-        self, *, l2: float = 300.0, dropout: float = 0.0, memory_limit_gb: float = 8.0
+        self, *, l2: float = 500.0, dropout: float = 0.0, memory_limit_gb: float = 8.0
     ) -> None:
         check_above_zero(l2=l2, memory_limit_gb=memory_limit_gb)
         check_rate(dropout=dropout)

@@ -47,9 +47,9 @@ class ItemKnn(Scorer):
     def __init__(
         self,
         *,
-        similarity: str = "jaccard",
+        similarity: str = "cosine",
         neighbours: int | None = 200,
-        shrinkage: float = 0.0,
+        shrinkage: float = 20.0,
         half_life_days: float | None = None,
         rating_weights: bool = False,
     ) -> None:
