@@ -230,9 +230,26 @@ def test_value_that_cannot_be_used_is_named(section, field, value):
 
 
 def test_all_problems_are_told_at_once():
-    text = refusal(raw(seed=-1, retrieval={"epochs": 0}, version=2))
+    text = refusal(raw(seed=-1, retrieval={"epochs": 0}, version=0))
     assert "`seed`" in text and "`retrieval.epochs`" in text
-    assert "`version`: Input should be 1, received 2" in text
+    assert "`version`: Input should be 1, received 0" in text
+
+
+def test_a_recipe_of_a_later_version_says_so():
+    with pytest.raises(RecipeError, match="at most 1. Received: 2") as caught:
+        build_recipe(raw(version=2, fields_of_tomorrow=True))
+    assert caught.value.code == "recipe-newer"
+
+
+def test_an_unknown_optimizer_is_told_with_the_closest_one():
+    text = refusal(raw(training={"optimizer": "adagard"}))
+    assert "`training.optimizer`: must be one of adagrad, adam" in text
+    assert "Did you mean 'adagrad'?" in text
+
+
+def test_a_least_gain_needs_a_price():
+    text = refusal(raw(training={"min_gain_per_cost": 0.1}))
+    assert "needs a price_per_hour above 0" in text
 
 
 def test_missing_sections_are_named():

@@ -176,6 +176,8 @@ class RetrievalSection(Section):
     """At least 2: the other rows of a batch are the negatives of a row."""
     learning_rate: AboveZero = 3e-3
     patience: Positive = 3
+    monitor: str = "val_ndcg@10"
+    """Metric of an epoch that tells which one is best."""
 
     @pydantic.model_validator(mode="after")
     def _order_needs_a_history(self) -> Self:
@@ -238,6 +240,7 @@ class RankerSection(Section):
     batch_size: Positive = 1024
     learning_rate: AboveZero = 1e-3
     patience: Positive = 2
+    monitor: str = "val_loss"
     candidates: Positive = 100
     weights: Annotated[list[Weight], Field(min_length=1)] = [0, 0.1, 0.2, 0.5, 1, 2]
     """Weights tried on the validation part; the best one is kept."""
@@ -285,6 +288,44 @@ class RankerSection(Section):
         """Items drawn per event: none where every label is that of an event."""
         taken = any(label == "taken" for _, label in self.labels().values())
         return self.negatives if taken else 0
+
+
+OPTIMIZERS = ("adagrad", "adam", "ftrl", "rowwise_adagrad", "sgd")
+
+
+class TrainingSection(Section):
+    """How the models of both stages are trained."""
+
+    optimizer: str = "adam"
+    """Of dense weights and tables; one of `OPTIMIZERS`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NotNegative = 0
+    clip_norm: AboveZero | None = None
+    """Greatest length of the gradient of all dense weights together."""
+    accumulate: Positive = 1
+    """Batches whose gradients are averaged into one update."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    time_budget: AboveZero | None = None
+    """Minutes; no epoch begins that would end later."""
+    price_per_hour: Weight = 0.0
+    min_gain_per_cost: AboveZero | None = None
+    """Least gain of the monitored metric per unit of the price's currency."""
+    checkpoint_minutes: Weight = 10.0
+    """Longest time within an epoch without a checkpoint; 0 for none within epochs."""
+
+    @pydantic.field_validator("optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, name: str) -> str:
+        if name not in OPTIMIZERS:
+            close = did_you_mean(name, OPTIMIZERS)
+            raise ValueError(f"must be one of {', '.join(OPTIMIZERS)}.{close}")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _gain_needs_a_price(self) -> Self:
+        if self.min_gain_per_cost is not None and not self.price_per_hour:
+            raise ValueError("min_gain_per_cost needs a price_per_hour above 0")
+        return self
 
 
 class EvaluationSection(Section):
@@ -349,6 +390,7 @@ class Recipe(Section):
     split: Split = Split()
     retrieval: RetrievalSection = RetrievalSection()
     ranker: RankerSection = RankerSection()
+    training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     output: OutputSection = OutputSection()
 
@@ -403,6 +445,14 @@ def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
 
 def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
     """Validates plain values as a recipe; raises `RecipeError`."""
+    version = raw.get("version", 1)
+    if isinstance(version, int) and version > 1:
+        raise RecipeError(
+            "recipe-newer",
+            f"The version of a recipe must be at most 1. Received: {version}. Update"
+            " shortlist, or write the recipe with this version's `shortlist init`.",
+            file=file,
+        )
     try:
         return Recipe.model_validate(raw)
     except pydantic.ValidationError as error:

@@ -149,7 +149,7 @@ def test_an_explicit_ranker_predicts_ratings_better_than_their_mean(base: Path) 
 def test_the_run_directory_holds_what_it_promises(run: Run, dataset: Dataset) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == [
         *("environment.json", "metrics.jsonl", "ranker", "recipe.json"),
-        *("retrieval", "run.json", "schema.json"),
+        *("retrieval", "run.json", "schema.json", "vocabularies"),
     ]
     stored = json.loads((run.path / "recipe.json").read_text())
     assert stored["retrieval"]["embedding_dim"] == 16

@@ -157,12 +157,12 @@ def test_a_terminated_training_saves_and_goes_on_within_the_epoch(
 
 
 def test_a_checkpoint_within_an_epoch_is_made_when_it_is_time(
-    dataset: Dataset, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, whole: Run, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shortlist.training.loop.CHECKPOINT_MINUTES", 1e-9)
-    out = tmp_path / "run"
+    often = CHOSEN.training.model_copy(update={"checkpoint_minutes": 1e-9})
+    out, chosen = tmp_path / "run", CHOSEN.model_copy(update={"training": often})
     with at_batch(2, 3, RETRIEVAL, interrupted), raises_interrupted():
-        trained(dataset, out)
+        trained(dataset, out, chosen)
     state = json.loads((tmp_path / ".run.training" / "state.json").read_text())
     assert state["checkpoint"]["batch"] > 0
     assert_same(trained(dataset, out, resume=True), whole)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shortlist.bundle.export import History
     from shortlist.bundle.manifest import Manifest
     from shortlist.recipe import PathOrPaths, Recipe
-    from shortlist.training.runs import Run
+    from shortlist.training.runs import Run, RunInfo
 
 
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
@@ -64,6 +64,7 @@ def train_stage(
     *,
     overwrite: bool,
     resume: bool = False,
+    warm_start: Path | None = None,
     quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
@@ -80,8 +81,20 @@ def train_stage(
         validate=ranking_metrics,
         overwrite=overwrite,
         resume=resume,
+        warm_start=warm_start,
         quiet=quiet,
     )
+
+
+def fast_dev_run_stage(recipe: Recipe, path: Path) -> RunInfo:
+    """One batch of what `train_stage` does; nothing is written."""
+    need_backend()
+    dataset = _dataset(recipe, path)
+
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import fast_dev_run
+
+    return fast_dev_run(dataset, recipe, validate=ranking_metrics)
 
 
 def evaluate_stage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
+from shortlist.errors import RecipeError
 
 
 def train(
@@ -27,6 +29,18 @@ def train(
         bool,
         typer.Option("--resume", help="Go on with a training that was interrupted."),
     ] = False,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the weights of this older run."),
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(help="End within this time, such as 90s, 10m or 2h."),
+    ] = None,
+    fast_dev_run: Annotated[
+        bool,
+        typer.Option("--fast-dev-run", help="Try one batch of all; write nothing."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train retrieval and ranking; the best weights on validation are kept.
@@ -34,11 +48,21 @@ def train(
     A training that is killed or terminated goes on with --resume, and ends as it would
     have without the interruption.
     """
+    if time_budget is not None:
+        set_ = [*(set_ or []), f"training.time_budget={minutes_of(time_budget)}"]
     loaded = open_recipe(recipe, set_)
 
-    from shortlist.cli.stages import train_stage
+    from shortlist.cli.stages import fast_dev_run_stage, train_stage
 
-    run = train_stage(loaded, recipe, overwrite=overwrite, resume=resume)
+    if fast_dev_run:
+        tried = fast_dev_run_stage(loaded, recipe)
+        told = f"one batch of {' and '.join(tried.epochs)} works; nothing was written"
+        seconds = tried.seconds["total"]
+        print_result({"fast_dev_run": "passed", "seconds": seconds}, told, json)
+        return
+    run = train_stage(
+        loaded, recipe, overwrite=overwrite, resume=resume, warm_start=warm_start
+    )
     info, path = run.info, beside(recipe, loaded.output.run)
     best = info.validation.get("pipeline") or info.validation["retrieval"]
     result = {
@@ -55,3 +79,15 @@ def train(
         f"  on validation: {metrics or 'no validation part'}"
     )
     print_result(result, text, json)
+
+
+def minutes_of(text: str) -> float:
+    """The minutes that a time such as 90s, 10m or 2h names."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise RecipeError(
+            "setting-invalid",
+            "--time-budget takes a number above 0 with s, m or h. Received:"
+            f" {text!r}. Write 10m for ten minutes.",
+        )
+    return float(found[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[found[2]]

@@ -10,15 +10,16 @@ from shortlist.training.runs import Run
 
 if TYPE_CHECKING:
     from shortlist.training.batches import Batches, generate
-    from shortlist.training.fit import load_pipeline, train
+    from shortlist.training.fit import fast_dev_run, load_pipeline, train
     from shortlist.training.tensorflow_batches import to_tf_dataset as to_tf_dataset
     from shortlist.training.torch_batches import to_torch as to_torch
 
 # Without to_tf_dataset and to_torch: `import *` must not need every framework.
-__all__ = ["Batches", "Run", "generate", "load_pipeline", "train"]
+__all__ = ["Batches", "Run", "fast_dev_run", "generate", "load_pipeline", "train"]
 
 _MODULES = {
     "Batches": "batches",
+    "fast_dev_run": "fit",
     "generate": "batches",
     "load_pipeline": "fit",
     "to_tf_dataset": "tensorflow_batches",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
+from shortlist.training.cost import cost
 from shortlist.training.job import Job, Validate
 from shortlist.training.labels import check_labels
+from shortlist.training.memory import memory_errors
+from shortlist.training.optimization import precision
 from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
@@ -34,6 +38,7 @@ from shortlist.training.unfinished import (
     kept,
     unfinished_folder,
 )
+from shortlist.training.warm_start import keep_vocabularies
 
 Files = tuple[Callable[[Path, Any], None], Callable[[Path], Any]]
 """How a trained model is written and read."""
@@ -50,6 +55,7 @@ def train(
     validate: Validate,
     overwrite: bool = False,
     resume: bool = False,
+    warm_start: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
     """Trains retrieval and ranking and writes a run directory.
@@ -67,6 +73,7 @@ def train(
             a training was interrupted.
         resume: go on with a training that was interrupted at `out`. Without one, begin;
             with a run of this recipe and dataset at `out`, return it.
+        warm_start: an older run whose rows and dense weights this one begins with.
         quiet: show no progress.
 
     Raises:
@@ -80,7 +87,10 @@ def train(
         recipe=recipe.to_builtins(),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
+        warm_start="" if warm_start is None else str(Path(warm_start).resolve()),
     )
+    if warm_start is not None:
+        Run.open(warm_start)  # before any work
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with contextlib.closing(
@@ -90,12 +100,39 @@ def train(
             unfinished.remove()
             return Run.open(out)
         try:
-            with disk_errors(out):
-                _train_into(Job(unfinished, dataset, recipe, validate, quiet))
+            _train_into(Job(unfinished, dataset, recipe, validate, quiet))
             unfinished.publish()
         except ResourceError as error:
             raise kept(error, unfinished) from error
     return Run.open(out)
+
+
+def fast_dev_run(dataset: Dataset, recipe: Recipe, *, validate: Validate) -> RunInfo:
+    """One batch through every stage, its checkpoint and its validation; nothing stays.
+
+    What it returns is what a run would say, from one batch. Everything is written and
+    read as by `train`, to a temporary folder.
+
+    Args:
+        dataset: a prepared dataset.
+        recipe: hyper-parameters and seed.
+        validate: as for `train`.
+    """
+    _check_parts(dataset, recipe)
+    begun = State(
+        recipe=recipe.to_builtins(),
+        dataset_fingerprint=dataset.info.fingerprint,
+        backend=keras.backend.backend(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
+        contextlib.closing(Unfinished(Path(folder) / "run", begun)) as unfinished,
+    ):
+        _train_into(Job(unfinished, dataset, recipe, validate, quiet=True, steps=1))
+        unfinished.publish()
+        run = Run.open(unfinished.out)
+        load_pipeline(run, dataset)
+    return run.info
 
 
 def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
@@ -131,10 +168,17 @@ def _is_finished(out: Path, begun: State) -> bool:
 
 def _train_into(job: Job) -> None:
     """Trains what is not trained yet, and writes the files of the run."""
+    out, name = job.unfinished.out, job.recipe.training.precision
+    with disk_errors(out), memory_errors(job), precision(name):
+        _train_stages(job)
+
+
+def _train_stages(job: Job) -> None:
     dataset, recipe, folder = job.dataset, job.recipe, job.folder
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / "recipe.json", recipe.to_builtins())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
+    keep_vocabularies(dataset, folder)
     write_json(folder / "environment.json", environment(keras.backend.backend()))
     retrieval, retrieval_epochs = _stage(
         job, "retrieval", train_retrieval, _retrieval_files(job)
@@ -169,6 +213,8 @@ def _train_into(job: Job) -> None:
             epochs=epochs,
             validation=validation,
             seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
+            warm_start=job.unfinished.state.warm_start,
+            cost=cost(job.unfinished.seconds, recipe.training.price_per_hour),
         ),
     )
 

@@ -20,6 +20,8 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
+from shortlist.training.batches import Batches
+from shortlist.training.optimization import Optimization, optimization
 from shortlist.training.unfinished import Unfinished
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
@@ -38,6 +40,7 @@ class Job:
         recipe: hyper-parameters and seed.
         validate: metrics of recommendations on the validation part.
         quiet: show no progress.
+        steps: batches of an epoch and of what is validated; `None` for all.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Job:
         recipe: Recipe,
         validate: Validate,
         quiet: bool,
+        steps: int | None = None,
     ) -> None:
         self.unfinished = unfinished
         self.folder = unfinished.run_folder
@@ -54,7 +58,11 @@ class Job:
         self.recipe = recipe
         self.validate = validate
         self.quiet = quiet
+        self.steps = steps
         self.validation_users = measurable_users(dataset)
+        if steps is not None:
+            few = steps * recipe.retrieval.batch_size
+            self.validation_users = self.validation_users[:few]
 
     def pipeline(
         self,
@@ -113,6 +121,13 @@ class Job:
             keep_label=keep_label,
         )
         return Loader(rows, batch_size=section.batch_size, seed=seed)
+
+    def optimization(
+        self, section: RetrievalSection | RankerSection, batches: Batches
+    ) -> Optimization:
+        """The optimizers of a stage that is trained on these batches."""
+        total = len(batches.loader) * section.epochs
+        return optimization(self.recipe.training, section.learning_rate, total)
 
 
 def measurable_users(dataset: Dataset) -> np.ndarray:

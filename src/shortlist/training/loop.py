@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import keras
 
 from shortlist.recipe import RankerSection, RetrievalSection
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import EpochReport, StopOnNotFinite
+from shortlist.training.cost import MarginalCost
 from shortlist.training.job import Job
 from shortlist.training.progress import Progress
-from shortlist.training.stops import NoImprovement, Stop
-
-CHECKPOINT_MINUTES = 10.0
-"""Longest time within an epoch without a checkpoint."""
+from shortlist.training.stops import NoImprovement, Stop, TimeBudget, mode_of
+from shortlist.training.warm_start import warm_start
 
 
 def fit_model(
@@ -20,7 +21,6 @@ def fit_model(
     model: keras.Model,
     batches: Batches,
     section: RetrievalSection | RankerSection,
-    monitor: str,
     callbacks: list[keras.callbacks.Callback],
     validation: Batches | None = None,
 ) -> int:
@@ -32,9 +32,7 @@ def fit_model(
         job: the training job.
         model: compiled, with the name of its part of the run.
         batches: to train on.
-        section: epochs and patience.
-        monitor: name in the logs of an epoch that tells which is best; lower is better
-            for `val_loss`, higher for all others.
+        section: epochs, patience and what is monitored.
         callbacks: those that add to the logs.
         validation: what `val_loss` is measured on.
 
@@ -43,10 +41,18 @@ def fit_model(
     progress = Progress(
         job.unfinished,
         batches,
-        _stops(job, section, monitor),
-        epochs=section.epochs,
-        minutes=CHECKPOINT_MINUTES,
+        _stops(job, section),
+        epochs=section.epochs if job.steps is None else 1,
+        minutes=job.recipe.training.checkpoint_minutes,
     )
+    if (older := job.unfinished.state.warm_start) and not progress.is_resumable(model):
+        if not model.built:
+            model.build()
+        taken = warm_start(model, older, job.dataset)
+        if not job.quiet:
+            told = f"{taken.rows:,} of {taken.of_rows:,} rows and {taken.weights} of"
+            told += f" {taken.of_weights} dense weights are those of {older}"
+            print(f"{model.name}: {told}", file=sys.stderr, flush=True)
     progress.resume(model)
     report = EpochReport(model.name, job.folder / "metrics.jsonl", quiet=job.quiet)
     finite = StopOnNotFinite(progress.first_batch)
@@ -58,7 +64,9 @@ def fit_model(
                 model.fit(
                     batches,
                     initial_epoch=progress.epoch,
-                    epochs=progress.epoch + 1 if rest else section.epochs,
+                    epochs=progress.epoch + 1 if rest else progress.epochs,
+                    steps_per_epoch=job.steps,
+                    validation_steps=job.steps,
                     validation_data=validation,
                     callbacks=[*callbacks, finite, report, progress],
                     shuffle=False,  # the loader has shuffled already
@@ -69,11 +77,22 @@ def fit_model(
     return progress.restore_best(model)
 
 
-def _stops(
-    job: Job, section: RetrievalSection | RankerSection, monitor: str
-) -> list[Stop]:
-    """When to stop; the first one tells which epoch is best."""
-    if not len(job.validation_users):
-        return []
-    mode = "min" if monitor == "val_loss" else "max"
-    return [NoImprovement(monitor, mode, section.patience)]
+def _stops(job: Job, section: RetrievalSection | RankerSection) -> list[Stop]:
+    """When to stop; with a validation part the first one tells which epoch is best."""
+    training, monitor = job.recipe.training, section.monitor
+    stops: list[Stop] = []
+    if len(job.validation_users):
+        mode = mode_of(monitor)
+        stops.append(NoImprovement(monitor, mode, section.patience))
+        if training.min_gain_per_cost is not None:
+            worth = MarginalCost(
+                monitor,
+                mode,
+                price_per_hour=training.price_per_hour,
+                min_gain_per_cost=training.min_gain_per_cost,
+                spent_seconds=lambda: job.unfinished.seconds,
+            )
+            stops.append(worth)
+    if training.time_budget is not None:
+        stops.append(TimeBudget(training.time_budget, lambda: job.unfinished.seconds))
+    return stops

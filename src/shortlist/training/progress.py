@@ -71,6 +71,10 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._is_resumed = False
         self._saved_at = time.monotonic()
 
+    def is_resumable(self, model: keras.Model) -> bool:
+        """Whether there is a checkpoint of this model."""
+        return self.unfinished.checkpoint_of(model.name) is not None
+
     def resume(self, model: keras.Model) -> None:
         """Sets a compiled model and this callback to the checkpoint, if there is one.
 
@@ -89,14 +93,15 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         for stop in self.stops:
             stop.restore(found.memory)
         self.batches.seek(found.epoch, found.batch, held=True)
-        restore_random_state(found.random)
+        self._random = found.random
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Goes on where the checkpoint was; within an epoch, with its metrics."""
         if not self._is_resumed:
             return
-        # Only now: before, Keras looks at a batch and resets the metrics.
+        # Only now: before, Keras tries a batch, which draws, and resets the metrics.
         self._is_resumed = False
+        restore_random_state(self._random)
         self.batches.seek(epoch, self.first_batch)
         if not self._metrics:
             return
@@ -131,6 +136,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def restore_best(self, model: keras.Model) -> int:
         """Brings the best epoch back; returns its number, from 1."""
+        if self._is_resumed:  # no epoch was left to do
+            restore_random_state(self._random)
         if self.best_epoch is None or self._best_folder is None:
             return self.epoch
         if self.best_epoch != self.epoch or self.first_batch:

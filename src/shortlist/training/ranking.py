@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.rows import TrainingRows
@@ -21,6 +19,7 @@ from shortlist.training.labels import (
     positive_target,
 )
 from shortlist.training.loop import fit_model
+from shortlist.training.optimization import Optimization
 
 
 def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
@@ -32,7 +31,8 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
     loader = job.loader(
         section, seed=job.recipe.seed + 1, negatives=negatives, keep_label=keep_label
     )
-    model = _compiled(job, section)
+    batches = _batches(job, loader, reshuffle=True)
+    model = _compiled(job, section, job.optimization(section, batches))
     validation = None
     if len(job.validation_users):
         held_out = TrainingRows(
@@ -50,9 +50,7 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
             drop_remainder=False,
         )
         validation = _batches(job, everything, reshuffle=False)
-    batches = _batches(job, loader, reshuffle=True)
-    epochs = fit_model(job, model, batches, section, "val_loss", [], validation)
-    return model, epochs
+    return model, fit_model(job, model, batches, section, [], validation)
 
 
 def ranker_class(recipe: dict[str, Any]) -> type[Ranker] | type[MultiTask]:
@@ -78,7 +76,9 @@ def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
     return tried
 
 
-def _compiled(job: Job, section: RankerSection) -> Ranker | MultiTask:
+def _compiled(
+    job: Job, section: RankerSection, moves: Optimization
+) -> Ranker | MultiTask:
     labels = section.labels()
     explicit = any(objective == "explicit" for objective, _ in labels.values())
     shared: dict[str, Any] = {
@@ -88,12 +88,12 @@ def _compiled(job: Job, section: RankerSection) -> Ranker | MultiTask:
         "mean_label": float(job.dataset.part("train").label.mean())
         if explicit
         else 0.0,
-        "table_learning_rate": section.learning_rate,
+        "table_optimizer": moves.table_optimizer,
+        "table_learning_rate": moves.table_learning_rate,
         "table_l2": section.table_l2,
         "name": "ranker",
     }
     inputs, rows = job.inputs(section), job.dataset.table_rows
-    optimizer = keras.optimizers.Adam(section.learning_rate)
     if section.kind == "multi_task":
         heads = {
             name: {"objective": head.objective, "weight": head.weight, "label": label}
@@ -111,7 +111,7 @@ def _compiled(job: Job, section: RankerSection) -> Ranker | MultiTask:
             score=section.score,
             **shared,
         )
-        several.compile(optimizer)
+        several.compile(moves.dense)
         return several
     model = Ranker(
         inputs,
@@ -122,7 +122,7 @@ def _compiled(job: Job, section: RankerSection) -> Ranker | MultiTask:
         low_rank_dim=section.low_rank_dim,
         **shared,
     )
-    model.compile(optimizer, loss=model.loss_function())
+    model.compile(moves.dense, loss=model.loss_function())
     return model
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keras
-
 from shortlist.data.negatives import Negatives
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.storage import TWO_TOWER
@@ -11,7 +9,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RetrievalSection
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import RankingValidation
-from shortlist.training.job import MONITOR, Job
+from shortlist.training.job import Job
 from shortlist.training.loop import fit_model
 from shortlist.training.scorers import fit_scorer
 
@@ -32,6 +30,8 @@ def train_two_tower(job: Job) -> tuple[TwoTower, int]:
         negatives=_negatives(section),
         interactions_only=True,
     )
+    batches = Batches(loader, with_label=False)
+    moves = job.optimization(section, batches)
     model = TwoTower(
         job.inputs(section, as_sequence=section.history != "mean"),
         job.dataset.table_rows,
@@ -50,17 +50,16 @@ def train_two_tower(job: Job) -> tuple[TwoTower, int]:
         negatives=section.negatives,
         sampling_correction=section.sampling_correction,
         hard_negatives=section.hard_negatives or None,
-        table_learning_rate=section.learning_rate,
+        table_optimizer=moves.table_optimizer,
+        table_learning_rate=moves.table_learning_rate,
         name="retrieval",
     )
-    model.compile(optimizer=keras.optimizers.Adam(section.learning_rate))
+    model.compile(optimizer=moves.dense)
     callbacks = []
     if len(job.validation_users):
         pipeline = job.pipeline(model, None, 0.0)
         callbacks.append(RankingValidation(lambda: job.measure(pipeline)))
-    batches = Batches(loader, with_label=False)
-    epochs = fit_model(job, model, batches, section, f"val_{MONITOR}", callbacks)
-    return model, epochs
+    return model, fit_model(job, model, batches, section, callbacks)
 
 
 def _negatives(section: RetrievalSection) -> Negatives | None:

@@ -58,13 +58,7 @@ class NoImprovement:
         Raises:
             InputError: `monitor-unknown`.
         """
-        if self.monitor not in logs:
-            raise InputError(
-                "monitor-unknown",
-                f"`monitor` must be a metric of an epoch: {', '.join(sorted(logs))}."
-                f" Received: {self.monitor!r}.{did_you_mean(self.monitor, logs)}",
-            )
-        value = float(logs[self.monitor])
+        value = monitored(self.monitor, logs)
         if not is_better(value, self.best, self.mode):
             self.waited += 1
             return Verdict(stop=self.waited >= self.patience)
@@ -107,6 +101,28 @@ class TimeBudget:
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         """Does nothing."""
+
+
+def monitored(monitor: str, logs: Mapping[str, float]) -> float:
+    """The metric of an epoch that was asked for.
+
+    Raises:
+        InputError: `monitor-unknown`.
+    """
+    if monitor not in logs:
+        raise InputError(
+            "monitor-unknown",
+            f"`monitor` must be a metric of an epoch: {', '.join(sorted(logs))}."
+            f" Received: {monitor!r}.{did_you_mean(monitor, logs)}",
+        )
+    return float(logs[monitor])
+
+
+def mode_of(monitor: str) -> str:
+    """`min` for losses and errors, `max` for all other metrics."""
+    name = monitor.removeprefix("val_")
+    errors = ("loss", "error", "rmse", "mae", "mse")
+    return "min" if name.endswith(errors) else "max"
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:

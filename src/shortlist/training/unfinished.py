@@ -74,6 +74,8 @@ class State(_Header, kw_only=True):
     dataset_fingerprint: str
     backend: str
     overwrite: bool = False
+    warm_start: str = ""
+    """Path of the run whose weights this one begins with."""
     seconds: float = 0.0
     """Time spent by earlier processes."""
     metrics_bytes: int = 0
@@ -280,6 +282,9 @@ def _check_same(found: State, wanted: State, out: Path) -> None:
         for name in ("dataset_fingerprint", "backend")
         if getattr(found, name) != getattr(wanted, name)
     ]
+    # Not asked for again, it is that of the beginning.
+    if wanted.warm_start not in ("", found.warm_start):
+        differing.append("warm start")
     differing += differing_fields(found.recipe, wanted.recipe)
     if differing:
         raise InputError(

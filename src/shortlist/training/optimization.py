@@ -1,0 +1,133 @@
+"""The optimizer of a recipe, for the dense weights and for the tables alike.
+
+Tables have optimizers of their own, so what a recipe says is made twice: as an object
+for `compile`, and as name and learning rate for the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from shortlist.recipe import TrainingSection
+
+
+class Optimization(NamedTuple):
+    """How the weights of a model move."""
+
+    dense: keras.optimizers.Optimizer
+    """For `compile`."""
+    table_optimizer: str
+    table_learning_rate: Any
+    """A number, or a schedule as plain values that a configuration can hold."""
+
+
+@keras.saving.register_keras_serializable(package="shortlist")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Rises in a line to a rate, then stays or falls to zero.
+
+    With w warm-up updates and n in all, update t of 0 to n - 1 has the rate times
+
+        (t + 1) / w                          while t < w
+        1                                    `constant`
+        1 - (t - w) / (n - w)                `linear`
+        (1 + cos(pi (t - w) / (n - w))) / 2  `cosine` (Loshchilov and Hutter, 2017)
+
+    Args:
+        learning_rate: the highest rate.
+        kind: `constant`, `linear` or `cosine`.
+        warmup_steps: updates of the rise; may be 0.
+        total_steps: updates in all.
+        steps_per_update: calls that are one update: gradient accumulation counts each
+            batch, tables only the updates.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        kind: str = "constant",
+        warmup_steps: int = 0,
+        total_steps: int = 1,
+        steps_per_update: int = 1,
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.kind = kind
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.steps_per_update = steps_per_update
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, from 0."""
+        update = ops.floor(ops.cast(step, "float32") / self.steps_per_update)
+        left = max(self.total_steps - self.warmup_steps, 1)
+        share = ops.clip((update - self.warmup_steps) / left, 0.0, 1.0)
+        factor = ops.ones_like(share)
+        if self.kind == "linear":
+            factor = 1.0 - share
+        elif self.kind == "cosine":
+            factor = 0.5 * (1.0 + ops.cos(math.pi * share))
+        rise = ops.minimum((update + 1.0) / max(self.warmup_steps, 1), 1.0)
+        return self.learning_rate * factor * rise
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments as plain values."""
+        return {
+            "learning_rate": self.learning_rate,
+            "kind": self.kind,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+            "steps_per_update": self.steps_per_update,
+        }
+
+
+def optimization(
+    training: TrainingSection, learning_rate: float, total_batches: int
+) -> Optimization:
+    """The optimizers of a stage.
+
+    Args:
+        training: which, and with what around it.
+        learning_rate: of dense weights and tables; with a schedule the highest.
+        total_batches: of all epochs.
+    """
+    rate: Any = learning_rate
+    table_rate: Any = learning_rate
+    if training.schedule != "constant" or training.warmup_steps:
+        total = -(-total_batches // training.accumulate)
+        shape = (learning_rate, training.schedule, training.warmup_steps, total)
+        rate = WarmUp(*shape, steps_per_update=training.accumulate)
+        table_rate = keras.optimizers.schedules.serialize(WarmUp(*shape))
+    kinds = {
+        "adagrad": keras.optimizers.Adagrad,
+        "adam": keras.optimizers.Adam,
+        "ftrl": keras.optimizers.Ftrl,
+        "rowwise_adagrad": keras.optimizers.Adagrad,  # a rule for rows of tables alone
+        "sgd": keras.optimizers.SGD,
+    }
+    dense = kinds[training.optimizer](
+        rate,
+        # Keras numbers what has no name, and the number would differ after a resume.
+        name=training.optimizer,
+        global_clipnorm=training.clip_norm,
+        gradient_accumulation_steps=training.accumulate
+        if training.accumulate > 1
+        else None,
+    )
+    return Optimization(dense, training.optimizer, table_rate)
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Models made within compute in this precision; weights and tables stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
