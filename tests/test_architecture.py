@@ -38,7 +38,7 @@ KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
     r"|models/(?!scorers/).*"
-    r"|training/(?!(runs|cost)\.py).*"
+    r"|training/(?!(runs|run_store|cost)\.py).*"
     r"|bundle/export\.py"
 )
 SERVERS = {"starlette", "granian", "grpc"}

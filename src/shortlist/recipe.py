@@ -360,6 +360,20 @@ class OutputSection(Section):
     bundle: str = "bundle"
 
 
+class TrackingSection(Section):
+    """Who is told of trainings; paths are relative to the recipe file."""
+
+    store: str | None = None
+    """Folder in which every run is kept."""
+    mlflow: str | None = None
+    """Tracking URI, or the path of an SQLite file."""
+    experiment: str = "shortlist"
+    wandb: str | None = None
+    """Name of the project."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    tensorboard: Flag = False
+
+
 def _check_kind(kind: str, known: tuple[str, ...]) -> str:
     if kind not in known:
         raise ValueError(f"must be one of {known}.{did_you_mean(kind, known)}")
@@ -393,6 +407,7 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     output: OutputSection = OutputSection()
+    tracking: TrackingSection = TrackingSection()
 
     @pydantic.model_validator(mode="after")
     def _lists_are_within_the_candidates(self) -> Self:

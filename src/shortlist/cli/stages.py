@@ -73,6 +73,7 @@ def train_stage(
 
     from shortlist.evaluation import ranking_metrics
     from shortlist.training import train
+    from shortlist.training.trackers import open_trackers
 
     return train(
         dataset,
@@ -83,6 +84,7 @@ def train_stage(
         resume=resume,
         warm_start=warm_start,
         quiet=quiet,
+        trackers=open_trackers(recipe.tracking, path.parent),
     )
 
 
@@ -125,6 +127,10 @@ def evaluate_stage(
     )
     evaluation.report["ranker_weight"] = run.info.ranker_weight
     evaluation.save(run.path)
+    if recipe.tracking.store is not None:
+        from shortlist.training.run_store import RunStore
+
+        RunStore(beside(path, recipe.tracking.store)).add(run)
     return evaluation.report
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
-from shortlist.training.job import Job, Validate
+from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
 from shortlist.training.optimization import precision
@@ -31,6 +31,7 @@ from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
 from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
 from shortlist.training.scorers import load_retrieval, save_retrieval
+from shortlist.training.trackers import Tracker, Tracking, Training
 from shortlist.training.unfinished import (
     State,
     Unfinished,
@@ -57,6 +58,8 @@ def train(
     resume: bool = False,
     warm_start: str | Path | None = None,
     quiet: bool = False,
+    trackers: Sequence[Tracker] = (),
+    watches: Sequence[Watch] = (),
 ) -> Run:
     """Trains retrieval and ranking and writes a run directory.
 
@@ -75,6 +78,9 @@ def train(
             with a run of this recipe and dataset at `out`, return it.
         warm_start: an older run whose rows and dense weights this one begins with.
         quiet: show no progress.
+        trackers: who is told of the training; `trackers.open_trackers` makes those of
+            a recipe. One that fails is shown as a warning.
+        watches: make further Keras callbacks for the fit of every model.
 
     Raises:
         InputError: the dataset holds nothing to train on, `out` exists, or what was
@@ -83,14 +89,9 @@ def train(
     """
     out = Path(out)
     _check_parts(dataset, recipe)
-    begun = State(
-        recipe=recipe.to_builtins(),
-        dataset_fingerprint=dataset.info.fingerprint,
-        backend=keras.backend.backend(),
-        warm_start="" if warm_start is None else str(Path(warm_start).resolve()),
-    )
+    begun = _beginning(dataset, recipe)
     if warm_start is not None:
-        Run.open(warm_start)  # before any work
+        begun.warm_start = str(Run.open(warm_start).path.resolve())
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with contextlib.closing(
@@ -99,12 +100,18 @@ def train(
         if unfinished.is_published:
             unfinished.remove()
             return Run.open(out)
-        try:
-            _train_into(Job(unfinished, dataset, recipe, validate, quiet))
-            unfinished.publish()
-        except ResourceError as error:
-            raise kept(error, unfinished) from error
-    return Run.open(out)
+        with Tracking(trackers, _training(dataset, recipe)) as tracking:
+            watching = (tracking.callbacks, *watches)
+            try:
+                _train_into(
+                    Job(unfinished, dataset, recipe, validate, quiet, watches=watching)
+                )
+                unfinished.publish()
+            except ResourceError as error:
+                raise kept(error, unfinished) from error
+            run = Run.open(out)
+            tracking.finish(run)
+    return run
 
 
 def fast_dev_run(dataset: Dataset, recipe: Recipe, *, validate: Validate) -> RunInfo:
@@ -119,11 +126,7 @@ def fast_dev_run(dataset: Dataset, recipe: Recipe, *, validate: Validate) -> Run
         validate: as for `train`.
     """
     _check_parts(dataset, recipe)
-    begun = State(
-        recipe=recipe.to_builtins(),
-        dataset_fingerprint=dataset.info.fingerprint,
-        backend=keras.backend.backend(),
-    )
+    begun = _beginning(dataset, recipe)
     with (
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
         contextlib.closing(Unfinished(Path(folder) / "run", begun)) as unfinished,
@@ -151,6 +154,24 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
         ranker_history=run.info.ranker_history,
         ranker_weight=run.info.ranker_weight,
         candidates=run.info.candidates,
+    )
+
+
+def _beginning(dataset: Dataset, recipe: Recipe) -> State:
+    return State(
+        recipe=recipe.to_builtins(),
+        dataset_fingerprint=dataset.info.fingerprint,
+        backend=keras.backend.backend(),
+    )
+
+
+def _training(dataset: Dataset, recipe: Recipe) -> Training:
+    return Training(
+        name=recipe.name,
+        dataset=str(dataset.path),
+        dataset_fingerprint=dataset.info.fingerprint,
+        backend=keras.backend.backend(),
+        recipe=recipe.to_builtins(),
     )
 
 

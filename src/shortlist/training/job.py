@@ -5,8 +5,10 @@ Knows the dataset, the recipe and the run's folder; knows nothing of a model's l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import keras
 import numpy as np
 
 from shortlist.data.dataset import Dataset
@@ -27,6 +29,9 @@ from shortlist.training.unfinished import Unfinished
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
 Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
 
+# Callbacks for the fit of a stage (`retrieval`, `ranker`) of the run in a folder.
+Watch = Callable[[str, Path], list[keras.callbacks.Callback]]
+
 MONITOR = "ndcg@10"
 VALIDATION_K = 10
 
@@ -41,6 +46,7 @@ class Job:
         validate: metrics of recommendations on the validation part.
         quiet: show no progress.
         steps: batches of an epoch and of what is validated; `None` for all.
+        watches: who looks at the epochs of every model.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Job:
         validate: Validate,
         quiet: bool,
         steps: int | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self.unfinished = unfinished
         self.folder = unfinished.run_folder
@@ -59,10 +66,15 @@ class Job:
         self.validate = validate
         self.quiet = quiet
         self.steps = steps
+        self.watches = watches
         self.validation_users = measurable_users(dataset)
         if steps is not None:
             few = steps * recipe.retrieval.batch_size
             self.validation_users = self.validation_users[:few]
+
+    def watchers(self, stage: str) -> list[keras.callbacks.Callback]:
+        """Callbacks of those who look at the epochs of a model."""
+        return [c for watch in self.watches for c in watch(stage, self.folder)]
 
     def pipeline(
         self,

@@ -56,6 +56,7 @@ def fit_model(
     progress.resume(model)
     report = EpochReport(model.name, job.folder / "metrics.jsonl", quiet=job.quiet)
     finite = StopOnNotFinite(progress.first_batch)
+    watching = [*callbacks, finite, report, *job.watchers(model.name), progress]
     try:
         with progress.saves_when_terminated():
             # The rest of an epoch has a length of its own, so it is a fit of its own.
@@ -68,7 +69,7 @@ def fit_model(
                     steps_per_epoch=job.steps,
                     validation_steps=job.steps,
                     validation_data=validation,
-                    callbacks=[*callbacks, finite, report, progress],
+                    callbacks=watching,
                     shuffle=False,  # the loader has shuffled already
                     verbose=0,
                 )

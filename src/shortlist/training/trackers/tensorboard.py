@@ -1,0 +1,34 @@
+"""Trainings for TensorBoard, through the callback of Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shortlist.training.trackers.packages import need_package
+from shortlist.training.trackers.tracker import Tracker
+
+if TYPE_CHECKING:
+    import keras
+
+
+class TensorBoard(Tracker):
+    """Writes `tensorboard/<stage>/` into the run; `tensorboard --logdir` shows it.
+
+    Keras (3.15) writes it with TensorFlow's summaries, whatever its backend, so that
+    TensorFlow must be installed beside JAX and PyTorch too.
+    """
+
+    name = "TensorBoard"
+
+    def check(self) -> None:
+        """Needs TensorFlow."""
+        need_package("tensorflow", "tensorflow")
+
+    def callbacks(self, stage: str, folder: Path) -> list[keras.callbacks.Callback]:
+        """The callback of Keras: scalars of every epoch."""
+        import keras
+
+        place = str(folder / "tensorboard" / stage)
+        # No graph and no histograms: host tables are not among a model's weights.
+        return [keras.callbacks.TensorBoard(place, write_graph=False)]
