@@ -73,6 +73,7 @@ class LogSection(Section):
 RETRIEVAL_KINDS = (
     "two_tower",
     "als",
+    "burst_als",
     "ease",
     "factorization",
     "item_knn",
@@ -118,6 +119,20 @@ class AlsSection(Section):
     frequency: Weight = 0.0
 
 
+class BurstAlsSection(Section):
+    """Implicit ALS that also learns from what was taken together."""
+
+    factors: Positive = 32
+    regularization: AboveZero = 0.4
+    unobserved: AboveZero = 0.1
+    frequency: Weight = 0.5
+    iterations: Positive = 8
+    burst_seconds: AboveZero = 300.0
+    burst_weight: Weight = 0.35
+    user_balance: Weight = 0.2
+    label_weight: Weight = 0.1
+
+
 class FactorizationSection(Section):
     """The biased factorization, which predicts the label."""
 
@@ -148,6 +163,7 @@ class RetrievalSection(Section):
     item_knn: ItemKnnSection = ItemKnnSection()
     ease: EaseSection = EaseSection()
     als: AlsSection = AlsSection()
+    burst_als: BurstAlsSection = BurstAlsSection()
     factorization: FactorizationSection = FactorizationSection()
     blend: BlendSection = BlendSection()
     embedding_dim: Positive = 64

@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "item_knn": {"item_knn": KNN},
     "ease": {"ease": {"l2": 50.0}},
     "als": {"als": ALS},
+    "burst_als": {"burst_als": {**ALS, "burst_seconds": 86_400.0}},
     "factorization": {"factorization": {"factors": 4, "sweeps": 5}},
     "blend": {
         "blend": {"members": ["ease", "item_knn", "als", "two_tower"]},

@@ -36,6 +36,10 @@ def arrays_of(kind: str) -> dict[str, np.ndarray]:
             "item_factors": numbers(ITEMS, 3, seed=3),
             "mean_confidence": np.ones(1, np.float32),
         },
+        "burst_als": {
+            "item_factors": numbers(ITEMS, 3, seed=6),
+            "label": np.array([3, 1], np.float32),
+        },
         "factorization": {
             "users": numbers(USERS, 4, seed=4),
             "items": numbers(ITEMS, 4, seed=5),
@@ -49,6 +53,7 @@ OPTIONS = {
     "item_knn": {},
     "ease": {},
     "als": {"factors": 3},
+    "burst_als": {"factors": 3},
     "factorization": {"factors": 3},
 }
 
@@ -154,6 +159,7 @@ def test_numbers_out_of_range_are_refused(kind: str, value: float) -> None:
         ("item_knn", "indices", [2, 4, 8, 1]),
         ("item_knn", "indices", [2, 4, -1, 1]),
         ("als", "mean_confidence", [0.0]),
+        ("burst_als", "label", [3.0, -1.0]),
         ("factorization", "label", [3.0, 5.0, 1.0]),
         ("ease", "counts", [1.0, *ITEM_COUNTS]),
         ("ease", "counts", [0, -1.0, *ITEM_COUNTS[1:]]),

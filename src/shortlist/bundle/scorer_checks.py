@@ -143,6 +143,13 @@ def _als(config: Mapping[str, Any], arrays: Arrays, sizes: Sizes) -> Shapes:
     }
 
 
+def _burst_als(config: Mapping[str, Any], arrays: Arrays, sizes: Sizes) -> Shapes:
+    return {
+        "item_factors": (np.float32, (sizes[1], config["factors"])),
+        "label": (np.float32, (2,)),
+    }
+
+
 def _factorization(config: Mapping[str, Any], arrays: Arrays, sizes: Sizes) -> Shapes:
     width = config["factors"] + 1
     return {
@@ -172,6 +179,11 @@ def _als_ranges(arrays: Arrays) -> None:
         refuse(PLACE, "must have a mean confidence above 0", "another")
 
 
+def _burst_als_ranges(arrays: Arrays) -> None:
+    if arrays["label"][1] < 0:
+        refuse(PLACE, "must have a deviation of labels of at least 0", "another")
+
+
 def _factorization_ranges(arrays: Arrays) -> None:
     if arrays["label"][1] > arrays["label"][2]:
         refuse(PLACE, "must have a least label up to the greatest", "another")
@@ -179,6 +191,7 @@ def _factorization_ranges(arrays: Arrays) -> None:
 
 SHAPES: dict[str, Callable[[Mapping[str, Any], Arrays, Sizes], Shapes]] = {
     "als": _als,
+    "burst_als": _burst_als,
     "ease": _ease,
     "factorization": _factorization,
     "item_knn": _item_knn,
@@ -186,6 +199,7 @@ SHAPES: dict[str, Callable[[Mapping[str, Any], Arrays, Sizes], Shapes]] = {
 }
 RANGES: dict[str, Callable[[Arrays], None]] = {
     "als": _als_ranges,
+    "burst_als": _burst_als_ranges,
     "factorization": _factorization_ranges,
     "item_knn": _item_knn_ranges,
     "popularity": _popularity_ranges,

@@ -27,7 +27,7 @@ FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
 Override = dict[str, dict[str, Any]]
 
 _RETRIEVAL_NOTES = {
-    "kind": "or ease, item_knn, als, popularity, factorization, blend",
+    "kind": "or ease, burst_als, item_knn, als, popularity, factorization, blend",
     "embedding_dim": "width of the user and item vectors",
     "feature_dim": "width of the tables of side features",
     "hidden_units": "hidden layers of each tower, such as [128]",

@@ -26,7 +26,7 @@ from shortlist.recipe import RetrievalSection
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.job import MONITOR, Job
 
-SEEDED = ("als", "factorization")
+SEEDED = ("als", "burst_als", "factorization")
 
 TrainTower = Callable[[Job], tuple[TwoTower, int]]
 

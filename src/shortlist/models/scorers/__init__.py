@@ -5,6 +5,7 @@ Nothing here imports Keras or SciPy: a server runs the same classes that were tr
 
 from shortlist.models.scorers.als import ImplicitAls
 from shortlist.models.scorers.blend import Blend
+from shortlist.models.scorers.burst_als import BurstAls
 from shortlist.models.scorers.ease import Ease
 from shortlist.models.scorers.factorization import Factorization
 from shortlist.models.scorers.item_knn import ItemKnn
@@ -23,6 +24,7 @@ from shortlist.models.scorers.storage import (
 
 __all__ = [
     "Blend",
+    "BurstAls",
     "Ease",
     "Factorization",
     "ImplicitAls",

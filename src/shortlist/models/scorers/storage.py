@@ -16,6 +16,7 @@ from shortlist.atomic import atomic_directory
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 from shortlist.models.scorers.als import ImplicitAls
 from shortlist.models.scorers.blend import Blend, Member
+from shortlist.models.scorers.burst_als import BurstAls
 from shortlist.models.scorers.ease import Ease
 from shortlist.models.scorers.factorization import Factorization
 from shortlist.models.scorers.item_knn import ItemKnn
@@ -28,7 +29,7 @@ TWO_TOWER = "two_tower"
 
 SCORERS: dict[str, type[Scorer]] = {
     scorer.kind: scorer
-    for scorer in (Ease, Factorization, ImplicitAls, ItemKnn, Popularity)
+    for scorer in (BurstAls, Ease, Factorization, ImplicitAls, ItemKnn, Popularity)
 }
 KINDS = (TWO_TOWER, *sorted(SCORERS), Blend.kind)
 """What `[retrieval] kind` may be."""
