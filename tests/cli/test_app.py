@@ -18,6 +18,7 @@ COMMANDS = [
     "prepare",
     "train",
     "evaluate",
+    "compare",
     "export",
     "recommend",
     "similar",

@@ -19,6 +19,7 @@ from typer.exceptions import Abort, Exit, TyperException
 import shortlist
 from shortlist.cli import (
     check,
+    compare,
     convert,
     demo,
     doctor,
@@ -52,6 +53,7 @@ for module in (
     prepare,
     train,
     evaluate,
+    compare,
     export,
     recommend,
     similar,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shortlist.cli.options import (
+    HtmlOption,
     JsonOption,
     OverwriteOption,
     SetOption,
-    need,
     open_recipe,
     print_result,
 )
+from shortlist.cli.pages import check_page
 from shortlist.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def check(
         Path | None,
         typer.Option("--recipe", "-r", help="Take columns and split from a recipe."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write the report as one HTML file.")
-    ] = None,
+    html: HtmlOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if there is a problem.")
     ] = False,
@@ -53,12 +52,7 @@ def check(
             "A check needs a LOG, or a recipe that names one; --set changes a recipe."
             " Received neither. Run: shortlist check LOG",
         )
-    if html is not None:
-        from shortlist.atomic import check_absent
-
-        need("matplotlib", "plots")
-        if not overwrite:
-            check_absent(html)
+    check_page(html, overwrite)
     given = _from_recipe(logs, recipe, set_) if recipe else _guessed(logs or [])
 
     import msgspec

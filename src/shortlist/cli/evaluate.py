@@ -9,9 +9,12 @@ import typer
 
 from shortlist.cli.options import (
     RECIPE_FILE,
+    HtmlOption,
     JsonOption,
+    OverwriteOption,
     RecipeOption,
     SetOption,
+    beside,
     open_recipe,
     print_result,
 )
@@ -24,13 +27,35 @@ def evaluate(
         list[str] | None,
         typer.Option("--slice", help="Also divide by this feature; repeatable."),
     ] = None,
+    html: HtmlOption = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Also write the plots, PNG files, here.")
+    ] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure the run on the test part, beside popularity."""
+    from shortlist.cli.pages import check_page, save_page, save_plots
+
     loaded = open_recipe(recipe, set_)
+    check_page(html, overwrite)
+    check_page(plots, overwrite)
 
     from shortlist.cli.stages import evaluate_stage
     from shortlist.cli.tables import metrics_table
 
     report = evaluate_stage(loaded, recipe, slice_ or [])
-    print_result(report, metrics_table(report), json)
+    told = []
+    if plots is not None:
+        from shortlist.evaluation.plots import evaluation_plots
+
+        written = save_plots(evaluation_plots(report), plots)
+        told.append(f"plots: {plots}: {', '.join(written)}")
+    if html is not None:
+        from shortlist.evaluation.html_page import evaluation_html
+
+        run = str(beside(recipe, loaded.output.run))
+        title = f"Evaluation of {loaded.name}"
+        save_page(evaluation_html(report, title=title, details={"run": run}), html)
+        told.append(f"report: {html}")
+    print_result(report, "\n".join([metrics_table(report), *told]), json)

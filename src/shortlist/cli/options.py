@@ -27,6 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an output that exists.")
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
+]
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", "-b", help="Bundle directory; default: the recipe's."),

@@ -20,6 +20,7 @@ from shortlist.evaluation.item_vectors import (
 )
 from shortlist.evaluation.rankings import popularity_ranking
 from shortlist.models.scorers.popularity import Popularity
+from shortlist.models.scorers.scorer import Scorer
 
 if TYPE_CHECKING:
     from shortlist.evaluation.report import Recommends
@@ -182,7 +183,8 @@ class _Measured:
             self.measured_in["diversity"] = "item features"
             return vectors
         own = getattr(pipeline, "item_vectors", None)
-        if own is None:
+        # A scorer's item vectors, where it has any, are no places of its items.
+        if own is None or isinstance(getattr(pipeline, "retrieval", None), Scorer):
             return None
         self.measured_in["diversity"] = "item vectors of the model"
         return np.asarray(own(), np.float32)

@@ -1,7 +1,6 @@
 """The plots of the data report, as SVG that takes the text colour of its page.
 
-Needs matplotlib (extra `plots`) and none of its global state: figures are objects, and
-nothing of the user's own settings is used. No text of a log is drawn, only numbers.
+No text of a log is drawn, only numbers.
 """
 
 from __future__ import annotations
@@ -15,38 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.data.check.report import Activity, Bar, Drift, LogReport
 from shortlist.data.split import PARTS
-from shortlist.errors import ResourceError
+from shortlist.drawing import BLUE, GREEN, INK, ORANGE, canvas, finish, short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# matplotlib knows no `currentColor`: this stands for it until the SVG is written.
-_INK = "#010203"
-_BLUE, _ORANGE, _GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
-_COLOURS: dict[str, str] = dict(zip(PARTS, (_BLUE, _GREEN, _ORANGE), strict=True))
+_COLOURS: dict[str, str] = dict(zip(PARTS, (BLUE, GREEN, ORANGE), strict=True))
 _WIDE, _NARROW = (9.0, 2.6), (4.4, 2.8)
-_STYLE = {
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # with the metrics of which it is laid out
-    "font.size": 9,
-    "grid.alpha": 0.15,
-    "grid.color": _INK,
-    "legend.frameon": False,
-    "savefig.transparent": True,
-    "svg.fonttype": "none",
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 
 
 @dataclass(frozen=True)
@@ -72,21 +47,9 @@ def plots_of(report: LogReport) -> list[Plot]:
     Raises:
         ResourceError: matplotlib is not installed (`package-missing`).
     """
-    try:
-        import matplotlib.figure
-        import matplotlib.style
-    except ImportError as error:
-        raise ResourceError(
-            "package-missing",
-            "The plots need the package 'matplotlib', which is not installed. Run: pip"
-            " install 'shortlist[plots]'",
-        ) from error
     plots = []
     for name, title, alt, size, draw in _drawings(report):
-        # The salt makes the ids of an SVG the same in every run.
-        settings = {**_STYLE, "svg.hashsalt": name}
-        with matplotlib.style.context(["default", settings]):
-            figure = matplotlib.figure.Figure(figsize=size)
+        with canvas(name, size) as figure:
             draw(figure)
             plots.append(Plot(name, title, alt, _svg(figure, name, alt)))
     return plots
@@ -187,9 +150,9 @@ def _popularity(figure: Figure, report: LogReport) -> None:
     points = report.popularity.curve
     items = [0.0, *(point.items for point in points)]
     events = [0.0, *(point.events for point in points)]
-    axes.plot([0, 1], [0, 1], color=_INK, alpha=0.4, linestyle="--", linewidth=1)
-    axes.plot(items, events, color=_BLUE, linewidth=2)
-    axes.fill_between(items, events, color=_BLUE, alpha=0.15)
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linestyle="--", linewidth=1)
+    axes.plot(items, events, color=BLUE, linewidth=2)
+    axes.fill_between(items, events, color=BLUE, alpha=0.15)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="items, most popular first")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -199,22 +162,14 @@ def _popularity(figure: Figure, report: LogReport) -> None:
 def _histogram(figure: Figure, bars: tuple[Bar, ...]) -> None:
     axes = figure.add_subplot()
     places = range(len(bars))
-    axes.bar(places, [bar.count for bar in bars], color=_BLUE, width=0.85)
+    axes.bar(places, [bar.count for bar in bars], color=BLUE, width=0.85)
     step = -(-len(bars) // 8)
     axes.set_xticks(places[::step], [_bar_name(bar) for bar in bars[::step]])
     _finish(axes)
 
 
 def _bar_name(bar: Bar) -> str:
-    return f"{_short(bar.low)}+" if bar.high > bar.low else _short(bar.low)
-
-
-def _short(value: float) -> str:
-    """A number of at most four digits: 1500 is 1.5k."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
-    return f"{value:.4g}"
+    return f"{short_number(bar.low)}+" if bar.high > bar.low else short_number(bar.low)
 
 
 def _drifts(figure: Figure, drifts: list[Drift]) -> None:
@@ -227,7 +182,7 @@ def _drifts(figure: Figure, drifts: list[Drift]) -> None:
         ]
         places = range(len(used))
         for shift, shares, colour, label in (
-            (-0.2, drift.before, _BLUE, "before"),
+            (-0.2, drift.before, BLUE, "before"),
             (0.2, drift.share, _COLOURS[drift.part], drift.part),
         ):
             heights = [shares[place] for place in used]
@@ -247,10 +202,9 @@ def _drifts(figure: Figure, drifts: list[Drift]) -> None:
 
 
 def _finish(axes: Axes, *, formatted: bool = False) -> None:
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    finish(axes)
     if not formatted:
-        axes.yaxis.set_major_formatter(lambda count, _: _short(count))
+        axes.yaxis.set_major_formatter(lambda count, _: short_number(count))
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
@@ -265,4 +219,4 @@ def _svg(figure: Figure, name: str, alt: str) -> str:
     label = f'<svg role="img" aria-labelledby="{name}-title"'
     title = f'<title id="{name}-title">{alt}</title>'
     text = text.replace("<svg", label, 1).replace(">", f">{title}", 1)
-    return text.replace(_INK, "currentColor")
+    return text.replace(INK, "currentColor")

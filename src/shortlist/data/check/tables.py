@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from shortlist.data.check.report import LogReport, Spread
 from shortlist.data.findings import SEVERITIES, Finding
 from shortlist.data.time_findings import moment_text
+from shortlist.page import Table
 
 _SHOWN = ("min", "p5", "p25", "p50", "p75", "p95", "p99", "max")
 _SHORT_LOG_DAYS = 10
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of text; the first column names the row.
-
-    Args:
-        title: what the table is about.
-        header: a name per column.
-        rows: as many cells as the header has, per row.
-        note: a sentence below the table, or nothing.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def tables_of(report: LogReport) -> list[Table]:

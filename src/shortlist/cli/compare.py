@@ -1,0 +1,57 @@
+"""`shortlist compare`: evaluated runs beside each other, tested pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortlist.cli.options import HtmlOption, JsonOption, OverwriteOption, print_result
+
+_PIPED_WIDTH = 1000  # a row per run, whole, for whatever reads it
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Evaluated runs.")
+    ],
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", "-m", help="Rank and test by it: ndcg, or recall@20, ..."
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=1, help="Bootstrap samples behind the intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and test.")] = 0,
+    html: HtmlOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Rank evaluated runs of one dataset and test which differ beyond chance."""
+    from shortlist.cli.pages import check_page, save_page
+    from shortlist.evaluation.leaderboard import leaderboard, open_evaluations
+
+    check_page(html, overwrite)
+    board = leaderboard(open_evaluations(runs), metric, resamples=resamples, seed=seed)
+    if html is not None:
+        from shortlist.evaluation.html_page import leaderboard_html
+
+        save_page(leaderboard_html(board), html)
+    print_result(board, "" if json else _text(board, html), json)
+
+
+def _text(board: dict[str, Any], html: Path | None) -> str:
+    from rich.text import Text
+
+    from shortlist.cli.terminal import plain_text, printed, table_parts
+    from shortlist.evaluation.tables import leaderboard_tables
+
+    tables = leaderboard_tables(board, is_short=True)
+    parts = [part for table in tables for part in table_parts(table)]
+    parts += [plain_text(note) for note in board["notes"]]
+    if html is not None:
+        parts += [Text(""), plain_text(f"report: {html}")]
+    return printed(parts[1:], piped_width=_PIPED_WIDTH)

@@ -1,0 +1,101 @@
+"""Figures drawn by matplotlib (extra `plots`), without any of its global state.
+
+Figures are objects, nothing of the user's own settings is used, and the same figure is
+the same bytes in every run. Knows no report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shortlist.errors import ResourceError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# matplotlib knows no `currentColor`: in an SVG this stands for it until it is written.
+INK = "#010203"
+BLUE, ORANGE, GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
+SERIES = (BLUE, ORANGE, GREEN, "#8e63c4", "#c4474f", "#7d7d7d", "#a98b2d", "#3aa6b9")
+_STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # with the metrics of which it is laid out
+    "font.size": 9,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@contextlib.contextmanager
+def canvas(name: str, size: tuple[float, float]) -> Iterator[Figure]:
+    """An empty figure, to be drawn and written within the context.
+
+    Args:
+        name: unique within a page; it makes the ids of an SVG the same in every run.
+        size: width and height, inches.
+
+    Raises:
+        ResourceError: matplotlib is not installed (`package-missing`).
+    """
+    try:
+        import matplotlib.figure
+        import matplotlib.style
+    except ImportError as error:
+        raise ResourceError(
+            "package-missing",
+            "The plots need the package 'matplotlib', which is not installed. Run: pip"
+            " install 'shortlist[plots]'",
+        ) from error
+    settings = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.style.context(["default", settings]):
+        yield matplotlib.figure.Figure(figsize=size)
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as a PNG on white, the same bytes in every run."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name may have signs that the font lacks: boxes stand for them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", module=".*")
+        figure.savefig(
+            stream,
+            format="png",
+            dpi=144,
+            transparent=False,
+            facecolor="white",
+            metadata={"Software": None},
+        )
+    return stream.getvalue()
+
+
+def finish(axes: Axes, *, across: bool = False) -> None:
+    """Lines behind what is drawn: level ones, or with `across` upright ones."""
+    axes.grid(axis="x" if across else "y")
+    axes.set_axisbelow(True)
+
+
+def short_number(value: float) -> str:
+    """A number of at most four digits: 1500 is 1.5k."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{value:.4g}"

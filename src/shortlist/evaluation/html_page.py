@@ -1,0 +1,68 @@
+"""Evaluations and leaderboards as one HTML file each: plots and tables, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from typing import Any
+
+from shortlist.evaluation.plots import Plot, evaluation_plots, leaderboard_plots
+from shortlist.evaluation.tables import evaluation_tables, leaderboard_tables
+from shortlist.page import Table, figure_html, image_html, page_html, table_html
+
+
+def evaluation_html(
+    report: Mapping[str, Any],
+    *,
+    title: str = "Evaluation",
+    details: Mapping[str, str] | None = None,
+) -> str:
+    """The page of what `evaluate_pipeline` returned.
+
+    Args:
+        report: plain values.
+        title: heading of the page.
+        details: lines below it, such as the run's folder.
+
+    Raises:
+        ResourceError: matplotlib is not installed (`package-missing`).
+    """
+    unknown = report["unknown_users"]
+    told = {
+        **(details or {}),
+        "part": f"{report['part']}, {report['users']:,} users",
+        "catalogue": f"{report['catalogue']:,} items",
+        "not evaluated": f"{report['users_excluded']:,} users with nothing new to find,"
+        f" {unknown['users']:,} unknown users ({unknown['events']:,} events)",
+        "dataset": report["dataset_fingerprint"],
+    }
+    body = _body(evaluation_plots(report), evaluation_tables(report), report["notes"])
+    return page_html(title, body, details=told, has_images=True)
+
+
+def leaderboard_html(board: Mapping[str, Any], *, title: str = "Leaderboard") -> str:
+    """The page of what `leaderboard` returned; errors as `evaluation_html`."""
+    told = {
+        "ranked by": board["metric"],
+        "part": board["part"],
+        "dataset": board["dataset_fingerprint"],
+    }
+    runs, pairs = leaderboard_tables(board)
+    body = [
+        *table_html(runs),
+        *_body(leaderboard_plots(board), [pairs], board["notes"]),
+    ]
+    return page_html(title, body, details=told, has_images=True)
+
+
+def _body(
+    plots: Iterable[Plot], tables: Iterable[Table], notes: Iterable[str]
+) -> Iterator[str]:
+    yield from (f'<p class="note">{escape(note)}</p>' for note in notes)
+    yield '<div class="plots">'
+    for plot in plots:
+        image = image_html(plot.png, plot.alt)
+        yield figure_html(plot.title, image, wide=plot.wide)
+    yield "</div>"
+    for table in tables:
+        yield from table_html(table)

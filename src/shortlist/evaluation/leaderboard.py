@@ -1,0 +1,319 @@
+"""Evaluated runs beside each other: one row per run, and every pair of runs tested.
+
+A pair is compared on the users that both runs have, by the differences of each user.
+Knows what evaluations left in runs; knows no models.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortlist.errors import ArtifactError, InputError, did_you_mean
+from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.evaluate import HIT_METRICS
+from shortlist.evaluation.significance import FLIPS, holm, sign_flip_test
+from shortlist.evaluation.user_values import Evaluation
+
+MAIN_METRIC, MAIN_K = "ndcg", 10
+HIGHER_IS_BETTER = {
+    *HIT_METRICS,
+    "auc",
+    "auc_per_user",
+    "coverage",
+    "diversity",
+    "novelty",
+    "personalization",
+}
+LOWER_IS_BETTER = {
+    "calibration_error",
+    "gini",
+    "log_loss",
+    "mae",
+    "rmse",
+    "taste_divergence",
+}
+"""Of all others neither end is better: no run is the best in them."""
+_COUNTS = ("pairs", "auc_users")
+_EQUAL = 1e-12
+
+
+def open_evaluations(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
+    """The evaluations of runs by name: the folder as given.
+
+    Raises:
+        InputError: fewer than two runs (`compare-too-few`), or one of them twice
+            (`compare-repeated`).
+        ArtifactError: no folder there (`run-missing`), not evaluated
+            (`evaluation-missing`) or damaged (`evaluation-damaged`).
+    """
+    if len(folders) < 2:
+        raise InputError(
+            "compare-too-few",
+            f"A comparison needs at least two runs. Received: {len(folders)}. Run:"
+            " shortlist compare RUN RUN",
+        )
+    found: dict[Path, str] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise ArtifactError(
+                "run-missing",
+                f"A run must be at {str(folder)!r}; there is no such folder. Give the"
+                " folders that `shortlist train` wrote.",
+                file=folder,
+            )
+        if folder.resolve() in found:
+            raise InputError(
+                "compare-repeated",
+                "Each run must be given once. Received twice:"
+                f" {str(folder)!r}. Leave one out.",
+            )
+        found[folder.resolve()] = str(folder)
+    return {name: Evaluation.load(name) for name in found.values()}
+
+
+def leaderboard(
+    runs: Mapping[str, Evaluation],
+    metric: str | None = None,
+    *,
+    resamples: int = 1000,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Ranks runs and tests every pair of them.
+
+    Args:
+        runs: evaluations by name, at least two.
+        metric: what runs are ranked by and tested in: `metric@k`, or a metric, then at
+            10 or else the longest list; `ndcg` by default.
+        resamples: bootstrap samples behind the 95 % intervals.
+        flips: random flips of a test that cannot try all.
+        seed: seed of both.
+
+    Returns: plain values: `metric`, `higher_is_better`, `part`, `ks`,
+        `dataset_fingerprint`; `runs`, the best first, each with `run`, `users`,
+        `metrics` and `interval` (of `metric`); `popularity`, its metrics; `best`, the
+        names of the best runs by metric; `pairs`, each with `first`, `second`, `users`,
+        `difference` (first - second), `low`, `high`, `p`, `p_holm` and `exact`;
+        `slices`; and `notes`.
+
+    Raises:
+        InputError: fewer than two runs (`compare-too-few`), an unknown metric, or one
+            that not every run has for each user (`compare-metric`).
+        ArtifactError: runs of different datasets (`compare-dataset`), parts
+            (`compare-part`) or list lengths (`compare-ks`), or without a user that
+            both were evaluated on (`compare-users`).
+    """
+    _check_alike(runs)
+    reports = {name: run.report for name, run in runs.items()}
+    first = next(iter(reports.values()))
+    metric = _metric(metric, runs)
+    higher = bare_name(metric) not in LOWER_IS_BETTER
+    metrics = {name: _metrics(report) for name, report in reports.items()}
+    notes = _drop_incomparable(reports, metrics, metric)
+    ranked = sorted(
+        runs, key=lambda name: metrics[name][metric] * (-1 if higher else 1)
+    )
+    return {
+        "metric": metric,
+        "higher_is_better": higher,
+        "part": first["part"],
+        "ks": first["ks"],
+        "dataset_fingerprint": first["dataset_fingerprint"],
+        "runs": [
+            {
+                "run": name,
+                "users": len(runs[name].users),
+                "metrics": metrics[name],
+                "interval": reports[name]["intervals"]["model"][metric],
+            }
+            for name in ranked
+        ],
+        "popularity": first["metrics"]["popularity"],
+        "best": _best(metrics),
+        "pairs": _pairs(
+            {name: runs[name] for name in ranked},
+            metric,
+            resamples=resamples,
+            flips=flips,
+            seed=seed,
+        ),
+        "slices": {name: reports[name].get("slices", []) for name in ranked},
+        "notes": notes,
+    }
+
+
+def _check_alike(runs: Mapping[str, Evaluation]) -> None:
+    if len(runs) < 2:
+        raise InputError(
+            "compare-too-few",
+            f"A comparison needs at least two runs. Received: {len(runs)}.",
+        )
+    for code, field, words, hint in (
+        (
+            "compare-dataset",
+            "dataset_fingerprint",
+            "one dataset",
+            "Train and evaluate them on one dataset",
+        ),
+        ("compare-part", "part", "one part", "Evaluate them on one part"),
+        (
+            "compare-ks",
+            "ks",
+            "lists of the same lengths",
+            "Evaluate them with the same evaluation.ks",
+        ),
+    ):
+        values = {name: run.report.get(field) for name, run in runs.items()}
+        name, value = next(iter(values.items()))
+        for other, differing in values.items():
+            if differing != value:
+                raise ArtifactError(
+                    code,
+                    f"Runs that are compared must be evaluated on {words}. Received:"
+                    f" {field} = {value!r} of {name!r} and {differing!r} of"
+                    f" {other!r}. {hint}.",
+                )
+
+
+def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
+    """The full name of the metric wanted, which every run has for each user."""
+    known = [
+        name
+        for name in next(iter(runs.values())).names
+        if all(name in run.names for run in runs.values())
+    ]
+    names = list(dict.fromkeys(bare_name(name) for name in known))
+    ks = next(iter(runs.values())).report["ks"]
+    main_k = MAIN_K if MAIN_K in ks else max(ks)
+    if wanted is None and names:
+        wanted = MAIN_METRIC if MAIN_METRIC in names else names[0]
+    full = wanted if wanted is None or "@" in wanted else f"{wanted}@{main_k}"
+    if full is None or full not in known:
+        offered = [*names, *known]
+        raise InputError(
+            "compare-metric",
+            "The metric must be one that every run has for each user:"
+            f" {', '.join(known) or 'there is none'}. Received: {wanted!r}."
+            f"{did_you_mean(wanted or '', offered)}",
+        )
+    return full
+
+
+def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of the lists, then those of pairs."""
+    pairs = {n: v for n, v in report["pairs"].items() if n not in _COUNTS}
+    return {**report["metrics"]["model"], **pairs}
+
+
+def _drop_incomparable(
+    reports: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, dict[str, float]],
+    metric: str,
+) -> list[str]:
+    """Leaves out what runs measured in different things; says so.
+
+    Raises:
+        InputError: it is what they were to be compared by (`compare-metric`).
+    """
+    notes = []
+    bases = [report.get("measured_in", {}) for report in reports.values()]
+    for name in sorted({name for basis in bases for name in basis}):
+        found = {basis.get(name) for basis in bases}
+        if len(found) == 1 and "of the model" not in str(next(iter(found))):
+            continue
+        reason = (
+            "not every run measured it, or they did in different things"
+            if len(found) > 1
+            else "each run measured it in vectors of its own"
+        )
+        told = f"{name} is not compared: {reason}"
+        if bare_name(metric) == name:
+            raise InputError("compare-metric", f"{told}. Choose another metric.")
+        notes.append(told)
+        for values in metrics.values():
+            for full in [full for full in values if bare_name(full) == name]:
+                del values[full]
+    return notes
+
+
+def _best(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+    """Names of the best runs in each metric that has a better end and all runs have."""
+    best: dict[str, list[str]] = {}
+    for metric in next(iter(metrics.values())):
+        name = bare_name(metric)
+        if name not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
+            continue
+        values = {run: held.get(metric) for run, held in metrics.items()}
+        known = [value for value in values.values() if value is not None]
+        if len(known) < len(values):
+            continue
+        top = max(known) if name in HIGHER_IS_BETTER else min(known)
+        best[metric] = [
+            run
+            for run, value in values.items()
+            if value is not None and abs(value - top) <= _EQUAL
+        ]
+    return best
+
+
+def _pairs(
+    runs: Mapping[str, Evaluation],
+    metric: str,
+    *,
+    resamples: int,
+    flips: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    pairs = []
+    for first, second in itertools.combinations(runs, 2):
+        differences = _differences(runs, first, second, metric)
+        test = sign_flip_test(differences, flips=flips, seed=seed)
+        means = bootstrap_means(differences[:, None], resamples=resamples, seed=seed)
+        ((low, high),) = percentile_interval(means).tolist()
+        pairs.append(
+            {
+                "first": first,
+                "second": second,
+                "users": len(differences),
+                "difference": float(differences.mean()),
+                "low": low,
+                "high": high,
+                "p": test.p,
+                "exact": test.exact,
+            }
+        )
+    corrected = holm([pair["p"] for pair in pairs])
+    for pair, p in zip(pairs, corrected, strict=True):
+        pair["p_holm"] = p
+    return pairs
+
+
+def _differences(
+    runs: Mapping[str, Evaluation], first: str, second: str, metric: str
+) -> np.ndarray:
+    """Differences of the users that both runs have, `(n,)`."""
+    one, other = runs[first], runs[second]
+    users, mine, theirs = np.intersect1d(
+        one.users, other.users, assume_unique=True, return_indices=True
+    )
+    if not len(users):
+        raise ArtifactError(
+            "compare-users",
+            "Two runs must have been evaluated on users in common. Received: none of"
+            f" {first!r} and {second!r}. Evaluate them again.",
+        )
+    differences: np.ndarray = (
+        one.values[mine, one.names.index(metric)]
+        - other.values[theirs, other.names.index(metric)]
+    )
+    return differences
+
+
+def bare_name(metric: str) -> str:
+    """`ndcg` of `ndcg@10`."""
+    return metric.partition("@")[0]

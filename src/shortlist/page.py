@@ -1,0 +1,152 @@
+"""HTML pages without any script: reports as one file.
+
+Nothing is loaded from elsewhere, and a policy in the page forbids it. Names of files,
+columns and ids are text that others wrote: all text is escaped here. Knows no report.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from shortlist.atomic import atomic_file
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto;
+  padding: 0 1rem; color: CanvasText; background: Canvas; }
+h1 { font-size: 1.6rem; margin-bottom: 0; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .4rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
+dt { opacity: .7; }
+dd { margin: 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { font-weight: 600; opacity: .7; }
+tbody th { font-weight: 400; }
+.note { font-size: .85rem; opacity: .75; margin: .3rem 0; }
+.findings { list-style: none; padding: 0; }
+.findings li { margin: .5rem 0; padding: .5rem .8rem; background: var(--soft);
+  border-left: 4px solid var(--mark); overflow-wrap: anywhere; }
+.problem { --mark: #d13c3c; }
+.warning { --mark: #dd7f1e; }
+.note-finding { --mark: #4a86d8; }
+.plots { display: grid; gap: 1rem 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
+figure { margin: 0; } figure.wide { grid-column: 1 / -1; }
+figcaption { font-weight: 600; margin-bottom: .3rem; }
+svg, img { width: 100%; height: auto; }
+"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_IMAGES = "; img-src data:"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column names the row.
+
+    Args:
+        title: what the table is about.
+        header: a name per column.
+        rows: as many cells as the header has, per row.
+        note: a sentence below the table, or nothing.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def page_html(
+    title: str,
+    body: Iterable[str],
+    *,
+    details: Mapping[str, str] | None = None,
+    has_images: bool = False,
+) -> str:
+    """A whole page.
+
+    Args:
+        title: heading of the page.
+        body: elements below it, as HTML.
+        details: lines between the two, such as files and their columns.
+        has_images: images within the page are shown.
+    """
+    policy = _POLICY + (_IMAGES if has_images else "")
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        "</head>",
+        "<body>",
+        f"<h1>{escape(title)}</h1>",
+        *_details(details or {}),
+        *body,
+        "</body>",
+        "</html>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_page(page: str, path: str | Path) -> None:
+    """Writes a page, whole or not at all; an existing file is replaced.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    with atomic_file(path) as temporary:
+        # A file name may hold bytes that are no text.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+
+
+def figure_html(title: str, content: str, *, wide: bool = False) -> str:
+    """A titled figure of an element."""
+    width = ' class="wide"' if wide else ""
+    caption = f"<figcaption>{escape(title)}</figcaption>"
+    return f"<figure{width}>{caption}{content}</figure>"
+
+
+def image_html(png: bytes, alt: str) -> str:
+    """An image within the page; the page must have images."""
+    data = base64.b64encode(png).decode("ascii")
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def table_html(table: Table) -> list[str]:
+    """A table with its title and note."""
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    rows = [
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in table.rows
+    ]
+    return [
+        f"<h2>{escape(table.title)}</h2>",
+        '<div class="scroll"><table>',
+        f"<thead><tr>{header}</tr></thead>",
+        "<tbody>",
+        *rows,
+        "</tbody></table></div>",
+        *([f'<p class="note">{escape(table.note)}</p>'] if table.note else []),
+    ]
+
+
+def _details(details: Mapping[str, str]) -> list[str]:
+    terms = [
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
+        for name, text in details.items()
+    ]
+    return ["<dl>", *terms, "</dl>"] if terms else []

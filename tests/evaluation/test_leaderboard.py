@@ -1,0 +1,178 @@
+"""The leaderboard of runs made by hand, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shortlist.errors import ArtifactError, InputError
+from shortlist.evaluation.leaderboard import leaderboard, open_evaluations
+from shortlist.evaluation.user_values import Evaluation
+
+NAMES = ("ndcg@5", "recall@5", "ndcg@10", "recall@10", "arp@10")
+
+
+def run_of(
+    ndcg: list[float],
+    users: list[int] | None = None,
+    names: tuple[str, ...] = NAMES,
+    pairs: dict[str, float] | None = None,
+    **report: Any,
+) -> Evaluation:
+    """A run whose metrics of a user are all the same number."""
+    column = np.array(ndcg)
+    values = np.repeat(column[:, None], len(names), axis=1)
+    means = dict.fromkeys(names, float(column.mean()))
+    return Evaluation(
+        report={
+            "part": "test",
+            "ks": [5, 10],
+            "dataset_fingerprint": "f" * 16,
+            "users": len(ndcg),
+            "metrics": {"model": means, "popularity": dict.fromkeys(names, 0.1)},
+            "intervals": {"model": dict.fromkeys(names, [0.0, 1.0])},
+            "pairs": pairs or {},
+            "slices": [],
+            **report,
+        },
+        users=np.array(users or range(1, len(ndcg) + 1)),
+        names=names,
+        values=values,
+    )
+
+
+def three() -> dict[str, Evaluation]:
+    return {
+        "low": run_of([0.1, 0.2, 0.1, 0.0], pairs={"pairs": 9, "rmse": 0.9}),
+        "high": run_of([0.5, 0.5, 0.25, 0.25], pairs={"pairs": 9, "rmse": 1.1}),
+        "same": run_of([0.5, 0.5, 0.25, 0.25], pairs={"pairs": 9, "rmse": 0.9}),
+    }
+
+
+def test_the_best_run_comes_first_and_ties_are_all_marked() -> None:
+    board = leaderboard(three())
+    assert board["metric"] == "ndcg@10"
+    assert board["higher_is_better"]
+    assert [row["run"] for row in board["runs"]] == ["high", "same", "low"]
+    assert board["runs"][0]["metrics"]["ndcg@10"] == pytest.approx(0.375)
+    assert board["runs"][2]["users"] == 4
+    assert board["best"]["recall@5"] == ["high", "same"]
+    assert board["best"]["rmse"] == ["low", "same"]
+    assert "arp@10" not in board["best"]  # neither end is better
+    assert "pairs" not in board["runs"][0]["metrics"]
+    assert board["popularity"]["ndcg@10"] == 0.1
+
+
+def test_every_pair_is_tested_and_corrected() -> None:
+    board = leaderboard(three())
+    found = {(p["first"], p["second"]): p for p in board["pairs"]}
+    assert list(found) == [("high", "same"), ("high", "low"), ("same", "low")]
+    equal, better = found["high", "same"], found["high", "low"]
+    assert (equal["difference"], equal["p"], equal["p_holm"]) == (0.0, 1.0, 1.0)
+    assert (equal["low"], equal["high"]) == (0.0, 0.0)
+    # All four differences are above 0: 2 of the 16 flips are as far from it.
+    assert better["difference"] == pytest.approx(0.275)
+    assert (better["p"], better["exact"]) == (2 / 16, True)
+    assert better["p_holm"] == 3 * 2 / 16
+    assert 0.15 <= better["low"] < better["difference"] < better["high"] <= 0.4
+
+
+def test_a_pair_is_compared_on_the_users_that_both_have() -> None:
+    runs = {
+        "a": run_of([0.9, 0.5, 0.1], users=[7, 2, 4]),
+        "b": run_of([0.25, 0.0, 0.0], users=[2, 9, 7]),
+    }
+    (pair,) = leaderboard(runs)["pairs"]
+    assert pair["users"] == 2
+    assert pair["difference"] == pytest.approx((0.9 - 0.0 + 0.5 - 0.25) / 2)
+    apart = {"a": runs["a"], "c": run_of([0.1], users=[99])}
+    with pytest.raises(ArtifactError) as caught:
+        leaderboard(apart)
+    assert caught.value.code == "compare-users"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("recall", "recall@10"), ("recall@5", "recall@5"), (None, "ndcg@10")],
+)
+def test_a_metric_is_named_with_or_without_its_k(wanted, found) -> None:
+    assert leaderboard(three(), wanted)["metric"] == found
+
+
+def test_lower_is_better_where_it_is() -> None:
+    names = ("taste_divergence@3",)
+    runs = {
+        "far": run_of([0.9, 0.8], names=names, ks=[3]),
+        "near": run_of([0.1, 0.2], names=names, ks=[3]),
+    }
+    board = leaderboard(runs)
+    assert (board["metric"], board["higher_is_better"]) == (names[0], False)
+    assert board["runs"][0]["run"] == "near"
+    assert board["best"] == {names[0]: ["near"]}
+
+
+@pytest.mark.parametrize("wanted", ["ndgc", "ndcg@7", "coverage@10", "rmse"])
+def test_an_unknown_metric_is_refused(wanted: str) -> None:
+    with pytest.raises(InputError, match="recall@10") as caught:
+        leaderboard(three(), wanted)
+    assert caught.value.code == "compare-metric"
+    if wanted == "ndgc":
+        assert "Did you mean 'ndcg'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("compare-dataset", {"dataset_fingerprint": "0" * 16}),
+        ("compare-part", {"part": "validation"}),
+        ("compare-ks", {"ks": [5, 20]}),
+    ],
+)
+def test_what_was_measured_otherwise_is_refused(code: str, changed: dict) -> None:
+    runs = {"a": run_of([0.1, 0.2]), "b": run_of([0.1, 0.2], **changed)}
+    with pytest.raises(ArtifactError, match="of 'a' and .* of 'b'") as caught:
+        leaderboard(runs)
+    assert caught.value.code == code
+
+
+def test_metrics_measured_in_different_things_are_left_out() -> None:
+    names = ("ndcg@10", "diversity@10", "taste_divergence@10")
+    own = {"diversity": "item vectors of the model", "taste_divergence": "feature x"}
+    runs = {
+        name: run_of([0.1, 0.2], names=names, measured_in=own) for name in ("a", "b")
+    }
+    board = leaderboard(runs)
+    assert set(board["runs"][0]["metrics"]) == {"ndcg@10", "taste_divergence@10"}
+    assert board["notes"] == [
+        "diversity is not compared: each run measured it in vectors of its own"
+    ]
+    with pytest.raises(InputError) as caught:
+        leaderboard(runs, "diversity")
+    assert caught.value.code == "compare-metric"
+    other = {"diversity": "item features", "taste_divergence": "feature y"}
+    runs["b"] = run_of([0.1, 0.2], names=names, measured_in=other)
+    assert set(leaderboard(runs)["runs"][0]["metrics"]) == {"ndcg@10"}
+
+
+def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
+    for name, run in three().items():
+        (tmp_path / name).mkdir()
+        run.save(tmp_path / name)
+    read = open_evaluations([tmp_path / "low", tmp_path / "high"])
+    assert list(read) == [str(tmp_path / "low"), str(tmp_path / "high")]
+    assert leaderboard(read)["runs"][0]["run"] == str(tmp_path / "high")
+    (tmp_path / "bare").mkdir()
+    for folders, code in (
+        ([tmp_path / "low"], "compare-too-few"),
+        ([tmp_path / "low", tmp_path / "high" / ".." / "low"], "compare-repeated"),
+        ([tmp_path / "low", tmp_path / "none"], "run-missing"),
+        ([tmp_path / "low", tmp_path / "bare"], "evaluation-missing"),
+    ):
+        with pytest.raises((InputError, ArtifactError)) as caught:
+            open_evaluations(folders)
+        assert caught.value.code == code
+    with pytest.raises(InputError):
+        leaderboard({"one": run_of([0.5])})
