@@ -75,7 +75,7 @@ def test_types_and_shapes_are_known(
     of_batch = {
         "negative_item_index": tf.TensorSpec((5,), tf.int32),
         "negative_sampling_probability": tf.TensorSpec((5,), tf.float32),
-        "negative_share": tf.TensorSpec((), tf.float32),
+        "negative_share": tf.TensorSpec((5,), tf.float32),
     }
     assert features.keys() == {**of_event, **of_batch}.keys()
     for name, spec in {**of_event, **of_batch}.items():
