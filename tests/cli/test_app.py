@@ -19,6 +19,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "compare",
+    "cross-validate",
     "export",
     "recommend",
     "similar",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shortlist.errors import ArtifactError, InputError
-from shortlist.evaluation.leaderboard import leaderboard, open_evaluations
+from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
 from shortlist.evaluation.user_values import Evaluation
 
 NAMES = ("ndcg@5", "recall@5", "ndcg@10", "recall@10", "arp@10")
@@ -53,7 +53,7 @@ def three() -> dict[str, Evaluation]:
 
 
 def test_the_best_run_comes_first_and_ties_are_all_marked() -> None:
-    board = leaderboard(three())
+    board = rank_runs(three())
     assert board["metric"] == "ndcg@10"
     assert board["higher_is_better"]
     assert [row["run"] for row in board["runs"]] == ["high", "same", "low"]
@@ -67,7 +67,7 @@ def test_the_best_run_comes_first_and_ties_are_all_marked() -> None:
 
 
 def test_every_pair_is_tested_and_corrected() -> None:
-    board = leaderboard(three())
+    board = rank_runs(three())
     found = {(p["first"], p["second"]): p for p in board["pairs"]}
     assert list(found) == [("high", "same"), ("high", "low"), ("same", "low")]
     equal, better = found["high", "same"], found["high", "low"]
@@ -85,12 +85,15 @@ def test_a_pair_is_compared_on_the_users_that_both_have() -> None:
         "a": run_of([0.9, 0.5, 0.1], users=[7, 2, 4]),
         "b": run_of([0.25, 0.0, 0.0], users=[2, 9, 7]),
     }
-    (pair,) = leaderboard(runs)["pairs"]
+    (pair,) = rank_runs(runs)["pairs"]
     assert pair["users"] == 2
     assert pair["difference"] == pytest.approx((0.9 - 0.0 + 0.5 - 0.25) / 2)
+    third = rank_runs({**runs, "c": run_of([0.5, 0.75], users=[2, 7])})
+    without = [{k: v for k, v in p.items() if k != "p_holm"} for p in third["pairs"]]
+    assert {k: v for k, v in pair.items() if k != "p_holm"} in without
     apart = {"a": runs["a"], "c": run_of([0.1], users=[99])}
     with pytest.raises(ArtifactError) as caught:
-        leaderboard(apart)
+        rank_runs(apart)
     assert caught.value.code == "compare-users"
 
 
@@ -99,7 +102,7 @@ def test_a_pair_is_compared_on_the_users_that_both_have() -> None:
     [("recall", "recall@10"), ("recall@5", "recall@5"), (None, "ndcg@10")],
 )
 def test_a_metric_is_named_with_or_without_its_k(wanted, found) -> None:
-    assert leaderboard(three(), wanted)["metric"] == found
+    assert rank_runs(three(), wanted)["metric"] == found
 
 
 def test_lower_is_better_where_it_is() -> None:
@@ -108,7 +111,7 @@ def test_lower_is_better_where_it_is() -> None:
         "far": run_of([0.9, 0.8], names=names, ks=[3]),
         "near": run_of([0.1, 0.2], names=names, ks=[3]),
     }
-    board = leaderboard(runs)
+    board = rank_runs(runs)
     assert (board["metric"], board["higher_is_better"]) == (names[0], False)
     assert board["runs"][0]["run"] == "near"
     assert board["best"] == {names[0]: ["near"]}
@@ -117,7 +120,7 @@ def test_lower_is_better_where_it_is() -> None:
 @pytest.mark.parametrize("wanted", ["ndgc", "ndcg@7", "coverage@10", "rmse"])
 def test_an_unknown_metric_is_refused(wanted: str) -> None:
     with pytest.raises(InputError, match="recall@10") as caught:
-        leaderboard(three(), wanted)
+        rank_runs(three(), wanted)
     assert caught.value.code == "compare-metric"
     if wanted == "ndgc":
         assert "Did you mean 'ndcg'?" in str(caught.value)
@@ -134,7 +137,7 @@ def test_an_unknown_metric_is_refused(wanted: str) -> None:
 def test_what_was_measured_otherwise_is_refused(code: str, changed: dict) -> None:
     runs = {"a": run_of([0.1, 0.2]), "b": run_of([0.1, 0.2], **changed)}
     with pytest.raises(ArtifactError, match="of 'a' and .* of 'b'") as caught:
-        leaderboard(runs)
+        rank_runs(runs)
     assert caught.value.code == code
 
 
@@ -144,17 +147,17 @@ def test_metrics_measured_in_different_things_are_left_out() -> None:
     runs = {
         name: run_of([0.1, 0.2], names=names, measured_in=own) for name in ("a", "b")
     }
-    board = leaderboard(runs)
+    board = rank_runs(runs)
     assert set(board["runs"][0]["metrics"]) == {"ndcg@10", "taste_divergence@10"}
     assert board["notes"] == [
         "diversity is not compared: each run measured it in vectors of its own"
     ]
     with pytest.raises(InputError) as caught:
-        leaderboard(runs, "diversity")
+        rank_runs(runs, "diversity")
     assert caught.value.code == "compare-metric"
     other = {"diversity": "item features", "taste_divergence": "feature y"}
     runs["b"] = run_of([0.1, 0.2], names=names, measured_in=other)
-    assert set(leaderboard(runs)["runs"][0]["metrics"]) == {"ndcg@10"}
+    assert set(rank_runs(runs)["runs"][0]["metrics"]) == {"ndcg@10"}
 
 
 def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
         run.save(tmp_path / name)
     read = open_evaluations([tmp_path / "low", tmp_path / "high"])
     assert list(read) == [str(tmp_path / "low"), str(tmp_path / "high")]
-    assert leaderboard(read)["runs"][0]["run"] == str(tmp_path / "high")
+    assert rank_runs(read)["runs"][0]["run"] == str(tmp_path / "high")
     (tmp_path / "bare").mkdir()
     for folders, code in (
         ([tmp_path / "low"], "compare-too-few"),
@@ -175,4 +178,4 @@ def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
             open_evaluations(folders)
         assert caught.value.code == code
     with pytest.raises(InputError):
-        leaderboard({"one": run_of([0.5])})
+        rank_runs({"one": run_of([0.5])})

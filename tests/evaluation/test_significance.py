@@ -79,12 +79,23 @@ def test_a_sample_of_the_flips_comes_near_all_of_them(
     differences = np.random.default_rng(1).normal(0.4, 1.0, EXACT_UP_TO)
     every = sign_flip_test(differences)
     monkeypatch.setattr(significance, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(significance, "_BLOCK_SIGNS", 1 << 12)  # several blocks
     drawn = sign_flip_test(differences, flips=20_000)
     assert every.exact and not drawn.exact
     error = (every.p * (1 - every.p) / 20_000) ** 0.5
     assert abs(drawn.p - every.p) < 4 * error
     assert sign_flip_test(differences, flips=20_000) == drawn  # a seed repeats it
+
+
+def test_sums_of_random_flips_have_their_mean_and_spread() -> None:
+    differences = np.random.default_rng(2).normal(size=21)  # no whole groups of 8
+    sums = significance._random_sums(differences, 40_000, 0)
+    error = (differences**2).sum() ** 0.5 / 2 / 200
+    assert sums.mean() == pytest.approx(differences.sum() / 2, abs=4 * error)
+    assert sums.var() == pytest.approx((differences**2).sum() / 4, rel=0.05)
+    # One user alone is chosen in half of the flips.
+    alone = significance._random_sums(np.eye(21)[20], 40_000, 0)
+    assert set(alone.tolist()) == {0.0, 1.0}
+    assert alone.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_large_difference_gets_the_smallest_p_there_is() -> None:

@@ -21,6 +21,7 @@ from shortlist.cli import (
     check,
     compare,
     convert,
+    cross_validate,
     demo,
     doctor,
     evaluate,
@@ -54,6 +55,7 @@ for module in (
     train,
     evaluate,
     compare,
+    cross_validate,
     export,
     recommend,
     similar,
@@ -64,7 +66,7 @@ for module in (
     doctor,
 ):
     name = module.__name__.rpartition(".")[2]
-    app.command(name)(getattr(module, name))
+    app.command(name.replace("_", "-"))(getattr(module, name))
 
 
 def _show_version(value: bool) -> None:

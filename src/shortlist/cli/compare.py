@@ -32,10 +32,10 @@ def compare(
 ) -> None:
     """Rank evaluated runs of one dataset and test which differ beyond chance."""
     from shortlist.cli.pages import check_page, save_page
-    from shortlist.evaluation.leaderboard import leaderboard, open_evaluations
+    from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
 
     check_page(html, overwrite)
-    board = leaderboard(open_evaluations(runs), metric, resamples=resamples, seed=seed)
+    board = rank_runs(open_evaluations(runs), metric, resamples=resamples, seed=seed)
     if html is not None:
         from shortlist.evaluation.html_page import leaderboard_html
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortlist.cli.options import beside, need_backend
 from shortlist.data.dataset import Dataset
+from shortlist.data.split import Split
 from shortlist.data.stamps import changed
 from shortlist.errors import ArtifactError
 
@@ -172,7 +172,8 @@ def _dataset(
         name
         for name, given, prepared in (
             ("columns", recipe.columns, dataset.schema),
-            ("split", dataclasses.asdict(recipe.split), dataset.info.split),
+            # Fields that an earlier version did not have are at their defaults.
+            ("split", recipe.split, Split(**dataset.info.split)),
         )
         if given != prepared
     ]

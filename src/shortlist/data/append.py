@@ -83,11 +83,12 @@ def append(
     """
     dataset = Dataset.open(path)
     info = dataset.info
-    if info.split["kind"] not in TIME_KINDS:
+    if info.split["kind"] not in TIME_KINDS or info.split.get("folds"):
+        given = "a fold" if info.split.get("folds") else info.split["kind"]
         raise InputError(
             "append-split",
-            f"Days can be appended to a dataset divided by time: {TIME_KINDS}."
-            f" Received: kind = {info.split['kind']!r}. Prepare all files again.",
+            f"Days can be appended to a dataset divided by time: {TIME_KINDS}, and not"
+            f" to a fold. Received: {given!r}. Prepare all files again.",
             file=path,
         )
     _remove_strays(dataset.path, info)

@@ -16,6 +16,7 @@ import polars as pl
 from shortlist.data.columns import Columns
 from shortlist.data.events import OnError
 from shortlist.data.findings import Finding
+from shortlist.data.folds import LEFT_OUT, assign_fold
 from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
 from shortlist.data.kernels import IdMap, group_offsets, group_order
 from shortlist.data.rejected import Reason
@@ -190,8 +191,9 @@ def _without_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
 def _with_parts(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
     user, time = frame["user_code"].to_numpy(), frame["timestamp_ms"].to_numpy()
     if "part" not in frame.columns:
-        parts = assign_parts(user, time, split)
-        return frame.with_columns(pl.Series("part", parts))
+        assign = assign_fold if split.folds else assign_parts
+        frame = frame.with_columns(pl.Series("part", assign(user, time, split)))
+        return frame.filter(pl.col("part") != LEFT_OUT) if split.folds else frame
     parts = frame["part"].to_numpy().copy()
     if not (parts == 1).any():
         rest = np.flatnonzero(parts == TRAIN)

@@ -110,8 +110,8 @@ def user_rows(log: GroupedLog, schema: Schema, counts: EventCounts) -> IdRows:
     A user's count in the vocabulary says whether the model is trained with it: the
     interactions of the training part.
     """
-    known = counts.users[:TEST].sum(axis=0)
-    return _rows(USER, log.user_ids, known, counts.taken_users[TRAIN], schema)
+    stored = counts.taken_users[TRAIN]
+    return _rows(USER, log.user_ids, counts.users, stored, schema)
 
 
 def item_rows(log: GroupedLog, schema: Schema, counts: EventCounts) -> IdRows:
@@ -120,21 +120,22 @@ def item_rows(log: GroupedLog, schema: Schema, counts: EventCounts) -> IdRows:
     An item's count in the vocabulary says how popular it is: validation events are
     popularity, but nothing is trained on them.
     """
-    known = counts.items[:TEST].sum(axis=0)
     taken = counts.taken_items[:TEST].sum(axis=0)
-    return _rows(ITEM, log.item_ids, known, taken, schema)
+    return _rows(ITEM, log.item_ids, counts.items, taken, schema)
 
 
 def _rows(
-    name: str, ids: pl.Series, known: np.ndarray, stored: np.ndarray, schema: Schema
+    name: str, ids: pl.Series, counts: np.ndarray, stored: np.ndarray, schema: Schema
 ) -> IdRows:
     """Ids with enough known events, most frequent first, ties by id."""
     limits = schema.limits(name)
-    coded = pl.DataFrame({"id": ids, "known": known}).with_row_index("code")
+    columns = {"id": ids, "known": counts[:TEST].sum(axis=0), "test": counts[TEST]}
+    coded = pl.DataFrame(columns).with_row_index("code")
     kept = coded.filter(pl.col("known") >= max(limits.min_count, 1))
     kept = kept.sort(["known", "id"], descending=[True, False])
     kept = kept if limits.max_size is None else kept.head(limits.max_size)
-    pending = coded.filter(pl.col("known") == 0).sort("id")
+    # An id of events that are in no part, for a fold leaves some out, is not pending.
+    pending = coded.filter((pl.col("known") == 0) & (pl.col("test") > 0)).sort("id")
     codes = kept["code"].to_numpy()
     rows = np.zeros(len(ids), np.int32)
     both = np.concatenate([codes, pending["code"].to_numpy()])

@@ -60,6 +60,10 @@ class Split:
     validation_from: str | None = None
     """For `time_cut`: ISO date or time of the first validation event (UTC)."""
     seed: int = 0
+    folds: int = 0
+    """How many folds there are of the events outside the test part; see `folds.py`."""
+    fold: int = 0
+    """Which of them this is, from 1; 0 for the split itself."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -83,6 +87,28 @@ class Split:
                 "split-time",
                 "`validation_from` must lie before `test_from`. Received:"
                 f" {moments[0]!r} and {moments[1]!r}. Swap or change them.",
+            )
+        if self.folds or self.fold:
+            self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.folds < 2 or not 1 <= self.fold <= self.folds:
+            raise InputError(
+                "split-folds",
+                "There must be 2 `folds` or more, and `fold` be one of them, from 1."
+                f" Received: folds={self.folds}, fold={self.fold}.",
+            )
+        if self.kind == "files":
+            raise InputError(
+                "split-folds",
+                "Folds are made by the rule of a split; kind = 'files' has none. Take"
+                " another kind for cross-validation.",
+            )
+        if self.kind in TIME_KINDS and not (self.test or self.test_from):
+            raise InputError(
+                "split-folds",
+                "Each fold of a split by time tests as much as the split does."
+                f" Received: test={self.test:g}. Hold out some events.",
             )
 
     def _check_amount(self, name: str, amount: float) -> None:
@@ -118,9 +144,9 @@ def assign_parts(
     if split.kind == "time_cut":
         return _by_time(timestamp_ms, split)
     parts = np.zeros(len(user), np.int8)
-    parts[_drawn(len(user), split.test, [split.seed, 0])] = TEST
+    parts[drawn_rows(len(user), split.test, [split.seed, 0])] = TEST
     rest = np.flatnonzero(parts == TRAIN)
-    parts[rest[_drawn(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
+    parts[rest[drawn_rows(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
     return parts
 
 
@@ -164,7 +190,8 @@ def _held_out(sizes: np.ndarray, amount: float, split: Split) -> np.ndarray:
     return np.floor(sizes * amount + 1e-9).astype(np.int64)
 
 
-def _drawn(n: int, amount: float, seed: list[int]) -> np.ndarray:
+def drawn_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
+    """A share of n rows at random, in random order."""
     chosen = np.random.default_rng(seed).permutation(n)
     return chosen[: int(n * amount + 1e-9)]
 

@@ -41,7 +41,7 @@ def evaluation_html(
 
 
 def leaderboard_html(board: Mapping[str, Any], *, title: str = "Leaderboard") -> str:
-    """The page of what `leaderboard` returned; errors as `evaluation_html`."""
+    """The page of what `rank_runs` returned; errors as `evaluation_html`."""
     told = {
         "ranked by": board["metric"],
         "part": board["part"],

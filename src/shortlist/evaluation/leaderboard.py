@@ -76,7 +76,7 @@ def open_evaluations(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
     return {name: Evaluation.load(name) for name in found.values()}
 
 
-def leaderboard(
+def rank_runs(
     runs: Mapping[str, Evaluation],
     metric: str | None = None,
     *,
@@ -269,20 +269,24 @@ def _pairs(
     flips: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    pairs = []
-    for first, second in itertools.combinations(runs, 2):
-        differences = _differences(runs, first, second, metric)
+    found = {
+        (first, second): _differences(runs, first, second, metric)
+        for first, second in itertools.combinations(runs, 2)
+    }
+    intervals = _intervals(list(found.values()), resamples, seed)
+    pairs: list[dict[str, Any]] = []
+    for ((first, second), (_, differences)), ends in zip(
+        found.items(), intervals, strict=True
+    ):
         test = sign_flip_test(differences, flips=flips, seed=seed)
-        means = bootstrap_means(differences[:, None], resamples=resamples, seed=seed)
-        ((low, high),) = percentile_interval(means).tolist()
         pairs.append(
             {
                 "first": first,
                 "second": second,
                 "users": len(differences),
                 "difference": float(differences.mean()),
-                "low": low,
-                "high": high,
+                "low": ends[0],
+                "high": ends[1],
                 "p": test.p,
                 "exact": test.exact,
             }
@@ -295,8 +299,8 @@ def _pairs(
 
 def _differences(
     runs: Mapping[str, Evaluation], first: str, second: str, metric: str
-) -> np.ndarray:
-    """Differences of the users that both runs have, `(n,)`."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The users that both runs have and their differences, `(n,)` each."""
     one, other = runs[first], runs[second]
     users, mine, theirs = np.intersect1d(
         one.users, other.users, assume_unique=True, return_indices=True
@@ -307,11 +311,26 @@ def _differences(
             "Two runs must have been evaluated on users in common. Received: none of"
             f" {first!r} and {second!r}. Evaluate them again.",
         )
-    differences: np.ndarray = (
+    return users, (
         one.values[mine, one.names.index(metric)]
         - other.values[theirs, other.names.index(metric)]
     )
-    return differences
+
+
+def _intervals(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
+) -> list[list[float]]:
+    """95 % intervals of the mean differences, of users and differences of each pair."""
+    first = pairs[0][0]
+    if all(np.array_equal(users, first) for users, _ in pairs):  # nearly always
+        together = [np.stack([values for _, values in pairs], axis=1)]
+    else:
+        together = [values[:, None] for _, values in pairs]
+    ends: list[list[float]] = []
+    for values in together:
+        means = bootstrap_means(values, resamples=resamples, seed=seed)
+        ends += percentile_interval(means).tolist()
+    return ends
 
 
 def bare_name(metric: str) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WHO = {"model": BLUE, "popularity": ORANGE}
-_LONGEST_NAME = 36
+_LONGEST_NAME = 40
 _MOST_GROUPS = 30
 _WIDE, _NARROW = 9.0, 4.4
 
@@ -67,7 +67,7 @@ def evaluation_plots(report: Mapping[str, Any]) -> list[Plot]:
 
 
 def leaderboard_plots(board: Mapping[str, Any]) -> list[Plot]:
-    """Draws what `leaderboard` returned; errors as `evaluation_plots`."""
+    """Draws what `rank_runs` returned; errors as `evaluation_plots`."""
     return [_drawn(drawing) for drawing in _of_leaderboard(board)]
 
 

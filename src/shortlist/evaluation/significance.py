@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,6 @@ from shortlist.errors import InputError
 EXACT_UP_TO = 14
 """Users that differ, up to which all flips are tried: 16,384."""
 FLIPS = 9999
-_BLOCK_SIGNS = 1 << 22
 _EQUAL = 1e-9  # of the sum of all differences: sums of other order are the same sum
 
 
@@ -65,16 +64,13 @@ def sign_flip_test(
     exact = len(differences) <= EXACT_UP_TO
     total = float(differences.sum())
     limit = abs(total) - _EQUAL * float(np.abs(differences).sum())
-    drawn = (
-        _all_flips(len(differences))
+    flipped = (
+        _all_choices(len(differences)) @ differences
         if exact
-        else _random_flips(len(differences), flips, seed)
+        else _random_sums(differences, flips, seed)
     )
     # Of a flip, the sum is the total without twice what is flipped.
-    reached = sum(
-        int(np.count_nonzero(np.abs(total - 2.0 * (flipped @ differences)) >= limit))
-        for flipped in drawn
-    )
+    reached = int(np.count_nonzero(np.abs(total - 2.0 * flipped) >= limit))
     if exact:
         return SignFlip(p=reached / 2 ** len(differences), exact=True)
     return SignFlip(p=(reached + 1) / (flips + 1), exact=False)
@@ -99,17 +95,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _all_flips(n: int) -> Iterator[NDArray[np.float64]]:
-    """Every choice of users to flip, none of them first, `(2 ** n, n)`."""
+def _all_choices(n: int) -> NDArray[np.float64]:
+    """Every choice among n users as rows of 0 and 1, `(2 ** n, n)`."""
     numbers = np.arange(2**n)[:, None]
-    yield (numbers >> np.arange(n) & 1).astype(np.float64)
+    return (numbers >> np.arange(n) & 1).astype(np.float64)
 
 
-def _random_flips(n: int, flips: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Users to flip, half of them by chance, `(rows, n)` at a time."""
+def _random_sums(
+    differences: NDArray[np.float64], flips: int, seed: int
+) -> NDArray[np.float64]:
+    """Sums of the differences of users of whom each is chosen or not, `(flips,)`.
+
+    Of every 8 users the 256 sums are made once, and then looked up by random bytes.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
-    block = max(1, _BLOCK_SIGNS // n)
-    for start in range(0, flips, block):
-        rows = min(block, flips - start)
-        drawn = generator.integers(0, 256, (rows, -(-n // 8)), dtype=np.uint8)
-        yield np.unpackbits(drawn, axis=1, count=n).astype(np.float64)
+    groups = np.zeros((-(-len(differences) // 8), 8))
+    groups.ravel()[: len(differences)] = differences
+    choices = _all_choices(8).T
+    sums = np.zeros(flips)
+    for group in groups:
+        chosen = generator.integers(0, 256, flips, dtype=np.uint8)
+        sums += (group @ choices)[chosen]
+    return sums

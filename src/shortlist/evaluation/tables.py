@@ -21,7 +21,7 @@ def evaluation_tables(report: Mapping[str, Any]) -> list[Table]:
 def leaderboard_tables(
     board: Mapping[str, Any], *, is_short: bool = False
 ) -> list[Table]:
-    """The tables of what `leaderboard` returned.
+    """The tables of what `rank_runs` returned.
 
     Args:
         board: the leaderboard.

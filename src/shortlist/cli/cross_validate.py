@@ -1,0 +1,159 @@
+"""`shortlist cross-validate`: prepare, train and evaluate once per fold of the log.
+
+cross-validation/
+  plan.json              the recipe and the number of folds
+  fold-1/run ...         the run of each fold, evaluated; fold 1 is the oldest
+  cross_validation.json  mean and spread of each metric, written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shortlist.cli.options import (
+    RECIPE_FILE,
+    JsonOption,
+    OverwriteOption,
+    RecipeOption,
+    SetOption,
+    beside,
+    open_recipe,
+    print_result,
+)
+
+if TYPE_CHECKING:
+    from shortlist.recipe import Recipe
+
+PLAN_FILE, SUMMARY_FILE = "plan.json", "cross_validation.json"
+_FREE = ("name", "evaluation", "output")
+"""Sections that may differ when a cross-validation goes on."""
+
+
+def cross_validate(
+    recipe: RecipeOption = Path(RECIPE_FILE),
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; default: cross-validation beside the recipe."),
+    ] = None,
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where it was interrupted.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train and evaluate on folds of the log; the test part is in none of them.
+
+    A split by time has rolling origins: each fold tests what came before the next
+    one's test. A random split tests each event in one fold.
+    """
+    loaded = open_recipe(recipe, set_)
+    folder = (out or beside(recipe, "cross-validation")).resolve()
+    of_folds = [_of_fold(loaded, folder, n + 1, folds) for n in range(folds)]
+    _begin(folder, loaded, folds, overwrite=overwrite, resume=resume)
+
+    from shortlist.cli.terminal import plain_text, printed, table_parts
+    from shortlist.evaluation.cross_validation import (
+        cross_validation_table,
+        summarize_folds,
+    )
+
+    reports = []
+    for number, of_fold in enumerate(of_folds, start=1):
+        typer.echo(f"fold {number} of {folds}", err=True)
+        reports.append(_run_fold(of_fold, recipe, folder / f"fold-{number}"))
+    summary = {"out": str(folder), **summarize_folds(reports)}
+    _write(folder / SUMMARY_FILE, summary)
+    told = plain_text(f"runs and {SUMMARY_FILE}: {folder}")
+    parts = [*table_parts(cross_validation_table(summary))[1:], told]
+    print_result(summary, "" if json else printed(parts, piped_width=1000), json)
+
+
+def _of_fold(recipe: Recipe, folder: Path, number: int, folds: int) -> Recipe:
+    split = dataclasses.replace(recipe.split, fold=number, folds=folds)
+    place = folder / f"fold-{number}"
+    output = recipe.output.model_copy(
+        update={"dataset": str(place / "dataset"), "run": str(place / "run")}
+    )
+    return recipe.model_copy(update={"split": split, "output": output})
+
+
+def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
+    """The evaluation of a fold; its run is kept, its dataset is not."""
+    from shortlist.cli.stages import evaluate_stage, prepare_stage, train_stage
+    from shortlist.evaluation.user_values import REPORT_FILE, Evaluation
+
+    if (place / "run" / REPORT_FILE).is_file():
+        return Evaluation.load(place / "run").report
+    prepare_stage(recipe, path, overwrite=True)
+    train_stage(recipe, path, overwrite=False, resume=True)
+    report = evaluate_stage(recipe, path)
+    shutil.rmtree(place / "dataset")
+    return report
+
+
+def _begin(
+    folder: Path, recipe: Recipe, folds: int, *, overwrite: bool, resume: bool
+) -> None:
+    """Makes the folder, or checks that what is there can go on.
+
+    Raises:
+        InputError: it exists (`output-exists`, `output-foreign`), or was begun with
+            another recipe or number of folds (`resume-mismatch`).
+    """
+    import msgspec
+
+    from shortlist.atomic import check_absent, disk_errors
+    from shortlist.errors import InputError
+
+    plan = {
+        "folds": folds,
+        "recipe": {n: v for n, v in recipe.to_builtins().items() if n not in _FREE},
+    }
+    file = folder / PLAN_FILE
+    if resume and not overwrite and file.is_file():
+        if _read(file) != msgspec.json.decode(msgspec.json.encode(plan)):
+            raise InputError(
+                "resume-mismatch",
+                "A cross-validation goes on with the recipe and the number of folds it"
+                f" was begun with. Received others than {str(file)!r}. Give the same"
+                " ones, or --overwrite to begin anew.",
+                file=file,
+            )
+        return
+    check_absent(folder, overwrite=overwrite, marker=PLAN_FILE)
+    with disk_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        _write(file, plan)
+
+
+def _read(file: Path) -> Any:
+    import msgspec
+
+    from shortlist.errors import ArtifactError
+
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except (msgspec.MsgspecError, OSError) as error:
+        raise ArtifactError(
+            "cross-validation-damaged",
+            f"{file.name} must be what `shortlist cross-validate` wrote. Reading it"
+            f" failed: {error}. Begin anew with --overwrite.",
+            file=file,
+        ) from error
+
+
+def _write(file: Path, value: Any) -> None:
+    import msgspec
+
+    from shortlist.atomic import atomic_file
+
+    with atomic_file(file) as temporary:
+        encoded = msgspec.json.format(msgspec.json.encode(value), indent=2)
+        temporary.write_bytes(encoded + b"\n")

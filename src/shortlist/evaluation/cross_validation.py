@@ -1,0 +1,90 @@
+"""Evaluations of the folds of one log together: mean and spread of each metric.
+
+Folds share most of their training events, so their spread says how much a metric moves
+from fold to fold, not how sure its mean is; no test is made of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shortlist.evaluation.evaluate import HIT_METRICS
+from shortlist.evaluation.leaderboard import bare_name
+from shortlist.page import Table
+
+
+def summarize_folds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarizes the reports of `evaluate_pipeline`, one per fold.
+
+    Args:
+        reports: at least two, oldest fold first.
+
+    Returns: plain values: `folds`, `users` of each; `metrics` and, of pairs, `pairs`:
+        of each metric that all folds have `mean`, `spread` (standard deviation, n - 1),
+        `low`, `high` and `values` by fold; `popularity`, the same; and
+        `better_than_popularity`, in how many folds the model's value was higher.
+    """
+    model = [report["metrics"]["model"] for report in reports]
+    popularity = [report["metrics"]["popularity"] for report in reports]
+    return {
+        "folds": len(reports),
+        "users": [report["users"] for report in reports],
+        "metrics": _summaries(model),
+        "popularity": _summaries(popularity),
+        "better_than_popularity": {
+            name: sum(
+                ours[name] > theirs[name]
+                for ours, theirs in zip(model, popularity, strict=True)
+            )
+            for name in _in_all(model)
+        },
+        "pairs": _summaries([report["pairs"] for report in reports]),
+    }
+
+
+def cross_validation_table(summary: Mapping[str, Any]) -> Table:
+    """What is found at each k, of pairs, and coverage: a row per metric."""
+    rows = []
+    for name, values in (summary["metrics"] | summary["pairs"]).items():
+        if "@" in name and bare_name(name) not in {*HIT_METRICS, "coverage"}:
+            continue
+        beside = summary["popularity"].get(name)
+        better = summary["better_than_popularity"].get(name)
+        rows.append(
+            (
+                name,
+                f"{values['mean']:.4f}",
+                f"{values['spread']:.4f}",
+                " ".join(f"{value:.4f}" for value in values["values"]),
+                f"{beside['mean']:.4f}" if beside else "-",
+                "-" if better is None else f"{better} of {summary['folds']}",
+            )
+        )
+    header = ("metric", "mean", "spread", "by fold", "popularity", "higher in")
+    return Table(
+        f"Cross-validation, {summary['folds']} folds",
+        header,
+        tuple(rows),
+        "Spread: standard deviation over folds. They share training events: it is not"
+        " the error of the mean.",
+    )
+
+
+def _in_all(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in metrics[0] if all(name in each for each in metrics)]
+
+
+def _summaries(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    summaries = {}
+    for name in _in_all(metrics):
+        values = [float(each[name]) for each in metrics]
+        summaries[name] = {
+            "mean": statistics.fmean(values),
+            "spread": statistics.stdev(values),
+            "low": min(values),
+            "high": max(values),
+            "values": values,
+        }
+    return summaries

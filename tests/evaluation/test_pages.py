@@ -1,0 +1,164 @@
+"""Pages and plots of evaluations: self-contained, escaped, the same in every run."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import functools
+import re
+import struct
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shortlist.errors import ResourceError
+from shortlist.evaluation.html_page import evaluation_html, leaderboard_html
+from shortlist.evaluation.leaderboard import rank_runs
+from shortlist.evaluation.plots import evaluation_plots, leaderboard_plots
+from shortlist.evaluation.tables import evaluation_tables, leaderboard_tables, p_text
+from shortlist.evaluation.user_values import Evaluation
+
+EVIL = "<script>alert('x')</script>&\"$x$ \u6f22"  # a sign that the font lacks
+KS = [5, 10]
+
+
+def report() -> dict[str, Any]:
+    names = [f"{name}@{k}" for k in KS for name in ("ndcg", "recall", "novelty")]
+    values = {name: 0.1 * place for place, name in enumerate(names)}
+    ends = {name: [value - 0.05, value + 0.05] for name, value in values.items()}
+    group = {
+        "slice": "genre",
+        "owner": "item",
+        "group": EVIL,
+        "users": 12,
+        "small": True,
+        "metrics": {"model": {"ndcg@10": 0.3}, "popularity": {"ndcg@10": 0.2}},
+        "intervals": {
+            "model": {"ndcg@10": [0.2, 0.4]},
+            "popularity": {"ndcg@10": [0.1, 0.3]},
+        },
+    }
+    return {
+        "part": "test",
+        "dataset_fingerprint": "0" * 16,
+        "ks": KS,
+        "users": 30,
+        "users_excluded": 2,
+        "unknown_users": {"events": 3, "users": 1},
+        "catalogue": 50,
+        "metrics": {
+            "model": {**values, "coverage@5": 0.5},
+            "popularity": {**values, "ndcg@5": 0.0, "coverage@5": 0.1},
+        },
+        "intervals": {"model": ends, "popularity": ends},
+        "pairs": {"pairs": 1234, "rmse": 0.9},
+        "heads": {"click": {"auc": 0.75}},
+        "reliability": [
+            {"low": 0, "high": 0.1, "count": 3, "predicted": 0.05, "observed": 0.1}
+        ],
+        "slices": [group, {**copy.deepcopy(group), "group": "War", "small": False}],
+        "lorenz": {
+            "events": [0, 0.2, 1],
+            "model": [0, 0.4, 1],
+            "popularity": [0, 0, 1],
+        },
+        "notes": [EVIL],
+    }
+
+
+def board() -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    names = ("ndcg@10", "recall@10")
+    runs = {
+        name: Evaluation(
+            report=report(),
+            users=np.arange(30),
+            names=names,
+            values=generator.random((30, 2)),
+        )
+        for name in ("run one", EVIL, "x" * 300)
+    }
+    return rank_runs(runs)
+
+
+@functools.cache
+def page() -> str:
+    """Drawn once: it takes seconds."""
+    return evaluation_html(report(), title=EVIL, details={EVIL: EVIL})
+
+
+def test_a_plot_per_question_that_the_report_can_answer() -> None:
+    names = ["metrics", "beyond", "slices", "popularity"]
+    assert [p.name for p in evaluation_plots(report())] == [*names, "calibration"]
+    bare = report() | {"reliability": [], "slices": []}
+    for values in bare["metrics"].values():
+        for name in [n for n in values if not n.startswith("ndcg")]:
+            del values[name]
+    assert [plot.name for plot in evaluation_plots(bare)] == ["metrics", "popularity"]
+    found = leaderboard_plots(board())
+    assert [plot.name for plot in found] == ["runs", "differences", "slices"]
+
+
+def test_images_are_whole_and_the_same_in_every_run() -> None:
+    first, again = evaluation_plots(report()), evaluation_plots(report())
+    for plot, other in zip(first, again, strict=True):
+        assert plot.png == other.png
+        width, height = struct.unpack(">II", plot.png[16:24])
+        assert plot.png[12:16] == b"IHDR" and plot.png.endswith(b"IEND\xaeB`\x82")
+        assert 400 < width < 2000 and 200 < height < 2000
+        assert b"Software" not in plot.png
+        assert plot.alt.endswith(".")
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "leaderboard"])
+def test_pages_hold_all_they_show_and_no_markup_of_others(kind: str) -> None:
+    text = page() if kind == "evaluation" else leaderboard_html(board(), title=EVIL)
+    images = re.findall(r'src="([^"]*)"', text)
+    assert images and all(i.startswith("data:image/png;base64,") for i in images)
+    for image in images:
+        data = base64.b64decode(image.partition(",")[2], validate=True)
+        assert data.startswith(b"\x89PNG")
+    assert "default-src 'none'" in text and "img-src data:" in text
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert not re.search(r"(href|https?:|@import|url\()", text)
+    for tag in ("table", "figure", "dl", "div", "p", "h2", "tbody"):
+        assert len(re.findall(rf"<{tag}[ >]", text)) == text.count(f"</{tag}>"), tag
+
+
+def test_tables_hold_the_numbers_of_the_report() -> None:
+    tables = {table.title: table for table in evaluation_tables(report())}
+    assert list(tables) == ["Lists", "Pairs", "Heads", "ndcg@10 by slice"]
+    lists = {row[0]: row[1:] for row in tables["Lists"].rows}
+    shown = ("0.1000", "[0.0500, 0.1500]", "0.1000", "[0.0500, 0.1500]", "1.00")
+    assert lists["recall@5"] == shown
+    assert lists["ndcg@5"][-1] == "-"  # no ratio to 0
+    assert lists["coverage@5"] == ("0.5000", "", "0.1000", "", "5.00")
+    assert tables["Pairs"].rows == (("pairs", "1,234"), ("rmse", "0.9000"))
+    assert tables["Heads"].rows == (("click: auc", "0.7500"),)
+    assert tables["ndcg@10 by slice"].rows[0][1] == "12 (few)"
+    runs, pairs = leaderboard_tables(board(), is_short=True)
+    assert runs.header == ("run", "ndcg@10", "recall@10", "rmse")
+    assert runs.rows[-1][0] == "popularity"
+    assert len(pairs.rows) == 3
+    whole = leaderboard_tables(board())[0]
+    assert {"novelty@5", "recall@5"} < set(whole.header)
+    assert (p_text(0.03125), p_text(1.0), p_text(1e-5)) == (
+        "0.0312",
+        "1.0000",
+        "1.0e-05",
+    )
+
+
+def test_without_matplotlib_the_install_line_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for draw in (
+        lambda: evaluation_html(report()),
+        lambda: leaderboard_html(board()),
+    ):
+        with pytest.raises(ResourceError, match=r"shortlist\[plots\]") as caught:
+            draw()
+        assert caught.value.code == "package-missing"
