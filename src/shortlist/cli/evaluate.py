@@ -46,16 +46,18 @@ def evaluate(
 
     report = evaluate_stage(loaded, recipe, slice_ or [])
     told = []
-    if plots is not None:
+    if html is not None or plots is not None:
         from shortlist.evaluation.plots import evaluation_plots
 
-        written = save_plots(evaluation_plots(report), plots)
-        told.append(f"plots: {plots}: {', '.join(written)}")
+        drawn = evaluation_plots(report)
+    if plots is not None:
+        told.append(f"plots: {plots}: {', '.join(save_plots(drawn, plots))}")
     if html is not None:
         from shortlist.evaluation.html_page import evaluation_html
 
-        run = str(beside(recipe, loaded.output.run))
         title = f"Evaluation of {loaded.name}"
-        save_page(evaluation_html(report, title=title, details={"run": run}), html)
+        details = {"run": str(beside(recipe, loaded.output.run))}
+        page = evaluation_html(report, title=title, details=details, plots=drawn)
+        save_page(page, html)
         told.append(f"report: {html}")
     print_result(report, "\n".join([metrics_table(report), *told]), json)

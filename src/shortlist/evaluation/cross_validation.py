@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import bare_name
+from shortlist.evaluation.leaderboard import COUNTS, bare_name
 from shortlist.page import Table
 
 
@@ -48,7 +48,8 @@ def cross_validation_table(summary: Mapping[str, Any]) -> Table:
     """What is found at each k, of pairs, and coverage: a row per metric."""
     rows = []
     for name, values in (summary["metrics"] | summary["pairs"]).items():
-        if "@" in name and bare_name(name) not in {*HIT_METRICS, "coverage"}:
+        is_shown = "@" not in name or bare_name(name) in {*HIT_METRICS, "coverage"}
+        if name in COUNTS or not is_shown:
             continue
         beside = summary["popularity"].get(name)
         better = summary["better_than_popularity"].get(name)

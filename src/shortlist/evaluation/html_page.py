@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -16,6 +16,7 @@ def evaluation_html(
     *,
     title: str = "Evaluation",
     details: Mapping[str, str] | None = None,
+    plots: Sequence[Plot] | None = None,
 ) -> str:
     """The page of what `evaluate_pipeline` returned.
 
@@ -23,6 +24,7 @@ def evaluation_html(
         report: plain values.
         title: heading of the page.
         details: lines below it, such as the run's folder.
+        plots: of the report, when they are drawn already.
 
     Raises:
         ResourceError: matplotlib is not installed (`package-missing`).
@@ -36,7 +38,8 @@ def evaluation_html(
         f" {unknown['users']:,} unknown users ({unknown['events']:,} events)",
         "dataset": report["dataset_fingerprint"],
     }
-    body = _body(evaluation_plots(report), evaluation_tables(report), report["notes"])
+    drawn = evaluation_plots(report) if plots is None else plots
+    body = _body(drawn, evaluation_tables(report), report["notes"])
     return page_html(title, body, details=told, has_images=True)
 
 

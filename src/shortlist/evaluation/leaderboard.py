@@ -38,7 +38,8 @@ LOWER_IS_BETTER = {
     "taste_divergence",
 }
 """Of all others neither end is better: no run is the best in them."""
-_COUNTS = ("pairs", "auc_users")
+COUNTS = ("pairs", "auc_users")
+"""Of pairs: numbers that are no metrics."""
 _EQUAL = 1e-12
 
 
@@ -206,7 +207,7 @@ def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of the lists, then those of pairs."""
-    pairs = {n: v for n, v in report["pairs"].items() if n not in _COUNTS}
+    pairs = {n: v for n, v in report["pairs"].items() if n not in COUNTS}
     return {**report["metrics"]["model"], **pairs}
 
 
