@@ -20,6 +20,7 @@ COMMANDS = [
     "evaluate",
     "compare",
     "cross-validate",
+    "runs",
     "export",
     "recommend",
     "similar",

@@ -8,27 +8,16 @@ from pathlib import Path
 import pytest
 
 from shortlist.errors import ArtifactError, InputError
-from shortlist.training.run_store import INDEX_FILE, Failure, RunStore, recipe_hash
-from shortlist.training.runs import Run, RunInfo, write_json
-
-RECIPE = {"name": "shop", "seed": 3}
-
-
-def write_run(path: Path, second: int = 0, score: float = 0.5) -> Run:
-    info = RunInfo(
-        created_at=f"2026-01-02T03:04:{second:02}+00:00",
-        dataset="/data",
-        dataset_fingerprint="0123456789abcdef",
-        backend="jax",
-        retrieval_history=10,
-        validation={"retrieval": {"ndcg@10": score}},
-        seconds={"total": 2.5},
-    )
-    write_json(path / "run.json", info)
-    write_json(path / "recipe.json", RECIPE)
-    (path / "retrieval").mkdir(exist_ok=True)
-    (path / "retrieval" / "weights").write_bytes(b"weights")
-    return Run.open(path)
+from shortlist.training.run_store import (
+    INDEX_FILE,
+    Failure,
+    Pruned,
+    RunStore,
+    failure_now,
+    recipe_hash,
+)
+from shortlist.training.runs import Run, write_json
+from stored_runs import RECIPE, write_run
 
 
 def write_many(folder: Path, first: int) -> None:
@@ -98,6 +87,8 @@ def test_failures_and_damaged_folders_are_listed(tmp_path: Path) -> None:
     )
     kept = store.add_failure(failure, RECIPE)
     assert (kept.state, kept.error, kept.name) == ("failed", "ValueError: no", "shop")
+    ended = failure_now(Pruned("no"), fingerprint="ff", backend="jax", seconds=1.0)
+    assert store.add_failure(ended, RECIPE).state == "pruned"
     record = store.add(write_run(tmp_path / "run"))
     (Path(record.path) / "run.json").write_text("{")
     assert store.get(record.id).state == "damaged"

@@ -20,7 +20,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -35,7 +35,12 @@ STAMPED = (RUN_FILE, FAILURE_FILE, "recipe.json", "evaluation.json")
 SYMBOLS = {">": ">", ">=": ">=", "<": "<", "<=": "<=", "=": "="}
 CONDITION = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<|=)\s*([^<>=\s]+)\s*")
 
-State = Literal["finished", "failed", "interrupted", "damaged"]
+State = Literal["finished", "pruned", "failed", "interrupted", "damaged"]
+STATES = get_args(State)
+
+
+class Pruned(Exception):
+    """Raised by a watch: the training is not worth going on, which is no failure."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +50,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         id: name of its folder.
         name: of the recipe.
         created_at: when it ended, UTC, ISO text.
-        state: `finished`; `failed` or `interrupted` without models; `damaged` when its
-            files cannot be read.
+        state: `finished`; `pruned`, `failed` or `interrupted` without models;
+            `damaged` when its files cannot be read.
         dataset_fingerprint: of what it was trained on.
         recipe_hash: 16 hexadecimal digits; equal for runs of equal recipes.
         backend: of Keras.
@@ -75,7 +80,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """What `failure.json` holds."""
 
     created_at: str
-    state: Literal["failed", "interrupted"]
+    state: Literal["pruned", "failed", "interrupted"]
     dataset_fingerprint: str
     backend: str
     seconds: float
@@ -445,9 +450,12 @@ def failure_now(
     error: BaseException, *, fingerprint: str, backend: str, seconds: float
 ) -> Failure:
     """The record of a training that just ended with an error."""
+    state: Literal["pruned", "failed", "interrupted"] = "interrupted"
+    if isinstance(error, Exception):
+        state = "pruned" if isinstance(error, Pruned) else "failed"
     return Failure(
         created_at=now(),
-        state="failed" if isinstance(error, Exception) else "interrupted",
+        state=state,
         dataset_fingerprint=fingerprint,
         backend=backend,
         seconds=round(seconds, 3),
