@@ -435,6 +435,18 @@ class Recipe(Section):
             )
         return self
 
+    def trained(self) -> dict[str, RetrievalSection | RankerSection]:
+        """The sections of the models that are trained step by step, by stage."""
+        kinds = [self.retrieval.kind]
+        if kinds == ["blend"]:
+            kinds = self.retrieval.blend.members
+        found: dict[str, RetrievalSection | RankerSection] = {}
+        if "two_tower" in kinds:
+            found["retrieval"] = self.retrieval
+        if self.ranker.enabled:
+            found["ranker"] = self.ranker
+        return found
+
     def to_builtins(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         plain: dict[str, Any] = msgspec.to_builtins(

@@ -65,6 +65,7 @@ def train_stage(
     overwrite: bool,
     resume: bool = False,
     warm_start: Path | None = None,
+    new_days: bool = False,
     quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
@@ -83,12 +84,19 @@ def train_stage(
         overwrite=overwrite,
         resume=resume,
         warm_start=warm_start,
+        new_days=new_days,
         quiet=quiet,
         trackers=open_trackers(recipe.tracking, path.parent),
     )
 
 
-def fast_dev_run_stage(recipe: Recipe, path: Path) -> RunInfo:
+def fast_dev_run_stage(
+    recipe: Recipe,
+    path: Path,
+    *,
+    warm_start: Path | None = None,
+    new_days: bool = False,
+) -> RunInfo:
     """One batch of what `train_stage` does; nothing is written."""
     need_backend()
     dataset = _dataset(recipe, path)
@@ -96,7 +104,13 @@ def fast_dev_run_stage(recipe: Recipe, path: Path) -> RunInfo:
     from shortlist.evaluation import ranking_metrics
     from shortlist.training import fast_dev_run
 
-    return fast_dev_run(dataset, recipe, validate=ranking_metrics)
+    return fast_dev_run(
+        dataset,
+        recipe,
+        validate=ranking_metrics,
+        warm_start=warm_start,
+        new_days=new_days,
+    )
 
 
 def evaluate_stage(

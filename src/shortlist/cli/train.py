@@ -33,6 +33,12 @@ def train(
         Path | None,
         typer.Option(help="Begin with the weights of this older run."),
     ] = None,
+    new_days: Annotated[
+        bool,
+        typer.Option(
+            "--new-days", help="Train only on events appended since that older run."
+        ),
+    ] = False,
     time_budget: Annotated[
         str | None,
         typer.Option(help="End within this time, such as 90s, 10m or 2h."),
@@ -55,13 +61,20 @@ def train(
     from shortlist.cli.stages import fast_dev_run_stage, train_stage
 
     if fast_dev_run:
-        tried = fast_dev_run_stage(loaded, recipe)
+        tried = fast_dev_run_stage(
+            loaded, recipe, warm_start=warm_start, new_days=new_days
+        )
         told = f"one batch of {' and '.join(tried.epochs)} works; nothing was written"
         seconds = tried.seconds["total"]
         print_result({"fast_dev_run": "passed", "seconds": seconds}, told, json)
         return
     run = train_stage(
-        loaded, recipe, overwrite=overwrite, resume=resume, warm_start=warm_start
+        loaded,
+        recipe,
+        overwrite=overwrite,
+        resume=resume,
+        warm_start=warm_start,
+        new_days=new_days,
     )
     info, path = run.info, beside(recipe, loaded.output.run)
     best = info.validation.get("pipeline") or info.validation["retrieval"]

@@ -229,6 +229,17 @@ class Dataset:
             self._columns[names] = columns
         return self._columns[names]
 
+    def file_rows(self, *names: str) -> dict[str, range]:
+        """Which rows of `columns(*names)` come from each file of events."""
+        found: dict[str, range] = {}
+        start = 0
+        for name in names:
+            for segment in self.info.segments:
+                if segment.part == name:
+                    found[segment.file] = range(start, start + segment.events)
+                    start += segment.events
+        return found
+
     def part(self, *names: str) -> Part:
         """The events of the named parts together, sorted by user and time."""
         columns = self.columns(*names)

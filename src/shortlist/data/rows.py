@@ -77,6 +77,8 @@ class TrainingRows:
         session_only: histories end where the session of the event begins; the schema
             has `session_gap_minutes`.
         keep_label: beside negatives, keep what the log says as `event_label`.
+        files: only these files of the parts have the events that are rows, and the
+            items' shares; histories, and the items to draw, are those of all.
 
     A batch holds, for `n` rows:
         `user_index`, `item_index`: `(n,)` int32.
@@ -113,6 +115,7 @@ class TrainingRows:
         negatives: Negatives | None = None,
         session_only: bool = False,
         keep_label: bool = False,
+        files: Sequence[str] | None = None,
     ) -> None:
         _check_rows(history_length, unknown_rate)
         self.dataset = dataset
@@ -127,7 +130,11 @@ class TrainingRows:
         self._columns = dataset.columns(*parts)
         self._names = [name for name in self._columns.names if _is_used(name)]
         least = self._positive_from if interactions_only else None
-        self._rows = _eligible_rows(self._columns, least)
+        ranges = [range(len(self._columns))]
+        if files is not None:
+            of_file = dataset.file_rows(*parts)
+            ranges = [of_file[file] for file in files]
+        self._rows = _eligible_rows(self._columns, least, ranges)
         if not len(self):
             raise InputError(
                 "part-empty",
@@ -136,7 +143,8 @@ class TrainingRows:
             )
         self._histories = dataset.histories(*known) if history_length else None
         counts = dataset.item_counts(*known)
-        share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
+        own = counts if files is None else self._item_counts()
+        share = np.maximum(own, 1) / max(int(own.sum()), 1)
         self._share = share.astype(np.float32)
         self._brings_all = negatives is not None and negatives.kind == "all"
         self._repeats = negatives.rows_per_event if negatives else 1
@@ -144,6 +152,8 @@ class TrainingRows:
         self.sampler = Sampler(negatives, counts) if negatives and draws else None
         options = (*parts, "|", *known, history_length, interactions_only, unknown_rate)
         self._options = (*options, self.negatives, self.gap_ms)
+        if files is not None:
+            self._options = (*self._options, *files)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -185,6 +195,13 @@ class TrainingRows:
             rows = np.arange(1, self.dataset.num_items)
             batch |= _as_negatives(item_features(self.dataset, rows))
         return batch
+
+    def _item_counts(self) -> np.ndarray:
+        """Interactions per item among the rows, `(num_items,)`."""
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        events = self._columns.take(rows, ["item_index", LABEL])
+        taken = events["item_index"][self._taken(events[LABEL]).astype(bool)]
+        return np.bincount(taken, minlength=self.dataset.num_items)
 
     def _of_event(self, events: Batch) -> Batch:
         """What belongs to the event itself, whichever item is paired with it."""
@@ -314,13 +331,19 @@ def _as_negatives(features: Batch) -> Batch:
     return {f"{NEGATIVE_PREFIX}{name}": values for name, values in features.items()}
 
 
-def _eligible_rows(columns: Columns, least: float | None) -> np.ndarray | None:
+def _eligible_rows(
+    columns: Columns, least: float | None, ranges: Sequence[range]
+) -> np.ndarray | None:
     """Rows of known users and items, and of labels from `least`; `None` for all."""
     names = ["user_index", "item_index", *([] if least is None else ["label"])]
     found, total = [], 0
     narrow = np.uint32 if len(columns) <= 2**32 else np.int64
-    for start in range(0, len(columns), _EVENTS_AT_ONCE):
-        rows = np.arange(start, min(start + _EVENTS_AT_ONCE, len(columns)))
+    pieces = (
+        np.arange(start, min(start + _EVENTS_AT_ONCE, one.stop))
+        for one in ranges
+        for start in range(one.start, one.stop, _EVENTS_AT_ONCE)
+    )
+    for rows in pieces:
         events = columns.take(rows, names)
         fits = (events["user_index"] > 0) & (events["item_index"] > 0)
         if least is not None:

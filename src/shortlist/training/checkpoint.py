@@ -20,6 +20,7 @@ from shortlist.errors import ArtifactError
 
 Model = TypeVar("Model", bound=keras.Model)
 
+CONFIG_FILE = "model.json"
 WEIGHTS_FILE = "model.weights.h5"
 
 
@@ -27,7 +28,7 @@ def save_model(path: str | Path, model: keras.Model) -> None:
     """Writes a checkpoint, whole or not at all."""
     with atomic_directory(path, overwrite=True) as folder:
         config = msgspec.json.encode(model.get_config())
-        (folder / "model.json").write_bytes(msgspec.json.format(config, indent=2))
+        (folder / CONFIG_FILE).write_bytes(msgspec.json.format(config, indent=2))
         save_weights(model, folder / WEIGHTS_FILE)
 
 
@@ -39,7 +40,7 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     """
     path = Path(path)
     try:
-        config = msgspec.json.decode((path / "model.json").read_bytes())
+        config = msgspec.json.decode((path / CONFIG_FILE).read_bytes())
         model: Model = model_class.from_config(config)
         model.build()
         load_weights(model, path / WEIGHTS_FILE)

@@ -25,6 +25,7 @@ from shortlist.training.cost import cost
 from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
+from shortlist.training.new_days import files_since, trained_files
 from shortlist.training.optimization import precision
 from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
@@ -39,7 +40,7 @@ from shortlist.training.unfinished import (
     kept,
     unfinished_folder,
 )
-from shortlist.training.warm_start import keep_vocabularies
+from shortlist.training.warm_start import check_warm_start, keep_vocabularies
 
 Files = tuple[Callable[[Path, Any], None], Callable[[Path], Any]]
 """How a trained model is written and read."""
@@ -57,6 +58,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     warm_start: str | Path | None = None,
+    new_days: bool = False,
     quiet: bool = False,
     trackers: Sequence[Tracker] = (),
     watches: Sequence[Watch] = (),
@@ -77,6 +79,7 @@ def train(
         resume: go on with a training that was interrupted at `out`. Without one, begin;
             with a run of this recipe and dataset at `out`, return it.
         warm_start: an older run whose rows and dense weights this one begins with.
+        new_days: train only on the events that were appended since that run.
         quiet: show no progress.
         trackers: who is told of the training; `trackers.open_trackers` makes those of
             a recipe. One that fails is shown as a warning.
@@ -85,13 +88,12 @@ def train(
     Raises:
         InputError: the dataset holds nothing to train on, `out` exists, or what was
             interrupted there is of another recipe, dataset or backend.
+        ArtifactError: the older run of a warm start cannot be one.
         ResourceError: the run cannot be written, or another process trains it.
     """
     out = Path(out)
     _check_parts(dataset, recipe)
-    begun = _beginning(dataset, recipe)
-    if warm_start is not None:
-        begun.warm_start = str(Run.open(warm_start).path.resolve())
+    begun = _beginning(dataset, recipe, warm_start, new_days)
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with contextlib.closing(
@@ -114,7 +116,14 @@ def train(
     return run
 
 
-def fast_dev_run(dataset: Dataset, recipe: Recipe, *, validate: Validate) -> RunInfo:
+def fast_dev_run(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    validate: Validate,
+    warm_start: str | Path | None = None,
+    new_days: bool = False,
+) -> RunInfo:
     """One batch through every stage, its checkpoint and its validation; nothing stays.
 
     What it returns is what a run would say, from one batch. Everything is written and
@@ -124,9 +133,11 @@ def fast_dev_run(dataset: Dataset, recipe: Recipe, *, validate: Validate) -> Run
         dataset: a prepared dataset.
         recipe: hyper-parameters and seed.
         validate: as for `train`.
+        warm_start: as for `train`.
+        new_days: as for `train`.
     """
     _check_parts(dataset, recipe)
-    begun = _beginning(dataset, recipe)
+    begun = _beginning(dataset, recipe, warm_start, new_days)
     with (
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
         contextlib.closing(Unfinished(Path(folder) / "run", begun)) as unfinished,
@@ -157,11 +168,27 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     )
 
 
-def _beginning(dataset: Dataset, recipe: Recipe) -> State:
+def _beginning(
+    dataset: Dataset, recipe: Recipe, warm_start: str | Path | None, new_days: bool
+) -> State:
+    older, files = "", tuple[str, ...]()
+    if warm_start is not None:
+        run = Run.open(warm_start)
+        check_warm_start(run, recipe)
+        older = str(run.path.resolve())
+        files = files_since(run, dataset) if new_days else ()
+    elif new_days:
+        raise InputError(
+            "new-days-alone",
+            "New days are those since an older run. Received: no older run. Name one"
+            " with warm_start, on the command line --warm-start RUN.",
+        )
     return State(
         recipe=recipe.to_builtins(),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
+        warm_start=older,
+        new_files=list(files),
     )
 
 
@@ -235,6 +262,8 @@ def _train_stages(job: Job) -> None:
             validation=validation,
             seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
             warm_start=job.unfinished.state.warm_start,
+            trained_on=trained_files(dataset),
+            new_files=tuple(job.unfinished.state.new_files),
             cost=cost(job.unfinished.seconds, recipe.training.price_per_hour),
         ),
     )

@@ -123,7 +123,7 @@ class Job:
         interactions_only: bool = False,
         keep_label: bool = False,
     ) -> Loader:
-        """Batches of the training part."""
+        """Batches of the training part, or of its new days."""
         rows = TrainingRows(
             self.dataset,
             history_length=section.history_length,
@@ -131,6 +131,7 @@ class Job:
             unknown_rate=section.unknown_rate,
             negatives=negatives,
             keep_label=keep_label,
+            files=self.unfinished.state.new_files or None,
         )
         return Loader(rows, batch_size=section.batch_size, seed=seed)
 

@@ -7,11 +7,23 @@ from collections.abc import Iterator
 
 from shortlist.embeddings.inputs import table_dims
 from shortlist.errors import ResourceError, ShortlistError
-from shortlist.recipe import RankerSection, RetrievalSection
+from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.training.job import Job
 
-_SIGNS = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory", "bad_alloc")
-_ADAM = 3  # floats kept for each value of a table: itself and two moments
+# Python and NumPy, JAX, TensorFlow (two), PyTorch on GPUs (two) and CPUs, and C++.
+_SIGNS = (
+    "MemoryError",
+    "RESOURCE_EXHAUSTED",
+    "ResourceExhausted",
+    "OOM when allocating",
+    "out of memory",
+    "OutOfMemory",
+    "can't allocate memory",
+    "bad_alloc",
+)
+# Floats kept for each value of a table: itself and what its optimizer remembers. One
+# more number a row (`rowwise_adagrad`) does not show.
+_FLOATS = {"adagrad": 2, "adam": 3, "ftrl": 3, "rowwise_adagrad": 1, "sgd": 1}
 
 
 @contextlib.contextmanager
@@ -26,30 +38,35 @@ def memory_errors(job: Job) -> Iterator[None]:
     except ShortlistError:
         raise
     except Exception as error:
-        told = f"{type(error).__name__} {error}"
-        if not isinstance(error, MemoryError) and not any(s in told for s in _SIGNS):
+        if not is_out_of_memory(error):
             raise
+        told = f"{type(error).__name__} {error}"
         raise ResourceError(
             "out-of-memory",
-            "The tables and a batch must fit the free memory. The tables are"
+            "Models, with their tables and a batch, must fit the free memory. They are"
             f" {'; '.join(_sizes(job))}. Lower embedding_dim or batch_size, limit the"
             " vocabularies (user_max_size, item_max_size and max_size of a feature), or"
             f" free memory. The system said: {told[:200]}",
         ) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or a backend says that memory ran out."""
+    told = f"{type(error).__name__} {error}"
+    return any(sign in told for sign in _SIGNS)
+
+
 def _sizes(job: Job) -> list[str]:
-    """Each table of each stage with its rows, width and bytes."""
-    sections: dict[str, RetrievalSection | RankerSection] = {
-        "retrieval": job.recipe.retrieval
-    }
-    if job.recipe.ranker.enabled:
-        sections["ranker"] = job.recipe.ranker
+    """Each table of each stage with its rows, width and bytes; else the scorer."""
+    floats = _FLOATS[job.recipe.training.optimizer]
     lines = []
-    for stage, section in sections.items():
+    if (kind := job.recipe.retrieval.kind) != TWO_TOWER:
+        users, items = job.dataset.num_users, job.dataset.num_items
+        lines.append(f"retrieval {kind} of {users:,} users x {items:,} items")
+    for stage, section in job.recipe.trained().items():
         for name, dim in table_dims(job.inputs(section)).items():
             rows = job.dataset.table_rows[name]
-            size = rows * dim * 4 * _ADAM / 2**20
+            size = rows * dim * 4 * floats / 2**20
             lines.append(f"{stage}.{name} {rows:,} x {dim} ({size:,.1f} MiB)")
         lines.append(f"{stage}.batch_size {section.batch_size:,}")
     return lines

@@ -50,6 +50,18 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int = FORMAT_VERSION
 
 
+class TrainedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of events that a run was trained on."""
+
+    file: str
+    """Its path in the dataset."""
+    events: int
+    last_timestamp_ms: int | None = None
+    """Time of the latest event."""
+    xxh64: str
+    """Of its bytes, in hexadecimal digits."""
+
+
 class RunInfo(_Header, frozen=True, kw_only=True):
     """What `run.json` holds."""
 
@@ -69,6 +81,10 @@ class RunInfo(_Header, frozen=True, kw_only=True):
     """Of the training, in the currency of the recipe's `price_per_hour`."""
     warm_start: str = ""
     """Path of the run whose weights it began with."""
+    trained_on: tuple[TrainedFile, ...] = ()
+    """The training part, with what the older run of a warm start has seen of it."""
+    new_files: tuple[str, ...] = ()
+    """Those of it that this run alone was trained on, if it was on new days."""
 
 
 class Run:

@@ -76,6 +76,8 @@ class State(_Header, kw_only=True):
     overwrite: bool = False
     warm_start: str = ""
     """Path of the run whose weights this one begins with."""
+    new_files: list[str] = []
+    """Files of the only events to train on; all without any."""
     seconds: float = 0.0
     """Time spent by earlier processes."""
     metrics_bytes: int = 0
@@ -282,9 +284,11 @@ def _check_same(found: State, wanted: State, out: Path) -> None:
         for name in ("dataset_fingerprint", "backend")
         if getattr(found, name) != getattr(wanted, name)
     ]
-    # Not asked for again, it is that of the beginning.
+    # Not asked for again, they are those of the beginning.
     if wanted.warm_start not in ("", found.warm_start):
         differing.append("warm start")
+    if wanted.new_files and wanted.new_files != found.new_files:
+        differing.append("new days")
     differing += differing_fields(found.recipe, wanted.recipe)
     if differing:
         raise InputError(

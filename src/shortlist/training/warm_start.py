@@ -18,7 +18,9 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.vocabulary import Vocabulary, vocabulary_file
 from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
-from shortlist.training.checkpoint import load_model
+from shortlist.models.scorers.storage import TWO_TOWER
+from shortlist.recipe import Recipe
+from shortlist.training.checkpoint import CONFIG_FILE, load_model
 from shortlist.training.runs import Run
 
 VOCABULARIES = "vocabularies"
@@ -46,6 +48,37 @@ def keep_vocabularies(dataset: Dataset, folder: Path) -> None:
             shutil.copyfile(source, copy)
 
 
+def check_warm_start(run: Run, recipe: Recipe) -> None:
+    """Checks that a run has what the models of a recipe are to begin with.
+
+    Scorers are fitted anew; so is the rest of a blend with a two-tower model.
+
+    Raises:
+        InputError: `warm-start-mismatch`, the recipe trains nothing step by step, or
+            a ranker of another kind.
+        ArtifactError: `warm-start-mismatch`, the run lacks a model or its vocabularies.
+    """
+    models = recipe.trained()
+    if not models:
+        raise InputError(
+            "warm-start-mismatch",
+            "A warm start needs a model that is trained step by step. Received a recipe"
+            f" with kind = {recipe.retrieval.kind!r} and no ranker: scorers are fitted"
+            " to all events anew. Train without it.",
+        )
+    for name in models:
+        _folder_of(run, name)
+    kind = run.recipe["ranker"].get("kind", "single_task")
+    if recipe.ranker.enabled and kind != recipe.ranker.kind:
+        raise InputError(
+            "warm-start-mismatch",
+            f"A warm start needs a run with a ranker of kind = {recipe.ranker.kind!r},"
+            f" as the recipe's. Found kind = {kind!r} at {str(run.path)!r}. Name"
+            " another run, or set kind.",
+            file=run.path,
+        )
+
+
 def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
     """Sets the rows and dense weights of a built model to those of an older run.
 
@@ -54,7 +87,7 @@ def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
     stays as it was initialized.
 
     Args:
-        model: of the same class as the run's model of this name.
+        model: `retrieval` or `ranker`, of the same class as the run's.
         path: the run.
         dataset: what the model is to be trained on.
 
@@ -63,15 +96,7 @@ def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
         InputError: `warm-start-mismatch`, nothing agrees.
     """
     run = Run.open(path)
-    if not (run.path / VOCABULARIES).is_dir() or not (run.path / model.name).is_dir():
-        raise ArtifactError(
-            "warm-start-mismatch",
-            f"A warm start needs a run with a model {model.name!r} and its"
-            f" vocabularies. Found a run without at {str(path)!r}. Name another run,"
-            " or train it again.",
-            file=run.path,
-        )
-    old = load_model(run.path / model.name, type(model))
+    old = load_model(_folder_of(run, model.name), type(model))
     known, rows = 0, 0
     before = {
         name: table
@@ -100,6 +125,24 @@ def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
     return taken
 
 
+def _folder_of(run: Run, name: str) -> Path:
+    """Where a run keeps a model; that of a blend lies inside it.
+
+    Raises:
+        ArtifactError: `warm-start-mismatch`.
+    """
+    for folder in (run.path / name, run.path / name / TWO_TOWER):
+        if (folder / CONFIG_FILE).is_file() and (run.path / VOCABULARIES).is_dir():
+            return folder
+    raise ArtifactError(
+        "warm-start-mismatch",
+        f"A warm start needs a run with a {name} model that was trained step by step,"
+        f" and with its vocabularies. Found a run without at {str(run.path)!r}. Name"
+        " another run, or train it again.",
+        file=run.path,
+    )
+
+
 def _take_rows(
     run: Path, dataset: Dataset, name: str, old: np.ndarray, new: np.ndarray
 ) -> int:
@@ -114,11 +157,9 @@ def _take_rows(
     unknown = min(ids.oov_buckets, before.oov_buckets)
     new[:unknown] = old[:unknown]
     rows = before.lookup_series(ids.ids[ids.oov_buckets :])
-    is_known = (rows >= before.oov_buckets) & (rows < len(old))
-    places = np.flatnonzero(is_known) + ids.oov_buckets
-    places, rows = places[places < len(new)], rows[is_known][: len(places)]
-    new[places] = old[rows[: len(places)]]
-    return unknown + len(places)
+    is_known = rows >= before.oov_buckets
+    new[ids.oov_buckets :][is_known] = old[rows[is_known]]
+    return unknown + int(is_known.sum())
 
 
 def _take_weights(old: keras.Model, new: keras.Model) -> tuple[int, int]:
