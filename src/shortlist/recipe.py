@@ -175,6 +175,13 @@ class RetrievalSection(Section):
     temperature: AboveZero = 0.2
     learned_temperature: Flag = False
     similarity: Literal["cosine", "dot"] = "cosine"
+    item_bias: Flag = False
+    projection: Literal["dense", "sum"] = "dense"
+    history_from: Literal["before", "others"] = "before"
+    """What a row's history may hold: what came before, or all but the row itself."""
+    history_dropout: Rate = 0.0
+    unknown_within: AboveZero | None = None
+    """With `others`, the seconds that the history of a hidden user spans."""
     num_queries: Positive = 1
     history: Literal["mean", "gru", "attention"] = "mean"
     num_blocks: Positive = 2
@@ -194,6 +201,14 @@ class RetrievalSection(Section):
     patience: Positive = 3
     monitor: str = "val_ndcg@10"
     """Metric of an epoch that tells which one is best."""
+
+    @pydantic.model_validator(mode="after")
+    def _hidden_users_have_others(self) -> Self:
+        if self.unknown_within is not None and self.history_from != "others":
+            raise ValueError("unknown_within needs history_from = 'others'")
+        if self.item_bias and self.embedding_dim < 2:
+            raise ValueError("item_bias needs an embedding_dim of at least 2")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _order_needs_a_history(self) -> Self:

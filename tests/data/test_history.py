@@ -106,6 +106,23 @@ def test_seen_is_all_items_of_each_user(events, asked):
         assert seen == (items_of(events, user) if user else [])
 
 
+@given(EVENTS, LENGTHS, st.one_of(st.none(), st.integers(0, 3)))
+@BOTH_WAYS
+def test_others_are_all_items_but_that_of_the_row(events, length, distance):
+    rows = [(u, i, t) for u, i, t in events if u > 0]
+    user, item, times = np.array(rows, np.int64).reshape(-1, 3).T
+    near = None if distance is None else (times, np.full(len(rows), distance))
+    found = histories(events).others(user, item, length, near=near)
+    for (u, i, t), row in zip(rows, found.tolist(), strict=True):
+        kept = sorted(
+            (t2, r)
+            for r, (u2, i2, t2) in enumerate(events)
+            if u2 == u and i2 != i and (distance is None or abs(t2 - t) <= distance)
+        )
+        expected = [events[r][1] for _, r in kept][-length:]
+        assert row == expected + [-1] * (length - len(expected))
+
+
 def test_narrow_user_rows_do_not_overflow():
     events = [(4, 300, 0), (4, 299, 1)]
     assert histories(events, np.uint8).last(np.array([4]), 3).tolist() == [

@@ -306,6 +306,41 @@ def test_unknown_rate_hides_users_but_not_their_history(dataset):
     assert abs(share - 0.4) < 4 * np.sqrt(0.4 * 0.6 / n)
 
 
+def test_others_hold_all_else_and_hidden_users_what_is_near(dataset):
+    columns = dataset.part("train")
+    options = {"history_from": "others", "history_length": 200}
+    source = rows(dataset, **options, unknown_rate=0.5, unknown_within=120.0)
+    every = np.arange(len(source))
+    batch = source.take(every, np.random.default_rng(0))
+    hidden = batch["user_index"] == 0
+    assert 0.2 < hidden.mean() < 0.8
+    for row in every[:200]:
+        own = columns.user_index == columns.user_index[row]
+        own &= columns.item_index != columns.item_index[row]
+        if hidden[row]:
+            apart = columns.timestamp_ms - columns.timestamp_ms[row]
+            own &= np.abs(apart) <= 120_000
+        found = batch["history"][row]
+        np.testing.assert_array_equal(found[found >= 0], columns.item_index[own])
+
+
+def test_dropout_thins_histories_and_is_part_of_the_fingerprint(dataset):
+    options = {"history_from": "others", "history_length": 200}
+    whole, thinned = (
+        rows(dataset, **options),
+        rows(dataset, **options, history_dropout=0.25),
+    )
+    every = np.arange(len(whole))
+    full = whole.take(every, np.random.default_rng(0))["history"]
+    kept = thinned.take(every, np.random.default_rng(0))["history"]
+    assert ((kept == full) | (kept == -1)).all()
+    share, n = (kept >= 0).sum() / (full >= 0).sum(), (full >= 0).sum()
+    assert abs(share - 0.75) < 4 * np.sqrt(0.75 * 0.25 / n)
+    assert thinned.draws and not whole.draws
+    prints = {rows(dataset).fingerprint, whole.fingerprint, thinned.fingerprint}
+    assert len(prints) == 3
+
+
 def test_pairs_hold_both_sides(dataset):
     users, items = np.array([1, 2]), np.array([3, 0])
     expected = user_features(dataset, users) | item_features(dataset, items)
@@ -407,7 +442,15 @@ def test_fingerprints_tell_what_changes_a_batch(dataset, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [{"history_length": -1}, {"unknown_rate": 1.5}, {"unknown_rate": float("nan")}],
+    [
+        {"history_length": -1},
+        {"unknown_rate": 1.5},
+        {"unknown_rate": float("nan")},
+        {"history_from": "other"},
+        {"history_dropout": 1.0},
+        {"unknown_within": 0.0, "history_from": "others"},
+        {"unknown_within": 60.0},
+    ],
 )
 def test_arguments_out_of_range_are_refused(dataset, options):
     with pytest.raises(InputError, match=next(iter(options))) as caught:

@@ -91,6 +91,29 @@ class TestOwnLayers(ModelSuite):
     batch = BATCH
 
 
+class TestItemBias(ModelSuite):
+    make = staticmethod(lambda: make(item_bias=True, num_queries=2))
+    batch = BATCH
+
+
+SUMMED_SCHEMA = Schema(user_id="user", item_id="item")
+
+
+def summed(**changes: Any) -> TwoTower:
+    inputs = model_inputs(
+        SUMMED_SCHEMA, embedding_dim=6, feature_dim=3, history_length=3
+    )
+    arguments = {"embedding_dim": 6, "temperature": 0.25, "projection": "sum"}
+    model = TwoTower(inputs, ROWS, **(arguments | changes))
+    model.compile(optimizer=keras.optimizers.Adam(0.05))
+    return model
+
+
+class TestSum(ModelSuite):
+    make = staticmethod(lambda: summed(item_bias=True))
+    batch = {k: v for k, v in BATCH.items() if k not in ("age", "genres")}
+
+
 class TestMixed(ModelSuite):
     make = staticmethod(lambda: make(negatives="mixed"))
     batch = BATCH | DRAWN
@@ -108,6 +131,8 @@ class TestHardPairs(ModelSuite):
 
 VARIANTS = [
     {},
+    {"item_bias": True},
+    {"item_bias": True, "num_queries": 2, "similarity": "dot"},
     {"num_queries": 3},
     {"learned_temperature": True},
     {"history": "gru"},
@@ -132,6 +157,51 @@ def test_the_exported_user_tower_equals_the_model(variant: dict[str, Any]) -> No
     for rows in (slice(None), slice(1, 2)):
         (found,) = session.run(None, {entry.name: columns[rows].astype(np.float32)})
         np.testing.assert_allclose(found, expected[rows], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_summed_towers_with_a_bias_equal_their_formula(similarity: str) -> None:
+    model = summed(item_bias=True, similarity=similarity)
+    found = run(model, TestSum.batch)
+    tables = {name: np.asarray(table) for name, table in model.lookup.tables().items()}
+    history = [row[row >= 0] for row in BATCH["history"]]
+    read = np.stack(
+        [tables["item"][r].mean(axis=0) if len(r) else np.zeros(6) for r in history]
+    )
+    users = (tables["user"][BATCH["user_index"]] + read)[:, :5]
+    items = tables["item"][BATCH["item_index"]]
+    vectors = items[:, :5]
+    if similarity == "cosine":
+        users = users / np.linalg.norm(users, axis=1, keepdims=True)
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = users @ vectors.T / 0.25 + items[:, 5]
+    np.testing.assert_allclose(
+        found["user_vector"] @ found["item_vector"].T, expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embedding_dim": 5},
+        {"hidden_units": [4]},
+        {"num_queries": 2},
+        {"user_layers": keras.layers.Dense(4)},
+    ],
+    ids=str,
+)
+def test_a_sum_takes_inputs_of_one_width_and_nothing_between(
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(InputError, match="projection='sum'") as caught:
+        summed(**changes)
+    assert caught.value.code == "invalid-argument"
+
+
+def test_an_item_bias_needs_a_column_beside_it() -> None:
+    with pytest.raises(InputError, match="at least 2") as caught:
+        make(embedding_dim=1, item_bias=True)
+    assert caught.value.code == "invalid-argument"
 
 
 def test_the_score_of_several_queries_is_that_of_the_best() -> None:

@@ -115,6 +115,47 @@ class Histories:
             threads=threads,
         )
 
+    def others(
+        self,
+        user_index: np.ndarray,
+        item_index: np.ndarray,
+        length: int,
+        *,
+        near: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Items of users without one of them, whenever taken, `(n, length)` int32.
+
+        What a row reads where the parts were not cut by time: all else that the user
+        took, the newest `length`, oldest first, padded with -1 at the end.
+
+        Args:
+            user_index: `(n,)` integers.
+            item_index: the item of each row, left out wherever it stands, `(n,)`.
+            length: most items per row.
+            near: a moment of each row, `(n,)` milliseconds, and how far from it in
+                either direction an item may be, `(n,)`; any distance by default.
+
+        Raises:
+            InputError: `row-out-of-range` or `invalid-rows`.
+        """
+        offsets, items = self.seen(user_index)
+        rows = np.repeat(np.arange(len(user_index)), np.diff(offsets))
+        kept = items != np.asarray(item_index)[rows]
+        if near is not None:
+            moments, distances = near
+            first = self.offsets[np.asarray(user_index)] - offsets[:-1]
+            times = self.timestamps[np.arange(len(items)) + first[rows]]
+            kept &= np.abs(times - moments[rows]) <= distances[rows]
+        rows, items = rows[kept], items[kept]
+        sizes = np.bincount(rows, minlength=len(user_index))
+        # Counted from the oldest of the newest `length`; those before come out below 0.
+        starts = np.cumsum(sizes) - np.minimum(sizes, length)
+        places = np.arange(len(items)) - starts[rows]
+        newest = places >= 0
+        found = np.full((len(user_index), length), -1, np.int32)
+        found[rows[newest], places[newest]] = items[newest]
+        return found
+
     def seen(self, user_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All items of users as offsets `(n + 1,)` int64 and indices int32.
 

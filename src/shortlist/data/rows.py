@@ -10,22 +10,28 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import msgspec
 import numpy as np
 
 from shortlist.data.columns import Columns
 from shortlist.data.dataset import Dataset
+from shortlist.data.history import Histories
 from shortlist.data.negatives import Negatives, Sampler
 from shortlist.data.pieces import Pieces
 from shortlist.data.schema import FEATURE_PREFIX, HISTORY, NEGATIVE_PREFIX
-from shortlist.errors import InputError
+from shortlist.errors import InputError, did_you_mean
 
 Batch = dict[str, np.ndarray]
 LABEL = "label"
 WEIGHT = "sample_weight"
 EVENT_LABEL = "event_label"
+
+HistoryFrom = Literal["before", "others"]
+_BEFORE = ("before", 0.0, None)
+MOST_SECONDS = 1e10
+FOREVER = np.iinfo(np.int64).max
 
 # Events whose ids are looked at in one go.
 _EVENTS_AT_ONCE = 2**20
@@ -79,13 +85,21 @@ class TrainingRows:
         keep_label: beside negatives, keep what the log says as `event_label`.
         files: only these files of the parts have the events that are rows, and the
             items' shares; histories, and the items to draw, are those of all.
+        history_from: `before` the event, or all `others` of the user's events, which
+            is right only where the parts were drawn without regard to time.
+        history_dropout: chance of an item to be left out of a history, from 0 to
+            below 1.
+        unknown_within: with `others`, the history of a user replaced by row 0 is what
+            that user took within so many seconds of the event, before or after it: a
+            person never seen has a short history. By default it is whole.
 
     A batch holds, for `n` rows:
         `user_index`, `item_index`: `(n,)` int32.
         features of user, item and event: categorical `(n,)` int32, multi-valued
             `(n, length)` int32 padded with -1, numeric `(n,)` float32.
         `history`: `(n, history_length)` int32 padded with -1: the user's newest items
-            strictly before the event.
+            strictly before the event; or with `history_from="others"` the newest of
+            all but the event's own.
         `sampling_probability`: `(n,)` float32, the item's share of the interactions.
         `label`: `(n,)` float32.
         `event_label`: `(n,)` float32, the label of the log, NaN for items drawn; with
@@ -116,8 +130,12 @@ class TrainingRows:
         session_only: bool = False,
         keep_label: bool = False,
         files: Sequence[str] | None = None,
+        history_from: HistoryFrom = "before",
+        history_dropout: float = 0.0,
+        unknown_within: float | None = None,
     ) -> None:
         _check_rows(history_length, unknown_rate)
+        _check_history(history_from, history_dropout, unknown_within, session_only)
         self.dataset = dataset
         self.history_length = history_length
         self.unknown_rate = unknown_rate
@@ -125,6 +143,9 @@ class TrainingRows:
         self.gap_ms = _session_gap_ms(dataset) if session_only else None
         self.negatives = negatives
         self.keep_label = keep_label
+        self.history_from = history_from
+        self.history_dropout = history_dropout
+        self.unknown_within = unknown_within
         binary = dataset.schema.label_kind == "binary"
         self._positive_from = dataset.schema.positive_from if binary else None
         self._columns = dataset.columns(*parts)
@@ -154,6 +175,8 @@ class TrainingRows:
         self._options = (*options, self.negatives, self.gap_ms)
         if files is not None:
             self._options = (*self._options, *files)
+        if (chosen := (history_from, history_dropout, unknown_within)) != _BEFORE:
+            self._options += chosen
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -163,8 +186,9 @@ class TrainingRows:
 
     @property
     def draws(self) -> bool:
-        """Whether users are hidden, items drawn, or all items added."""
-        return self.unknown_rate > 0 or self.sampler is not None or self._brings_all
+        """Whether users are hidden, items drawn or dropped, or all items added."""
+        drawn = self.unknown_rate > 0 or self.history_dropout > 0
+        return drawn or self.sampler is not None or self._brings_all
 
     def __len__(self) -> int:
         """Number of events."""
@@ -178,10 +202,11 @@ class TrainingRows:
         user, item, label = (
             events[name] for name in ("user_index", "item_index", LABEL)
         )
-        of_event = self._of_event(events)
+        known = np.ones(len(user), bool)
         if self.unknown_rate:
             known = generator.random(len(user)) >= self.unknown_rate
-            user = np.where(known, user, np.int32(0))
+        of_event = self._of_event(events, known, generator)
+        user = np.where(known, user, np.int32(0))
         of_event |= {"user_index": user, LABEL: label}
         if self._repeats > 1 and self.sampler:
             others = self.sampler.others(item, generator)
@@ -203,7 +228,9 @@ class TrainingRows:
         taken = events["item_index"][self._taken(events[LABEL]).astype(bool)]
         return np.bincount(taken, minlength=self.dataset.num_items)
 
-    def _of_event(self, events: Batch) -> Batch:
+    def _of_event(
+        self, events: Batch, known: np.ndarray, generator: np.random.Generator
+    ) -> Batch:
         """What belongs to the event itself, whichever item is paired with it."""
         found = {
             name.removeprefix(FEATURE_PREFIX): values
@@ -211,13 +238,27 @@ class TrainingRows:
             if name.startswith(FEATURE_PREFIX)
         }
         if self._histories is not None:
-            user, timestamp_ms = events["user_index"], events["timestamp_ms"]
-            found[HISTORY] = self._histories.before(
-                user, timestamp_ms, self.history_length, gap_ms=self.gap_ms
-            )
+            history = self._history(self._histories, events, known)
+            if self.history_dropout:
+                drawn = generator.random(history.shape, dtype=np.float32)
+                history[drawn < self.history_dropout] = -1
+            found[HISTORY] = history
         if "weight" in events:
             found[WEIGHT] = events["weight"]
         return found
+
+    def _history(
+        self, histories: Histories, events: Batch, known: np.ndarray
+    ) -> np.ndarray:
+        user, moments = events["user_index"], events["timestamp_ms"]
+        length = self.history_length
+        if self.history_from == "before":
+            return histories.before(user, moments, length, gap_ms=self.gap_ms)
+        near = None
+        if self.unknown_within is not None:
+            within = np.int64(self.unknown_within * 1000)
+            near = moments, np.where(known, FOREVER, within)
+        return histories.others(user, events["item_index"], length, near=near)
 
     def _repeated(self, of_event: Batch) -> Batch:
         """What belongs to an event, for itself and for each item drawn for it."""
@@ -371,6 +412,41 @@ def _check_rows(history_length: int, unknown_rate: float) -> None:
             "invalid-loader",
             f"`unknown_rate` must be from 0 to 1. Received: {unknown_rate!r}. Give 0 to"
             " hide nobody.",
+        )
+
+
+def _check_history(
+    history_from: str, dropout: float, within: float | None, session_only: bool
+) -> None:
+    if history_from not in get_args(HistoryFrom):
+        raise InputError(
+            "invalid-loader",
+            f"`history_from` must be one of {get_args(HistoryFrom)}. Received:"
+            f" {history_from!r}.{did_you_mean(history_from, get_args(HistoryFrom))}",
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(
+            "invalid-loader",
+            "`history_dropout` must be from 0 to below 1. Received:"
+            f" {dropout!r}. Give 0 to keep all items.",
+        )
+    if within is not None and not 0 < within <= MOST_SECONDS:
+        raise InputError(
+            "invalid-loader",
+            f"`unknown_within` must be above 0 and at most {MOST_SECONDS:g} seconds."
+            f" Received: {within!r}. Leave it out for whole histories.",
+        )
+    if history_from == "before" and within is not None:
+        raise InputError(
+            "invalid-loader",
+            "`unknown_within` goes with history_from='others' alone. Received:"
+            f" {within!r} with 'before'. Leave it out, or take the other.",
+        )
+    if history_from == "others" and session_only:
+        raise InputError(
+            "invalid-loader",
+            "`session_only` goes with history_from='before' alone. Received: True with"
+            " 'others'. Leave it out, or give unknown_within.",
         )
 
 

@@ -92,6 +92,12 @@ def layer_configs(layers: Sequence[Any] | None) -> list[Any] | None:
     return plain
 
 
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors `(..., dim)` divided by their length."""
+    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    return vectors * ops.rsqrt(squared + 1e-12)
+
+
 @keras.saving.register_keras_serializable(package="shortlist")
 class UnitLength(keras.layers.Layer):  # type: ignore[misc]
     """Scales vectors to length 1; zeros stay zeros.
@@ -150,3 +156,65 @@ class LearnedTemperature(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
         return {**super().get_config(), "initial": self.initial}
+
+
+@keras.saving.register_keras_serializable(package="shortlist")
+class SumOfInputs(keras.layers.Layer):  # type: ignore[misc]
+    """Adds up inputs of one width that stand side by side.
+
+    Args:
+        count: inputs.
+        kept: leading columns of the sum that are given on.
+
+    Call arguments: columns `(batch_size, count * width)`.
+
+    Returns: `(batch_size, kept)`.
+    """
+
+    def __init__(self, count: int, kept: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.count = count
+        self.kept = kept
+
+    def call(self, columns: Tensor) -> Tensor:
+        """The sum of the inputs."""
+        total = sum(ops.split(columns, self.count, axis=-1))
+        return total[:, : self.kept]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shape `(batch_size, kept)`."""
+        return (input_shape[0], self.kept)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments as plain values."""
+        return {**super().get_config(), "count": self.count, "kept": self.kept}
+
+
+@keras.saving.register_keras_serializable(package="shortlist")
+class UnitLengthBesideBias(keras.layers.Layer):  # type: ignore[misc]
+    """Scales all columns but the last, an item's bias, to length 1.
+
+    Call arguments: vectors `(..., dim)`. Returns: the same shape.
+    """
+
+    def call(self, vectors: Tensor) -> Tensor:
+        """Vectors whose last column is as it was."""
+        scaled = unit_length(vectors[..., :-1])
+        return ops.concatenate([scaled, vectors[..., -1:]], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the input."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="shortlist")
+class WithOne(keras.layers.Layer):  # type: ignore[misc]
+    """User side of an item bias: a last column of ones, which takes it as it is."""
+
+    def call(self, vectors: Tensor) -> Tensor:
+        """Vectors `(..., dim)` and a column of ones, `(..., dim + 1)`."""
+        return ops.concatenate([vectors, ops.ones_like(vectors[..., :1])], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """One column more."""
+        return (*input_shape[:-1], input_shape[-1] + 1)

@@ -31,6 +31,8 @@ from shortlist.models.validate import (
     check_units,
 )
 
+Projection = Literal["dense", "sum"]
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 Similarity = Literal["cosine", "dot"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 NegativeItems = Literal["in_batch", "mixed", "all"]
@@ -49,6 +51,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         user_layers: in place of them, what the user tower has between its inputs and
             the last, linear layer: a Keras layer or model, or a sequence of them.
         item_layers: the same for the item tower; layers of its own.
+        projection: what makes the vectors: a last layer (`dense`), or nothing but the
+            `sum` of the inputs, all of width `embedding_dim`: fewer weights, which a
+            small log can do with.
         num_queries: user vectors per user; the score is that of the best one.
         history: how the user tower reads a history: `mean` of its items, as one bag;
             `gru` or `attention` in their order, which needs the history as a sequence
@@ -59,6 +64,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         temperature: scores are divided by it.
         learned_temperature: whether training moves it from there.
         similarity: `cosine` or `dot` product of the vectors.
+        item_bias: whether an item has a bias, which is added to its scores and not
+            divided by the temperature: a popular item need not lie near everybody. It
+            is the last column of `item_vector`, beside a 1 in `user_vector`.
         loss: `sampled_softmax`, or over pairs of own item and negative `bpr` or
             `hinge`.
         margin: by which `hinge` wants the own item ahead.
@@ -110,6 +118,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         hidden_units: Sequence[int] = (),
         user_layers: Any = None,
         item_layers: Any = None,
+        projection: Projection = "dense",
         num_queries: int = 1,
         history: History = "mean",
         num_blocks: int = 2,
@@ -118,6 +127,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         temperature: float = 0.1,
         learned_temperature: bool = False,
         similarity: Similarity = "cosine",
+        item_bias: bool = False,
         loss: losses.LossName = "sampled_softmax",
         margin: float = 1.0,
         negatives: NegativeItems = "in_batch",
@@ -139,12 +149,15 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         check_above_zero(temperature=temperature, margin=margin)
         check_choice(HISTORIES, history=history)
         check_choice(SIMILARITIES, similarity=similarity)
+        check_choice(PROJECTIONS, projection=projection)
         check_choice(losses.LOSSES, loss=loss)
         check_choice(NEGATIVE_ITEMS, negatives=negatives)
         check_flag(
+            item_bias=item_bias,
             learned_temperature=learned_temperature,
             sampling_correction=sampling_correction,
         )
+        _check_width(embedding_dim, item_bias)
         super().__init__(**kwargs)
         self.inputs_spec = tuple(msgspec.convert(i, Input) for i in inputs)
         self.embedding_dim = embedding_dim
@@ -152,6 +165,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.user_layers = towers.own_layers("user_layers", user_layers)
         self.item_layers = towers.own_layers("item_layers", item_layers)
         _check_own(self.user_layers, self.item_layers, self.hidden_units)
+        self.projection = projection
         self.num_queries = num_queries
         self.history_kind = history  # Keras keeps its own `history`
         self.num_blocks = num_blocks
@@ -160,6 +174,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.temperature = temperature
         self.learned_temperature = learned_temperature
         self.similarity = similarity
+        self.item_bias = item_bias
         self.loss_name = loss
         self.margin = margin
         self.negatives = negatives
@@ -168,6 +183,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.user_inputs = owned_by(self.inputs_spec, "user")
         self.item_inputs = owned_by(self.inputs_spec, "item")
         _check_history(history, self.user_inputs, self.item_inputs)
+        if projection == "sum":
+            _check_sum(self)
         self.lookup = FeatureEmbedding(
             self.inputs_spec,
             table_rows,
@@ -179,7 +196,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.item_tower = towers.build_tower(
             "item_tower",
             self.item_inputs,
-            layers=self._made_layers(self.item_layers, embedding_dim) + self._scaled(),
+            layers=self._item_layers(),
             encoders={},
         )
 
@@ -236,6 +253,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         """The constructor arguments as plain values."""
         names = (
             "embedding_dim",
+            "projection",
             "num_queries",
             "num_blocks",
             "num_heads",
@@ -243,6 +261,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             "temperature",
             "learned_temperature",
             "similarity",
+            "item_bias",
             "margin",
             "negatives",
             "sampling_correction",
@@ -309,16 +328,20 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
     def _user_tower(self) -> keras.Model:
         layers = self._made_layers(
-            self.user_layers, self.num_queries * self.embedding_dim
+            self.user_layers,
+            self.user_inputs,
+            self.num_queries * (self.embedding_dim - self.item_bias),
         )
         if self.num_queries > 1:
-            shape = (self.num_queries, self.embedding_dim)
+            shape = (self.num_queries, self.embedding_dim - self.item_bias)
             layers.append(keras.layers.Reshape(shape))
         layers += self._scaled()
         if self.learned_temperature:
             layers.append(towers.LearnedTemperature(self.temperature))
         elif self.temperature != 1.0:
             layers.append(keras.layers.Rescaling(1 / self.temperature))
+        if self.item_bias:
+            layers.append(towers.WithOne())
         return towers.build_tower(
             "user_tower",
             self.user_inputs,
@@ -330,13 +353,25 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             },
         )
 
-    def _made_layers(self, own: list[Any] | None, width: int) -> list[Any]:
+    def _made_layers(
+        self, own: list[Any] | None, inputs: Sequence[Input], width: int
+    ) -> list[Any]:
         """From the columns to a vector, made in this order: each draws its seed."""
         made = [keras.layers.Dropout(self.dropout)] if self.dropout else []
+        if self.projection == "sum":
+            return [*made, towers.SumOfInputs(len(inputs), width)]
         if own is None:
             units = self.hidden_units
             made += [keras.layers.Dense(n, activation="relu") for n in units]
         return [*made, *(own or []), keras.layers.Dense(width)]
+
+    def _item_layers(self) -> list[Any]:
+        layers = self._made_layers(
+            self.item_layers, self.item_inputs, self.embedding_dim
+        )
+        if self.item_bias and self.similarity == "cosine":
+            return [*layers, towers.UnitLengthBesideBias()]
+        return layers + self._scaled()
 
     def _scaled(self) -> list[Any]:
         return [towers.UnitLength()] if self.similarity == "cosine" else []
@@ -390,6 +425,32 @@ def _given(x: Mapping[str, Tensor], name: str, negatives: str) -> Tensor:
             f" in TrainingRows(negatives=Negatives({negatives!r}, ...)).",
         )
     return x[key]
+
+
+def _check_width(embedding_dim: int, item_bias: bool) -> None:
+    if item_bias and embedding_dim < 2:
+        raise InputError(
+            "invalid-argument",
+            "`embedding_dim` must be at least 2 with an item bias, which is one of the"
+            f" columns. Received: {embedding_dim!r}. Raise it, or set item_bias=False.",
+        )
+
+
+def _check_sum(model: TwoTower) -> None:
+    others = {
+        i.feature: i.width for i in model.inputs_spec if i.width != model.embedding_dim
+    }
+    layers = model.hidden_units or model.user_layers or model.item_layers
+    if not others and not layers and model.num_queries == 1:
+        return
+    raise InputError(
+        "invalid-argument",
+        "`projection='sum'` needs inputs of width `embedding_dim`, one query and no"
+        f" layers between. Received: embedding_dim={model.embedding_dim}, widths of"
+        f" others {others}, num_queries={model.num_queries},"
+        f" hidden_units={list(model.hidden_units)}. Give all features that width"
+        " (feature_dim), or take projection='dense'.",
+    )
 
 
 def _check_own(

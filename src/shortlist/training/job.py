@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,6 +125,15 @@ class Job:
         keep_label: bool = False,
     ) -> Loader:
         """Batches of the training part, or of its new days."""
+        histories: dict[str, Any] = (
+            {
+                "history_from": section.history_from,
+                "history_dropout": section.history_dropout,
+                "unknown_within": section.unknown_within,
+            }
+            if isinstance(section, RetrievalSection)
+            else {}
+        )
         rows = TrainingRows(
             self.dataset,
             history_length=section.history_length,
@@ -132,6 +142,7 @@ class Job:
             negatives=negatives,
             keep_label=keep_label,
             files=self.unfinished.state.new_files or None,
+            **histories,
         )
         return Loader(rows, batch_size=section.batch_size, seed=seed)
 

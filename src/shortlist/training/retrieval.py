@@ -41,6 +41,8 @@ def train_two_tower(job: Job) -> tuple[TwoTower, int]:
         temperature=section.temperature,
         learned_temperature=section.learned_temperature,
         similarity=section.similarity,
+        item_bias=section.item_bias,
+        projection=section.projection,
         num_queries=section.num_queries,
         history=section.history,
         num_blocks=section.num_blocks,

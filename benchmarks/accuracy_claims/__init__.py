@@ -1,0 +1,1 @@
+"""What `accuracy.py` and `tune_accuracy.py` measure with."""
