@@ -66,6 +66,7 @@ def train_stage(
     resume: bool = False,
     warm_start: Path | None = None,
     new_days: bool = False,
+    probe_batch_size: bool = False,
     quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
@@ -85,6 +86,7 @@ def train_stage(
         resume=resume,
         warm_start=warm_start,
         new_days=new_days,
+        probe_batch_size=probe_batch_size,
         quiet=quiet,
         trackers=open_trackers(recipe.tracking, path.parent),
     )

@@ -39,6 +39,12 @@ def train(
             "--new-days", help="Train only on events appended since that older run."
         ),
     ] = False,
+    probe_batch_size: Annotated[
+        bool,
+        typer.Option(
+            "--probe-batch-size", help="Take the largest batches that fit the memory."
+        ),
+    ] = False,
     time_budget: Annotated[
         str | None,
         typer.Option(help="End within this time, such as 90s, 10m or 2h."),
@@ -75,6 +81,7 @@ def train(
         resume=resume,
         warm_start=warm_start,
         new_days=new_days,
+        probe_batch_size=probe_batch_size,
     )
     info, path = run.info, beside(recipe, loaded.output.run)
     best = info.validation.get("pipeline") or info.validation["retrieval"]
@@ -84,6 +91,9 @@ def train(
         "epochs": info.epochs,
         "ranker_weight": info.ranker_weight,
         "validation": info.validation,
+        "batch_size": {
+            stage: run.recipe[stage]["batch_size"] for stage in loaded.trained()
+        },
         "seconds": info.seconds,
     }
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in best.items())

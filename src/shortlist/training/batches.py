@@ -93,7 +93,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """One batch of the current epoch; see `as_keras`."""
         if not 0 <= index < len(self):
             raise IndexError(f"no batch {index} in an epoch of {len(self)}")
-        batch = self._made(index)
+        return self.convert(self._made(index))
+
+    def convert(self, batch: Batch) -> tuple[Any, ...]:
+        """What Keras is given of a batch of the loader; see `as_keras`."""
         return as_keras(batch, with_label=self.with_label, with_weight=self.with_weight)
 
     def on_epoch_begin(self) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 
-from shortlist.atomic import disk_errors
+from shortlist.atomic import check_absent, disk_errors
 from shortlist.data.dataset import Dataset
 from shortlist.data.schema import USER
 from shortlist.errors import InputError, ResourceError
@@ -27,6 +28,7 @@ from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
 from shortlist.training.new_days import files_since, trained_files
 from shortlist.training.optimization import precision
+from shortlist.training.probe import probe, with_sizes
 from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
@@ -36,6 +38,7 @@ from shortlist.training.trackers import Tracker, Tracking, Training
 from shortlist.training.unfinished import (
     State,
     Unfinished,
+    begun_recipe,
     differing_fields,
     kept,
     unfinished_folder,
@@ -59,6 +62,7 @@ def train(
     resume: bool = False,
     warm_start: str | Path | None = None,
     new_days: bool = False,
+    probe_batch_size: bool = False,
     quiet: bool = False,
     trackers: Sequence[Tracker] = (),
     watches: Sequence[Watch] = (),
@@ -80,6 +84,9 @@ def train(
             with a run of this recipe and dataset at `out`, return it.
         warm_start: an older run whose rows and dense weights this one begins with.
         new_days: train only on the events that were appended since that run.
+        probe_batch_size: take the largest batches of which a step fits the memory, and
+            note them in the recipe of the run; see `largest_batch`. A training that
+            goes on keeps those it began with.
         quiet: show no progress.
         trackers: who is told of the training; `trackers.open_trackers` makes those of
             a recipe. One that fails is shown as a warning.
@@ -94,6 +101,13 @@ def train(
     out = Path(out)
     _check_parts(dataset, recipe)
     begun = _beginning(dataset, recipe, warm_start, new_days)
+    if probe_batch_size:
+        sizes = _sizes_begun_with(out, recipe, overwrite) if resume else None
+        if sizes is None:
+            check_absent(out, overwrite=overwrite, marker=RUN_FILE)
+            sizes = _probed(dataset, recipe, begun, quiet)
+        recipe = with_sizes(recipe, sizes)
+        begun.recipe = recipe.to_builtins()
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with contextlib.closing(
@@ -190,6 +204,29 @@ def _beginning(
         warm_start=older,
         new_files=list(files),
     )
+
+
+def _sizes_begun_with(
+    out: Path, recipe: Recipe, overwrite: bool
+) -> dict[str, int] | None:
+    """The batch sizes of what is unfinished or, if it may stay, finished at `out`."""
+    older = begun_recipe(out)
+    if older is None and not overwrite and (out / RUN_FILE).is_file():
+        older = Run.open(out).recipe
+    if older is None:
+        return None
+    return {stage: older[stage]["batch_size"] for stage in recipe.trained()}
+
+
+def _probed(
+    dataset: Dataset, recipe: Recipe, begun: State, quiet: bool
+) -> dict[str, int]:
+    state = msgspec.structs.replace(begun)
+    with (
+        tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
+        contextlib.closing(Unfinished(Path(folder) / "run", state)) as unfinished,
+    ):
+        return probe(Job(unfinished, dataset, recipe, lambda *_: {}, quiet))
 
 
 def _training(dataset: Dataset, recipe: Recipe) -> Training:

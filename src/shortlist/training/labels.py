@@ -36,11 +36,9 @@ class LabelledBatches(Batches):
         super().__init__(loader, reshuffle=reshuffle)
         self.targets = targets
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """One batch of the current epoch."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"no batch {index} in an epoch of {len(self)}")
-        return self.targets(self._made(index))
+    def convert(self, batch: Batch) -> tuple[Any, ...]:
+        """What Keras is given of a batch of the loader: what `targets` makes of it."""
+        return self.targets(batch)
 
 
 def positive_target(positive_from: float) -> Targets:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from shortlist.embeddings.inputs import table_dims
-from shortlist.errors import ResourceError, ShortlistError
+from shortlist.errors import ResourceError
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.training.job import Job
 
@@ -35,10 +35,8 @@ def memory_errors(job: Job) -> Iterator[None]:
     """
     try:
         yield
-    except ShortlistError:
-        raise
     except Exception as error:
-        if not is_out_of_memory(error):
+        if isinstance(error, ResourceError) or not is_out_of_memory(error):
             raise
         told = f"{type(error).__name__} {error}"
         raise ResourceError(

@@ -25,14 +25,8 @@ from shortlist.training.optimization import Optimization
 def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
     """Trains the ranker; stops when the validation loss stops falling."""
     section = job.recipe.ranker
-    count = section.negatives_drawn()
-    negatives = Negatives("uniform", count) if count else None
-    keep_label = section.kind == "multi_task"
-    loader = job.loader(
-        section, seed=job.recipe.seed + 1, negatives=negatives, keep_label=keep_label
-    )
-    batches = _batches(job, loader, reshuffle=True)
-    model = _compiled(job, section, job.optimization(section, batches))
+    negatives, keep_label = _rows(section)
+    model, batches = make_ranker(job)
     validation = None
     if len(job.validation_users):
         held_out = TrainingRows(
@@ -51,6 +45,17 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
         )
         validation = _batches(job, everything, reshuffle=False)
     return model, fit_model(job, model, batches, section, [], validation)
+
+
+def make_ranker(job: Job) -> tuple[Ranker | MultiTask, Batches]:
+    """The ranker of a recipe, compiled, and what it is trained on."""
+    section = job.recipe.ranker
+    negatives, keep_label = _rows(section)
+    loader = job.loader(
+        section, seed=job.recipe.seed + 1, negatives=negatives, keep_label=keep_label
+    )
+    batches = _batches(job, loader, reshuffle=True)
+    return _compiled(job, section, job.optimization(section, batches)), batches
 
 
 def ranker_class(recipe: dict[str, Any]) -> type[Ranker] | type[MultiTask]:
@@ -74,6 +79,13 @@ def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
         measured = job.validate(job.dataset, users, best, "validation")
         tried[float(weight)] = measured[MONITOR]
     return tried
+
+
+def _rows(section: RankerSection) -> tuple[Negatives | None, bool]:
+    """What is drawn beside each event, and whether its label is kept."""
+    count = section.negatives_drawn()
+    negatives = Negatives("uniform", count) if count else None
+    return negatives, section.kind == "multi_task"
 
 
 def _compiled(

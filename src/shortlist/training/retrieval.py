@@ -23,6 +23,16 @@ def train_retrieval(job: Job) -> tuple[TwoTower | Scorer, int]:
 
 def train_two_tower(job: Job) -> tuple[TwoTower, int]:
     """Trains the two-tower model; stops when validation nDCG stops rising."""
+    model, batches = make_two_tower(job)
+    callbacks = []
+    if len(job.validation_users):
+        pipeline = job.pipeline(model, None, 0.0)
+        callbacks.append(RankingValidation(lambda: job.measure(pipeline)))
+    return model, fit_model(job, model, batches, job.recipe.retrieval, callbacks)
+
+
+def make_two_tower(job: Job) -> tuple[TwoTower, Batches]:
+    """The two-tower model of a recipe, compiled, and what it is trained on."""
     section = job.recipe.retrieval
     loader = job.loader(
         section,
@@ -57,11 +67,7 @@ def train_two_tower(job: Job) -> tuple[TwoTower, int]:
         name="retrieval",
     )
     model.compile(optimizer=moves.dense)
-    callbacks = []
-    if len(job.validation_users):
-        pipeline = job.pipeline(model, None, 0.0)
-        callbacks.append(RankingValidation(lambda: job.measure(pipeline)))
-    return model, fit_model(job, model, batches, section, callbacks)
+    return model, batches
 
 
 def _negatives(section: RetrievalSection) -> Negatives | None:

@@ -249,6 +249,12 @@ def unfinished_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.training")
 
 
+def begun_recipe(out: Path) -> dict[str, Any] | None:
+    """The recipe of the training that was interrupted at `out`, if one was."""
+    found = _read(unfinished_folder(out) / STATE_FILE)
+    return None if found is None or not _is_worth(found) else found.recipe
+
+
 def is_run(out: Path, run_sha256: str) -> bool:
     """Whether the run at `out` has a `run.json` of this digest."""
     file = out / RUN_FILE
