@@ -89,3 +89,33 @@ def test_new_days_are_those_since_an_older_run(
     none = call(*asked, "--warm-start", project / "run")
     assert (none.code, "error[new-days-none]" in none.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_is_printed_and_its_trace_is_in_the_run(
+    call: Any, project: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = call(
+        *("train", "-r", project / "shortlist.toml", *TINY, "--json"),
+        *("--profile", f"--set=output.run={out}"),
+    )
+    assert done.code == 0, done.err
+    assert "retrieval: " in done.err and " ms each: data " in done.err
+    assert set(done.json["profile"]) == {"retrieval", "ranker"}
+    trace = json.loads(Path(done.json["trace"]).read_text())
+    assert Path(done.json["trace"]) == out / "trace.json" and trace["traceEvents"]
+
+
+def test_probed_batch_sizes_are_printed_and_noted(
+    call: Any, project: Path, tmp_path: Path
+) -> None:
+    done = call(
+        *("train", "-r", project / "shortlist.toml", *TINY, "--json"),
+        *("--probe-batch-size", f"--set=output.run={tmp_path / 'run'}"),
+    )
+    assert done.code == 0, done.err
+    sizes = done.json["batch_size"]
+    stored = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    for stage in ("retrieval", "ranker"):
+        assert f"{stage}: batch_size {sizes[stage]:,}; there are " in done.err
+        assert stored[stage]["batch_size"] == sizes[stage] >= 1024

@@ -67,6 +67,7 @@ def train_stage(
     warm_start: Path | None = None,
     new_days: bool = False,
     probe_batch_size: bool = False,
+    profile: bool = False,
     quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
@@ -87,6 +88,7 @@ def train_stage(
         warm_start=warm_start,
         new_days=new_days,
         probe_batch_size=probe_batch_size,
+        profile=profile,
         quiet=quiet,
         trackers=open_trackers(recipe.tracking, path.parent),
     )

@@ -45,6 +45,10 @@ def train(
             "--probe-batch-size", help="Take the largest batches that fit the memory."
         ),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Tell where the time goes; write trace.json."),
+    ] = False,
     time_budget: Annotated[
         str | None,
         typer.Option(help="End within this time, such as 90s, 10m or 2h."),
@@ -82,6 +86,7 @@ def train(
         warm_start=warm_start,
         new_days=new_days,
         probe_batch_size=probe_batch_size,
+        profile=profile,
     )
     info, path = run.info, beside(recipe, loaded.output.run)
     best = info.validation.get("pipeline") or info.validation["retrieval"]
@@ -101,6 +106,9 @@ def train(
         f"run {path}: kept epochs {info.epochs}, ranker weight {info.ranker_weight}\n"
         f"  on validation: {metrics or 'no validation part'}"
     )
+    if profile:
+        result["profile"], result["trace"] = info.profile, str(path / "trace.json")
+        text += f"\n  trace of the steps: {path / 'trace.json'} (opens in Perfetto)"
     print_result(result, text, json)
 
 

@@ -19,9 +19,10 @@ update of its tables too:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +37,15 @@ _log = logging.getLogger(__name__)
 # and a billion of them. A counter kept as a float32 number would stick at 2**24.
 _FIRST_BITS = 0x3F800000
 _LAST_BITS = 0x7F7FFFFF
+
+
+Watch = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Told of what begins, `lookup` or `update`, with a context that lasts as long."""
+
+
+def unwatched(name: str) -> contextlib.AbstractContextManager[None]:
+    """Where nobody looks."""
+    return contextlib.nullcontext()
 
 
 def to_handle(ticket: int) -> np.float32:
@@ -76,6 +86,7 @@ class HostTables:
         self.threads = threads
         self.issued = 0
         self.applied = 0
+        self.watch: Watch = unwatched
         self.num_lookups = 0
         self.num_updates = 0
         self.num_refused = 0
@@ -100,9 +111,10 @@ class HostTables:
         with self._lock:
             self.advance(handle)
             self.num_lookups += 1
-            vectors, bad = kernels.lookup_checked(
-                self.tables, features, threads=self.threads
-            )
+            with self.watch("lookup"):
+                vectors, bad = kernels.lookup_checked(
+                    self.tables, features, threads=self.threads
+                )
         if bad is not None:
             index, bad_id = bad
             table = self.tables[features[index].table]
@@ -150,7 +162,7 @@ class HostTables:
                 " it. Add sum(model.losses) in compute_loss or the training loop, or"
                 " create the layer with loss_scale=1.0 if nothing scales the loss.",
             )
-        with self._lock:
+        with self.watch("update"), self._lock:
             if self._fault is not None:
                 return np.float32(handle)
             kept = kernels.new_vectors([gradient.shape for gradient in gradients])
@@ -223,7 +235,8 @@ class HostTables:
                 for gradients, one in due
             ]
             rates = due[-1][1].learning_rates
-            kernels.update(self.tables, batches, rates, threads=self.threads)
+            with self.watch("update"):
+                kernels.update(self.tables, batches, rates, threads=self.threads)
             self.num_updates += 1
 
     def check(self, handle: float | np.ndarray) -> None:

@@ -15,7 +15,7 @@ from keras import ops
 
 from shortlist.embeddings import host_calls
 from shortlist.embeddings import plan as plans
-from shortlist.embeddings.host import HostTables, out_of_range
+from shortlist.embeddings.host import HostTables, Watch, out_of_range, unwatched
 from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
@@ -326,6 +326,11 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.raise_fault()
         if self._host is not None:
             self._host.advance(host_calls.to_number(self.handle.value))
+
+    def watch(self, watch: Watch | None) -> None:
+        """Tells of every lookup and update of host tables; `None` tells nobody."""
+        if self._host is not None:
+            self._host.watch = watch or unwatched
 
     def raise_fault(self) -> None:
         """Raises what an earlier compiled step could not do, once."""

@@ -12,6 +12,7 @@ import keras
 
 from shortlist.data.loader import Loader
 from shortlist.data.rows import LABEL, WEIGHT, Batch
+from shortlist.embeddings.host import Watch, unwatched
 
 
 def as_keras(
@@ -64,6 +65,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.with_weight = with_weight
         self.reshuffle = reshuffle
         self.epoch = loader.state()["epoch"] if reshuffle else 0
+        self.watch: Watch = unwatched
         self._lock = threading.Lock()
         self._ahead: Iterator[Batch] = iter(())
         self._next = 0
@@ -93,7 +95,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """One batch of the current epoch; see `as_keras`."""
         if not 0 <= index < len(self):
             raise IndexError(f"no batch {index} in an epoch of {len(self)}")
-        return self.convert(self._made(index))
+        with self.watch("data"):
+            return self.convert(self._made(index))
 
     def convert(self, batch: Batch) -> tuple[Any, ...]:
         """What Keras is given of a batch of the loader; see `as_keras`."""

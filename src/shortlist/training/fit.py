@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from shortlist.training.memory import memory_errors
 from shortlist.training.new_days import files_since, trained_files
 from shortlist.training.optimization import precision
 from shortlist.training.probe import probe, with_sizes
+from shortlist.training.profile import Profile
 from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
@@ -63,6 +65,7 @@ def train(
     warm_start: str | Path | None = None,
     new_days: bool = False,
     probe_batch_size: bool = False,
+    profile: bool = False,
     quiet: bool = False,
     trackers: Sequence[Tracker] = (),
     watches: Sequence[Watch] = (),
@@ -87,6 +90,8 @@ def train(
         probe_batch_size: take the largest batches of which a step fits the memory, and
             note them in the recipe of the run; see `largest_batch`. A training that
             goes on keeps those it began with.
+        profile: measure where the time of the steps goes, and write a trace of them
+            into the run; see `shortlist.training.profile`.
         quiet: show no progress.
         trackers: who is told of the training; `trackers.open_trackers` makes those of
             a recipe. One that fails is shown as a warning.
@@ -117,11 +122,13 @@ def train(
             unfinished.remove()
             return Run.open(out)
         with Tracking(trackers, _training(dataset, recipe)) as tracking:
-            watching = (tracking.callbacks, *watches)
+            job = Job(
+                *(unfinished, dataset, recipe, validate, quiet),
+                watches=(tracking.callbacks, *watches),
+                profile=Profile() if profile else None,
+            )
             try:
-                _train_into(
-                    Job(unfinished, dataset, recipe, validate, quiet, watches=watching)
-                )
+                _train_into(job)
                 unfinished.publish()
             except ResourceError as error:
                 raise kept(error, unfinished) from error
@@ -283,6 +290,10 @@ def _train_stages(job: Job) -> None:
         )
         validation["ranker_weights"] = {str(w): score for w, score in tried.items()}
         validation["pipeline"] = job.measure(pipeline)
+    if job.profile is not None:
+        job.profile.write(folder)
+        if not job.quiet:
+            print(job.profile.text(), file=sys.stderr, flush=True)
     write_json(
         folder / RUN_FILE,
         RunInfo(
@@ -301,6 +312,7 @@ def _train_stages(job: Job) -> None:
             warm_start=job.unfinished.state.warm_start,
             trained_on=trained_files(dataset),
             new_files=tuple(job.unfinished.state.new_files),
+            profile={} if job.profile is None else job.profile.report(),
             cost=cost(job.unfinished.seconds, recipe.training.price_per_hour),
         ),
     )

@@ -25,6 +25,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.batches import Batches
 from shortlist.training.optimization import Optimization, optimization
+from shortlist.training.profile import Profile
 from shortlist.training.unfinished import Unfinished
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
@@ -48,6 +49,7 @@ class Job:
         quiet: show no progress.
         steps: batches of an epoch and of what is validated; `None` for all.
         watches: who looks at the epochs of every model.
+        profile: what is told of every step.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Job:
         quiet: bool,
         steps: int | None = None,
         watches: Sequence[Watch] = (),
+        profile: Profile | None = None,
     ) -> None:
         self.unfinished = unfinished
         self.folder = unfinished.run_folder
@@ -68,6 +71,7 @@ class Job:
         self.quiet = quiet
         self.steps = steps
         self.watches = watches
+        self.profile = profile
         self.validation_users = measurable_users(dataset)
         if steps is not None:
             few = steps * recipe.retrieval.batch_size

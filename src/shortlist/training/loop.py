@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
@@ -57,8 +58,11 @@ def fit_model(
     report = EpochReport(model.name, job.folder / "metrics.jsonl", quiet=job.quiet)
     finite = StopOnNotFinite(progress.first_batch)
     watching = [*callbacks, finite, report, *job.watchers(model.name), progress]
+    profiled: AbstractContextManager[list[keras.callbacks.Callback]] = nullcontext([])
+    if job.profile is not None:
+        profiled = job.profile.of_model(model, batches)
     try:
-        with progress.saves_when_terminated():
+        with progress.saves_when_terminated(), profiled as steps:
             # The rest of an epoch has a length of its own, so it is a fit of its own.
             while not progress.is_done:
                 rest = progress.first_batch > 0
@@ -69,7 +73,7 @@ def fit_model(
                     steps_per_epoch=job.steps,
                     validation_steps=job.steps,
                     validation_data=validation,
-                    callbacks=watching,
+                    callbacks=[*watching, *steps],
                     shuffle=False,  # the loader has shuffled already
                     verbose=0,
                 )

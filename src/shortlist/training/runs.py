@@ -6,6 +6,7 @@
       schema.json       the schema of the dataset
       environment.json  versions and machine
       metrics.jsonl     one line per model and epoch
+      trace.json        of a training with --profile: its steps in time
       vocabularies/     the ids of its rows, for a warm start from it
       evaluation.json   written by `shortlist evaluate`
       retrieval/ ranker/  checkpoints
@@ -77,6 +78,8 @@ class RunInfo(_Header, frozen=True, kw_only=True):
     epochs: dict[str, int] = {}
     validation: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    profile: dict[str, dict[str, float]] = {}
+    """Of each model that was profiled its steps, their time, and where it went."""
     cost: float = 0.0
     """Of the training, in the currency of the recipe's `price_per_hour`."""
     warm_start: str = ""
