@@ -19,6 +19,7 @@ from pydantic import Field
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import RecipeError, did_you_mean
+from shortlist.search import SearchSection, TuneSection
 
 # Strict: `epochs = true` and `epochs = "3"` are mistakes, not numbers.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -439,6 +440,7 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     output: OutputSection = OutputSection()
     tracking: TrackingSection = TrackingSection()
+    tune: TuneSection = TuneSection()
 
     @pydantic.model_validator(mode="after")
     def _lists_are_within_the_candidates(self) -> Self:
@@ -580,6 +582,8 @@ def _known_fields(location: tuple[Any, ...]) -> list[str]:
     fields: dict[str, Any] = Recipe.model_fields
     if location[:2] == ("ranker", "heads"):
         return list(HeadSection.model_fields)
+    if location[:2] == ("tune", "space"):
+        return list(SearchSection.model_fields)
     for name in location[:-1]:
         section = getattr(fields.get(name), "annotation", None)
         fields = getattr(section, "model_fields", None) or getattr(

@@ -17,6 +17,7 @@ COMMANDS = [
     "check",
     "prepare",
     "train",
+    "tune",
     "evaluate",
     "compare",
     "cross-validate",

@@ -34,6 +34,7 @@ from shortlist.cli import (
     serve,
     similar,
     train,
+    tune,
 )
 from shortlist.errors import ShortlistError
 
@@ -54,6 +55,7 @@ for module in (
     check,
     prepare,
     train,
+    tune,
     evaluate,
     compare,
     cross_validate,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shortlist.cli.options import beside, need_backend
+from shortlist.cli.options import beside, need, need_backend
 from shortlist.data.dataset import Dataset
 from shortlist.data.split import Split
 from shortlist.data.stamps import changed
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shortlist.bundle.manifest import Manifest
     from shortlist.recipe import PathOrPaths, Recipe
     from shortlist.training.runs import Run, RunInfo
+    from shortlist.training.tuning import Tuned
 
 
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
@@ -114,6 +115,27 @@ def fast_dev_run_stage(
         validate=ranking_metrics,
         warm_start=warm_start,
         new_days=new_days,
+    )
+
+
+def tune_stage(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool) -> Tuned:
+    """DATASET + SPACE -> the best settings on the validation part."""
+    need_backend()
+    need("optuna", "tune")
+    dataset = _dataset(recipe, path)
+
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import tune
+    from shortlist.training.trackers import open_trackers
+
+    return tune(
+        dataset,
+        beside(path, recipe.tune.folder),
+        recipe,
+        validate=ranking_metrics,
+        resume=resume,
+        overwrite=overwrite,
+        trackers=open_trackers(recipe.tracking, path.parent),
     )
 
 

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from shortlist.training.fit import fast_dev_run, load_pipeline, train
     from shortlist.training.tensorflow_batches import to_tf_dataset as to_tf_dataset
     from shortlist.training.torch_batches import to_torch as to_torch
+    from shortlist.training.tuning import tune as tune
 
-# Without to_tf_dataset and to_torch: `import *` must not need every framework.
-__all__ = ["Batches", "Run", "fast_dev_run", "generate", "load_pipeline", "train"]
+# Without to_tf_dataset, to_torch and tune: `import *` must not need every extra.
+__all__ = [
+    "Batches",
+    "Run",
+    "fast_dev_run",
+    "generate",
+    "load_pipeline",
+    "train",
+]
 
 _MODULES = {
     "Batches": "batches",
@@ -25,6 +33,7 @@ _MODULES = {
     "to_tf_dataset": "tensorflow_batches",
     "to_torch": "torch_batches",
     "train": "fit",
+    "tune": "tuning",
 }
 
 choose_backend()
