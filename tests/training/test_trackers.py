@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,14 @@ from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
 
 pytestmark = pytest.mark.backend
 
+HAS_TENSORBOARD = all(
+    importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")
+)
 RECIPE = recipe(
     CHECKERBOARD_SCHEMA,
     retrieval={"epochs": 2, "patience": 2, "batch_size": 96, "embedding_dim": 4},
 )
+WITHOUT_KERAS = recipe(CHECKERBOARD_SCHEMA, retrieval={"kind": "popularity"})
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +47,42 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard(tmp_path_factory.getbasetemp())
 
 
-def tracked(dataset: Dataset, out: Path, *trackers: Tracker, **others: Any) -> Run:
-    validate = others.pop("validate", ranking_metrics)
-    return train(dataset, out, RECIPE, validate=validate, quiet=True, trackers=trackers)
+def tracked(
+    dataset: Dataset, out: Path, trackers: Sequence[Tracker], **others: Any
+) -> Run:
+    given = others.pop("recipe", RECIPE)
+    others = {"validate": ranking_metrics, "quiet": True} | others
+    return train(dataset, out, given, trackers=trackers, **others)
 
 
-def test_mlflow_holds_parameters_epochs_and_files(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    run = tracked(dataset, tmp_path / "run", MLflow(tmp_path / "mlflow.db", "toys"))
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+@pytest.fixture(scope="module")
+def told(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that everybody was told of; what they wrote lies beside the run."""
+    folder = tmp_path_factory.mktemp("told")
+    trackers = [
+        MLflow(folder / "mlflow.db", "toys"),
+        WeightsAndBiases("toys", folder),
+        Store(RunStore(folder / "runs")),
+    ]
+    if HAS_TENSORBOARD:
+        trackers.append(TensorBoard())
+    run = tracked(dataset, folder / "run", trackers)
+    wandb.teardown()  # until then its service may hold back what it writes
+    return run
+
+
+def epochs_of(run: Run) -> list[dict[str, Any]]:
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_mlflow_holds_parameters_epochs_and_files(told: Run) -> None:
+    folder = told.path.parent
+    with sqlite3.connect(folder / "mlflow.db") as database:
         states = database.execute("SELECT status FROM runs").fetchall()
         parameters = dict(database.execute("SELECT key, value FROM params"))
         steps = database.execute(
-            "SELECT step FROM metrics WHERE key = 'retrieval/val_ndcg_at_10'"
+            "SELECT step, value FROM metrics WHERE key = 'retrieval/val_ndcg_at_10'"
             " ORDER BY step"
         ).fetchall()
         final = database.execute(
@@ -62,67 +91,88 @@ def test_mlflow_holds_parameters_epochs_and_files(
     database.close()
     assert states == [("FINISHED",)]
     assert parameters["retrieval.embedding_dim"] == "4"
-    assert steps == [(1,), (2,)]
-    assert final == [(run.info.validation["retrieval"]["ndcg@10"],)]
-    assert list(tmp_path.glob("mlartifacts/*/artifacts/run.json"))
+    assert steps == [(e["epoch"], e["val_ndcg@10"]) for e in epochs_of(told)]
+    assert final == [(told.info.validation["retrieval"]["ndcg@10"],)]
+    assert list(folder.glob("mlartifacts/*/artifacts/run.json"))
 
 
-def test_wandb_writes_files_offline_and_measures_nobody(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    tracked(dataset, tmp_path / "run", WeightsAndBiases("toys", tmp_path))
-    wandb.teardown()  # until then its service may hold back what it writes
-    folders = list(tmp_path.glob("wandb/offline-run-*"))
+def test_wandb_writes_files_offline_and_measures_nobody(told: Run) -> None:
+    folders = list(told.path.parent.glob("wandb/offline-run-*"))
     assert len(folders) == 1
     written = next(folders[0].glob("run-*.wandb")).read_bytes()
     assert b"retrieval/val_ndcg@10" in written
     assert not [t.name for t in threading.enumerate() if t.name.startswith("Otel")]
 
 
+@pytest.mark.skipif(
+    not HAS_TENSORBOARD, reason="tensorboard missing: pip install -e '.[tensorboard]'"
+)
+def test_the_events_of_tensorboard_are_the_epochs(told: Run) -> None:
+    import tensorflow as tf
+
+    epochs = epochs_of(told)
+    read: dict[str, list[tuple[int, float]]] = {}
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        folder = told.path / "tensorboard" / "retrieval" / part
+        (file,) = folder.glob("events.out.tfevents.*")
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                name = prefix + value.tag.removeprefix("epoch_")
+                scalar = float(tf.make_ndarray(value.tensor))
+                read.setdefault(name, []).append((event.step, scalar))
+    assert {"loss", "val_ndcg@10", "val_recall@10"} <= set(read)
+    for name in ("loss", "val_ndcg@10", "val_recall@10"):
+        expected = [(e["epoch"] - 1, pytest.approx(e[name], rel=1e-6)) for e in epochs]
+        assert read[name] == expected
+
+
 def test_the_store_keeps_the_run_and_what_failed(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, told: Run, tmp_path: Path
 ) -> None:
+    (kept,) = RunStore(told.path.parent / "runs").records()
+    assert Run.open(kept.path).info == told.info
     store = RunStore(tmp_path / "runs")
-    run = tracked(dataset, tmp_path / "run", Store(store))
-    (kept,) = store.records()
-    assert Run.open(kept.path).info == run.info
 
     def broken(*_: object) -> dict[str, float]:
         raise ValueError("no metrics today")
 
     with pytest.raises(ValueError, match="no metrics today"):
-        tracked(dataset, tmp_path / "other", Store(store), validate=broken)
+        tracked(
+            *(dataset, tmp_path / "other", [Store(store)]),
+            **{"recipe": WITHOUT_KERAS, "validate": broken},
+        )
     (failed,) = store.records(state="failed")
     assert failed.error == "ValueError: no metrics today"
 
 
 class Broken(Tracker):
-    name = "broken"
-
     def __init__(self, at: str) -> None:
         self.at = at
+        self.name = f"broken at {at}"
 
     def __getattribute__(self, name: str) -> Any:
-        if name != "at" and name == self.at:
+        if name not in ("at", "name") and name == self.at:
             raise OSError("away")
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("at", ["start", "epoch", "callbacks", "finish"])
-def test_a_broken_tracker_never_ends_a_training(
-    dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str], at: str
+def test_broken_trackers_never_end_a_training(
+    dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = tracked(dataset, tmp_path / "run", Broken(at))
+    places = ("start", "epoch", "callbacks", "finish")
+    run = tracked(dataset, tmp_path / "run", [Broken(at) for at in places])
     assert Run.open(tmp_path / "run").info == run.info
-    assert capfd.readouterr().err.count("warning[tracker-failed]: broken") == 1
+    shown = capfd.readouterr().err
+    for at in places:
+        assert shown.count(f"warning[tracker-failed]: broken at {at} could") == 1
 
 
 def test_a_missing_package_is_told_before_any_work(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ResourceError, match=r"shortlist\[tensorflow\]") as caught:
-        tracked(dataset, tmp_path / "run", TensorBoard())
+    with pytest.raises(ResourceError, match=r"shortlist\[tensorboard\]") as caught:
+        tracked(dataset, tmp_path / "run", [TensorBoard()])
     assert caught.value.code == "package-missing"
     assert not (tmp_path / "run").exists()
 

@@ -16,14 +16,16 @@ class TensorBoard(Tracker):
     """Writes `tensorboard/<stage>/` into the run; `tensorboard --logdir` shows it.
 
     Keras (3.15) writes it with TensorFlow's summaries, whatever its backend, so that
-    TensorFlow must be installed beside JAX and PyTorch too.
+    TensorFlow must be installed beside JAX and PyTorch too; and these are part of the
+    package `tensorboard`, which TensorFlow (2.21) does not bring.
     """
 
     name = "TensorBoard"
 
     def check(self) -> None:
-        """Needs TensorFlow."""
-        need_package("tensorflow", "tensorflow")
+        """Needs TensorFlow and TensorBoard."""
+        need_package("tensorflow", "tensorboard")
+        need_package("tensorboard", "tensorboard")
 
     def callbacks(self, stage: str, folder: Path) -> list[keras.callbacks.Callback]:
         """The callback of Keras: scalars of every epoch."""
