@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.exc
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.recipe import build_recipe
@@ -192,3 +193,13 @@ def test_a_file_that_is_no_study_is_refused_and_replaced(tmp_path: Path) -> None
     assert caught.value.code == "study-damaged"
     with opened(tmp_path, overwrite=True) as study:
         assert study.trials == []
+
+
+def test_a_full_disk_is_told_and_the_trial_goes_on_later(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="--resume") as caught:
+        with opened(tmp_path) as study:
+            values = study.begin().values
+            raise sqlalchemy.exc.OperationalError("INSERT", None, Exception("full"))
+    assert caught.value.code == "study-write"
+    with opened(tmp_path, resume=True) as study:
+        assert study.begin().values == values

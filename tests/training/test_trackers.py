@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from shortlist.errors import ResourceError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import TrackingSection
 from shortlist.training import Run, train
-from shortlist.training.run_store import RunStore
+from shortlist.training.run_store import Pruned, RunStore
 from shortlist.training.trackers import (
     MLflow,
     Store,
@@ -143,6 +144,29 @@ def test_the_store_keeps_the_run_and_what_failed(
         )
     (failed,) = store.records(state="failed")
     assert failed.error == "ValueError: no metrics today"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(ValueError("no"), "FAILED"), (Pruned("no"), "KILLED"), (SystemExit(), "KILLED")],
+)
+def test_mlflow_tells_what_failed_from_what_was_ended(
+    dataset: Dataset, told: Run, tmp_path: Path, error: BaseException, state: str
+) -> None:
+    def ended(*_: object) -> dict[str, float]:
+        raise error
+
+    # A copy: to make the database takes longest.
+    shutil.copy(told.path.parent / "mlflow.db", tmp_path)
+    with pytest.raises(type(error)):
+        tracked(
+            *(dataset, tmp_path / "run", [MLflow(tmp_path / "mlflow.db", "others")]),
+            **{"recipe": WITHOUT_KERAS, "validate": ended},
+        )
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        states = database.execute("SELECT status FROM runs").fetchall()
+    database.close()
+    assert sorted(states) == sorted([("FINISHED",), (state,)])
 
 
 class Broken(Tracker):

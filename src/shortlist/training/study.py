@@ -28,7 +28,7 @@ import sqlalchemy.exc
 from optuna.trial import TrialState
 
 from shortlist.atomic import disk_errors
-from shortlist.errors import ArtifactError, InputError
+from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.search import SearchSection, TuneSection, as_text
 from shortlist.training.lock import Lock
 from shortlist.training.search_space import Dimension
@@ -36,6 +36,10 @@ from shortlist.training.search_space import Dimension
 STUDY_FILE = "study.sqlite"
 NAME = "shortlist"
 FORMAT_VERSION = 1
+STORAGE_ERRORS = (
+    optuna.exceptions.StorageInternalError,
+    sqlalchemy.exc.SQLAlchemyError,
+)
 STARTUP_TRIALS = 8  # before TPE has seen enough to model
 
 
@@ -78,7 +82,8 @@ class Study:
     Raises:
         InputError: `study-exists` or `resume-mismatch`.
         ArtifactError: `study-damaged`.
-        ResourceError: `training-locked`, or the folder cannot be written.
+        ResourceError: `training-locked`, or the folder cannot be written; at the end of
+            the context `study-write`.
     """
 
     def __init__(
@@ -118,6 +123,14 @@ class Study:
     ) -> None:
         self._close()
         self._lock.release()
+        if isinstance(error, STORAGE_ERRORS):
+            raise ResourceError(
+                "study-write",
+                "A study must be writable while a search lasts. Writing it failed:"
+                f" {str(error)[:200]}. Make room or let others go, then go on with"
+                " --resume.",
+                file=self.file,
+            ) from error
 
     @property
     def trials(self) -> list[Trial]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
 from shortlist.training.trackers.packages import need_package
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
@@ -90,9 +91,10 @@ class MLflow(Tracker):
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def fail(self, error: BaseException, seconds: float) -> None:
-        """Closes the run as failed, or killed."""
+        """Closes the run as failed, or as killed if it was interrupted or pruned."""
         self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}")
-        state = "FAILED" if isinstance(error, Exception) else "KILLED"
+        is_failure = isinstance(error, Exception) and not isinstance(error, Pruned)
+        state = "FAILED" if is_failure else "KILLED"
         self.client.set_terminated(self.run_id, state)
 
     def _log(self, metrics: Metrics, step: int) -> None:

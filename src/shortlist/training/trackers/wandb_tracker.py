@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
 from shortlist.training.trackers.packages import need_package
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
@@ -82,9 +83,9 @@ class WeightsAndBiases(Tracker):
         self.run.finish()
 
     def fail(self, error: BaseException, seconds: float) -> None:
-        """Closes the run as failed."""
+        """Closes the run as failed, unless it was only given up."""
         self.run.summary.update({"error": f"{type(error).__name__}: {error}"})
-        self.run.finish(exit_code=1)
+        self.run.finish(exit_code=0 if isinstance(error, Pruned) else 1)
 
 
 def _no_analytics() -> None:
