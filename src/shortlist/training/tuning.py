@@ -255,11 +255,18 @@ def _begun(dataset: Dataset, recipe: Recipe, direction: str) -> dict[str, Any]:
 def _show(study: Study, number: int, section: TuneSection) -> None:
     trials, best = study.trials, study.best
     trial = trials[number]
-    values = "  ".join(f"{name} {value}" for name, value in trial.values.items())
+    values = "  ".join(f"{n} {_short(value)}" for n, value in trial.values.items())
     told = trial.error or trial.state
-    if trial.result is not None:
+    if trial.state == "pruned":
+        last = max(trial.epochs)
+        told += f" after epoch {last}, {section.metric} {trial.epochs[last]:.4f}"
+    elif trial.result is not None:
         told = f"{section.metric} {trial.result:.4f}"
     if best is not None:
         told += f", best {best.result:.4f} of trial {best.number}"
     text = f"trial {number}, {len(trials)} of {section.trials}: {told}: {values}"
     print(f"{text}  ({trial.seconds:.1f} s)", file=sys.stderr, flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
