@@ -123,14 +123,14 @@ class AlsSection(Section):
 class BurstAlsSection(Section):
     """Implicit ALS that also learns from what was taken together."""
 
-    factors: Positive = 32
+    factors: Positive = 48
     regularization: AboveZero = 0.4
-    unobserved: AboveZero = 0.1
+    unobserved: AboveZero = 0.13
     frequency: Weight = 0.5
-    iterations: Positive = 8
-    burst_seconds: AboveZero = 300.0
-    burst_weight: Weight = 0.35
-    user_balance: Weight = 0.2
+    iterations: Positive = 12
+    burst_seconds: AboveZero = 600.0
+    burst_weight: Weight = 0.5
+    user_balance: Weight = 0.0
     label_weight: Weight = 0.1
 
 

@@ -15,6 +15,9 @@ ARGUMENTS = {
     "factors": 5,
     "iterations": 3,
     "regularization": 0.7,
+    "unobserved": 0.1,
+    "burst_weight": 0.35,
+    "user_balance": 0.2,
     "burst_seconds": 86_400.0,
     "label_weight": 0.3,
 }
