@@ -65,15 +65,15 @@ SPACES: dict[str, dict[str, list[Any]]] = {
     },
     "factorization": {"factors": [10, 5, 20], "sweeps": [20, 40]},
     "two_tower": {
-        "embedding_dim": [65],
-        "temperature": [0.35],
-        "learning_rate": [0.01],
-        "epochs": [15, 20],
+        "embedding_dim": [65, 33],
+        "temperature": [0.35, 0.25, 0.5],
+        "learning_rate": [0.01, 0.005],
+        "epochs": [20, 15, 30],
         "batch_size": [1024],
-        "unknown_rate": [0.3],
-        "unknown_within": [300.0],
-        "history_dropout": [0.5],
-        "weight_alpha": [0.15],
+        "unknown_rate": [0.3, 0.1, 0.5],
+        "unknown_within": [300.0, 1800.0],
+        "history_dropout": [0.5, 0.3, 0.7],
+        "weight_alpha": [0.15, 0.0, 0.3],
     },
 }
 MEMBERS = ("burst_als", "two_tower", "ease", "item_knn", "als")
