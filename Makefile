@@ -18,6 +18,9 @@ BACKENDS := jax,tensorflow$(if $(ASK_TORCH),$(comma)torch)
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py \
            src/shortlist/*/*/__init__.py)
 
+# What the benchmarks share, and the script that chose the settings of one of them.
+NOT_BENCHMARKS := harness workers tune_accuracy
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all check sanitize install bench dist clean
 
@@ -48,7 +51,7 @@ install: $(STAMPS)/all ## Fills .venv with all that tests and benchmarks use.
 
 bench: $(STAMPS)/all ## Runs every benchmark; results in build/bench/.
 	@mkdir -p build/bench
-	@for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out $(NOT_BENCHMARKS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do \
 	  echo "bench: $$script"; \
 	  $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json || exit 1; \
 	done

@@ -8,7 +8,7 @@ the same run the package implicit and EASE in NumPy, its scores asserted to be o
 
 from __future__ import annotations
 
-from accuracy_claims import claims
+from accuracy_claims import claims, mixed
 from accuracy_claims.table import cleared
 from harness import main
 
@@ -19,6 +19,7 @@ PARTS = {
     "baselines": claims.baselines,
     "rating": claims.rating,
     "time": claims.seconds,
+    "mixed": mixed.claims,
 }
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ FIXED = {
 }
 """What the protocol asks for: a random split has no before and after."""
 
+SCHEDULE = {"schedule": "linear", "checkpoint_minutes": 0}
+
 
 def as_dataset(
     train_part: protocol.Log,
@@ -47,9 +49,21 @@ def as_dataset(
 
 
 def fit(
-    dataset: Dataset, settings: Mapping[str, Any], folder: Path, seed: int
+    dataset: Dataset,
+    settings: Mapping[str, Any],
+    folder: Path,
+    seed: int,
+    training: Mapping[str, Any] | None = None,
 ) -> TowerMember:
-    """A run of `train`; there is no validation part, so all epochs are trained."""
+    """A run of `train`; there is no validation part, so all epochs are trained.
+
+    Args:
+        dataset: of `as_dataset`.
+        settings: those of the model that are tuned.
+        folder: where the run goes.
+        seed: of the run.
+        training: further fields of `[training]`.
+    """
     options = {k: v for k, v in settings.items() if k not in ("weight_alpha",)}
     recipe = Recipe.model_validate(
         {
@@ -58,7 +72,7 @@ def fit(
             "columns": dataset.schema,
             "retrieval": {**FIXED, **options},
             "ranker": {"enabled": False},
-            "training": {"schedule": "linear", "checkpoint_minutes": 0},
+            "training": {**SCHEDULE, **(training or {})},
         }
     )
     run = train(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_claims import workers
+import workers
 from harness import Claim, within_limit
 from shortlist.data.sources import fetch
 
@@ -28,8 +28,8 @@ def tutorial(quick: bool) -> Iterator[Claim]:
     }
     with tempfile.TemporaryDirectory() as folder:
         request["folder"] = folder
-        ours = workers.call("accuracy", "train_keras", **request)
-        rival = workers.call("accuracy", "train_torch", "torch", **request)
+        ours = workers.call(__name__, "train_keras", **request)
+        rival = workers.call(__name__, "train_torch", "torch", **request)
 
     def words(values: list[float]) -> str:
         spread = max(values) - min(values)
@@ -58,7 +58,7 @@ def tutorial(quick: bool) -> Iterator[Claim]:
 def lazy_adam(quick: bool) -> Iterator[Claim]:
     """Adam that catches up against Adam that moves every row in every step."""
     epochs = 2 if quick else 20
-    losses = workers.call("accuracy", "train_adams", epochs=epochs)
+    losses = workers.call(__name__, "train_adams", epochs=epochs)
     # The loss that fit reports for an epoch, and the loss of all examples after it.
     worst = {
         variant: {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_claims import workers
+import workers
 from harness import Claim, against_rival, interleaved
 
 REACHES = {"jax": 18.0, "tensorflow": 10.0, "torch": 10.0}
@@ -18,7 +18,7 @@ TOLERANCE = 1e-3  # relative, of the mean loss of an epoch
 def claim(backend: str, quick: bool) -> Iterator[Claim]:
     """Samples per second, asserted to learn the same first."""
     short = {"jax": "jax", "tensorflow": "tf", "torch": "torch"}[backend]
-    found = workers.call("fit", "measure", backend, quick=quick)
+    found = workers.call(__name__, "measure", backend, quick=quick)
     yield against_rival(
         f"fit-{short}",
         f"model.fit on {backend}, 2 tables of {found['rows']:,} x 64, batch"

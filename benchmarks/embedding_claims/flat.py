@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from embedding_claims.tbe import DIM, LEARNING_RATE, filled_table
-from embedding_claims.workers import BENCHMARKS, BUILD
 from harness import Claim, against_rival, interleaved, within_limit
 from shortlist.embeddings import kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
+from workers import BENCHMARKS, BUILD
 
 IDS = 26 * 8192
 SETS = 8  # of ids, taken in turns

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_claims import workers
+import workers
 from harness import Claim, against_rival, interleaved
 
 NUM_NUMERIC, NUM_IDENTITY, NUM_HASHED, NUM_BAGS, LENGTH = 10, 20, 17, 3, 10
@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # relative, of the mean loss of an epoch
 
 def claim(quick: bool) -> Iterator[Claim]:
     """Samples per second, asserted to learn the same first."""
-    found = workers.call("flow", "measure", quick=quick)
+    found = workers.call(__name__, "measure", quick=quick)
     yield against_rival(
         "flow",
         f"model.fit on JAX, wide and deep: {NUM_NUMERIC} numeric,"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_claims import workers
+import workers
 from embedding_claims.tbe import DIM, LEARNING_RATE, filled_table
 from harness import Claim, within_limit
 from shortlist.embeddings import kernels
@@ -23,7 +23,7 @@ GIB = 2**30
 
 def per_row(quick: bool) -> Iterator[Claim]:
     """Rows and their optimizer state, and what steps need beside them."""
-    found = workers.call("memory", "measure_rows", quick=quick)
+    found = workers.call(__name__, "measure_rows", quick=quick)
     yield within_limit(
         "bytes",
         f"resident bytes per row of {found['rows']:,} x {DIM} float32 trained by"
@@ -38,7 +38,7 @@ def per_row(quick: bool) -> Iterator[Claim]:
 
 def hundred_million(quick: bool) -> Iterator[Claim]:
     """A table that is larger than this machine's memory in stock Keras."""
-    found = workers.call("memory", "measure_hundred_million", quick=quick)
+    found = workers.call(__name__, "measure_hundred_million", quick=quick)
     yield Claim(
         id="bytes-100m",
         name=f"peak resident memory of a process: {found['rows']:,} x 32 float16,"

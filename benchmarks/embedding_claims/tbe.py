@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from embedding_claims.workers import BUILD
 from harness import Claim, against_rival, interleaved
 from shortlist.embeddings import kernels
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
+from workers import BUILD
 
 REQUIREMENTS = ("torch==2.13.0", "fbgemm-gpu-cpu==1.8.0", "numpy")
 THREADS = 2

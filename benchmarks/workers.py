@@ -1,4 +1,4 @@
-"""Functions of a module here, called in a process of their own.
+"""Functions of a module, called in a process of their own.
 
 A backend of Keras is chosen once per process, and peak memory is a process's.
 """
@@ -13,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).resolve().parent.parent
+BENCHMARKS = Path(__file__).resolve().parent
 BUILD = BENCHMARKS.parent / "build"
 
 
 def call(module: str, function: str, backend: str = "jax", **arguments: Any) -> Any:
-    """What `function` of `embedding_claims.<module>` returns, as JSON carries it."""
+    """What `function` of `module`, with its package, returns, as JSON carries it."""
     request = json.dumps({"function": function, "arguments": arguments})
     done = subprocess.run(
-        [sys.executable, "-m", f"embedding_claims.{module}", request],
+        [sys.executable, "-m", module, request],
         cwd=BENCHMARKS,
         env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"},
         stdout=subprocess.PIPE,
