@@ -209,6 +209,8 @@ def test_columns_are_checked_as_a_schema(columns, words):
         ("retrieval", "temperature", 0.0),
         ("retrieval", "temperature", float("inf")),
         ("retrieval", "learning_rate", -1e-3),
+        ("retrieval", "learning_rate", 0.0),
+        ("ranker", "learning_rate", 0.0),
         ("retrieval", "similarity", "perhaps"),
         ("ranker", "objective", "pairwise"),
         ("ranker", "candidates", 0),
@@ -246,6 +248,29 @@ def test_an_unknown_optimizer_is_told_with_the_closest_one():
     text = refusal(raw(training={"optimizer": "adagard"}))
     assert "`training.optimizer`: must be one of adagrad, adam" in text
     assert "Did you mean 'adagrad'?" in text
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "ranker"])
+def test_a_rate_of_ten_is_refused_but_for_sgd(stage):
+    wild = {"learning_rate": 10.0}
+    text = refusal(raw(**{stage: wild}))
+    assert f"{stage}.learning_rate must be at most 1 with optimizer = 'adam'" in text
+    assert "received 10.0" in text
+    assert build_recipe(raw(**{stage: wild}, training={"optimizer": "sgd"}))
+    assert build_recipe(raw(**{stage: {"learning_rate": 1.0}}))
+
+
+def test_a_rate_that_nothing_is_trained_with_is_not_looked_at():
+    unused = {"kind": "ease", "learning_rate": 10.0}
+    off = {"enabled": False, "learning_rate": 10.0}
+    assert build_recipe(raw(retrieval=unused, ranker=off))
+
+
+def test_unknown_losses_and_metrics_are_told_with_the_closest_one():
+    text = refusal(raw(retrieval={"loss": "sampled_sofmax"}))
+    assert "`retrieval.loss`" in text and "Did you mean 'sampled_softmax'?" in text
+    text = refusal(raw(evaluation={"metrics": ["reccall"]}))
+    assert "Did you mean 'recall'?" in text
 
 
 def test_a_least_gain_needs_a_price():

@@ -96,6 +96,7 @@ def recipe(
     seed: int = 0,
     retrieval: dict[str, Any] | None = None,
     ranker: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
 ) -> Recipe:
     """A recipe for models small enough for a test; `ranker=None` goes without one."""
     small = {"embedding_dim": 16, "feature_dim": 4, "history_length": 5}
@@ -105,6 +106,7 @@ def recipe(
             "seed": seed,
             "log": {"events": "events.csv"},
             "columns": schema,
+            "training": training or {},
             "retrieval": {**small, **fitted, "dropout": 0.2, **(retrieval or {})},
             "ranker": {"enabled": False}
             if ranker is None

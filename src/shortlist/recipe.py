@@ -443,6 +443,19 @@ class Recipe(Section):
     tune: TuneSection = TuneSection()
 
     @pydantic.model_validator(mode="after")
+    def _rates_are_those_of_steps(self) -> Self:
+        name = self.training.optimizer
+        for stage, section in self.trained().items():
+            # Of SGD alone a step is as long as the gradient, which may be tiny.
+            if section.learning_rate > 1 and name != "sgd":
+                raise ValueError(
+                    f"{stage}.learning_rate must be at most 1 with optimizer ="
+                    f" {name!r}, which moves weights by about the rate, received"
+                    f" {section.learning_rate!r}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _lists_are_within_the_candidates(self) -> Self:
         longest = max(self.evaluation.ks)
         if self.ranker.enabled and longest > self.ranker.candidates:

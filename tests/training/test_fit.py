@@ -363,7 +363,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 def test_a_loss_that_explodes_is_said_and_leaves_nothing(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    wild = brief_recipe(learning_rate=1e30, similarity="dot", epochs=3)
+    wild = recipe(
+        CHECKERBOARD_SCHEMA,
+        retrieval={**BRIEF, "learning_rate": 1e30, "similarity": "dot", "epochs": 3},
+        training={"optimizer": "sgd"},
+    )
     with pytest.raises(ShortlistError, match="must stay finite") as caught:
         train(dataset, tmp_path / "run", wild, validate=ranking_metrics, quiet=True)
     assert caught.value.code == "loss-not-finite"

@@ -159,8 +159,10 @@ class TrainingRows:
         if not len(self):
             raise InputError(
                 "part-empty",
-                f"The parts {parts} must hold events to train on. Received: none."
-                " Hold out fewer events.",
+                f"The parts {parts} must hold events to train on"
+                + (f", with labels from {least} on" if least is not None else "")
+                + ". Received: none. Hold out fewer events"
+                + (", or set positive_from." if least is not None else "."),
             )
         self._histories = dataset.histories(*known) if history_length else None
         counts = dataset.item_counts(*known)

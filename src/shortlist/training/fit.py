@@ -267,6 +267,13 @@ def _train_into(job: Job) -> None:
 
 def _train_stages(job: Job) -> None:
     dataset, recipe, folder = job.dataset, job.recipe, job.folder
+    if dataset.info.parts["validation"] and not job.validation_users.size:
+        _tell(
+            job,
+            "warning: nobody took an item in the validation part that is known and new"
+            " to them, so nothing stops training early and the ranker gets no weight."
+            " Hold out more events, or look at positive_from.",
+        )
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / "recipe.json", recipe.to_builtins())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
@@ -292,8 +299,7 @@ def _train_stages(job: Job) -> None:
         validation["pipeline"] = job.measure(pipeline)
     if job.profile is not None:
         job.profile.write(folder)
-        if not job.quiet:
-            print(job.profile.text(), file=sys.stderr, flush=True)
+        _tell(job, job.profile.text())
     write_json(
         folder / RUN_FILE,
         RunInfo(
@@ -316,6 +322,11 @@ def _train_stages(job: Job) -> None:
             cost=cost(job.unfinished.seconds, recipe.training.price_per_hour),
         ),
     )
+
+
+def _tell(job: Job, text: str) -> None:
+    if not job.quiet:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _retrieval_files(job: Job) -> Files:
