@@ -95,6 +95,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.supports_jit = keras.backend.backend() == "jax"
         self.handle: Any = None
         self._host: HostTables | None = None
+        self._watch: Watch = unwatched
         self._device: Any = None
         self._raise_next = False
         self._differentiated: Any = host_calls.Seen()
@@ -125,6 +126,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 tables.append(table)
             names = [self._plan.features[i].path for i in self._plan.of("host")]
             self._host = HostTables(tables, names, self.threads)
+            self._host.watch = self._watch
             self.handle = self.add_weight(
                 shape=(),
                 initializer="ones",
@@ -329,8 +331,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def watch(self, watch: Watch | None) -> None:
         """Tells of every lookup and update of host tables; `None` tells nobody."""
+        self._watch = watch or unwatched
         if self._host is not None:
-            self._host.watch = watch or unwatched
+            self._host.watch = self._watch
 
     def raise_fault(self) -> None:
         """Raises what an earlier compiled step could not do, once."""

@@ -74,7 +74,10 @@ class Profile:
         self, model: keras.Model, batches: Batches
     ) -> Iterator[list[keras.callbacks.Callback]]:
         """Watches a model and its batches; yields the callbacks of its `fit`."""
+        # Not built here: that would move the generator of PyTorch.
         batches.watch = self.watch
+        for layer in table_layers(model):
+            layer.watch(self.watch)
         try:
             yield [_Steps(self, model.name)]
         finally:
@@ -165,15 +168,6 @@ class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.profile = profile
         self.stage = stage
         self.epoch_began = self.began = self.entered = 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Looks at the tables, which `fit` has made by now.
-
-        Made before, they would leave the generator of PyTorch where it is not without a
-        profile.
-        """
-        for layer in table_layers(self.model):
-            layer.watch(self.profile.watch)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Here the first step begins."""
