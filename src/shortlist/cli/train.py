@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from shortlist.cli.options import (
     print_result,
 )
 from shortlist.errors import RecipeError
+
+if TYPE_CHECKING:
+    from shortlist.training.runs import Run
 
 
 def train(
@@ -88,7 +91,13 @@ def train(
         probe_batch_size=probe_batch_size,
         profile=profile,
     )
-    info, path = run.info, beside(recipe, loaded.output.run)
+    path = beside(recipe, loaded.output.run)
+    print_result(*_told(run, path, profile=profile), json)
+
+
+def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
+    """What is said of a run, as plain values and for people."""
+    info, stages = run.info, [name for name in run.info.epochs if run.info.epochs[name]]
     best = info.validation.get("pipeline") or info.validation["retrieval"]
     result = {
         "run": str(path),
@@ -96,9 +105,7 @@ def train(
         "epochs": info.epochs,
         "ranker_weight": info.ranker_weight,
         "validation": info.validation,
-        "batch_size": {
-            stage: run.recipe[stage]["batch_size"] for stage in loaded.trained()
-        },
+        "batch_size": {name: run.recipe[name]["batch_size"] for name in stages},
         "seconds": info.seconds,
     }
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in best.items())
@@ -107,9 +114,9 @@ def train(
         f"  on validation: {metrics or 'no validation part'}"
     )
     if profile:
-        result["profile"], result["trace"] = info.profile, str(path / "trace.json")
+        result |= {"profile": info.profile, "trace": str(path / "trace.json")}
         text += f"\n  trace of the steps: {path / 'trace.json'} (opens in Perfetto)"
-    print_result(result, text, json)
+    return result, text
 
 
 def minutes_of(text: str) -> float:

@@ -107,11 +107,10 @@ def train(
     _check_parts(dataset, recipe)
     begun = _beginning(dataset, recipe, warm_start, new_days)
     if probe_batch_size:
-        sizes = _sizes_begun_with(out, recipe, overwrite) if resume else None
-        if sizes is None:
+        older = _sizes_begun_with(out, recipe, overwrite) if resume else None
+        if older is None:
             check_absent(out, overwrite=overwrite, marker=RUN_FILE)
-            sizes = _probed(dataset, recipe, begun, quiet)
-        recipe = with_sizes(recipe, sizes)
+        recipe = with_sizes(recipe, older or _probed(dataset, recipe, begun, quiet))
         begun.recipe = recipe.to_builtins()
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
