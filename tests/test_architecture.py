@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "atomic", "backend", "native", "page", "drawing"},
     {"data"},
-    {"recipe", "search"},
+    {"recipe"},
     {"embeddings"},
     {"models"},
     {"evaluation"},

@@ -12,7 +12,7 @@ import pydantic
 
 from shortlist.errors import InputError, did_you_mean
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.search import SearchSection
+from shortlist.recipe.search import SearchSection
 
 SEARCHED = ("retrieval", "ranker", "training")
 """Sections whose fields can be searched: the others say what is measured."""

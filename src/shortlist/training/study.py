@@ -29,7 +29,7 @@ from optuna.trial import TrialState
 
 from shortlist.atomic import disk_errors
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.search import SearchSection, TuneSection, as_text
+from shortlist.recipe.search import SearchSection, TuneSection, as_text
 from shortlist.training.lock import Lock
 from shortlist.training.search_space import Dimension
 

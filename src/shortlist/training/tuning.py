@@ -19,7 +19,7 @@ import numpy as np
 from shortlist.data.dataset import Dataset
 from shortlist.errors import InputError, ShortlistError, did_you_mean
 from shortlist.recipe import Recipe
-from shortlist.search import TuneSection
+from shortlist.recipe.search import TuneSection
 from shortlist.training.fit import train
 from shortlist.training.job import VALIDATION_K, Validate, Watch, measurable_users
 from shortlist.training.run_store import Pruned, best_metrics

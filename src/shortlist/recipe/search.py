@@ -12,19 +12,17 @@ import msgspec
 import pydantic
 from pydantic import Field
 
+from shortlist.recipe.section import AboveZero, Positive, Section
+
 Number = Annotated[
     Annotated[int, Field(strict=True)]
     | Annotated[float, Field(strict=True, allow_inf_nan=False)],
     Field(union_mode="left_to_right"),
 ]
-Count = Annotated[int, Field(ge=1, strict=True)]
-AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
-class SearchSection(pydantic.BaseModel):
+class SearchSection(Section):
     """What one field is searched among: a range of numbers, or a list of choices."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     low: Number | None = None
     high: Number | None = None
@@ -73,12 +71,10 @@ class SearchSection(pydantic.BaseModel):
         )
 
 
-class TuneSection(pydantic.BaseModel):
+class TuneSection(Section):
     """A search for better settings, measured on the validation part alone."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    trials: Count = 30
+    trials: Positive = 30
     metric: str = "ndcg@10"
     direction: Literal["maximize", "minimize"] | None = None
     """By default what is better in the metric."""
@@ -87,7 +83,7 @@ class TuneSection(pydantic.BaseModel):
     """Minutes; no trial begins later."""
     halving: Annotated[int, Field(ge=2, strict=True)] | Literal[False] = 3
     """Of the trials that come to a rung, one in so many goes on; `false` for all."""
-    min_epochs: Count = 2
+    min_epochs: Positive = 2
     """Epochs before the first rung."""
     folder: str = "tune"
     space: dict[str, SearchSection] = {}

@@ -1,0 +1,193 @@
+"""The recipe: everything a user decides, in one file, `shortlist.toml`.
+
+Validated by pydantic; every run stores the recipe it used. `docs/recipe.md` explains
+the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+import pydantic
+from pydantic import Field
+
+from shortlist.data.schema import Feature, Schema
+from shortlist.data.split import Split
+from shortlist.errors import did_you_mean
+from shortlist.recipe.ranker import RankerSection
+from shortlist.recipe.retrieval import RetrievalSection
+from shortlist.recipe.search import TuneSection
+from shortlist.recipe.section import (
+    Flag,
+    Positive,
+    Section,
+    Seed,
+)
+from shortlist.recipe.training import TrainingSection
+
+PathOrPaths = str | list[str]
+
+METRIC_NAMES = (
+    "recall",
+    "ndcg",
+    "mrr",
+    "map",
+    "hit_rate",
+    "precision",
+    "novelty",
+    "diversity",
+    "arp",
+    "taste_divergence",
+    "coverage",
+    "gini",
+    "popularity_lift",
+    "personalization",
+)
+"""Metrics of lists that `[evaluation] metrics` chooses from; docs/evaluation.md."""
+
+
+class LogSection(Section):
+    """Where the log and the attribute files are, relative to the recipe file."""
+
+    events: PathOrPaths
+    users: str | None = None
+    items: str | None = None
+    users_id: str | None = None
+    items_id: str | None = None
+    test_events: PathOrPaths | None = None
+    validation_events: PathOrPaths | None = None
+    layout: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    """What a bad row does: an error, or it is set aside and counted."""
+
+
+class EvaluationSection(Section):
+    """What is measured on the test part."""
+
+    ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
+    resamples: Positive = 1000
+    metrics: list[str] = []
+    """What is measured; everything when empty."""
+    slices: list[str] = []
+    """Features the report is divided by, beside the built-in slices."""
+    taste: str = ""
+    """Item feature that tastes are measured in; found out when empty."""
+
+    @pydantic.field_validator("metrics")
+    @classmethod
+    def _metrics_are_known(cls, metrics: list[str]) -> list[str]:
+        for name in metrics:
+            if name not in METRIC_NAMES:
+                hint = did_you_mean(name, METRIC_NAMES)
+                raise ValueError(f"{name!r} is no metric.{hint} {METRIC_NAMES}")
+        return metrics
+
+
+class OutputSection(Section):
+    """Where things are written, relative to the recipe file."""
+
+    dataset: str = "dataset"
+    compression: Literal["none", "zstd"] = "none"
+    """Of the dataset: smaller, but read into memory instead of in place."""
+    run: str = "run"
+    bundle: str = "bundle"
+
+
+class TrackingSection(Section):
+    """Who is told of trainings; paths are relative to the recipe file."""
+
+    store: str | None = None
+    """Folder in which every run is kept."""
+    mlflow: str | None = None
+    """Tracking URI, or the path of an SQLite file."""
+    experiment: str = "shortlist"
+    wandb: str | None = None
+    """Name of the project."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    tensorboard: Flag = False
+
+
+def _schema(value: Any) -> Any:
+    if isinstance(value, Schema):
+        return value
+    try:
+        return msgspec.convert(value, Schema)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{error}{_misspelt(str(error))}") from error
+
+
+class Recipe(Section):
+    """The whole recipe."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
+
+    version: Literal[1] = 1
+    name: str = "recommender"
+    seed: Seed = 0
+    log: LogSection
+    columns: Annotated[pydantic.InstanceOf[Schema], pydantic.BeforeValidator(_schema)]
+    split: Split = Split()
+    retrieval: RetrievalSection = RetrievalSection()
+    ranker: RankerSection = RankerSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    output: OutputSection = OutputSection()
+    tracking: TrackingSection = TrackingSection()
+    tune: TuneSection = TuneSection()
+
+    @pydantic.model_validator(mode="after")
+    def _rates_are_those_of_steps(self) -> Self:
+        name = self.training.optimizer
+        for stage, section in self.trained().items():
+            # Of SGD alone a step is as long as the gradient, which may be tiny.
+            if section.learning_rate > 1 and name != "sgd":
+                raise ValueError(
+                    f"{stage}.learning_rate must be at most 1 with optimizer ="
+                    f" {name!r}, which moves weights by about the rate, received"
+                    f" {section.learning_rate!r}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _lists_are_within_the_candidates(self) -> Self:
+        longest = max(self.evaluation.ks)
+        if self.ranker.enabled and longest > self.ranker.candidates:
+            raise ValueError(
+                f"ranker.candidates must be at least the longest of evaluation.ks,"
+                f" {longest}, or the lists measured are not those served"
+            )
+        return self
+
+    def trained(self) -> dict[str, RetrievalSection | RankerSection]:
+        """The sections of the models that are trained step by step, by stage."""
+        kinds = [self.retrieval.kind]
+        if kinds == ["blend"]:
+            kinds = self.retrieval.blend.members
+        found: dict[str, RetrievalSection | RankerSection] = {}
+        if "two_tower" in kinds:
+            found["retrieval"] = self.retrieval
+        if self.ranker.enabled:
+            found["ranker"] = self.ranker
+        return found
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        plain: dict[str, Any] = msgspec.to_builtins(
+            {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        )
+        return plain
+
+
+def _misspelt(message: str) -> str:
+    """The closest column role or feature field to the unknown one of a message."""
+    found = re.search(r"unknown field `(.*?)`", message)
+    section = Feature if "$.features" in message else Schema
+    return did_you_mean(found.group(1), section.__struct_fields__) if found else ""
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump() if isinstance(value, pydantic.BaseModel) else value

@@ -1,0 +1,53 @@
+"""`[training]`: how weights move, and when they stop."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import pydantic
+
+from shortlist.errors import did_you_mean
+from shortlist.recipe.section import (
+    AboveZero,
+    NotNegative,
+    Positive,
+    Section,
+    Weight,
+)
+
+OPTIMIZERS = ("adagrad", "adam", "ftrl", "rowwise_adagrad", "sgd")
+
+
+class TrainingSection(Section):
+    """How the models of both stages are trained."""
+
+    optimizer: str = "adam"
+    """Of dense weights and tables; one of `OPTIMIZERS`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NotNegative = 0
+    clip_norm: AboveZero | None = None
+    """Greatest length of the gradient of all dense weights together."""
+    accumulate: Positive = 1
+    """Batches whose gradients are averaged into one update."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    time_budget: AboveZero | None = None
+    """Minutes; no epoch begins that would end later."""
+    price_per_hour: Weight = 0.0
+    min_gain_per_cost: AboveZero | None = None
+    """Least gain of the monitored metric per unit of the price's currency."""
+    checkpoint_minutes: Weight = 10.0
+    """Longest time within an epoch without a checkpoint; 0 for none within epochs."""
+
+    @pydantic.field_validator("optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, name: str) -> str:
+        if name not in OPTIMIZERS:
+            close = did_you_mean(name, OPTIMIZERS)
+            raise ValueError(f"must be one of {', '.join(OPTIMIZERS)}.{close}")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _gain_needs_a_price(self) -> Self:
+        if self.min_gain_per_cost is not None and not self.price_per_hour:
+            raise ValueError("min_gain_per_cost needs a price_per_hour above 0")
+        return self
