@@ -12,8 +12,11 @@ namespace {
 // Rows a thread takes at a time: their places and results stay in the second level
 // cache.
 constexpr std::size_t kRowsAtOnce = 8192;
+// Rows whose places are kept at a time, in memory that the next gather of the thread
+// uses again: fresh memory costs as much as what is done with it.
+constexpr std::size_t kPlacesAtOnce = 1 << 18;
 // Rows between asking for a line of memory and using it.
-constexpr std::size_t kAhead = 128;
+constexpr std::size_t kAhead = 256;
 // Values gathered that are worth starting a thread for.
 constexpr std::size_t kWorkPerThread = 1 << 15;
 
@@ -74,7 +77,7 @@ template <typename Value, typename Wide, bool kOneChunk>
 void gather_scalars(const GatheredColumn& column, const Place* places, std::size_t n,
                     char* out) {
   const ColumnChunk* const chunks = column.chunks.data();
-  const char* const first = chunks[0].values;
+  const char* const first = chunks[places[0].chunk].values;
   const auto address = [=](std::size_t i) {
     const char* values = kOneChunk ? first : chunks[places[i].chunk].values;
     return values + std::size_t{places[i].row} * sizeof(Value);
@@ -154,44 +157,45 @@ void gather_ragged(const GatheredColumn& column, const Place* places, std::size_
 }
 
 template <typename Value, typename Wide>
-Kernel kernel_of(const GatheredColumn& column) {
+Kernel kernel_of(const GatheredColumn& column, bool one_chunk) {
   if (column.chunks[0].offsets != nullptr) return &gather_ragged<Value, Wide>;
   if (column.width != 1) return &gather_lists<Value, Wide>;
-  return column.chunks.size() == 1 ? &gather_scalars<Value, Wide, true>
-                                   : &gather_scalars<Value, Wide, false>;
+  return one_chunk ? &gather_scalars<Value, Wide, true>
+                   : &gather_scalars<Value, Wide, false>;
 }
 
 template <typename Value>
-Kernel integer_kernel(const GatheredColumn& column) {
-  return column.type == WideType::kInt64 ? kernel_of<Value, std::int64_t>(column)
-                                         : kernel_of<Value, std::int32_t>(column);
+Kernel integer_kernel(const GatheredColumn& column, bool one_chunk) {
+  return column.type == WideType::kInt64
+             ? kernel_of<Value, std::int64_t>(column, one_chunk)
+             : kernel_of<Value, std::int32_t>(column, one_chunk);
 }
 
 // The kernel of a column whose chunks are of type `stored`.
-Kernel kernel_for(StoredType stored, const GatheredColumn& column) {
+Kernel kernel_for(StoredType stored, const GatheredColumn& column, bool one_chunk) {
   switch (stored) {
     case StoredType::kUint8:
-      return integer_kernel<std::uint8_t>(column);
+      return integer_kernel<std::uint8_t>(column, one_chunk);
     case StoredType::kInt8:
-      return integer_kernel<std::int8_t>(column);
+      return integer_kernel<std::int8_t>(column, one_chunk);
     case StoredType::kUint16:
-      return integer_kernel<std::uint16_t>(column);
+      return integer_kernel<std::uint16_t>(column, one_chunk);
     case StoredType::kInt16:
-      return integer_kernel<std::int16_t>(column);
+      return integer_kernel<std::int16_t>(column, one_chunk);
     case StoredType::kUint32:
-      return kernel_of<std::uint32_t, std::int64_t>(column);
+      return kernel_of<std::uint32_t, std::int64_t>(column, one_chunk);
     case StoredType::kInt32:
-      return integer_kernel<std::int32_t>(column);
+      return integer_kernel<std::int32_t>(column, one_chunk);
     case StoredType::kInt64:
-      return kernel_of<std::int64_t, std::int64_t>(column);
+      return kernel_of<std::int64_t, std::int64_t>(column, one_chunk);
     case StoredType::kFloat16:
-      return kernel_of<Float16, float>(column);
+      return kernel_of<Float16, float>(column, one_chunk);
     case StoredType::kFloat32:
-      return kernel_of<float, float>(column);
+      return kernel_of<float, float>(column, one_chunk);
     case StoredType::kFloat64:
       break;
   }
-  return kernel_of<double, float>(column);
+  return kernel_of<double, float>(column, one_chunk);
 }
 
 std::size_t size_of(WideType type) { return type == WideType::kInt64 ? 8 : 4; }
@@ -206,7 +210,8 @@ void gather_mixed(const GatheredColumn& column, const Place* places, std::size_t
                   char* out) {
   Kernel kernels[kStoredTypes] = {};
   for (const ColumnChunk& chunk : column.chunks) {
-    kernels[static_cast<std::size_t>(chunk.type)] = kernel_for(chunk.type, column);
+    kernels[static_cast<std::size_t>(chunk.type)] =
+        kernel_for(chunk.type, column, true);
   }
   const std::size_t row_bytes = column.width * size_of(column.type);
   for (std::size_t i = 0; i < n; ++i) {
@@ -222,12 +227,13 @@ void gather_mixed(const GatheredColumn& column, const Place* places, std::size_t
   }
 }
 
-Kernel kernel_for(const GatheredColumn& column) {
+// `one_chunk`: for rows that are all of one chunk.
+Kernel kernel_for(const GatheredColumn& column, bool one_chunk) {
   const StoredType first = column.chunks[0].type;
   for (const ColumnChunk& chunk : column.chunks) {
     if (chunk.type != first) return &gather_mixed;
   }
-  return kernel_for(first, column);
+  return kernel_for(first, column, one_chunk);
 }
 
 // Branchless, so that the searches of many rows overlap.
@@ -242,14 +248,24 @@ std::uint32_t chunk_of(const std::int64_t* starts, std::size_t num_chunks,
   return static_cast<std::uint32_t>(first - starts);
 }
 
-std::vector<Place> places_of(const std::int64_t* rows, std::size_t num_rows,
-                             const std::int64_t* starts, std::size_t num_chunks) {
-  std::vector<Place> places(num_rows);
+void find_places(const std::int64_t* rows, std::size_t num_rows,
+                 const std::int64_t* starts, std::size_t num_chunks, Place* places) {
   for (std::size_t i = 0; i < num_rows; ++i) {
     const std::uint32_t chunk = chunk_of(starts, num_chunks, rows[i]);
     places[i] = {chunk, static_cast<std::uint32_t>(rows[i] - starts[chunk])};
   }
-  return places;
+}
+
+Place* place_memory(std::size_t num_rows) {
+  thread_local std::vector<Place> memory;
+  if (memory.size() < num_rows) memory.resize(num_rows);
+  return memory.data();
+}
+
+bool in_one_chunk(const Place* places, std::size_t n) {
+  std::uint32_t others = 0;
+  for (std::size_t i = 1; i < n; ++i) others |= places[i].chunk ^ places[0].chunk;
+  return others == 0;
 }
 
 }  // namespace
@@ -257,24 +273,41 @@ std::vector<Place> places_of(const std::int64_t* rows, std::size_t num_rows,
 void gather_rows(const std::int64_t* rows, std::size_t num_rows,
                  const std::int64_t* starts, std::size_t num_chunks,
                  const std::vector<GatheredColumn>& columns, std::size_t threads) {
-  const std::vector<Place> places = places_of(rows, num_rows, starts, num_chunks);
   std::vector<Kernel> kernels;
-  std::size_t values = 0;
+  std::vector<Kernel> kernels_of_one;
+  std::size_t width = 0;
   for (const GatheredColumn& column : columns) {
-    kernels.push_back(kernel_for(column));
-    values += num_rows * column.width;
+    kernels.push_back(kernel_for(column, false));
+    kernels_of_one.push_back(kernel_for(column, true));
+    width += column.width;
   }
-  threads = std::min(std::max<std::size_t>(values / kWorkPerThread, 1), threads);
-  // All rows of one column before the next one: rows that lie near each other, as in
-  // a windowed shuffle, find their lines in the cache.
-  const std::size_t blocks = (num_rows + kRowsAtOnce - 1) / kRowsAtOnce;
-  run_tasks(columns.size() * blocks, threads, [&](std::size_t task) {
-    const GatheredColumn& column = columns[task / blocks];
-    const std::size_t begin = task % blocks * kRowsAtOnce;
-    const std::size_t n = std::min(kRowsAtOnce, num_rows - begin);
-    char* const out = column.out + begin * column.width * size_of(column.type);
-    kernels[task / blocks](column, places.data() + begin, n, out);
-  });
+  Place* const places = place_memory(std::min(num_rows, kPlacesAtOnce));
+  for (std::size_t first = 0; first < num_rows; first += kPlacesAtOnce) {
+    const std::size_t count = std::min(kPlacesAtOnce, num_rows - first);
+    find_places(rows + first, count, starts, num_chunks, places);
+    // All rows of one column before the next one: rows that lie near each other, as in
+    // a windowed shuffle, find their lines in the cache.
+    const std::size_t blocks = (count + kRowsAtOnce - 1) / kRowsAtOnce;
+    std::vector<char> is_one(blocks);
+    for (std::size_t block = 0; block < blocks; ++block) {
+      const std::size_t begin = block * kRowsAtOnce;
+      is_one[block] =
+          in_one_chunk(places + begin, std::min(kRowsAtOnce, count - begin));
+    }
+    const std::size_t enough = std::max<std::size_t>(count * width / kWorkPerThread, 1);
+    run_tasks(
+        columns.size() * blocks, std::min(enough, threads), [&](std::size_t task) {
+          const std::size_t number = task / blocks;
+          const std::size_t block = task % blocks;
+          const GatheredColumn& column = columns[number];
+          const std::size_t begin = block * kRowsAtOnce;
+          const std::size_t n = std::min(kRowsAtOnce, count - begin);
+          const std::size_t row_bytes = column.width * size_of(column.type);
+          const Kernel kernel =
+              is_one[block] ? kernels_of_one[number] : kernels[number];
+          kernel(column, places + begin, n, column.out + (first + begin) * row_bytes);
+        });
+  }
 }
 
 }  // namespace shortlist

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from shortlist.data.order import SHUFFLES, Order, Shuffle
+from shortlist.data.pieces import Pieces
 from shortlist.data.prefetch import made_ahead
 from shortlist.data.rows import Batch, Source
 from shortlist.errors import InputError, did_you_mean
@@ -85,7 +86,9 @@ class Loader:
         self.batch_size = min(batch_size, len(source) // shard[1])
         self._step = 0
         self._order: tuple[int, Order] | None = None
-        self._placed: tuple[int, int, list[np.ndarray]] | None = None
+        self._placed: tuple[int, int, Any] | None = None
+        self._pieces = Pieces()
+        self._ramp = np.arange(0)
 
     def __len__(self) -> int:
         """Batches per epoch of this reader, which all readers have."""
@@ -108,7 +111,8 @@ class Loader:
             first = group * num_batches
             indices = range(first, min(first + num_batches, len(self)))
             placed = self._placed = (epoch, group, self._place(epoch, indices))
-        return placed[2][place].copy()
+        rows, ends = placed[2]
+        return rows[ends[place] : ends[place + 1]].copy()
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Makes one batch, whatever was read before.
@@ -154,13 +158,11 @@ class Loader:
         neighbours = last - first + 1 == len(indices) and 0 <= first < last < len(self)
         if not neighbours or self.source.draws:
             return [self.batch(epoch, index) for index in indices]
-        rows = self._place(epoch, range(first, last + 1))
-        taken = self.source.take(np.concatenate(rows), np.random.default_rng(0))
-        ends = np.cumsum([len(part) for part in rows])[:-1]
-        parts = {name: np.split(values, ends) for name, values in taken.items()}
+        rows, ends = self._place(epoch, range(first, last + 1))
+        taken = self.source.take(rows, np.random.default_rng(0))
         return [
-            {name: values[place] for name, values in parts.items()}
-            for place in range(len(indices))
+            {name: values[begin:end] for name, values in taken.items()}
+            for begin, end in itertools.pairwise(ends)
         ]
 
     def epoch(self, number: int | None = None) -> Generator[Batch, None, None]:
@@ -247,17 +249,29 @@ class Loader:
             "drop_remainder": self.drop_remainder,
         }
 
-    def _place(self, epoch: int, indices: range) -> list[np.ndarray]:
-        """The rows of several batches."""
+    def _place(self, epoch: int, indices: range) -> tuple[np.ndarray, list[int]]:
+        """The rows of several batches, and where each begins and the last one ends."""
         (reader, readers), size = self.shard, self.batch_size
-        positions = []
+        spans = []
         for index in indices:
             first = index * size * readers
             left = min(len(self.source) - first, size * readers)
             start, stop = (first + left * n // readers for n in (reader, reader + 1))
-            positions.append(np.arange(start, stop, dtype=np.int64))
-        rows = self._order_of(epoch).rows(np.concatenate(positions))
-        return np.split(rows, np.cumsum([len(p) for p in positions])[:-1])
+            spans.append((start, stop))
+        if readers == 1:  # one span after the other
+            positions = self._span(spans[0][0], spans[-1][1])
+        else:
+            positions = np.concatenate([np.arange(*s, dtype=np.int64) for s in spans])
+        sizes = (stop - start for start, stop in spans)
+        ends = list(itertools.accumulate(sizes, initial=0))
+        return self._order_of(epoch).rows(positions, out=positions), ends
+
+    def _span(self, begin: int, end: int) -> np.ndarray:
+        """The integers from `begin` to below `end`, in memory that is used again."""
+        if len(self._ramp) < end - begin:
+            self._ramp = np.arange(end - begin)
+        span = self._pieces.get(8 * (end - begin)).view(np.int64)
+        return np.add(self._ramp[: end - begin], begin, out=span)
 
     def _order_of(self, epoch: int) -> Order:
         """The order of an epoch; threads may make the last one twice."""

@@ -32,10 +32,15 @@ class Bijection:
         self.network = Network(size, round_keys(key))
         self.table = self._sorted() if size <= SMALL else None
 
-    def apply(self, values: np.ndarray, *, first: int = 0) -> np.ndarray:
-        """Images `(n,)` int64 of values `(n,)` of the range that begins at `first`."""
+    def apply(
+        self, values: np.ndarray, *, first: int = 0, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Images `(n,)` int64 of values `(n,)` of the range that begins at `first`.
+
+        They may be put into `out`, `(n,)` int64, which may be `values`.
+        """
         if self.table is None:
-            return self.network.apply(values, first=first)
+            return self.network.apply(values, first=first, out=out)
         images: np.ndarray = first + self.table[values - first]
         return images
 
@@ -100,27 +105,39 @@ class Order:
                 table=blocks.table,
             )
 
-    def rows(self, positions: np.ndarray) -> np.ndarray:
-        """The rows at positions `(n,)` int64, as int64; fastest for ascending ones."""
-        if self.shuffle == "windowed" and len(positions):
-            return self._blocks.rows(self._within_windows(positions))
-        return self._rows.apply(positions) if self.shuffle == "global" else positions
+    def rows(
+        self, positions: np.ndarray, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The rows at positions `(n,)` int64, as int64; fastest for ascending ones.
 
-    def _within_windows(self, positions: np.ndarray) -> np.ndarray:
+        They may be put into `out`, `(n,)` int64, which may be `positions`.
+        """
+        if self.shuffle == "windowed" and len(positions):
+            places = self._within_windows(positions, out)
+            return self._blocks.rows(places, out=out)
+        if self.shuffle == "global":
+            return self._rows.apply(positions, out=out)
+        return positions
+
+    def _within_windows(
+        self, positions: np.ndarray, out: np.ndarray | None
+    ) -> np.ndarray:
         """Where the positions go when every window is shuffled."""
         first, last = int(positions.min()), int(positions.max())
         if first // self.window == last // self.window:
-            return self._within_window(positions, first // self.window)
+            return self._within_window(positions, first // self.window, out)
         numbers = positions // self.window
         changes = np.flatnonzero(np.diff(numbers)) + 1
         parts = np.split(positions, changes)
         return np.concatenate(
-            [self._within_window(mine, int(mine[0]) // self.window) for mine in parts]
+            [self._within_window(p, int(p[0]) // self.window, None) for p in parts]
         )
 
-    def _within_window(self, positions: np.ndarray, number: int) -> np.ndarray:
+    def _within_window(
+        self, positions: np.ndarray, number: int, out: np.ndarray | None
+    ) -> np.ndarray:
         """Where the positions of one window go."""
         begin = number * self.window
         size = min(self.window, self.num_rows - begin)
         shuffled = Bijection(size, (*self.key, 1 + number))
-        return shuffled.apply(positions, first=begin)
+        return shuffled.apply(positions, first=begin, out=out)

@@ -43,7 +43,12 @@ class Network:
         self.bits = max((size - 1).bit_length(), 2)
 
     def apply(
-        self, values: np.ndarray, *, first: int = 0, backward: bool = False
+        self,
+        values: np.ndarray,
+        *,
+        first: int = 0,
+        backward: bool = False,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Images of the values of `first..first+size-1`, in the same range.
 
@@ -51,6 +56,7 @@ class Network:
             values: `(n,)` integers of that range.
             first: the first of them.
             backward: give the values whose images these are.
+            out: `(n,)` int64, where the core puts them; may be `values`.
 
         Returns: `(n,)` int64.
         """
@@ -59,7 +65,7 @@ class Network:
             images = self._walk(values.astype(np.int64) - first, backward)
             return images + first
         values = np.ascontiguousarray(values, np.int64)
-        images = np.empty(len(values), np.int64)
+        images = np.empty(len(values), np.int64) if out is None else out
         core.permute_rows(
             self.keys, self.size, self.bits, values, first, backward, images
         )
@@ -104,13 +110,18 @@ class Blocks:
     network: Network
     table: np.ndarray | None
 
-    def rows(self, positions: np.ndarray) -> np.ndarray:
-        """The rows at positions `(n,)` int64 of the blocks laid one after the other."""
+    def rows(
+        self, positions: np.ndarray, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The rows at positions `(n,)` int64 of the blocks laid one after the other.
+
+        The core puts them into `out`, `(n,)` int64, which may be `positions`.
+        """
         core = native.core()
         if core is None:
             return self._rows(positions)
         positions = np.ascontiguousarray(positions, np.int64)
-        rows = np.empty(len(positions), np.int64)
+        rows = np.empty(len(positions), np.int64) if out is None else out
         core.rows_of_blocks(
             self.network.keys,
             self.network.size,
