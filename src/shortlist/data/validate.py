@@ -25,6 +25,8 @@ DAY_MS = 86_400_000
 
 # Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
+# Times from which the unit is told: units are a factor of 1000 apart.
+_TIMES_LOOKED_AT = 100_000
 _UNITS = {
     "seconds": (1000.0, 1e11),
     "milliseconds": (1.0, 1e14),
@@ -309,7 +311,9 @@ def report_no_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
 
 
 def _unit(numbers: pl.Series) -> str:
-    middle = abs(float(numbers.median() or 0))  # type: ignore[arg-type]
+    """The unit in which the middle of the times, or of many of them, is a date."""
+    some = numbers.gather_every(max(len(numbers) // _TIMES_LOOKED_AT, 1))
+    middle = abs(float(some.median() or 0))  # type: ignore[arg-type]
     return next((name for name, (_, end) in _UNITS.items() if middle < end), "seconds")
 
 
