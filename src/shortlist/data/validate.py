@@ -25,14 +25,14 @@ DAY_MS = 86_400_000
 
 # Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
-# Times from which the unit is told: units are a factor of 1000 apart.
-_TIMES_LOOKED_AT = 100_000
 _UNITS = {
     "seconds": (1000.0, 1e11),
     "milliseconds": (1.0, 1e14),
     "microseconds": (1e-3, 1e17),
     "nanoseconds": (1e-6, float("inf")),
 }
+# Times from which the unit is told: units are a factor of 1000 apart.
+_TIMES_LOOKED_AT = 100_000
 _ISO = "iso"
 
 
