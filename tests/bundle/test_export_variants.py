@@ -10,6 +10,7 @@ import pytest
 
 from shortlist.bundle.export import export_bundle
 from shortlist.evaluation import ranking_metrics
+from shortlist.models.pipeline import Pipeline
 from shortlist.serving.recommender import Recommender
 from shortlist.training import load_pipeline, train
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
@@ -20,8 +21,22 @@ KNOWN = ("train", "validation")
 VARIANTS: list[dict[str, Any]] = [
     {"history": "attention", "num_queries": 2, "negatives": "all"},
     {"history": "gru", "learned_temperature": True, "similarity": "dot"},
+    {"item_bias": True, "projection": "sum", "feature_dim": 8, "embedding_dim": 8},
     {"negatives": "mixed", "mixed_negatives": 16, "loss": "bpr", "hard_negatives": 4},
 ]
+
+
+def check_similar(pipeline: Pipeline, recommender: Recommender) -> None:
+    """Similar items are those of the highest cosine, whatever their biases."""
+    vectors = pipeline.item_vectors()
+    places = vectors[:, :-1] if pipeline.tower.item_bias else vectors
+    norms = np.linalg.norm(places[1:], axis=1)
+    cosines = places[2:] @ places[1] / norms[1:] / norms[0]
+    ids = pipeline.dataset.vocabularies["item"]
+    answer = recommender.similar(ids.id(1), k=3)
+    np.testing.assert_allclose(
+        [item.score for item in answer.items], np.sort(cosines)[::-1][:3], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -52,6 +67,7 @@ def test_the_bundle_gives_the_top_10_and_scores_of_the_pipeline(
         first = answer.items[0]
         pair = recommender.score(user_id, [first.item_id])
         assert pair[0] == pytest.approx(first.score, abs=1e-4)
+    check_similar(pipeline, recommender)
     known = pipeline.score_pairs(users, rows[:, 0], KNOWN)
     np.testing.assert_allclose(known, scores[:, 0], atol=1e-4)
     recommender.close()

@@ -102,6 +102,14 @@ def test_the_shares_that_moments_cut_off_are_taken_again() -> None:
     assert older.tolist() == [TRAIN] * 9 + [VALIDATION] * 2 + [TEST] * 2 + [-1] * 7
 
 
+def test_the_share_of_validation_leaves_out_what_is_tested() -> None:
+    time = np.arange(1000, dtype=np.int64)
+    split = Split(kind="time_cut", test=0.2, validation_from="1970-01-01T00:00:00.700")
+    parts = assign_fold(np.zeros(1000, np.int64), time, fold(split, 2, 2))
+    # 700, 100 and 200 events: an eighth of what is not tested validates.
+    assert np.bincount(parts + 1).tolist() == [200, 560, 80, 160]
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [

@@ -14,6 +14,7 @@ from shortlist.data.schema import Feature, Schema
 from shortlist.embeddings.features import concatenate
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import InputError
+from shortlist.models import towers
 from shortlist.models.two_tower import TwoTower, best_scores
 from suites import ModelSuite, run
 
@@ -177,6 +178,18 @@ def test_summed_towers_with_a_bias_equal_their_formula(similarity: str) -> None:
     expected = users @ vectors.T / 0.25 + items[:, 5]
     np.testing.assert_allclose(
         found["user_vector"] @ found["item_vector"].T, expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_unit_length_is_finite_for_short_vectors(precision: str) -> None:
+    given = np.array([[0, 0, 0, 0.5], [1e-4, 1e-4, 0, 0.5], [3, 4, 0, 0.5]], "float32")
+    expected = [[0, 0, 0, 0.5], [2**-0.5, 2**-0.5, 0, 0.5], [0.6, 0.8, 0, 0.5]]
+    found = towers.UnitLengthBesideBias(dtype=precision)(given)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(keras.ops.cast(found, "float32")),
+        expected,
+        atol=4e-3,
     )
 
 

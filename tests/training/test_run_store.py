@@ -93,6 +93,19 @@ def test_failures_and_damaged_folders_are_listed(tmp_path: Path) -> None:
     (Path(record.path) / "run.json").write_text("{")
     assert store.get(record.id).state == "damaged"
     assert [r.id for r in store.records(state="failed")] == [kept.id]
+    for damage in (b"[]", b"\xff"):
+        (Path(kept.path) / "recipe.json").write_bytes(damage)
+        assert store.get(kept.id).state == "damaged"
+
+
+def test_a_run_from_elsewhere_stays_within_the_store(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    text = (run.path / "run.json").read_text()
+    moved = text.replace(run.info.created_at, "../../../away/x")
+    (run.path / "run.json").write_text(moved)
+    record = RunStore(tmp_path / "runs").add(Run.open(run.path))
+    assert Path(record.path).parent == tmp_path / "runs"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "runs"]
 
 
 def test_a_removed_run_is_gone_and_an_unknown_one_is_refused(tmp_path: Path) -> None:

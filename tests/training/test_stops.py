@@ -54,6 +54,8 @@ def test_an_unknown_metric_is_named_with_the_closest_one() -> None:
     [
         *[("val_loss", "min"), ("loss", "min"), ("val_rmse", "min")],
         *[("val_ndcg@10", "max"), ("val_recall@10", "max")],
+        *[("test.gini@10", "min"), ("validation.ndcg@10", "max")],
+        *[("test.taste_divergence@10", "min"), ("test.log_loss", "min")],
     ],
 )
 def test_what_is_better_follows_from_the_name(monitor: str, mode: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,23 @@ def test_a_full_disk_is_told_and_the_trial_goes_on_later(tmp_path: Path) -> None
     assert caught.value.code == "study-write"
     with opened(tmp_path, resume=True) as study:
         assert study.begin().values == values
+
+
+def test_only_folders_of_trials_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "trial-notes").mkdir()
+    (tmp_path / "trial-00003").mkdir()
+    with opened(tmp_path) as study:
+        study.begin()
+    assert (tmp_path / "trial-notes").is_dir()
+    assert not (tmp_path / "trial-00003").exists()
+
+
+def test_a_study_in_use_is_not_called_damaged(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    other = sqlite3.connect(tmp_path / STUDY_FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ResourceError, match="by one search at a time") as caught:
+        opened(tmp_path, resume=True)
+    assert caught.value.code == "study-write"
+    other.close()

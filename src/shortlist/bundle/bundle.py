@@ -158,6 +158,7 @@ def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
         embedding_dim=part.item_vectors.shape[1],
         item_vectors="item_vectors.safetensors",
         num_queries=part.num_queries,
+        item_bias=part.item_bias,
     )
 
 
@@ -315,6 +316,7 @@ def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
         history_length=entry.history_length,
         item_vectors=vectors,
         num_queries=entry.num_queries,
+        item_bias=entry.item_bias,
     )
 
 

@@ -57,10 +57,18 @@ class RetrievalContents(GraphContents):
         item_vectors: float32 `(num_items + 1, embedding_dim)`; row 0 is zeros.
         num_queries: vectors per user; with more than one the output of the tower is
             `(batch, num_queries, embedding_dim)` and the highest score counts.
+        item_bias: whether the last column is a bias, which is no part of the
+            direction of an item.
     """
 
     item_vectors: np.ndarray
     num_queries: int = 1
+    item_bias: bool = False
+
+    @property
+    def places(self) -> np.ndarray:
+        """Item vectors without their bias, for the likeness of items."""
+        return self.item_vectors[:, :-1] if self.item_bias else self.item_vectors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,7 @@ def _tower(pipeline: Pipeline) -> RetrievalContents:
         history_length=pipeline.retrieval_history,
         item_vectors=pipeline.item_vectors(),
         num_queries=model.num_queries,
+        item_bias=model.item_bias,
     )
 
 

@@ -44,7 +44,7 @@ class RetrievalEntry(
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
-    omit_defaults=True,  # so that one query per user is written as ever
+    omit_defaults=True,  # so that what is not used is written as ever
 ):
     """The user tower and the item vectors it is compared with."""
 
@@ -55,6 +55,7 @@ class RetrievalEntry(
     embedding_dim: int
     item_vectors: str
     num_queries: int = 1
+    item_bias: bool = False
 
 
 class ScorerEntry(

@@ -90,6 +90,7 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
     from shortlist.evaluation.user_values import REPORT_FILE, Evaluation
 
     if (place / "run" / REPORT_FILE).is_file():
+        shutil.rmtree(place / "dataset", ignore_errors=True)  # killed before it went
         return Evaluation.load(place / "run").report
     prepare_stage(recipe, path, overwrite=True)
     train_stage(recipe, path, overwrite=False, resume=True)
@@ -129,7 +130,8 @@ def _begin(
         return
     check_absent(folder, overwrite=overwrite, marker=PLAN_FILE)
     with disk_errors(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         _write(file, plan)
 
 
@@ -140,7 +142,7 @@ def _read(file: Path) -> Any:
 
     try:
         return msgspec.json.decode(file.read_bytes())
-    except (msgspec.MsgspecError, OSError) as error:
+    except (msgspec.MsgspecError, OSError, UnicodeError) as error:
         raise ArtifactError(
             "cross-validation-damaged",
             f"{file.name} must be what `shortlist cross-validate` wrote. Reading it"

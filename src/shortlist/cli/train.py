@@ -113,7 +113,9 @@ def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
         f"run {path}: kept epochs {info.epochs}, ranker weight {info.ranker_weight}\n"
         f"  on validation: {metrics or 'no validation part'}"
     )
-    if profile:
+    if profile and not (path / "trace.json").is_file():
+        text += "\n  no trace: nothing was left to train"
+    elif profile:
         result |= {"profile": info.profile, "trace": str(path / "trace.json")}
         text += f"\n  trace of the steps: {path / 'trace.json'} (opens in Perfetto)"
     return result, text

@@ -26,7 +26,6 @@ from shortlist.data.split import (
     Split,
     assign_parts,
     drawn_rows,
-    parse_moment,
 )
 
 LEFT_OUT = -1
@@ -48,7 +47,7 @@ def assign_fold(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> np.
     if split.kind == "random":
         parts[rows] = _random(len(rows), split)
         return parts
-    shares = _by_shares(timestamp_ms, plain)
+    shares = _by_shares(user, timestamp_ms, plain)
     for _ in range(split.folds - split.fold):
         newest = assign_parts(user[rows], timestamp_ms[rows], shares) == TEST
         rows = rows[~newest]
@@ -67,18 +66,20 @@ def _random(n: int, split: Split) -> np.ndarray:
     return parts
 
 
-def _by_shares(timestamp_ms: np.ndarray, split: Split) -> Split:
+def _by_shares(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> Split:
     """The split with the shares of events that its moments cut off."""
-    test, validation = split.test, split.validation
-    rest = np.ones(len(timestamp_ms), bool)
-    if split.test_from is not None:
-        rest = timestamp_ms < parse_moment(split.test_from)
-        test = _share(~rest)
-    if split.validation_from is not None:
-        held = timestamp_ms[rest] >= parse_moment(split.validation_from)
-        validation = _share(held)
+    if split.test_from is None and split.validation_from is None:
+        return split
+    parts = assign_parts(user, timestamp_ms, split)
+    rest = parts != TEST
     return dataclasses.replace(
-        split, test=test, validation=validation, test_from=None, validation_from=None
+        split,
+        test=split.test if split.test_from is None else _share(~rest),
+        validation=split.validation
+        if split.validation_from is None
+        else _share(parts[rest] == VALIDATION),
+        test_from=None,
+        validation_from=None,
     )
 
 

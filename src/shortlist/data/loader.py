@@ -268,10 +268,11 @@ class Loader:
 
     def _span(self, begin: int, end: int) -> np.ndarray:
         """The integers from `begin` to below `end`, in memory that is used again."""
-        if len(self._ramp) < end - begin:
-            self._ramp = np.arange(end - begin)
+        ramp = self._ramp  # threads may make it twice
+        if len(ramp) < end - begin:
+            ramp = self._ramp = np.arange(end - begin)
         span = self._pieces.get(8 * (end - begin)).view(np.int64)
-        return np.add(self._ramp[: end - begin], begin, out=span)
+        return np.add(ramp[: end - begin], begin, out=span)
 
     def _order_of(self, epoch: int) -> Order:
         """The order of an epoch; threads may make the last one twice."""

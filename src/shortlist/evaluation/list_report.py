@@ -182,7 +182,7 @@ class _Measured:
         if vectors is not None:
             self.measured_in["diversity"] = "item features"
             return vectors
-        own = getattr(pipeline, "item_vectors", None)
+        own = getattr(pipeline, "item_places", None)
         # A scorer's item vectors, where it has any, are no places of its items.
         if own is None or isinstance(getattr(pipeline, "retrieval", None), Scorer):
             return None

@@ -163,8 +163,7 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
     )
     shown = runs[: len(SERIES)]
     slices = {run["run"]: board["slices"][run["run"]] for run in shown}
-    if all(slices.values()):
-        main = _slice_metric(next(iter(slices.values())))
+    if main := _slice_metric(*slices.values()):
         series = {name: _groups(found, "model", main) for name, found in slices.items()}
         rows = len(next(iter(series.values())))
         yield (
@@ -176,9 +175,12 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
         )
 
 
-def _slice_metric(slices: Sequence[Mapping[str, Any]]) -> str:
-    names: list[str] = list(slices[0]["metrics"]["model"])
-    return next((n for n in names if bare_name(n) == MAIN_METRIC), names[0])
+def _slice_metric(*runs: Sequence[Mapping[str, Any]]) -> str:
+    """The main metric, or another that all runs have by slice; empty without one."""
+    held = [list(run[0]["metrics"]["model"]) if run else [] for run in runs]
+    names = [name for name in held[0] if all(name in other for other in held)]
+    names.sort(key=lambda name: bare_name(name) != MAIN_METRIC)
+    return names[0] if names else ""
 
 
 def _groups(slices: Sequence[Mapping[str, Any]], who: str, metric: str) -> _Points:

@@ -82,7 +82,12 @@ class Evaluation:
             users = frame[USER_COLUMN].to_numpy().astype(np.int64)
             frame = frame.drop(USER_COLUMN)
             values = frame.to_numpy().astype(np.float64)
-        except (msgspec.MsgspecError, OSError, pl.exceptions.PolarsError) as error:
+        except (
+            msgspec.MsgspecError,
+            OSError,
+            UnicodeError,
+            pl.exceptions.PolarsError,
+        ) as error:
             raise _damaged(file, str(error)) from error
         if report.get("users") != len(users) or not np.isfinite(values).all():
             raise _damaged(file, f"{report.get('users')} users and {len(users)} rows")

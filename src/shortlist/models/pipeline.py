@@ -73,6 +73,11 @@ class Pipeline:
         vectors[0] = 0.0
         return vectors
 
+    def item_places(self) -> np.ndarray:
+        """Item vectors without a bias: items that lie near each other are alike."""
+        vectors = self.item_vectors()
+        return vectors[:, :-1] if self.tower.item_bias else vectors
+
     def user_vectors(
         self, user_index: np.ndarray, parts: tuple[str, ...]
     ) -> np.ndarray:

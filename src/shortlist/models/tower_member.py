@@ -36,8 +36,8 @@ class TowerMember:
         return best_of_queries(self.pipeline.query_vectors(queries), self._items)
 
     def similar(self, row: int) -> np.ndarray:
-        """Cosines of the item vectors, `(num_items,)` float32."""
-        return cosines(self._items, row)
+        """Cosines of the item vectors without their bias, `(num_items,)` float32."""
+        return cosines(self.pipeline.item_places(), row)
 
     @cached_property
     def _items(self) -> np.ndarray:

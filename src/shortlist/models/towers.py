@@ -94,8 +94,9 @@ def layer_configs(layers: Sequence[Any] | None) -> list[Any] | None:
 
 def unit_length(vectors: Tensor) -> Tensor:
     """Vectors `(..., dim)` divided by their length."""
-    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-    return vectors * ops.rsqrt(squared + 1e-12)
+    wide = ops.cast(vectors, "float32")  # 1e-12 is 0 in float16
+    squared = ops.sum(ops.square(wide), axis=-1, keepdims=True)
+    return ops.cast(wide * ops.rsqrt(squared + 1e-12), vectors.dtype)
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
@@ -108,9 +109,7 @@ class UnitLength(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, vectors: Tensor) -> Tensor:
         """Vectors `(..., dim)` divided by their length."""
-        wide = ops.cast(vectors, "float32")  # 1e-12 is 0 in float16
-        squared = ops.sum(ops.square(wide), axis=-1, keepdims=True)
-        return ops.cast(wide * ops.rsqrt(squared + 1e-12), vectors.dtype)
+        return unit_length(vectors)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""

@@ -75,7 +75,7 @@ class BurstAlsSection(Section):
     unobserved: AboveZero = 0.13
     frequency: Weight = 0.5
     iterations: Positive = 12
-    burst_seconds: AboveZero = 600.0
+    burst_seconds: Annotated[AboveZero, Field(le=1e10)] = 600.0
     burst_weight: Weight = 0.5
     user_balance: Weight = 0.0
     label_weight: Weight = 0.1

@@ -91,6 +91,7 @@ class TowerRetrieval:
 
     def __init__(self, part: RetrievalContents, contents: BundleContents) -> None:
         self.item_vectors = part.item_vectors
+        self._places = part.places
         self._trained = contents.vocabularies["user"].counts > 0
         self._encoder = InputEncoder(part, contents)
         self._graph = Graph(
@@ -139,14 +140,14 @@ class TowerRetrieval:
         return best_of_queries(self._graph.run(vectors), self.item_vectors)
 
     def similar(self, row: int) -> np.ndarray:
-        """Cosines of the item vectors, `(num_items,)` float32."""
-        return cosines(self.item_vectors, row)
+        """Cosines of the item vectors without their bias, `(num_items,)` float32."""
+        return cosines(self._places, row)
 
     @cached_property
     def _directions(self) -> np.ndarray:
         # Made at the first use: a second copy of the vectors that many never need.
-        lengths = np.linalg.norm(self.item_vectors, axis=1, keepdims=True)
-        return self.item_vectors / np.where(lengths > 0, lengths, 1)
+        lengths = np.linalg.norm(self._places, axis=1, keepdims=True)
+        return self._places / np.where(lengths > 0, lengths, 1)
 
     def _user_vectors(self, queries: Sequence[UserQuery]) -> np.ndarray | None:
         vectors = self._encoder.encode(

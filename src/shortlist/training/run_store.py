@@ -322,7 +322,7 @@ def _read(folder: Path) -> Record:
         if (folder / RUN_FILE).is_file():
             return _finished(Run.open(folder))
         return _failed(folder)
-    except (ArtifactError, msgspec.MsgspecError, OSError) as error:
+    except (ArtifactError, msgspec.MsgspecError, OSError, UnicodeError) as error:
         return Record(
             id=folder.name, state="damaged", error=str(error), path=str(folder)
         )
@@ -348,7 +348,8 @@ def _finished(run: Run) -> Record:
 def _failed(folder: Path) -> Record:
     read = (folder / FAILURE_FILE).read_bytes()
     failure = msgspec.json.decode(read, type=Failure)
-    recipe = msgspec.json.decode((folder / "recipe.json").read_bytes())
+    read = (folder / "recipe.json").read_bytes()
+    recipe = msgspec.json.decode(read, type=dict[str, Any])
     return Record(
         id=folder.name,
         name=str(recipe.get("name", "")),
@@ -419,8 +420,8 @@ def _condition(text: str) -> tuple[str, float]:
 
 
 def _name(created_at: str, digest: str) -> str:
-    moment = re.sub(r"[-:]", "", created_at[:19]).replace("T", "-")
-    return f"{moment}-{digest}"
+    digits = re.sub(r"\D", "", created_at[:19])  # a run may come from anybody
+    return f"{digits[:8]}-{digits[8:]}-{digest}"
 
 
 def _digest(folder: Path, *names: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from shortlist.errors import InputError, did_you_mean
+from shortlist.evaluation.leaderboard import LOWER_IS_BETTER, bare_name
 
 
 class Verdict(NamedTuple):
@@ -119,10 +120,10 @@ def monitored(monitor: str, logs: Mapping[str, float]) -> float:
 
 
 def mode_of(monitor: str) -> str:
-    """`min` for losses and errors, `max` for all other metrics."""
-    name = monitor.removeprefix("val_")
-    errors = ("loss", "error", "rmse", "mae", "mse")
-    return "min" if name.endswith(errors) else "max"
+    """`min` for losses, errors and what else is better when lower, else `max`."""
+    name = bare_name(monitor.removeprefix("val_").rpartition(".")[2])
+    is_error = name.endswith(("loss", "error", "rmse", "mae", "mse"))
+    return "min" if is_error or name in LOWER_IS_BETTER else "max"
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:

@@ -14,6 +14,7 @@ Knows Optuna; knows nothing of datasets or training.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -202,6 +203,14 @@ class Study:
         """Turns what Optuna says of a file that is none of ours into our error."""
         try:
             yield
+        except (sqlalchemy.exc.OperationalError, sqlite3.OperationalError) as error:
+            raise ResourceError(
+                "study-write",
+                "A study must be readable and writable, by one search at a time."
+                f" Opening it failed: {str(error)[:200]}. Wait for the other search,"
+                " or free space on the disk.",
+                file=self.file,
+            ) from error
         except (
             sqlalchemy.exc.DatabaseError,
             sqlite3.DatabaseError,
@@ -236,8 +245,9 @@ class Study:
         self._storage.engine.dispose()
 
     def _remove_trials(self) -> None:
-        for folder in (*self.folder.glob("trial-*"), *self.folder.glob(".trial-*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.folder.glob("*trial-*"):
+            if re.fullmatch(r"\.?trial-\d{5}(\.\w+)*", folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _sampler(self, number: int) -> Any:
         """TPE (Bergstra et al., 2011), for one trial: nothing to remember between."""

@@ -30,7 +30,7 @@ from shortlist.training.runs import RUN_FILE, write_json
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
-# What may differ when a training goes on: no weight depends on it.
+# What may differ when a training goes on: it decides when one ends, if anything.
 FREE_FIELDS = ("evaluation", "log", "name", "output", "tracking", "tune")
 FREE_TRAINING = ("checkpoint_minutes", "price_per_hour", "time_budget")
 

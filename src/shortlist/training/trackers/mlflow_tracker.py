@@ -8,7 +8,6 @@ import re
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
@@ -126,5 +125,5 @@ def _resolved(uri: str) -> tuple[str, str | None]:
         uri = f"sqlite:///{Path(uri).resolve()}"
     if not uri.startswith("sqlite:///"):
         return uri, None
-    file = Path(urlsplit(uri).path.removeprefix("/")).resolve()
+    file = Path(uri.removeprefix("sqlite:///")).resolve()
     return f"sqlite:///{file}", (file.parent / "mlartifacts").as_uri()
