@@ -81,9 +81,10 @@ def baselines(quick: bool) -> Iterator[Claim]:
         better="higher",
     )
     rivals.assert_equal_ease(table())
-    for name in ("popularity", "ease"):
+    for name in ("popularity", "ease", "burst_als"):
         for metric in METRICS:
-            yield beyond(f"g1-{name}-{metric}", name, metric, None, quick)
+            id = f"g1-{name}-{metric}".replace("_", "-")
+            yield beyond(id, name, metric, None, quick)
 
 
 def rating(quick: bool) -> Iterator[Claim]:

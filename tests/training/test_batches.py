@@ -48,9 +48,10 @@ def loader(dataset: Dataset) -> Loader:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
     yield
     gc.collect()
-    names = [thread.name for thread in threading.enumerate()]
+    names = [thread.name for thread in set(threading.enumerate()) - before]
     assert not [name for name in names if name.startswith(THREAD_NAME)]
 
 
@@ -159,6 +160,18 @@ def test_an_epoch_that_is_asked_for_in_order_is_made_ahead(
     assert all(name.startswith(THREAD_NAME) for name in threads)
     batches[3]
     assert threads[-1] == threading.current_thread().name
+
+
+def test_an_epoch_that_is_given_up_leaves_no_thread(loader: Loader) -> None:
+    def makers() -> set[threading.Thread]:
+        return {t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)}
+
+    before, batches = makers(), Batches(loader)
+    batches[0]
+    assert makers() - before
+    batches.close()
+    assert not makers() - before
+    assert_equal(list(batches), steps_of(loader, 0))
 
 
 def walk(batches: Batches) -> list[Any]:

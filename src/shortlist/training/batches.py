@@ -87,9 +87,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """
         with self._lock:
             self.epoch, self._first = epoch, batch
-            self._ahead, self._next = iter(()), 0
+            self._forget()
             self._is_begun, self._is_held = False, held
             self.loader.seek(epoch * len(self.loader) + batch)
+
+    def close(self) -> None:
+        """Ends the threads that make batches ahead, in the middle of an epoch too.
+
+        TensorFlow keeps what it was fed by, and with it those threads.
+        """
+        with self._lock:
+            self._forget()
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """One batch of the current epoch; see `as_keras`."""
@@ -112,11 +120,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         if self._is_held or not (self._is_begun and self._is_whole):
             return
         with self._lock:
-            self._is_begun = False
-            self._ahead, self._next, self._first = iter(()), 0, 0
+            self._is_begun, self._first = False, 0
+            self._forget()
             if self.reshuffle:
                 self.epoch += 1
                 self.loader.seek(self.epoch * len(self.loader))
+
+    def _forget(self) -> None:
+        """Ends what makes batches ahead; whoever calls holds the lock."""
+        if isinstance(self._ahead, Generator):
+            self._ahead.close()
+        self._ahead, self._next = iter(()), 0
 
     def _made(self, index: int) -> Batch:
         """TensorFlow asks from two threads, of which one belongs to a past epoch."""
@@ -124,8 +138,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             self._is_whole |= index == len(self) - 1
             if index == 0:
                 places = range(self._first, len(self.loader))
+                self._forget()
                 self._ahead = self.loader.batches(self.epoch, places)
-                self._next = 0
             if index == self._next:
                 for batch in self._ahead:
                     self._next += 1

@@ -79,6 +79,9 @@ def fit_model(
                 )
     finally:
         report.close()
+        for fed in (batches, validation):
+            if fed is not None:
+                fed.close()
     return progress.restore_best(model)
 
 
