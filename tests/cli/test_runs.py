@@ -77,6 +77,8 @@ def test_the_best_is_printed_as_a_folder(call, store: RunStore, tmp_path: Path) 
     lowest = call("runs", "--best=rmse", "--store", store.path, "--json").json
     assert lowest["validation"]["rmse"] == 0.2
     store.add(write_run(tmp_path / "other", 9, dataset_fingerprint="e" * 16))
+    by_name = call("runs", "--best=seconds", "--store", store.path)
+    assert by_name.code == 2 and "by a metric" in by_name.err
     refused = call("runs", "--best=ndcg@10", "--store", store.path)
     assert (refused.code, "--dataset" in refused.err) == (2, True)
     chosen = call("runs", "--best=ndcg@10", "--dataset=01", "--store", store.path)

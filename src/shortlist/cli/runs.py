@@ -165,6 +165,12 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
     Raises:
         InputError: `runs-query`, there is none, or they are of several datasets.
     """
+    if metric in PLAIN_KEYS:
+        raise InputError(
+            "runs-query",
+            f"The best run is so by a metric. Received: {metric!r}. Use --sort for it.",
+            file=store,
+        )
     measured = [r for r in found if r.state == "finished" and value_of(r, metric)]
     datasets = sorted({r.dataset_fingerprint for r in measured})
     if len(datasets) == 1:
