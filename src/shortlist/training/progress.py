@@ -110,6 +110,12 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         ):
             variable.assign(value)
 
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Sets the generators again: PyTorch drew a number to begin the epoch."""
+        if self._metrics and batch == 0:
+            restore_random_state(self._random)
+            self._metrics = []
+
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Saves if the process is to end, or if it is time; not after the last one."""
         done = self.first_batch + batch + 1
