@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shortlist.cli import options
+from shortlist import packages
 from small_logs import events, write_movielens_25m, write_renamed_csv
 
 BAD_ROWS = "5,,4,1600000000\n7,3,none,1600000000\n7,3,4,\n"
@@ -120,7 +120,7 @@ def test_the_page_is_written_and_not_replaced_unasked(call, log: Path) -> None:
 def test_without_matplotlib_only_the_page_is_refused(
     call, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     page = log.parent / "report.html"
     result = call("check", log, "--html", page)
     assert result.code == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shortlist.cli import options
+from shortlist import packages
 from shortlist.evaluation.user_values import Evaluation
 
 pytestmark = pytest.mark.backend
@@ -152,7 +152,7 @@ def test_plots_and_page_of_an_evaluation(
 def test_without_matplotlib_only_plots_are_refused(
     call, folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     result = call("compare", *folders, "--html", tmp_path / "board.html")
     assert (result.code, "shortlist[plots]" in result.err) == (4, True)
     assert list(tmp_path.iterdir()) == []

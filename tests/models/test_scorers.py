@@ -278,8 +278,7 @@ def test_fold_in_is_what_implicit_recomputes(dataset: Dataset) -> None:
         rival.item_factors = model.item_factors
         taken = scipy.sparse.csr_matrix(matrix_of(dataset) * (1 + model.alpha))
         theirs = rival.recalculate_user(np.arange(dataset.num_users), taken)
-    known = queries_of(dataset).distinct()
-    ours = model.fold_in(known.offsets, known.items)
+    ours = model.fold_in(queries_of(dataset).distinct())
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
@@ -288,8 +287,7 @@ def test_als_by_frequency_solves_its_normal_equations(dataset: Dataset) -> None:
         factors=5, iterations=3, regularization=2, alpha=4, frequency=0.5
     ).fit(dataset)
     items, taken = model.item_factors.astype(np.float64), matrix_of(dataset)
-    known = queries_of(dataset).distinct()
-    folded = model.fold_in(known.offsets, known.items)
+    folded = model.fold_in(queries_of(dataset).distinct())
     sizes, active = taken.sum(axis=1), int((taken.sum(axis=0) > 0).sum())
     mean = 4.0 * sizes.sum() / (sizes > 0).sum() + active
     for user in (1, 50, 100):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import wandb
 
+from shortlist import packages
 from shortlist.data.dataset import Dataset
 from shortlist.errors import ResourceError
 from shortlist.evaluation import ranking_metrics
@@ -27,7 +28,6 @@ from shortlist.training.trackers import (
     Tracker,
     WeightsAndBiases,
     open_trackers,
-    packages,
 )
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
 

@@ -11,6 +11,7 @@ import pytest
 
 import shortlist.training.tuning as tuning
 from killed import run_killed
+from shortlist import packages
 from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.split import Split
@@ -20,7 +21,7 @@ from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import train, tune
 from shortlist.training.run_store import RunStore
 from shortlist.training.search_space import recipe_with
-from shortlist.training.trackers import Store, packages
+from shortlist.training.trackers import Store
 from shortlist.training.tuning import Tuned
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
 

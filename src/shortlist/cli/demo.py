@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shortlist.cli.options import RECIPE_FILE, beside, need, need_backend
+from shortlist.cli.options import RECIPE_FILE, beside, need_backend
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from shortlist.data.dataset import Dataset
@@ -47,7 +48,7 @@ def demo(
 ) -> None:
     """Prepare, train, evaluate, pack and serve MovieLens-100K."""
     need_backend()
-    need("granian", "serve")
+    need_package("granian", "serve")
 
     from shortlist.cli import stages
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shortlist.errors import ResourceError
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from shortlist.recipe import Recipe
@@ -58,23 +58,13 @@ def bundle_path(bundle: Path | None, recipe_path: Path) -> Path:
     return Path("bundle")
 
 
-def need(package: str, extra: str) -> None:
-    """Raises `ResourceError` with the install line unless a package is there."""
-    if importlib.util.find_spec(package) is None:
-        raise ResourceError(
-            "package-missing",
-            f"This command needs the package {package!r}, which is not installed. Run:"
-            f" pip install 'shortlist[{extra}]'",
-        )
-
-
 def need_backend() -> None:
     """Raises `ResourceError` unless Keras and one of its backends are installed."""
     from shortlist.backend import BACKENDS
 
-    need("keras", "jax")
+    need_package("keras", "jax")
     if not any(importlib.util.find_spec(name) for name in BACKENDS):
-        need("jax", "jax")
+        need_package("jax", "jax")
 
 
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shortlist.cli.options import need
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from shortlist.evaluation.plots import Plot
@@ -23,7 +23,7 @@ def check_page(path: Path | None, overwrite: bool) -> None:
         return
     from shortlist.atomic import check_absent
 
-    need("matplotlib", "plots")
+    need_package("matplotlib", "plots")
     if not overwrite:
         check_absent(path)
 

@@ -14,9 +14,9 @@ from shortlist.cli.options import (
     OverwriteOption,
     RecipeOption,
     bundle_path,
-    need,
     print_result,
 )
+from shortlist.packages import need_package
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Score (user, item) pairs; an unknown item's score is left empty."""
-    need("onnxruntime", "serve")
+    need_package("onnxruntime", "serve")
 
     from shortlist.serving import Recommender
     from shortlist.serving.scoring import score_file

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortlist.atomic import atomic_file, check_absent
+from shortlist.cli.recipe_toml import comment, toml_value
 from shortlist.data.split import Split
 from shortlist.recipe import (
     EvaluationSection,
@@ -141,7 +141,7 @@ def _columns(guess: Guess) -> list[str]:
     used = {f.name for f in schema.features}
     used |= {"user_id", "item_id", "timestamp", "label", "label_kind"}
     used |= {"title", "positive_from"}
-    left_out = [f"# {_comment(f'{n}: {why[n]}')}" for n in why if n not in used]
+    left_out = [f"# {comment(f'{n}: {why[n]}')}" for n in why if n not in used]
     return [*lines, *(["", "# Columns left out:", *left_out] if left_out else [])]
 
 
@@ -177,14 +177,8 @@ def _section(
 
 
 def _line(name: str, value: Any, note: str | None = None) -> str:
-    # JSON's scalars and lists are TOML's too, except that TOML escapes U+007F.
-    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"{name} = {text}  # {_comment(note)}" if note else f"{name} = {text}"
-
-
-def _comment(text: str) -> str:
-    """Text on one line, without the control characters that TOML refuses."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = f"{name} = {toml_value(value)}"
+    return f"{line}  # {comment(note)}" if note else line
 
 
 def _from(recipe: Path, file: Path) -> str:

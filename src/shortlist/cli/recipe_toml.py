@@ -23,7 +23,7 @@ def recipe_toml(recipe: Recipe, header: Iterable[str] = ()) -> str:
         recipe: what is written.
         header: lines of a comment above it.
     """
-    lines = [f"# {' '.join(line.split())}" for line in header]
+    lines = [f"# {comment(line)}" for line in header]
     lines += _table(recipe.to_builtins(), ())
     return "\n".join(lines) + "\n"
 
@@ -33,21 +33,29 @@ def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     held = {name: value for name, value in values.items() if value is not None}
     inner = {name: v for name, v in held.items() if isinstance(v, Mapping) and v}
     lines = ["", f"[{'.'.join(map(_key, path))}]"] if path else []
-    lines += [f"{_key(n)} = {_value(v)}" for n, v in held.items() if n not in inner]
+    lines += [f"{_key(n)} = {toml_value(v)}" for n, v in held.items() if n not in inner]
     for name, value in inner.items():
         lines += _table(value, (*path, name))
     return lines
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it on one line."""
     if isinstance(value, Mapping):
-        held = (f"{_key(n)} = {_value(v)}" for n, v in value.items() if v is not None)
+        held = (
+            f"{_key(n)} = {toml_value(v)}" for n, v in value.items() if v is not None
+        )
         return f"{{ {', '.join(held)} }}" if value else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     # JSON's scalars are TOML's too, except that TOML escapes U+007F.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def comment(text: str) -> str:
+    """Text on one line, without the control characters that TOML refuses."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _value(name)
+    return name if _BARE.fullmatch(name) else toml_value(name)

@@ -14,9 +14,9 @@ from shortlist.cli.options import (
     KOption,
     RecipeOption,
     bundle_path,
-    need,
     print_result,
 )
+from shortlist.packages import need_package
 
 
 def recommend(
@@ -27,7 +27,7 @@ def recommend(
     json: JsonOption = False,
 ) -> None:
     """List what a user should see next, best first."""
-    need("onnxruntime", "serve")
+    need_package("onnxruntime", "serve")
 
     import msgspec
 

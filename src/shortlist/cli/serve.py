@@ -14,8 +14,8 @@ from shortlist.cli.options import (
     JsonOption,
     RecipeOption,
     bundle_path,
-    need,
 )
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from shortlist.serving.server import RunningServer
@@ -38,7 +38,7 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Answer over HTTP until Ctrl-C."""
-    need("granian", "serve")
+    need_package("granian", "serve")
 
     from shortlist.serving.server import serve as serve_bundle
 

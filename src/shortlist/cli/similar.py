@@ -14,9 +14,9 @@ from shortlist.cli.options import (
     KOption,
     RecipeOption,
     bundle_path,
-    need,
     print_result,
 )
+from shortlist.packages import need_package
 
 
 def similar(
@@ -27,7 +27,7 @@ def similar(
     json: JsonOption = False,
 ) -> None:
     """List the items closest to an item."""
-    need("onnxruntime", "serve")
+    need_package("onnxruntime", "serve")
 
     import msgspec
 

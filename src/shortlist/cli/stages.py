@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shortlist.cli.options import beside, need, need_backend
+from shortlist.cli.options import beside, need_backend
 from shortlist.data.dataset import Dataset
 from shortlist.data.split import Split
 from shortlist.data.stamps import changed
 from shortlist.errors import ArtifactError
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from shortlist.bundle.export import History
@@ -121,7 +122,7 @@ def fast_dev_run_stage(
 def tune_stage(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool) -> Tuned:
     """DATASET + SPACE -> the best settings on the validation part."""
     need_backend()
-    need("optuna", "tune")
+    need_package("optuna", "tune")
     dataset = _dataset(recipe, path)
 
     from shortlist.evaluation import ranking_metrics

@@ -18,6 +18,7 @@ import numpy as np
 
 from shortlist.data.dataset import Dataset
 from shortlist.errors import InputError, ShortlistError, did_you_mean
+from shortlist.packages import need_package
 from shortlist.recipe import Recipe
 from shortlist.recipe.search import TuneSection
 from shortlist.training.fit import train
@@ -27,7 +28,6 @@ from shortlist.training.runs import Run
 from shortlist.training.search_space import recipe_with, space_of
 from shortlist.training.stops import mode_of
 from shortlist.training.trackers import Store, Tracker
-from shortlist.training.trackers.packages import need_package
 from shortlist.training.unfinished import FREE_FIELDS
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 
 from shortlist.data.dataset import Dataset
 from shortlist.errors import ResourceError
+from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import LAST, VectorScorer, cosines
 from shortlist.models.validate import (
     check_above_zero,
     check_not_negative,
@@ -25,7 +25,7 @@ from shortlist.models.validate import (
 )
 
 
-class ImplicitAls(VectorScorer):
+class ImplicitAls(FoldedFactors):
     """The dot product of a user's and an item's factors.
 
     The item factors are learned; the factors of a user are computed from the known
@@ -66,10 +66,8 @@ class ImplicitAls(VectorScorer):
         self.iterations = iterations
         self.frequency = frequency
         self.seed = seed
-        self.counts = np.zeros(0, np.float32)
-        self.item_factors = np.zeros((0, factors), np.float32)
         self.mean_confidence = 1.0
-        self._prepare()
+        self._set_factors(np.zeros((0, factors)), np.zeros(0))
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ImplicitAls:
         """Solves for users and items in turn.
@@ -84,35 +82,15 @@ class ImplicitAls(VectorScorer):
             known.items
         ) / num_users + np.count_nonzero(self.counts)
         train = self._by_frequency if self.frequency else self._by_implicit
-        item_factors = train(known).astype(np.float32)
-        item_factors[self.counts == 0] = 0.0
-        self.item_factors = item_factors
-        self._prepare()
+        self._set_factors(train(known), self.counts)
+        self.mean_confidence = float(np.float32(self.mean_confidence))  # as it is kept
         return self
 
-    @property
-    def item_vectors(self) -> np.ndarray:
-        """Factors, popularity and the mark of untrained items: `(num_items, dim)`."""
-        return self._item_vectors
-
-    def user_vectors(self, queries: Queries) -> np.ndarray:
-        """Folded-in factors `(n, factors + 2)`; the last two choose popularity."""
-        known = queries.distinct()
-        vectors = np.zeros((len(known), self.factors + 2), np.float32)
-        vectors[:, : self.factors] = self.fold_in(known.offsets, known.items)
-        vectors[:, self.factors] = np.diff(known.offsets) == 0
-        vectors[:, -1] = 1.0
-        return vectors
-
-    def fold_in(self, offsets: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """User factors `(n, factors)` float64 of lists of distinct item rows."""
+    def fold_in(self, known: Queries) -> np.ndarray:
+        """User factors `(n, factors)` float64 of distinct known items."""
         return self._solve(
-            offsets, items, self.item_factors, self._gram, self._num_trained
+            known.offsets, known.items, self.item_factors, self._gram, self._num_trained
         )
-
-    def similar(self, row: int) -> np.ndarray:
-        """Cosines of the item factors, `(num_items,)` float32."""
-        return self._finished(cosines(self.item_factors, row))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
@@ -134,19 +112,8 @@ class ImplicitAls(VectorScorer):
         }
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.item_factors, self.counts = arrays["item_factors"], arrays["counts"]
         self.mean_confidence = float(arrays["mean_confidence"][0])
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """What depends on the item factors alone."""
-        self.mean_confidence = float(np.float32(self.mean_confidence))
-        self._gram = gram_of(self.item_factors)
-        self._num_trained = int(np.count_nonzero(self.counts))
-        largest = max(float(self.counts.max(initial=0)), 1.0)
-        last = np.where(self.counts > 0, np.float32(0), LAST)
-        extra = np.column_stack([self.counts / np.float32(largest), last])
-        self._item_vectors = np.hstack([self.item_factors, extra]).astype(np.float32)
+        self._set_factors(arrays["item_factors"], arrays["counts"])
 
     def _solve(
         self,
@@ -205,13 +172,6 @@ class ImplicitAls(VectorScorer):
             users = self._solve(known.offsets, known.items, items, gram, num_items)
             items = self._solve(*by_item, users, gram_of(users), num_users)
         return items
-
-
-def gram_of(vectors: np.ndarray) -> np.ndarray:
-    """`vectors.T @ vectors` in float64."""
-    wide = vectors.astype(np.float64)
-    gram: np.ndarray = wide.T @ wide
-    return gram
 
 
 def import_implicit() -> Any:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from shortlist.data.dataset import Dataset
-from shortlist.models.scorers.als import gram_of
+from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import LAST, VectorScorer, cosines
 from shortlist.models.validate import (
     check_above_zero,
     check_not_negative,
@@ -28,7 +27,7 @@ LEAST_CONFIDENCE = 0.05
 """However little a user liked an item, it was taken."""
 
 
-class BurstAls(VectorScorer):
+class BurstAls(FoldedFactors):
     """Factors of users and items, learned from what was taken in all and together.
 
     What a user took within `burst_seconds` tells more of which items belong together
@@ -96,10 +95,8 @@ class BurstAls(VectorScorer):
         self.user_balance = user_balance
         self.label_weight = label_weight
         self.seed = seed
-        self.counts = np.zeros(0, np.float32)
-        self.item_factors = np.zeros((0, factors), np.float32)
         self.label = np.zeros(2, np.float32)  # mean and standard deviation
-        self._prepare()
+        self._set_factors(np.zeros((0, factors)), np.zeros(0))
 
     @property
     def uses_values(self) -> bool:  # type: ignore[override]
@@ -115,37 +112,19 @@ class BurstAls(VectorScorer):
         self.label = label_moments(known.values)
         timed = dataset.schema.timestamp is not None and self.burst_weight > 0
         rows = self._rows(known, timed=timed)
-        item_factors = self._alternate(*rows).astype(np.float32)
-        item_factors[counts == 0] = 0.0
-        self.item_factors = item_factors
-        self._prepare()
+        self._set_factors(self._alternate(*rows), self.counts)
         return self
-
-    @property
-    def item_vectors(self) -> np.ndarray:
-        """Factors, popularity and the mark of untrained items: `(num_items, dim)`."""
-        return self._item_vectors
-
-    def user_vectors(self, queries: Queries) -> np.ndarray:
-        """Folded-in factors `(n, factors + 2)`; the last two choose popularity."""
-        known = queries.distinct()
-        vectors = np.zeros((len(known), self.factors + 2), np.float32)
-        vectors[:, : self.factors] = self.fold_in(known)
-        vectors[:, self.factors] = np.diff(known.offsets) == 0
-        vectors[:, -1] = 1.0
-        return vectors
 
     def fold_in(self, known: Queries) -> np.ndarray:
         """User factors `(n, factors)` float64 of distinct known items."""
         confidence = self.confidence(known.values, len(known.items))
         sizes = np.diff(known.offsets).astype(np.float64)
-        others = int(np.count_nonzero(self.counts))
         return self._solve(
             (known.offsets, known.items, confidence),
             self.item_factors,
-            self._gram,
+            self.unobserved * self._gram,
             sizes,
-            others,
+            self._num_trained,
         )
 
     def confidence(self, values: np.ndarray | None, size: int) -> np.ndarray:
@@ -157,10 +136,6 @@ class BurstAls(VectorScorer):
         standard[~np.isfinite(standard)] = 0.0
         weighted: np.ndarray = 1 + self.label_weight * standard
         return weighted.clip(min=LEAST_CONFIDENCE)
-
-    def similar(self, row: int) -> np.ndarray:
-        """Cosines of the item factors, `(num_items,)` float32."""
-        return self._finished(cosines(self.item_factors, row))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
@@ -186,16 +161,8 @@ class BurstAls(VectorScorer):
         }
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.item_factors, self.counts = arrays["item_factors"], arrays["counts"]
         self.label = arrays["label"]
-        self._prepare()
-
-    def _prepare(self) -> None:
-        self._gram = self.unobserved * gram_of(self.item_factors)
-        largest = max(float(self.counts.max(initial=0)), 1.0)
-        last = np.where(self.counts > 0, np.float32(0), LAST)
-        extra = np.column_stack([self.counts / np.float32(largest), last])
-        self._item_vectors = np.hstack([self.item_factors, extra]).astype(np.float32)
+        self._set_factors(arrays["item_factors"], arrays["counts"])
 
     def _rows(
         self, known: Queries, *, timed: bool

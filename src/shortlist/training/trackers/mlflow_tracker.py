@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shortlist.packages import need_package
 from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
-from shortlist.training.trackers.packages import need_package
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 AT_ONCE = 100  # parameters that MLflow takes in one call

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shortlist.training.trackers.packages import need_package
+from shortlist.packages import need_package
 from shortlist.training.trackers.tracker import Tracker
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from shortlist.packages import need_package
 from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
-from shortlist.training.trackers.packages import need_package
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 

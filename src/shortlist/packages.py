@@ -1,4 +1,4 @@
-"""The check that a tracker's package is installed."""
+"""The check that the package of an extra is installed."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def need_package(package: str, extra: str) -> None:
         raise ResourceError(
             "package-missing",
             f"This needs the package {package!r}, which is not installed. Run: pip"
-            f" install 'shortlist[{extra}]', or leave it out of the recipe.",
+            f" install 'shortlist[{extra}]'",
         )
