@@ -95,7 +95,7 @@ def as_dataset(
     """The two parts as a dataset of the package.
 
     Ratings are labels; with `weight_alpha` they are not, and an event weighs
-    `1 + weight_alpha * rating` in the loss of a two-tower model.
+    `1 + weight_alpha * rating` in the loss of a two-tower model; 0 for no weights.
     """
     for name, log in (("train", train), ("test", test)):
         # Events of one second keep the order of the file; here that must tell nothing.
@@ -113,12 +113,12 @@ def as_dataset(
             label_max=5.0,
         )
     else:
+        weighted = {"weight": "linear", "weight_alpha": weight_alpha}
         schema = Schema(
             **columns,
             label="rating",
             label_kind="implicit",
-            weight="linear",
-            weight_alpha=weight_alpha,
+            **(weighted if weight_alpha else {}),
         )
     return prepare(
         folder / "train.parquet",

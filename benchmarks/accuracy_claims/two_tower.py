@@ -22,11 +22,7 @@ from shortlist.recipe import Recipe
 from shortlist.training import load_pipeline, train
 
 FIXED = {
-    "negatives": "all",
     "history_from": "others",
-    "item_bias": True,
-    "projection": "sum",
-    "dropout": 0.0,
     # More than anyone has: a user's vector is made from everything known.
     "history_length": 400,
 }
@@ -64,7 +60,7 @@ def fit(
         seed: of the run.
         training: further fields of `[training]`.
     """
-    options = {k: v for k, v in settings.items() if k not in ("weight_alpha",)}
+    options = {k: v for k, v in settings.items() if k != "weight_alpha"}
     recipe = Recipe.model_validate(
         {
             "seed": seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -64,10 +65,9 @@ class Contents:
         Raises:
             LogError: an attribute file cannot be used.
         """
-        ids = {
-            USER: user_rows(log, schema, counts),
-            ITEM: item_rows(log, schema, counts),
-        }
+        with ThreadPoolExecutor(2) as pool:
+            rows = [pool.submit(f, log, schema, counts) for f in (user_rows, item_rows)]
+        ids = {USER: rows[0].result(), ITEM: rows[1].result()}
         users, items = (ids[owner].vocabulary for owner in (USER, ITEM))
         trained = {
             USER: ids[USER].trained(counts.users),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from shortlist.data.rejected import Reason
 from shortlist.data.schema import Schema
 from shortlist.data.split import TRAIN, Split, assign_parts
 from shortlist.errors import InputError
+from shortlist.native import default_threads
 
 _EVENT = ["user_code", "item_code", "timestamp_ms", "label"]
 
@@ -100,7 +102,7 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
     for begin, end in ranges:
         whole = len(ranges) == 1
         pieces = frames if whole else [_between(f, begin, end) for f in frames]
-        piece = pl.concat(pieces).rechunk()
+        piece = _contiguous(pieces)
         if whole:
             spill.release(frames)
             frames, pieces = [], []
@@ -144,6 +146,13 @@ def rows_of(frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
         for name in frame.columns
     ]
     return pl.DataFrame(columns)
+
+
+def _contiguous(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """The frames one below the other, each column in one piece of memory."""
+    columns = pl.concat(frames, rechunk=False).get_columns()
+    with ThreadPoolExecutor(default_threads()) as pool:
+        return pl.DataFrame(list(pool.map(pl.Series.rechunk, columns)))
 
 
 def _ranges(

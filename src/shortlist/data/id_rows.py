@@ -12,12 +12,10 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.grouped import GroupedLog
+from shortlist.data.kernels import group_offsets
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import PARTS, TEST, TRAIN
 from shortlist.data.vocabulary import Vocabulary
-
-# Events counted in one go: their cells stay in the cache.
-_EVENTS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,10 @@ def count_events(log: GroupedLog, schema: Schema) -> EventCounts:
 
 def _counts(frame: pl.DataFrame, column: str, num_codes: int) -> np.ndarray:
     """Events by part and code."""
-    parts, codes = frame["part"].to_numpy(), frame[column].to_numpy()
-    counts = np.zeros(len(PARTS) * num_codes, np.int64)
-    step = max(_EVENTS_AT_ONCE, len(counts))
-    for begin in range(0, len(codes), step):
-        cells = parts[begin : begin + step].astype(np.int64)
-        cells *= num_codes
-        cells += codes[begin : begin + step]
-        counts += np.bincount(cells, minlength=len(counts))
-    return counts.reshape(len(PARTS), num_codes)
+    cells = frame[column].to_numpy() * np.int32(len(PARTS))
+    cells += frame["part"].to_numpy()
+    sizes = np.diff(group_offsets(cells, len(PARTS) * num_codes))
+    return np.ascontiguousarray(sizes.reshape(num_codes, len(PARTS)).T)
 
 
 @dataclass(frozen=True)
