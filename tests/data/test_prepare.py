@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import shutil
 import statistics
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -18,10 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.data.dataset import Dataset
+from shortlist.data.ingest import ingest
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import PARTS, Split
 from shortlist.errors import InputError, LogError, ResourceError
+
+prepare_module = importlib.import_module("shortlist.data.prepare")
 
 T0 = 1_600_000_000  # seconds
 PLAIN = Schema(user_id="u", item_id="i", timestamp="t")
@@ -733,6 +738,45 @@ def test_failed_overwrite_keeps_the_old_dataset(tmp_path):
         prepare(log, RATED, tmp_path / "out", overwrite=True)
     assert Dataset.open(tmp_path / "out").info == old.info
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "out"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"compression": "lz4"}, {"on_error": "ignore"}, {"memory_bytes": -1}]
+)
+def test_options_are_checked_before_anything_is_replaced(tmp_path, wrong):
+    log = write_log(tmp_path / "log.csv", rating_log())
+    old = prepare(log, RATED, tmp_path / "out")
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"`{name}` must be") as caught:
+        prepare(log, RATED, tmp_path / "out", overwrite=True, **wrong)
+    assert caught.value.code == "invalid-argument"
+    assert Dataset.open(tmp_path / "out").info == old.info
+
+
+@pytest.mark.parametrize("given_files", ["log", "items"])
+def test_files_written_to_while_they_are_read_are_refused(
+    tmp_path, monkeypatch, given_files
+):
+    log = write_log(tmp_path / "log.csv", rating_log())
+    items = tmp_path / "items.csv"
+    pl.DataFrame({"i": ["i0", "i1"], "genre": ["a", "b"]}).write_csv(items)
+    genre = Feature(name="genre", owner="item", kind="categorical")
+    schema = msgspec.structs.replace(RATED, features=(genre,))
+    lines = {"log": (log, "u9,i1,1600000000,3\n"), "items": (items, "i2,c\n")}
+    file, line = lines[given_files]
+
+    def ingest_while_written(*arguments: Any, **options: Any) -> Any:
+        coded = ingest(*arguments, **options)
+        with file.open("a") as stream:
+            stream.write(line)
+        return coded
+
+    monkeypatch.setattr(prepare_module, "ingest", ingest_while_written)
+    with pytest.raises(LogError, match="written to meanwhile") as caught:
+        prepare(log, schema, tmp_path / "out", items=items)
+    assert caught.value.code == "log-changed"
+    assert caught.value.file == file
+    assert sorted(os.listdir(tmp_path)) == ["items.csv", "log.csv"]
 
 
 def polars_error(number: int) -> OSError:

@@ -37,7 +37,7 @@ from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner
 from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
-from shortlist.data.stamps import stamps_of
+from shortlist.data.stamps import Stamping
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import InputError
 
@@ -92,6 +92,7 @@ def append(
             file=path,
         )
     _remove_strays(dataset.path, info)
+    stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
     spill_folder = dataset.path / f"spill-{os.getpid()}"
     with disk_errors(path):
         spill_folder.mkdir()
@@ -102,8 +103,7 @@ def append(
                 USER: (users, users_id or info.schema.user_id),
                 ITEM: (items, items_id or info.schema.item_id),
             }
-            files = files_of(events), files_of(users, items)
-            return _append(dataset, log, sources, *files)
+            return _append(dataset, log, sources, *stampings)
         except BaseException:
             _remove_strays(dataset.path, read_info(dataset.path))
             raise
@@ -150,8 +150,8 @@ def _append(
     dataset: Dataset,
     log: GroupedLog,
     sources: Sources,
-    events: list[Path],
-    attributes: list[Path],
+    events: Stamping,
+    attributes: Stamping,
 ) -> Dataset:
     info, folder = dataset.info, dataset.path
     generation = info.generation + 1
@@ -172,8 +172,8 @@ def _append(
         generation=generation,
         statistics=_statistics(info, (*moved, *new), log, contents),
         findings=(*info.findings, *log.findings, *time_findings(log, info.schema)),
-        log=(*info.log, *stamps_of(events)),
-        attributes=stamps_of(attributes) or info.attributes,
+        log=(*info.log, *events.stamps()),
+        attributes=attributes.stamps() or info.attributes,
         tables=files.tables,
         vocabularies=files.vocabularies,
         pending=files.pending,

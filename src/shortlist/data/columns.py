@@ -96,13 +96,23 @@ class Columns:
                 f" Received shapes: {shapes}. Give every column one value or list"
                 " per row.",
             )
-        cuts = _cuts(lengths.pop())
+        return cls.from_chunks({name: [array] for name, array in arrays.items()})
+
+    @classmethod
+    def from_chunks(cls, chunks: Mapping[str, Sequence[np.ndarray]]) -> Columns:
+        """Columns over arrays in memory, several for each column; none is copied.
+
+        Args:
+            chunks: by name, of the same lengths for all columns.
+        """
         stored = {
-            name: [array[begin:end] for begin, end in cuts]
-            for name, array in arrays.items()
+            name: [
+                array[begin:end] for array in arrays for begin, end in _cuts(len(array))
+            ]
+            for name, arrays in chunks.items()
         }
-        starts = _starts([end - begin for begin, end in cuts])
-        return cls(tuple(arrays), starts, stored, [None] * len(cuts))
+        lengths = [len(array) for array in next(iter(stored.values()))]
+        return cls(tuple(stored), _starts(lengths), stored, [None] * len(lengths))
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -11,7 +11,8 @@ import polars as pl
 from shortlist.data.context import ContextEncoder
 from shortlist.data.dataset import Segment
 from shortlist.data.flat_arrow import Compression
-from shortlist.data.grouped import GroupedLog, rows_of
+from shortlist.data.frame_rows import FrameRows
+from shortlist.data.grouped import GroupedLog
 from shortlist.data.id_rows import IdRows
 from shortlist.data.schema import Schema
 from shortlist.data.segments import narrowest, write_segment
@@ -53,6 +54,7 @@ class EventRows:
                 gap_ms,
             )
             self.frame = self.frame.with_columns(pl.Series("session_index", sessions))
+        self.rows = FrameRows(self.frame)
         self.times = self.frame["timestamp_ms"].to_numpy()
         self.order = self._order()
         self.part_in_order = self.frame["part"].to_numpy()[self.order]
@@ -64,7 +66,7 @@ class EventRows:
 
     def block(self, places: np.ndarray) -> pl.DataFrame:
         """The events at `places` as they are stored."""
-        events = rows_of(self.frame, places)
+        events = self.rows.take(places)
         users = pl.Series("user_index", self.user_rows[events["user_code"].to_numpy()])
         items = pl.Series("item_index", self.item_rows[events["item_code"].to_numpy()])
         extra = [n for n in ("weight", "session_index") if n in events.columns]

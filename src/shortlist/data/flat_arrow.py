@@ -56,14 +56,19 @@ def check_out(
     Raises:
         InputError: `output-exists` or `invalid-argument`.
     """
+    check_compression(compression)
+    if not overwrite or Path(out).is_dir():
+        check_absent(out)
+
+
+def check_compression(compression: str | None) -> None:
+    """Raises `InputError` (`invalid-argument`) unless files can be written so."""
     if compression not in (None, "zstd"):
         raise InputError(
             "invalid-argument",
             f"`compression` must be 'zstd' or None. Received: {compression!r}. Leave it"
             " out for a file that can be mapped into memory.",
         )
-    if not overwrite or Path(out).is_dir():
-        check_absent(out)
 
 
 def write_flat(

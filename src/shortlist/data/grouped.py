@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from shortlist.data.columns import Columns
 from shortlist.data.events import OnError
 from shortlist.data.findings import Finding
 from shortlist.data.folds import LEFT_OUT, assign_fold
+from shortlist.data.frame_rows import FrameRows
 from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
-from shortlist.data.kernels import IdMap, group_offsets, group_order
+from shortlist.data.kernels import IdMap, group_order
 from shortlist.data.rejected import Reason
 from shortlist.data.schema import Schema
 from shortlist.data.split import TRAIN, Split, assign_parts
 from shortlist.errors import InputError
-from shortlist.native import default_threads
 
 _EVENT = ["user_code", "item_code", "timestamp_ms", "label"]
 
@@ -102,22 +100,19 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
     for begin, end in ranges:
         whole = len(ranges) == 1
         pieces = frames if whole else [_between(f, begin, end) for f in frames]
-        piece = _contiguous(pieces)
+        piece = FrameRows(pl.concat(pieces, rechunk=False))
         if whole:
             spill.release(frames)
             frames, pieces = [], []
-        codes = piece["user_code"].to_numpy()
+        codes = piece.frame["user_code"].to_numpy()
         codes = codes - np.int32(begin) if begin else codes
-        order = group_order(codes, piece["timestamp_ms"].to_numpy(), end - begin)
-        offsets = group_offsets(codes, end - begin)
-        users = np.arange(begin, end, dtype=np.int32).repeat(np.diff(offsets))
-        piece = rows_of(piece.drop("user_code"), order)
-        piece.insert_column(0, pl.Series("user_code", users))
+        times = piece.frame["timestamp_ms"].to_numpy()
+        events = piece.take(group_order(codes, times, end - begin))
         if schema.timestamp is not None:
-            kept = _without_duplicates(piece)
-            dropped += len(piece) - len(kept)
-            piece = kept
-        grouped.append(piece if whole else spill.keep(piece))
+            kept = _without_duplicates(events)
+            dropped += len(events) - len(kept)
+            events = kept
+        grouped.append(events if whole else spill.keep(events))
     frame = pl.concat(grouped)
     return GroupedLog(
         frame=_with_parts(frame, split),
@@ -131,28 +126,6 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
         rejected=tuple(coded.rejected),
         findings=tuple(coded.findings),
     )
-
-
-def rows_of(frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
-    """The rows of a frame at `rows`, in that order."""
-    plain = {
-        name: frame[name].to_numpy()
-        for name, dtype in frame.schema.items()
-        if dtype in (pl.Int32, pl.Int64, pl.Float32)
-    }
-    taken = Columns.from_arrays(plain).take(rows)
-    columns = [
-        pl.Series(name, taken[name]) if name in taken else frame[name].gather(rows)
-        for name in frame.columns
-    ]
-    return pl.DataFrame(columns)
-
-
-def _contiguous(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """The frames one below the other, each column in one piece of memory."""
-    columns = pl.concat(frames, rechunk=False).get_columns()
-    with ThreadPoolExecutor(default_threads()) as pool:
-        return pl.DataFrame(list(pool.map(pl.Series.rechunk, columns)))
 
 
 def _ranges(

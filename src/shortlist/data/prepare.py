@@ -26,16 +26,16 @@ from shortlist.data.dataset import (
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError
 from shortlist.data.findings import Finding
-from shortlist.data.flat_arrow import Compression
+from shortlist.data.flat_arrow import Compression, check_compression
 from shortlist.data.grouped import GroupedLog, check_apart, group
 from shortlist.data.id_rows import EventCounts, count_events
 from shortlist.data.ingest import Paths, Spill, check_distinct, ingest
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
-from shortlist.data.stamps import stamps_of
+from shortlist.data.stamps import Stamping
 from shortlist.data.time_findings import clock_jumps
-from shortlist.errors import InputError, LogError
+from shortlist.errors import InputError, LogError, did_you_mean
 
 REJECTED_FILE = "rejected.csv"
 
@@ -86,6 +86,8 @@ def prepare(
         ResourceError: no space, read-only file system or no permission.
     """
     check_absent(out, overwrite=overwrite, marker=INFO_FILE)
+    check_compression(compression)
+    _check_reading(on_error, memory_bytes)
     split = split or Split()
     _check_split_files(split, test_events, validation_events)
     sources = {
@@ -96,6 +98,8 @@ def prepare(
         atomic_directory(out, overwrite=overwrite, marker=INFO_FILE) as folder,
         ThreadPoolExecutor(1) as beside,
     ):
+        stamping = Stamping(files_of(events, validation_events, test_events))
+        of_attributes = Stamping(files_of(users, items))
         (folder / "spill").mkdir()
         spill = Spill(folder / "spill", memory_bytes)
         coded = ingest(
@@ -108,8 +112,7 @@ def prepare(
             on_error=on_error,
         )
         check_distinct(coded, schema, files_of(events)[0])
-        read = files_of(events, validation_events, test_events)
-        stamps = beside.submit(stamps_of, read)
+        stamps = beside.submit(stamping.stamps)
         log = group(coded, schema, split, spill)
         check_apart(log, schema, split)
         jumps = beside.submit(time_findings, log, schema)
@@ -134,7 +137,7 @@ def prepare(
             compression=compression,
             findings=(*log.findings, *jumps.result()),
             log=stamps.result(),
-            attributes=stamps_of(files_of(users, items)),
+            attributes=of_attributes.stamps(),
             fingerprint="",
         )
         shutil.rmtree(folder / "spill")
@@ -187,6 +190,21 @@ def files_of(*paths: Paths | None) -> list[Path]:
         for path in given
         for file in ([path] if isinstance(path, str | Path) else path)
     ]
+
+
+def _check_reading(on_error: str, memory_bytes: int | None) -> None:
+    if on_error not in ("raise", "skip"):
+        raise InputError(
+            "invalid-argument",
+            "`on_error` must be 'raise' or 'skip'. Received:"
+            f" {on_error!r}.{did_you_mean(on_error, ('raise', 'skip'))}",
+        )
+    if memory_bytes is not None and memory_bytes < 1:
+        raise InputError(
+            "invalid-argument",
+            f"`memory_bytes` must be 1 or more. Received: {memory_bytes}. Leave it out"
+            " for a quarter of the machine's memory.",
+        )
 
 
 def _check_split_files(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from shortlist.data.kernels import hash_file
+from shortlist.errors import LogError
 
 
 class FileStamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,9 +39,42 @@ def stamp(path: str | Path) -> FileStamp:
     )
 
 
-def stamps_of(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
-    """The stamps of some files; raises `LogError` if one cannot be read."""
-    return tuple(stamp(path) for path in paths)
+class Stamping:
+    """Stamps files that are read meanwhile; made before they are.
+
+    Args:
+        paths: the files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._before = [_state(path) for path in paths]
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """The stamps, after the files were read.
+
+        Raises:
+            LogError: `log-changed` for a file that was written to since; or one cannot
+                be read.
+        """
+        stamps = tuple(stamp(path) for path in self.paths)
+        for path, before in zip(self.paths, self._before, strict=True):
+            if _state(path) != before:
+                raise LogError(
+                    "log-changed",
+                    "A file must stay as it is while it is read. This one was written"
+                    " to meanwhile. Wait for its writer, or copy it and give the copy.",
+                    file=path,
+                )
+        return stamps
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change; `None` for what is no file."""
+    if not path.is_file():
+        return None
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def changed(stamps: Iterable[FileStamp]) -> list[str]:
@@ -51,12 +85,9 @@ def changed(stamps: Iterable[FileStamp]) -> list[str]:
     """
     paths = []
     for old in stamps:
-        path = Path(old.path)
-        if not path.is_file():
+        state = _state(Path(old.path))
+        if state is None or state == (old.size, old.modified_ns):
             continue
-        state = path.stat()
-        if (state.st_size, state.st_mtime_ns) == (old.size, old.modified_ns):
-            continue
-        if state.st_size != old.size or hash_file(path) != old.xxh64:
+        if state[0] != old.size or hash_file(Path(old.path)) != old.xxh64:
             paths.append(old.path)
     return paths
