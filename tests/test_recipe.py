@@ -329,6 +329,10 @@ HEADS = {"rating": {"objective": "explicit"}, "click": {"objective": "binary"}}
             {"negatives": 0, "heads": {"a": {"objective": "binary", "label": "taken"}}},
             "head 'a' needs negatives",
         ),
+        (
+            {"heads": {"a": {"objective": "listwise", "label": "positive"}}},
+            "head 'a' of objective = 'listwise' needs label = 'taken'",
+        ),
         ({"table_l2": -1.0}, "ranker.table_l2"),
         ({"low_rank_dim": 0}, "ranker.low_rank_dim"),
     ],

@@ -44,6 +44,16 @@ def test_a_budget_ends_both_stages_after_their_first_epoch(
     assert stored["training"]["time_budget"] == pytest.approx(0.001 / 60)
 
 
+@pytest.mark.parametrize(
+    "option", ["--resume", "--overwrite", "--probe-batch-size", "--profile"]
+)
+def test_a_fast_dev_run_goes_without_what_it_would_ignore(
+    call: Any, option: str
+) -> None:
+    refused = call("train", "--fast-dev-run", option)
+    assert (refused.code, f"without {option}" in refused.err) == (2, True)
+
+
 def test_a_fast_dev_run_says_what_works_and_leaves_the_run(
     call: Any, project: Path, tmp_path: Path
 ) -> None:

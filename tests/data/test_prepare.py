@@ -775,7 +775,7 @@ def test_files_written_to_while_they_are_read_are_refused(
     with pytest.raises(LogError, match="written to meanwhile") as caught:
         prepare(log, schema, tmp_path / "out", items=items)
     assert caught.value.code == "log-changed"
-    assert caught.value.file == file
+    assert caught.value.file == str(file)
     assert sorted(os.listdir(tmp_path)) == ["items.csv", "log.csv"]
 
 

@@ -198,6 +198,13 @@ def test_mean_label_is_where_explicit_heads_begin() -> None:
     assert [b.tolist() for *_, b in dense_of(make_model())[2::2]] == [[3.0], [0.0]]
 
 
+def test_heads_that_do_not_predict_the_label_begin_at_nothing() -> None:
+    kinds = {"own": "label", "taken": "taken"}
+    heads = {n: {"objective": "explicit", "label": kind} for n, kind in kinds.items()}
+    begun = dense_of(make_model(heads=heads, score="own"))
+    assert [b.tolist() for *_, b in begun[2::2]] == [[3.0], [0.0]]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

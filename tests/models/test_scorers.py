@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -465,6 +466,25 @@ def test_popularity_of_late(dated: Dataset) -> None:
     assert scores_of(decayed, dated, "a") == pytest.approx(
         {"old": 3 * 0.5**10, "new": 1.5, "rare": 1}
     )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Popularity(half_life_days=1),
+        Popularity(window_days=1),
+        ItemKnn(half_life_days=1),
+    ],
+    ids=["half-life", "window", "item_knn"],
+)
+def test_age_needs_times(tmp_path: Path, model: Any) -> None:
+    log = {"u": [1, 1, 2, 2], "i": [1, 2, 2, 3]}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    schema, split = Schema(user_id="u", item_id="i"), Split(test=0, validation=0)
+    undated = prepare(tmp_path / "log.csv", schema, tmp_path / "dataset", split=split)
+    with pytest.raises(InputError, match="need the time of events") as caught:
+        model.fit(undated)
+    assert caught.value.code == "times-needed"
 
 
 def test_popularity_of_segments(dated: Dataset) -> None:

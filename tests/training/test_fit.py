@@ -396,6 +396,23 @@ def test_an_explicit_ranker_without_labels_is_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
+def test_what_a_scorer_of_a_blend_refuses_is_told_before_the_tower_is_trained(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blend = brief_recipe(
+        kind="blend",
+        blend={"members": ["two_tower", "popularity"]},
+        popularity={"segment": "age"},
+    )
+    monkeypatch.setattr(
+        "shortlist.training.retrieval.fit_model", failing(AssertionError("began"))
+    )
+    with pytest.raises(InputError) as caught:
+        train(dataset, tmp_path / "run", blend, validate=ranking_metrics)
+    assert caught.value.code == "segment-unknown"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_of_another_dataset_is_refused(run: Run, base: Path) -> None:
     with pytest.raises(ArtifactError, match="belongs to the dataset") as caught:
         load_pipeline(run, synthetic(base))

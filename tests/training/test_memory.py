@@ -62,7 +62,8 @@ def test_a_scorer_is_told_by_its_size(dataset: Dataset, tmp_path: Path) -> None:
     error = fails(dataset, tmp_path / "run", chosen, MemoryError())
     told = f"retrieval ease of {SIDE + 1} users x {SIDE + 1} items"
     assert told in str(error)
-    assert "embedding_dim" in str(error) and "retrieval.user" not in str(error)
+    assert "factors or neighbours of the scorer, take another kind" in str(error)
+    assert "embedding_dim" not in str(error) and "retrieval.user" not in str(error)
 
 
 def test_other_errors_are_left_as_they_are(dataset: Dataset, tmp_path: Path) -> None:

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 from shortlist.data.dataset import Dataset
+from shortlist.errors import InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import OPTIMIZERS, TrainingSection
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.optimization import WarmUp, optimization, precision
+from shortlist.training.optimization import (
+    WarmUp,
+    check_updates,
+    optimization,
+    precision,
+)
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
 
 pytestmark = pytest.mark.backend
@@ -95,6 +101,29 @@ def trained(dataset: Dataset, out: Path, **training: Any) -> Run:
         validate=ranking_metrics,
         quiet=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"accumulate": 1_000}, "accumulate = 1000, and .* batches of retrieval"),
+        ({"warmup_steps": 10_000}, "at most the .* updates of retrieval.*10,000"),
+    ],
+)
+def test_weights_that_would_not_move_are_told_before_any_work(
+    dataset: Dataset, tmp_path: Path, training: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        trained(dataset, tmp_path / "run", **training)
+    assert caught.value.code == "training-too-short"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_warm_up_has_all_updates() -> None:
+    section = TrainingSection(accumulate=3, warmup_steps=8)
+    check_updates(section, "retrieval", batches=12, epochs=2)
+    with pytest.raises(InputError, match="the 7 updates of ranker"):
+        check_updates(section, "ranker", batches=11, epochs=2)
 
 
 # Half of all items have the right colour: a list by chance has about half of them.

@@ -230,6 +230,15 @@ def untrained(*args: Any) -> dict[str, float]:
             "label-one-class",
             "negatives only",
         ),
+        (
+            {"label": "rating", "label_kind": "explicit"},
+            {
+                "kind": "multi_task",
+                "heads": {"like": {"objective": "binary", "label": "label"}},
+            },
+            "label-not-binary",
+            "'like'.* labels are explicit",
+        ),
     ],
 )
 def test_labels_that_cannot_be_learned_are_refused_before_any_work(

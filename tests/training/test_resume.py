@@ -168,6 +168,28 @@ def test_a_checkpoint_within_an_epoch_is_made_when_it_is_time(
     assert_same(trained(dataset, out, resume=True), whole)
 
 
+def test_epochs_of_one_batch_are_resumed_too(dataset: Dataset, tmp_path: Path) -> None:
+    options = {**CHOSEN.retrieval.model_dump(), "batch_size": 5_000}
+    one = recipe(CHECKERBOARD_SCHEMA, retrieval=options)
+    whole = trained(dataset, tmp_path / "whole" / "run", one)
+    assert whole.info.epochs["retrieval"] >= 3
+    out = tmp_path / "again" / "run"
+    with at_batch(2, 0, 5_000, interrupted), raises_interrupted():
+        trained(dataset, out, one)
+    assert not out.exists()
+    again = trained(dataset, out, one, resume=True)
+    model, same = (
+        load_model(run.path / "retrieval", TwoTower) for run in (again, whole)
+    )
+    for left, right in zip(
+        [*model.get_weights()[1:], *model.lookup.tables().values()],
+        [*same.get_weights()[1:], *same.lookup.tables().values()],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(left, right)
+    assert epochs_of(again) == epochs_of(whole)
+
+
 def stopped_in_ranking(dataset: Dataset, out: Path, **options: Any) -> None:
     with at_batch(1, 1, RANKER, interrupted), raises_interrupted():
         trained(dataset, out, **options)

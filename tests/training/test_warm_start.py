@@ -284,6 +284,37 @@ def test_a_ranker_of_several_heads_begins_with_its_own(
         np.testing.assert_array_equal(left, right)
 
 
+def test_renamed_heads_do_not_take_the_weights_of_others(
+    old_dataset: Dataset, tmp_path: Path
+) -> None:
+    click = {"objective": "binary", "label": "taken"}
+    heads = {"click": click, "stars": {"objective": "explicit"}}
+    several = chosen(ranker={"kind": "multi_task", "heads": heads})
+    first = trained(old_dataset, tmp_path / "first", several)
+    config = load_model(first.path / "ranker", MultiTask).get_config()
+    renamed = {"a_stars": config["heads"]["stars"], "click": config["heads"]["click"]}
+    other = MultiTask.from_config(
+        {**config, "name": "ranker", "heads": renamed, "score": {"click": 1.0}}
+    )
+    other.build()
+    before = dense_of(other)
+    taken = warm_start(other, first.path, old_dataset)
+    assert (taken.weights, taken.rows) == (0, taken.of_rows)
+    for left, right in zip(dense_of(other), before, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_finished_run_that_began_otherwise_is_not_taken_for_this_one(
+    old_dataset: Dataset, older: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    plain = trained(old_dataset, out, BOTH)
+    assert trained(old_dataset, out, BOTH, resume=True).info == plain.info
+    with no_training(), pytest.raises(InputError, match="must not exist") as caught:
+        trained(old_dataset, out, BOTH, resume=True, warm_start=older.path)
+    assert caught.value.code == "output-exists"
+
+
 def test_the_tower_of_a_blend_is_a_tower_to_begin_with(
     old_dataset: Dataset, new_dataset: Dataset, tmp_path: Path
 ) -> None:

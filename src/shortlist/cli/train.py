@@ -18,7 +18,7 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
-from shortlist.errors import RecipeError
+from shortlist.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
     from shortlist.training.runs import Run
@@ -69,6 +69,19 @@ def train(
     """
     if time_budget is not None:
         set_ = [*(set_ or []), f"training.time_budget={minutes_of(time_budget)}"]
+    unused = {
+        "--resume": resume,
+        "--overwrite": overwrite,
+        "--probe-batch-size": probe_batch_size,
+        "--profile": profile,
+    }
+    if fast_dev_run and any(unused.values()):
+        given = ", ".join(name for name, is_given in unused.items() if is_given)
+        raise InputError(
+            "invalid-argument",
+            "--fast-dev-run tries one batch and writes nothing, so it goes without"
+            f" {given}. Leave out one or the other.",
+        )
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import fast_dev_run_stage, train_stage

@@ -66,7 +66,8 @@ class MultiTask(keras.Model):  # type: ignore[misc]
             head by default.
         list_size: rows per list, for `listwise` heads.
         dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
-        mean_label: first prediction of `explicit` heads before any training.
+        mean_label: first prediction, before any training, of `explicit` heads that
+            learn the label of an event.
         table_optimizer: of every embedding table; see `TableConfig`.
         table_learning_rate: in place of that optimizer's own.
         table_l2: adds `table_l2 * row` to the gradient of every row a batch touches.
@@ -270,8 +271,8 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         read = self._bottom(tensor)
         outputs = {}
         for name, head in self.heads.items():
-            first = self.mean_label if head.objective == "explicit" else 0.0
-            bias = keras.initializers.Constant(first)
+            predicts = head.objective == "explicit" and head.label in (None, "label")
+            bias = keras.initializers.Constant(self.mean_label if predicts else 0.0)
             hidden = perceptron(read[name], self.tower_units)
             outputs[name] = keras.layers.Dense(1, bias_initializer=bias)(hidden)
         return keras.Model(source, outputs, name="towers")

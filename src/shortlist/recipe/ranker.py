@@ -91,6 +91,11 @@ class RankerSection(Section):
                 close = did_you_mean(name, self.heads)
                 raise ValueError(f"score must name heads, received {name!r}.{close}")
         for name, (objective, label) in self.labels().items():
+            if objective == "listwise" and label != "taken":
+                raise ValueError(
+                    f"head {name!r} of objective = 'listwise' needs label = 'taken', an"
+                    f" event beside the items drawn for it, received {label!r}"
+                )
             if label == "taken" and self.enabled and self.negatives < 1:
                 who = f"head {name!r}" if name else f"objective = {objective!r}"
                 raise ValueError(f"{who} needs negatives of at least 1")

@@ -28,7 +28,7 @@ from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
 from shortlist.training.new_days import files_since, trained_files
-from shortlist.training.optimization import precision
+from shortlist.training.optimization import check_updates, precision
 from shortlist.training.probe import probe, with_sizes
 from shortlist.training.profile import Profile
 from shortlist.training.randomness import random_state, restore_random_state
@@ -253,6 +253,8 @@ def _is_finished(out: Path, begun: State) -> bool:
     return (
         run.info.dataset_fingerprint == begun.dataset_fingerprint
         and run.info.backend == begun.backend
+        and begun.warm_start in ("", run.info.warm_start)
+        and begun.new_files in ([], list(run.info.new_files))
         and not differing_fields(run.recipe, begun.recipe)
     )
 
@@ -374,6 +376,10 @@ def _check_parts(dataset: Dataset, recipe: Recipe) -> None:
         )
     if recipe.ranker.enabled:
         check_labels(dataset, recipe.ranker)
+    # At most so many batches: what is left out of training is not known yet.
+    for stage, section in recipe.trained().items():
+        most = -(-dataset.info.parts["train"] // section.batch_size)
+        check_updates(recipe.training, stage, most, section.epochs)
     if len(dataset.vocabularies[USER]) < 3:
         raise InputError(
             "log-too-small", "Training needs at least 2 users. Prepare more events."

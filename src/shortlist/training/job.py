@@ -24,7 +24,7 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.batches import Batches
-from shortlist.training.optimization import Optimization, optimization
+from shortlist.training.optimization import Optimization, check_updates, optimization
 from shortlist.training.profile import Profile
 from shortlist.training.unfinished import Unfinished
 
@@ -153,7 +153,15 @@ class Job:
     def optimization(
         self, section: RetrievalSection | RankerSection, batches: Batches
     ) -> Optimization:
-        """The optimizers of a stage that is trained on these batches."""
+        """The optimizers of a stage that is trained on these batches.
+
+        Raises:
+            InputError: `training-too-short`.
+        """
+        if self.steps is None:
+            stage = "retrieval" if isinstance(section, RetrievalSection) else "ranker"
+            count = len(batches.loader)
+            check_updates(self.recipe.training, stage, count, section.epochs)
         total = len(batches.loader) * section.epochs
         return optimization(self.recipe.training, section.learning_rate, total)
 

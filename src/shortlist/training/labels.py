@@ -92,9 +92,19 @@ def check_labels(dataset: Dataset, section: RankerSection) -> None:
     """Checks that the log has what a ranker is to learn, before any work starts.
 
     Raises:
-        InputError: no label where one is predicted (`ranker-needs-label`), or a label
-            of one class where two are told apart (`label-one-class`).
+        InputError: no label where one is predicted (`ranker-needs-label`), a label of
+            one class where two are told apart (`label-one-class`), or one that is no
+            class at all (`label-not-binary`).
     """
+    for name, (objective, label) in section.labels().items():
+        kind = dataset.schema.label_kind
+        if (objective, label) == ("binary", "label") and kind != "binary":
+            raise InputError(
+                "label-not-binary",
+                f"Head {name!r} of objective = 'binary' learns 0 or 1. Received: label"
+                f" = 'label' of a log whose labels are {kind}. Set label = 'positive'"
+                " or 'taken', or objective = 'explicit'.",
+            )
     needed = {
         f"objective = {objective!r}" + (f" of head {name!r}" if name else ""): label
         for name, (objective, label) in section.labels().items()

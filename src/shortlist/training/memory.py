@@ -42,9 +42,9 @@ def memory_errors(job: Job) -> Iterator[None]:
         raise ResourceError(
             "out-of-memory",
             "Models, with their tables and a batch, must fit the free memory. They are"
-            f" {'; '.join(_sizes(job))}. Lower embedding_dim or batch_size, limit the"
-            " vocabularies (user_max_size, item_max_size and max_size of a feature), or"
-            f" free memory. The system said: {told[:200]}",
+            f" {'; '.join(_sizes(job))}. {_advice(job)}, limit the vocabularies"
+            " (user_max_size, item_max_size and max_size of a feature), or free memory."
+            f" The system said: {told[:200]}",
         ) from error
 
 
@@ -52,6 +52,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python, NumPy or a backend says that memory ran out."""
     told = f"{type(error).__name__} {error}"
     return any(sign in told for sign in _SIGNS)
+
+
+def _advice(job: Job) -> str:
+    """What to lower; a scorer has neither tables nor batches."""
+    lower = ["embedding_dim or batch_size"] if job.recipe.trained() else []
+    if job.recipe.retrieval.kind != TWO_TOWER:
+        lower += ["the factors or neighbours of the scorer"]
+    return f"Lower {' or '.join(lower)}, take another kind of retrieval"
 
 
 def _sizes(job: Job) -> list[str]:

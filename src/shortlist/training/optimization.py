@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from shortlist.errors import InputError
 from shortlist.recipe import TrainingSection
 
 
@@ -120,6 +121,38 @@ def optimization(
         else None,
     )
     return Optimization(dense, training.optimizer, table_rate)
+
+
+def check_updates(
+    training: TrainingSection, stage: str, batches: int, epochs: int
+) -> None:
+    """Checks that the weights of a stage will move, and reach their full rate.
+
+    Args:
+        training: how they move.
+        stage: what is trained.
+        batches: of an epoch.
+        epochs: most epochs.
+
+    Raises:
+        InputError: `training-too-short`.
+    """
+    if batches < training.accumulate:
+        raise InputError(
+            "training-too-short",
+            "An epoch must have at least the `accumulate` batches that one update is"
+            f" made of. Received: accumulate = {training.accumulate}, and"
+            f" {batches} batches of {stage} in an epoch. Lower accumulate or"
+            " batch_size.",
+        )
+    updates = batches * epochs // training.accumulate
+    if training.warmup_steps > updates:
+        raise InputError(
+            "training-too-short",
+            f"`warmup_steps` must be at most the {updates:,} updates of {stage}, or its"
+            " learning rate never gets where it should. Received:"
+            f" {training.warmup_steps:,}. Lower it, or raise epochs.",
+        )
 
 
 @contextlib.contextmanager

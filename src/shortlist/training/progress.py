@@ -68,7 +68,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.terminated = threading.Event()
         self._best_folder: str | None = None
         self._metrics: list[np.ndarray] = []
-        self._is_resumed = False
+        self._is_begun = self._is_resumed = False
         self._saved_at = time.monotonic()
 
     def is_resumable(self, model: keras.Model) -> bool:
@@ -83,6 +83,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         """
         found = self.unfinished.checkpoint_of(model.name)
         if found is None:
+            self.batches.seek(0, held=True)
             return
         if not model.built:
             model.build()
@@ -96,13 +97,16 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._random = found.random
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Goes on where the checkpoint was; within an epoch, with its metrics."""
-        if not self._is_resumed:
+        """Begins, or goes on where the checkpoint was, within an epoch or not."""
+        if self._is_begun:
             return
         # Only now: before, Keras tries a batch, which draws, and resets the metrics.
+        self._is_begun = True
+        self.batches.seek(epoch, self.first_batch)
+        if not self._is_resumed:
+            return
         self._is_resumed = False
         restore_random_state(self._random)
-        self.batches.seek(epoch, self.first_batch)
         if not self._metrics:
             return
         for variable, value in zip(

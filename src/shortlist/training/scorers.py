@@ -41,15 +41,21 @@ def fit_scorer(job: Job, train_tower: TrainTower) -> tuple[Scorer, int]:
         return make_scorer(section.kind, options(section, section.kind, seed)).fit(
             job.dataset
         ), 0
-    members: dict[str, Member] = {}
+    # Scorers first: what they refuse must not be told after hours of the tower.
+    members: dict[str, Member] = {
+        kind: make_scorer(kind, options(section, kind, seed)).fit(job.dataset)
+        for kind in section.blend.members
+        if kind != TWO_TOWER
+    }
     epochs = 0
-    for kind in section.blend.members:
-        if kind == TWO_TOWER:
-            tower, epochs = train_tower(job)
-            members[kind] = TowerMember(job.pipeline(tower, None, 0.0))
-        else:
-            members[kind] = make_scorer(kind, options(section, kind, seed))
-    blend = Blend(members).fit(job.dataset)
+    if TWO_TOWER in section.blend.members:
+        tower, epochs = train_tower(job)
+        members[TWO_TOWER] = TowerMember(job.pipeline(tower, None, 0.0))
+    blend = Blend.of_members(
+        {kind: members[kind] for kind in section.blend.members},
+        dict.fromkeys(members, 1.0),
+        job.dataset.item_counts("train").astype(np.float32),
+    )
     if len(job.validation_users):
 
         def quality(users: np.ndarray, ranked: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -165,10 +165,11 @@ def _take_rows(
 def _take_weights(old: keras.Model, new: keras.Model) -> tuple[int, int]:
     """Copies dense weights in their order, if all are there; how many, and of how many.
 
-    Names are no help: Keras numbers the layers of a process.
+    Names are no help: Keras numbers the layers of a process. Models that come to other
+    things have none in common, whatever the shapes.
     """
     before, after = (_dense(model) for model in (old, new))
-    if len(before) != len(after):
+    if len(before) != len(after) or _outputs(old) != _outputs(new):
         return 0, len(after)
     same = [
         (one, other)
@@ -178,6 +179,16 @@ def _take_weights(old: keras.Model, new: keras.Model) -> tuple[int, int]:
     for one, other in same:
         other.assign(one.value)
     return len(same), len(after)
+
+
+def _outputs(model: keras.Model) -> list[Any]:
+    """What the outputs of a model are, in the order of its weights."""
+    config = model.get_config()
+    heads = sorted(
+        (name, head["objective"], head["label"])
+        for name, head in config.get("heads", {}).items()
+    )
+    return [config.get("objective"), config.get("interaction"), heads]
 
 
 def _dense(model: keras.Model) -> list[keras.Variable]:

@@ -16,7 +16,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.co_occurrence import co_occurrence_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import Scorer, check_choice
+from shortlist.models.scorers.scorer import Scorer, check_choice, check_times
 from shortlist.models.validate import check_above_zero, check_not_negative
 
 SIMILARITIES = ("cooccurrence", "cosine", "jaccard", "lift")
@@ -83,8 +83,11 @@ class ItemKnn(Scorer):
         """Counts who took both items of each pair and keeps the nearest.
 
         Raises:
-            InputError: `rating_weights` without a label (`label-needed`).
+            InputError: `rating_weights` without a label (`label-needed`), or
+                `half_life_days` without times (`times-needed`).
         """
+        if self.half_life_days is not None:
+            check_times(dataset, "half_life_days")
         if self.rating_weights and dataset.schema.label is None:
             raise InputError(
                 "label-needed",

@@ -10,7 +10,7 @@ import numpy as np
 from shortlist.data.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.scorer import Scorer, check_times
 from shortlist.models.validate import check_above_zero, check_not_negative
 
 DAY_MS = 86_400_000
@@ -60,8 +60,11 @@ class Popularity(Scorer):
         """Counts the interactions of the named parts.
 
         Raises:
-            InputError: `segment` is no categorical user feature (`segment-unknown`).
+            InputError: `segment` is no categorical user feature (`segment-unknown`),
+                or `half_life_days` or `window_days` without times (`times-needed`).
         """
+        if self.half_life_days is not None or self.window_days is not None:
+            check_times(dataset, "half_life_days and window_days")
         events = dataset.interactions(*parts)
         weights = self._weights(events.timestamp_ms)
         num_items = dataset.num_items

@@ -177,6 +177,16 @@ def cosines(vectors: np.ndarray, row: int) -> np.ndarray:
     return scores
 
 
+def check_times(dataset: Dataset, options: str) -> None:
+    """Raises `InputError` (`times-needed`) for a log without a time column."""
+    if dataset.schema.timestamp is None:
+        raise InputError(
+            "times-needed",
+            f"{options} of a scorer need the time of events. Received: a schema without"
+            " `timestamp`. Name the column, or leave the option out.",
+        )
+
+
 def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raises `InputError` (`invalid-argument`) unless `value` is one of `known`."""
     if value not in known:
