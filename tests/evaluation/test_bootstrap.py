@@ -48,6 +48,12 @@ def test_constant_metric_has_no_width() -> None:
     assert percentile_interval(means).tolist() == [[0.25, 0.25]]
 
 
+def test_no_metrics_have_no_intervals() -> None:
+    means = bootstrap_means(np.empty((10, 0)), resamples=20, seed=0)
+    assert means.shape == (20, 0)
+    assert percentile_interval(means).shape == (0, 2)
+
+
 @pytest.mark.parametrize(("users", "resamples"), [(0, 10), (5, 0)])
 def test_nothing_to_draw_is_refused(users: int, resamples: int) -> None:
     message = f"{users} users, {resamples} resamples"

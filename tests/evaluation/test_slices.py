@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -94,6 +95,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         items=files["items"],
         split=Split(test=0.4),
     )
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same events without any feature."""
+    folder = tmp_path_factory.mktemp("bare")
+    schema = msgspec.structs.replace(SCHEMA, features=())
+    log = write_log(folder)["log"]
+    return prepare(log, schema, folder / "dataset", split=Split(test=0.4))
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +215,37 @@ def test_every_metric_is_there_and_can_be_chosen(
         ByRow(dataset), ks=(3,), resamples=5, metrics=["ndcg", "gini"]
     ).report
     assert list(few["metrics"]["model"]) == ["ndcg@3", "gini@3"]
+
+
+@pytest.mark.parametrize("metric", METRIC_NAMES)
+@pytest.mark.parametrize("has_features", [True, False])
+def test_each_metric_can_be_measured_alone(
+    dataset: Dataset, bare: Dataset, tmp_path: Path, metric: str, has_features: bool
+) -> None:
+    found = measure_pipeline(
+        ByRow(dataset if has_features else bare), ks=(3,), resamples=5, metrics=[metric]
+    )
+    without = not has_features and metric in ("diversity", "taste_divergence")
+    names = [] if without else [f"{metric}@3"]
+    for model in ("model", "popularity"):
+        assert list(found.report["metrics"][model]) == names
+    per_user = metric not in (
+        "coverage",
+        "gini",
+        "personalization",
+        "popularity_lift",
+    )
+    assert found.values.shape == (found.report["users"], len(names) * per_user)
+    assert any(metric in note for note in found.report["notes"]) == without
+    found.save(tmp_path)
+    again = Evaluation.load(tmp_path)
+    assert (again.names, again.report) == (found.names, found.report)
+    assert again.values.tolist() == found.values.tolist()
+    assert again.users.tolist() == found.users.tolist()
+    if metric == "coverage":
+        _, lists = ByRow(dataset).recommend(found.users, 3, parts=KNOWN)
+        share = len(set(lists.ravel().tolist()) - {-1}) / (dataset.num_items - 1)
+        assert found.report["metrics"]["model"]["coverage@3"] == share
 
 
 def test_unknown_names_are_refused(dataset: Dataset) -> None:

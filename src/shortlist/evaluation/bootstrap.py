@@ -48,6 +48,8 @@ def bootstrap_means(
     rng = np.random.Generator(np.random.PCG64(seed))
     values = np.ascontiguousarray(values, np.float64)
     means = np.empty((resamples, values.shape[1]))
+    if not values.shape[1]:
+        return means
     block = max(1, min(resamples, _BLOCK_DRAWS // num_users))
     weights = np.empty((block, num_users))
     for start in range(0, resamples, block):

@@ -129,10 +129,13 @@ def evaluate_rankings(
         if names is None or name in names
     }
     columns |= {name: values[users] for name, values in (extra or {}).items()}
+    measured = np.empty((len(users), len(columns)))  # without columns, if of none
+    for place, values in enumerate(columns.values()):
+        measured[:, place] = values
     return RankingReport(
         names=tuple(columns),
         users=users,
-        values=np.stack(list(columns.values()), axis=1),
+        values=measured,
         num_excluded=len(ranked) - len(users),
         coverage={
             f"coverage@{k}": metrics.coverage(ranked, k, num_items)

@@ -10,7 +10,7 @@ the lists and the metrics of each user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -198,6 +198,7 @@ def measure_pipeline(
         "measured_in": lists.measured_in,
         "notes": [*_notes(dataset, ks), *pairs.notes],
     }
+    report["notes"] += _not_measured(metrics or (), report["metrics"]["model"])
     return Evaluation(
         report=report,
         users=users[model.users],
@@ -281,6 +282,18 @@ def _unknown_users(dataset: Dataset, events: Part, part: str) -> dict[str, int]:
         "events": int(np.searchsorted(events.user_index, 1)),
         "users": 0 if users is None else int(users.collect().item()),
     }
+
+
+def _not_measured(wanted: Sequence[str], found: Iterable[str]) -> list[str]:
+    """Says which metrics that were asked for the dataset or the model has nothing for."""
+    measured = {name.partition("@")[0] for name in found}
+    missing = [name for name in dict.fromkeys(wanted) if name not in measured]
+    if not missing:
+        return []
+    return [
+        f"Not measured, for want of item features or of known events:"
+        f" {', '.join(missing)}."
+    ]
 
 
 def _notes(dataset: Dataset, ks: Sequence[int]) -> list[str]:

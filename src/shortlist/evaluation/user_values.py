@@ -81,7 +81,9 @@ class Evaluation:
             frame = pl.read_ipc(file)
             users = frame[USER_COLUMN].to_numpy().astype(np.int64)
             frame = frame.drop(USER_COLUMN)
+            # Without a metric per user a frame without columns forgets its rows.
             values = frame.to_numpy().astype(np.float64)
+            values = values.reshape(len(users), len(frame.columns))
         except (
             msgspec.MsgspecError,
             OSError,
