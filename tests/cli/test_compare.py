@@ -149,6 +149,22 @@ def test_plots_and_page_of_an_evaluation(
     assert call(*arguments, "--overwrite").code == 0
 
 
+def test_metrics_of_all_lists_alone_are_told_and_drawn(
+    call, popular: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(popular[-1].rpartition("=")[2], run)
+    arguments = ["evaluate", *popular[:-1], f"--set=output.run={run}"]
+    arguments += ["--set=evaluation.metrics=['coverage','gini']"]
+    result = call(*arguments, "--html", tmp_path / "page.html")
+    assert result.code == 0, result.err
+    assert "coverage@10" in result.out and "gini@20" in result.out
+    assert "gini@20" in (tmp_path / "page.html").read_text()
+    assert Evaluation.load(run).names == ()
+    refused = call("compare", popular[-1].rpartition("=")[2], run)
+    assert (refused.code, "there is none" in refused.err) == (2, True)
+
+
 def test_without_matplotlib_only_plots_are_refused(
     call, folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

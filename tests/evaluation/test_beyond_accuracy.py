@@ -63,8 +63,27 @@ def test_personalization_is_over_all_pairs_of_users() -> None:
     expected = np.mean([1 - len({*a} & {*b}) / 2 for a, b in pairs])
     counts = beyond.list_counts(lists, 2, 5)
     assert counts.tolist() == [0, 2, 2, 1, 1]
-    assert beyond.personalization(counts, 3, 2) == pytest.approx(expected)
-    assert math.isnan(beyond.personalization(counts, 1, 2))
+    lengths = np.array([2, 2, 2])
+    assert beyond.personalization(counts, lengths) == pytest.approx(expected)
+    assert math.isnan(beyond.personalization(counts, lengths[:1]))
+
+
+def test_lists_alike_have_no_personalization_however_short() -> None:
+    alike = np.array([[1, 2, 3, -1, -1]] * 4)
+    counts, lengths = beyond.list_counts(alike, 5, 4), np.array([3, 3, 3, 3])
+    assert beyond.personalization(counts, lengths) == 0.0
+    assert math.isnan(beyond.personalization(np.zeros(4), np.zeros(4)))
+
+
+@settings(derandomize=True, max_examples=50)
+@given(st.lists(st.sets(st.integers(1, 6), max_size=4), min_size=2, max_size=6))
+def test_personalization_is_what_pairs_do_not_share(lists: list[set[int]]) -> None:
+    pairs = list(itertools.combinations(lists, 2))
+    most = sum(min(len(a), len(b)) for a, b in pairs)
+    shared = sum(len(a & b) for a, b in pairs)
+    counts = np.array([sum(item in each for each in lists) for item in range(1, 7)])
+    found = beyond.personalization(counts, np.array([len(each) for each in lists]))
+    assert found == pytest.approx(1 - shared / most if most else math.nan, nan_ok=True)
 
 
 @settings(derandomize=True, max_examples=50)
@@ -94,4 +113,6 @@ def test_taste_divergence_by_hand() -> None:
     lists = np.array([[1, 3], [1, -1], [2, -1]])
     found = beyond.taste_divergence(lists, taste, shares, 2)
     # The first list is like the past, the second has nothing of it but alpha = 0.01.
-    assert found == pytest.approx([0.0, math.log(1 / 0.01), 0.0])
+    # The third user has no past to be like.
+    expected = [0.0, math.log(1 / 0.01), math.nan]
+    assert found == pytest.approx(expected, nan_ok=True)

@@ -48,6 +48,19 @@ def test_constant_metric_has_no_width() -> None:
     assert percentile_interval(means).tolist() == [[0.25, 0.25]]
 
 
+def test_users_without_a_value_are_left_out_of_its_mean() -> None:
+    values = np.random.default_rng(1).random((30, 3))
+    values[::3, 1] = np.nan
+    values[1:, 2] = np.nan
+    draws = np.random.Generator(np.random.PCG64(5)).integers(0, 30, (40, 30))
+    found = bootstrap_means(values, resamples=40, seed=5)
+    np.testing.assert_allclose(found[:, 0], values[draws, 0].mean(axis=1))
+    np.testing.assert_allclose(found[:, 1], np.nanmean(values[draws, 1], axis=1))
+    # Some samples are without the only user that has a value.
+    assert (draws != 0).all(axis=1).any()
+    assert found[:, 2] == pytest.approx(values[0, 2])
+
+
 def test_no_metrics_have_no_intervals() -> None:
     means = bootstrap_means(np.empty((10, 0)), resamples=20, seed=0)
     assert means.shape == (20, 0)

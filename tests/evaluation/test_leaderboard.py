@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_a_pair_is_compared_on_the_users_that_both_have() -> None:
     with pytest.raises(ArtifactError) as caught:
         rank_runs(apart)
     assert caught.value.code == "compare-users"
+
+
+def test_users_without_a_value_are_in_no_difference(tmp_path: Path) -> None:
+    one = run_of([0.25, 0.5, math.nan, 0.75], users=[1, 2, 3, 4])
+    other = run_of([0.0, math.nan, math.nan, 0.25], users=[1, 2, 3, 4])
+    for run in (one, other):
+        run.report["metrics"]["model"] = dict.fromkeys(NAMES, 0.5)
+    (pair,) = rank_runs({"a": one, "b": other})["pairs"]
+    assert (pair["users"], pair["difference"]) == (2, (0.25 + 0.5) / 2)
+    one.save(tmp_path)
+    again = Evaluation.load(tmp_path).values
+    np.testing.assert_array_equal(again, one.values)
 
 
 @pytest.mark.parametrize(

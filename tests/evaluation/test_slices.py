@@ -248,6 +248,37 @@ def test_each_metric_can_be_measured_alone(
         assert found.report["metrics"]["model"]["coverage@3"] == share
 
 
+def test_users_without_a_taste_are_left_out_of_its_mean(tmp_path: Path) -> None:
+    files = write_log(tmp_path)
+    items = pl.read_csv(files["items"])
+    genres = pl.when(pl.col("item") % 10 == 3).then(pl.lit("war"))
+    items.with_columns(genres.alias("genres")).write_csv(files["items"])
+    given = prepare(
+        files["log"],
+        SCHEMA,
+        tmp_path / "dataset",
+        users=files["users"],
+        items=files["items"],
+        split=Split(test=0.4),
+    )
+    found = measure_pipeline(ByRow(given), ks=(3,), resamples=5)
+    offsets, seen = given.histories(*KNOWN).seen(found.users)
+    row = given.vocabularies["genres"].row("war")
+    has_taste = [
+        any((given.features["genres"][item] == row).any() for item in seen[low:high])
+        for low, high in zip(offsets[:-1], offsets[1:], strict=True)
+    ]
+    assert 0 < sum(has_taste) < len(has_taste)
+    values = found.values[:, found.names.index("taste_divergence@3")]
+    assert np.isfinite(values).tolist() == has_taste
+    mean = found.report["metrics"]["model"]["taste_divergence@3"]
+    assert mean == pytest.approx(values[has_taste].mean())
+    low, high = found.report["intervals"]["model"]["taste_divergence@3"]
+    assert [low, high] == pytest.approx([mean, mean])  # of all without any war
+    left = len(has_taste) - sum(has_taste)
+    assert any(f"leaves out {left} users" in note for note in found.report["notes"])
+
+
 def test_unknown_names_are_refused(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="Did you mean 'ndcg'") as caught:
         measure_pipeline(ByRow(dataset), metrics=["ndgc"])

@@ -1,7 +1,8 @@
 """What a list is like beyond its hits: novel, varied, popular, to the user's taste.
 
-A metric with one value per user is 0 for a user with an empty list; the others describe
-all lists together. Knows item counts and item vectors; knows nothing of the truth.
+A metric with one value per user is 0 for a user with an empty list, save for the
+divergence of tastes; the others describe all lists together. Knows item counts and item
+vectors; knows nothing of the truth.
 
 References:
     Vargas and Castells, 2011, "Rank and relevance in novelty and diversity metrics",
@@ -123,21 +124,25 @@ def lorenz(counts: NDArray[Any], points: int = 51) -> list[float]:
     return held
 
 
-def personalization(recommended: NDArray[Any], num_users: int, k: int) -> float:
+def personalization(recommended: NDArray[Any], lengths: NDArray[Any]) -> float:
     """1 - mean overlap of two users' lists: 1 nothing in common, 0 all lists alike.
 
-    Exact over all pairs: an item in c lists is shared by c (c - 1) / 2 pairs.
+    The items that pairs of users share, over those that they could: of each pair as
+    many as its shorter list has, which is k where all lists are full. Exact over all
+    pairs: an item in c lists is shared by c (c - 1) / 2 pairs.
 
     Args:
         recommended: lists each item stands in, `(num_items,)`, of `list_counts`.
-        num_users: number of lists.
-        k: places looked at.
+        lengths: items of each list among its first k, `(num_users,)`.
+
+    Returns: NaN where there are no two lists with items.
     """
-    if num_users < 2:
-        return float("nan")
     c = np.asarray(recommended, np.float64)
     shared = float((c * (c - 1) / 2).sum())
-    return 1.0 - shared / (num_users * (num_users - 1) / 2) / k
+    # In ascending order a list is the shorter one in its pairs with all that follow.
+    after = np.arange(len(lengths) - 1, -1, -1.0)
+    most = float(np.sort(lengths) @ after)
+    return 1.0 - shared / most if most else float("nan")
 
 
 def list_counts(ranked: NDArray[Any], k: int, num_rows: int) -> NDArray[np.int64]:
@@ -221,10 +226,12 @@ def taste_divergence(
 
     Args:
         ranked: `(num_users, max_k)` item rows, best first, padded with -1.
-        taste: p, of `tastes`; a user without any has 0.
+        taste: p, of `tastes`.
         shares: of each value in each item row, `(num_rows, values)`; row 0 is zeros.
         k: places looked at.
         alpha: keeps the divergence finite where the list lacks a value.
+
+    Returns: NaN for a user without a taste, whose past has no known value.
     """
     result: PerUser = np.zeros(len(ranked))
     for block in _blocks(ranked, k, shares.shape[1]):
@@ -235,7 +242,8 @@ def taste_divergence(
         p = taste[block]
         mixed = (1.0 - alpha) * _normalized(total) + alpha * p
         ratio = np.divide(p, mixed, out=np.ones_like(mixed), where=p > 0)
-        result[block] = (p * np.log(ratio)).sum(axis=1)
+        divergence = (p * np.log(ratio)).sum(axis=1)
+        result[block] = np.where(p.any(axis=1), divergence, np.nan)
     return result
 
 

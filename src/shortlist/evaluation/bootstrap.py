@@ -28,12 +28,14 @@ def bootstrap_means(
     sample is kept as the number of times each user was drawn (multinomial weights).
 
     Args:
-        values: `(num_users, num_metrics)`, without NaN.
+        values: `(num_users, num_metrics)`; NaN where a user has no value, who is then
+            left out of the means of that column. Each column has some value.
         resamples: number of samples.
         seed: seed of the draws.
 
     Returns:
-        `(resamples, num_metrics)`.
+        `(resamples, num_metrics)`, finite: a sample of which nobody has a value takes
+        the mean of all who have one.
 
     Raises:
         InputError: no user, or `resamples` below 1 (`bootstrap-empty`).
@@ -46,7 +48,11 @@ def bootstrap_means(
             f" {num_users} users, {resamples} resamples. Raise the number.",
         )
     rng = np.random.Generator(np.random.PCG64(seed))
-    values = np.ascontiguousarray(values, np.float64)
+    missing = np.isnan(values)
+    partial = np.flatnonzero(missing.any(axis=0))
+    known = (~missing[:, partial]).astype(np.float64)
+    values = np.where(missing, 0.0, values).astype(np.float64)
+    whole = values[:, partial].sum(axis=0) / known.sum(axis=0)
     means = np.empty((resamples, values.shape[1]))
     if not values.shape[1]:
         return means
@@ -57,7 +63,11 @@ def bootstrap_means(
         for row in range(rows):  # one sample at a time: its counts fit the cache
             drawn = rng.integers(0, num_users, num_users, dtype=np.int32)
             weights[row] = np.bincount(drawn, minlength=num_users)
-        means[start : start + rows] = weights[:rows] @ values / num_users
+        sums = weights[:rows] @ values
+        means[start : start + rows] = sums / num_users
+        counted = weights[:rows] @ known
+        of_known = sums[:, partial] / np.maximum(counted, 1.0)
+        means[start : start + rows, partial] = np.where(counted, of_known, whole)
     return means
 
 

@@ -34,7 +34,8 @@ class RankingReport:
     users: NDArray[np.int64]
     """`(num_users,)`: positions, in the ranking, of the users that were evaluated."""
     values: NDArray[np.float64]
-    """`(num_users, len(names))`: each metric of each evaluated user."""
+    """`(num_users, len(names))`: each metric of each evaluated user; NaN where a user
+    has no value and is left out of the mean."""
     num_excluded: int
     """Users without relevant items, left out of every mean."""
     coverage: dict[str, float]
@@ -49,7 +50,7 @@ class RankingReport:
 
     def to_dict(self) -> dict[str, float]:
         """Mean over users of every metric, then the coverage at every k."""
-        means = self.values.mean(axis=0).tolist()
+        means = np.nanmean(self.values, axis=0).tolist()
         return {**dict(zip(self.names, means, strict=True)), **self.coverage}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -98,7 +99,8 @@ def evaluate_rankings(
         resamples: bootstrap samples behind the intervals.
         seed: seed of the bootstrap.
         names: metrics of `HIT_METRICS` to compute; all of them by default.
-        extra: further metrics by `metric@k`, `(num_users,)` each.
+        extra: further metrics by `metric@k`, `(num_users,)` each; NaN leaves a user
+            out of the mean, and a metric that no user has is left out itself.
 
     Raises:
         InputError: a bad ranking (`ranking-...`), bad truth (`relevance-shape`), `k`
@@ -128,7 +130,8 @@ def evaluate_rankings(
         for name, metric in HIT_METRICS.items()
         if names is None or name in names
     }
-    columns |= {name: values[users] for name, values in (extra or {}).items()}
+    beyond = {name: values[users] for name, values in (extra or {}).items()}
+    columns |= {n: values for n, values in beyond.items() if not np.isnan(values).all()}
     measured = np.empty((len(users), len(columns)))  # without columns, if of none
     for place, values in enumerate(columns.values()):
         measured[:, place] = values
@@ -190,10 +193,10 @@ def compare_with_intervals(
     mine = [model.names.index(name) for name in names]
     other = [baseline.names.index(name) for name in names]
     differences = _named(names, percentile_interval(ours[:, mine] - theirs[:, other]))
-    average, beside = model.values.mean(axis=0), baseline.values.mean(axis=0)
+    average, beside = model.to_dict(), baseline.to_dict()
     compared = {
-        name: _comparison(name, float(average[i]), float(beside[j]), *differences[name])
-        for name, i, j in zip(names, mine, other, strict=True)
+        name: _comparison(name, average[name], beside[name], *differences[name])
+        for name in names
     }
     reports = ((model, ours), (baseline, theirs))
     return compared, [

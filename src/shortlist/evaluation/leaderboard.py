@@ -301,21 +301,23 @@ def _pairs(
 def _differences(
     runs: Mapping[str, Evaluation], first: str, second: str, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The users that both runs have and their differences, `(n,)` each."""
+    """The users that both runs have a value of and their differences, `(n,)` each."""
     one, other = runs[first], runs[second]
     users, mine, theirs = np.intersect1d(
         one.users, other.users, assume_unique=True, return_indices=True
     )
-    if not len(users):
-        raise ArtifactError(
-            "compare-users",
-            "Two runs must have been evaluated on users in common. Received: none of"
-            f" {first!r} and {second!r}. Evaluate them again.",
-        )
-    return users, (
+    differences = (
         one.values[mine, one.names.index(metric)]
         - other.values[theirs, other.names.index(metric)]
     )
+    known = ~np.isnan(differences)
+    if not known.any():
+        raise ArtifactError(
+            "compare-users",
+            f"Two runs must have been evaluated on users in common that have {metric}."
+            f" Received: none of {first!r} and {second!r}. Evaluate them again.",
+        )
+    return users[known], differences[known]
 
 
 def _intervals(

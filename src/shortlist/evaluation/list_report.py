@@ -151,11 +151,12 @@ class _Measured:
         profile = np.concatenate(self.profiles)
         for k in self.ks:
             listed = beyond.list_counts(ranked, k, len(self.counts))[1:]
+            lengths = (ranked[:, :k] > 0).sum(axis=1)
             popular = np.concatenate([b[f"arp@{k}"] for b in self.blocks[name]])
             values |= {
                 f"gini@{k}": beyond.gini(listed),
                 f"popularity_lift@{k}": beyond.popularity_lift(popular, profile),
-                f"personalization@{k}": beyond.personalization(listed, len(ranked), k),
+                f"personalization@{k}": beyond.personalization(listed, lengths),
             }
         return {
             metric: value

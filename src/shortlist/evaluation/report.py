@@ -198,6 +198,7 @@ def measure_pipeline(
         "measured_in": lists.measured_in,
         "notes": [*_notes(dataset, ks), *pairs.notes],
     }
+    report["notes"] += _left_out(model)
     report["notes"] += _not_measured(metrics or (), report["metrics"]["model"])
     return Evaluation(
         report=report,
@@ -284,8 +285,23 @@ def _unknown_users(dataset: Dataset, events: Part, part: str) -> dict[str, int]:
     }
 
 
+def _left_out(report: RankingReport) -> list[str]:
+    """Says how many users have no value of a metric."""
+    missing = np.isnan(report.values).sum(axis=0).tolist()
+    counts = {
+        name.partition("@")[0]: count
+        for name, count in zip(report.names, missing, strict=True)
+        if count
+    }
+    return [
+        f"{name} leaves out {count:,} users whose past has no known value of its"
+        " feature."
+        for name, count in counts.items()
+    ]
+
+
 def _not_measured(wanted: Sequence[str], found: Iterable[str]) -> list[str]:
-    """Says which metrics that were asked for the dataset or the model has nothing for."""
+    """Says which metrics were asked for and have nothing to be measured in."""
     measured = {name.partition("@")[0] for name in found}
     missing = [name for name in dict.fromkeys(wanted) if name not in measured]
     if not missing:

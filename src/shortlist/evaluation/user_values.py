@@ -34,7 +34,7 @@ class Evaluation:
         report: plain values, as `evaluate_pipeline` returns them.
         users: rows of the evaluated users, `(n,)`.
         names: `metric@k` of each column of `values`.
-        values: `(n, len(names))` float64.
+        values: `(n, len(names))` float64; NaN where a user has no value.
     """
 
     report: dict[str, Any]
@@ -91,7 +91,8 @@ class Evaluation:
             pl.exceptions.PolarsError,
         ) as error:
             raise _damaged(file, str(error)) from error
-        if report.get("users") != len(users) or not np.isfinite(values).all():
+        wrong = np.isinf(values).any() or np.isnan(values).all(axis=0).any()
+        if report.get("users") != len(users) or wrong:
             raise _damaged(file, f"{report.get('users')} users and {len(users)} rows")
         return cls(
             report=report, users=users, names=tuple(frame.columns), values=values
