@@ -83,6 +83,14 @@ def test_the_best_is_printed_as_a_folder(call, store: RunStore, tmp_path: Path) 
     assert (refused.code, "--dataset" in refused.err) == (2, True)
     chosen = call("runs", "--best=ndcg@10", "--dataset=01", "--store", store.path)
     assert chosen.out == best.out
+    for folder in (folder for folder in store.path.iterdir() if folder.is_dir()):
+        if (folder / "evaluation.json").is_file():
+            measured = {"metrics": {"model": {"arp@10": 3.5, "ndcg@10": 0.125}}}
+            write_json(folder / "evaluation.json", measured)
+    by_arp = call("runs", "--best=test.arp@10", "--store", store.path)
+    assert (by_arp.code, "error[runs-query]" in by_arp.err) == (2, True)
+    assert "ndcg@10, rmse, test.ndcg@10" in by_arp.err
+    assert call("runs", "--sort=test.arp@10", "--store", store.path).code == 0
     none = call("runs", "--best=ndcg@10", "--state=pruned", "--store", store.path)
     assert (none.code, "None of those" in none.err) == (2, True)
 

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from shortlist.errors import ArtifactError, InputError
-from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
+from shortlist.evaluation.leaderboard import (
+    higher_is_better,
+    open_evaluations,
+    rank_runs,
+)
 from shortlist.evaluation.user_values import Evaluation
+from shortlist.recipe import METRIC_NAMES
 
 NAMES = ("ndcg@5", "recall@5", "ndcg@10", "recall@10", "arp@10")
 
@@ -128,6 +133,27 @@ def test_lower_is_better_where_it_is() -> None:
     assert (board["metric"], board["higher_is_better"]) == (names[0], False)
     assert board["runs"][0]["run"] == "near"
     assert board["best"] == {names[0]: ["near"]}
+
+
+def test_what_has_no_better_end_ranks_no_runs() -> None:
+    names = ("arp@5", "arp@10")
+    runs = {"low": run_of([0.1, 0.2], names=names), "high": run_of([0.5], names=names)}
+    board = rank_runs(runs)
+    assert (board["metric"], board["higher_is_better"]) == ("arp@10", None)
+    assert [run["run"] for run in board["runs"]] == ["low", "high"]  # as given
+    assert board["best"] == {}
+    for wanted in ("arp", "arp@10", "popularity_lift"):
+        with pytest.raises(InputError, match="ndcg@10, recall@10") as caught:
+            rank_runs(three(), wanted)
+        assert caught.value.code == "compare-metric"
+
+
+def test_every_metric_has_a_better_end_or_is_known_to_have_none() -> None:
+    without = {name for name in METRIC_NAMES if higher_is_better(name) is None}
+    lower = {name for name in METRIC_NAMES if higher_is_better(name) is False}
+    assert without == {"arp", "popularity_lift"}
+    assert lower == {"gini", "taste_divergence"}
+    assert [higher_is_better(name) for name in ("rmse", "auc")] == [False, True]
 
 
 @pytest.mark.parametrize("wanted", ["ndgc", "ndcg@7", "coverage@10", "rmse"])

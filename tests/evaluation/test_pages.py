@@ -17,7 +17,12 @@ from shortlist.errors import ResourceError
 from shortlist.evaluation.html_page import evaluation_html, leaderboard_html
 from shortlist.evaluation.leaderboard import rank_runs
 from shortlist.evaluation.plots import evaluation_plots, leaderboard_plots
-from shortlist.evaluation.tables import evaluation_tables, leaderboard_tables, p_text
+from shortlist.evaluation.tables import (
+    evaluation_tables,
+    leaderboard_tables,
+    p_text,
+    ratio_text,
+)
 from shortlist.evaluation.user_values import Evaluation
 
 EVIL = "<script>alert('x')</script>&\"$x$ \u6f22"  # a sign that the font lacks
@@ -142,6 +147,8 @@ def test_tables_hold_the_numbers_of_the_report() -> None:
     assert runs.header == ("run", "ndcg@10", "recall@10", "rmse")
     assert runs.rows[-1][0] == "popularity"
     assert len(pairs.rows) == 3
+    assert ratio_text("popularity_lift@5", -0.5, 0.25) == "-"  # signed
+    assert ratio_text("arp@5", 1.0, 0.25) == "4.00"
     whole = leaderboard_tables(board())[0]
     assert {"novelty@5", "recall@5"} < set(whole.header)
     assert (p_text(0.03125), p_text(1.0), p_text(1e-5)) == (
@@ -149,6 +156,30 @@ def test_tables_hold_the_numbers_of_the_report() -> None:
         "1.0000",
         "1.0e-05",
     )
+
+
+def test_a_leaderboard_has_what_any_run_has() -> None:
+    generator = np.random.default_rng(0)
+    runs = {}
+    for place, name in enumerate(("first", "second")):
+        told = report()
+        for values in told["metrics"].values():
+            del values["novelty@5" if place == 0 else "recall@5"]
+        told["pairs"] = {"rmse": 0.5} if place else {}
+        runs[name] = Evaluation(
+            report=told,
+            users=np.arange(30),
+            names=("ndcg@10",),
+            values=generator.random((30, 1)),
+        )
+    runs["first"].report["metrics"]["model"]["ndcg@10"] = 0.9
+    table = leaderboard_tables(rank_runs(runs))[0]
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert table.rows[0][0] == "first"
+    assert cells["first"]["novelty@5"] == cells["first"]["rmse"] == "-"
+    assert cells["second"]["novelty@5"] == cells["popularity"]["novelty@5"] == "0.2000"
+    assert (cells["second"]["rmse"], cells["second"]["recall@5"]) == ("0.5000", "-")
+    assert cells["popularity"]["recall@5"] == "0.1000"
 
 
 def test_without_matplotlib_the_install_line_is_told(

@@ -163,12 +163,22 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
     """The first finished run, which has the metric.
 
     Raises:
-        InputError: `runs-query`, there is none, or they are of several datasets.
+        InputError: `runs-query`, there is none, they are of several datasets, or
+            neither end of the metric is better.
     """
     if metric in PLAIN_KEYS:
         raise InputError(
             "runs-query",
             f"The best run is so by a metric. Received: {metric!r}. Use --sort for it.",
+            file=store,
+        )
+    if not _has_better_end(metric):
+        better = [name for name in known_keys(found) if _has_better_end(name)]
+        raise InputError(
+            "runs-query",
+            f"The best run is so by a metric with a better end: {', '.join(better)}."
+            f" Received: {metric!r}, of which more is neither better nor worse. Use"
+            " --sort for it.",
             file=store,
         )
     measured = [r for r in found if r.state == "finished" and value_of(r, metric)]
@@ -182,6 +192,13 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
         else f"A finished run must have {metric!r}. None of those asked for has it."
     )
     raise InputError("runs-query", problem, file=store)
+
+
+def _has_better_end(key: str) -> bool:
+    from shortlist.evaluation.leaderboard import higher_is_better
+
+    metric = key.rpartition(".")[2]
+    return key not in PLAIN_KEYS and higher_is_better(metric) is not None
 
 
 def value_of(record: Record, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -17,23 +17,40 @@ def items_table(items: Iterable[Any]) -> str:
 
 def metrics_table(report: dict[str, Any]) -> str:
     """Model beside popularity with 95 % intervals and the ratio."""
+    from shortlist.evaluation.tables import ratio_text
+
     metrics = report["metrics"]
-    lines = [
-        f"test part, {report['users']:,} users, full catalogue, seen items removed;"
-        " 95 % bootstrap intervals",
-        f"{'metric':<22}{'model':>26}{'popularity':>26}{'ratio':>8}",
-    ]
+    rows = [("metric", "model", "popularity", "ratio")]
     for name, value in metrics["model"].items():
         other = metrics["popularity"][name]
-        ratio = f"{value / other:.2f}" if other else "-"
         model_cell = _cell(value, report["intervals"]["model"].get(name))
         other_cell = _cell(other, report["intervals"]["popularity"].get(name))
-        lines.append(f"{name:<22}{model_cell:>26}{other_cell:>26}{ratio:>8}")
+        rows.append((name, model_cell, other_cell, ratio_text(name, value, other)))
     for name, value in report["pairs"].items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        lines.append(f"{name:<22}{shown:>26}")
-    lines += [*_about(report), *_slices(report)]
-    return "\n".join(lines)
+        rows.append((name, shown, "", ""))
+    return "\n".join(
+        [
+            f"test part, {report['users']:,} users, full catalogue, seen items removed;"
+            " 95 % bootstrap intervals",
+            *_columns(rows, (22, 26, 26, 8)),
+            *_about(report),
+            *_slices(report),
+        ]
+    )
+
+
+def _columns(
+    rows: Sequence[tuple[str, ...]], least: Sequence[int], gap: int = 2
+) -> list[str]:
+    """Lines of cells, the first of a row to the left, at least so wide and apart."""
+    longest = [max(map(len, cells)) + gap for cells in zip(*rows, strict=True)]
+    first, *widths = map(max, longest, least)
+    return [
+        f"{name:<{first}}"
+        + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)).rstrip()
+        for name, *cells in rows
+    ]
 
 
 def _about(report: dict[str, Any]) -> list[str]:
@@ -54,23 +71,22 @@ def _about(report: dict[str, Any]) -> list[str]:
 
 def _slices(report: dict[str, Any]) -> list[str]:
     """One line per group: users, nDCG of the model and of popularity."""
-    lines: list[str] = []
+    rows: list[tuple[str, ...]] = []
     for found in report["slices"]:
         metrics = found["metrics"]["model"]
         metric = next(
             (n for n in metrics if n.startswith("ndcg@")), next(iter(metrics))
         )
-        if not lines:
-            lines = ["", f"{metric + ' by slice':<40}{'users':>9}{'model':>26}"]
-            lines[-1] += f"{'popularity':>26}"
-        cells = "".join(
-            f"{_cell(found['metrics'][m][metric], found['intervals'][m][metric]):>26}"
+        if not rows:
+            rows.append((f"{metric} by slice", "users", "model", "popularity", ""))
+        cells = (
+            _cell(found["metrics"][m][metric], found["intervals"][m][metric])
             for m in ("model", "popularity")
         )
         name = f"{found['slice']}: {found['group']}"
         small = "  few users" if found["small"] else ""
-        lines.append(f"{name:<40}{found['users']:>9,}{cells}{small}")
-    return lines
+        rows.append((name, f"{found['users']:,}", *cells, small))
+    return ["", *_columns(rows, (40, 9, 26, 26, 0))] if rows else []
 
 
 def _cell(value: float, interval: list[float] | None) -> str:

@@ -15,20 +15,10 @@ import numpy as np
 
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.evaluate import HIT_METRICS
 from shortlist.evaluation.significance import FLIPS, holm, sign_flip_test
 from shortlist.evaluation.user_values import Evaluation
 
 MAIN_METRIC, MAIN_K = "ndcg", 10
-HIGHER_IS_BETTER = {
-    *HIT_METRICS,
-    "auc",
-    "auc_per_user",
-    "coverage",
-    "diversity",
-    "novelty",
-    "personalization",
-}
 LOWER_IS_BETTER = {
     "calibration_error",
     "gini",
@@ -37,7 +27,8 @@ LOWER_IS_BETTER = {
     "rmse",
     "taste_divergence",
 }
-"""Of all others neither end is better: no run is the best in them."""
+NO_BETTER_END = {"arp", "popularity_lift"}
+"""Neither end is better: no run is the best in them, and none is ranked by them."""
 COUNTS = ("pairs", "auc_users")
 """Of pairs: numbers that are no metrics."""
 _EQUAL = 1e-12
@@ -90,21 +81,23 @@ def rank_runs(
     Args:
         runs: evaluations by name, at least two.
         metric: what runs are ranked by and tested in: `metric@k`, or a metric, then at
-            10 or else the longest list; `ndcg` by default.
+            10 or else the longest list; by default `ndcg`, else the first that has a
+            better end. Where all runs have only others, they stay in the order given.
         resamples: bootstrap samples behind the 95 % intervals.
         flips: random flips of a test that cannot try all.
         seed: seed of both.
 
-    Returns: plain values: `metric`, `higher_is_better`, `part`, `ks`,
-        `dataset_fingerprint`; `runs`, the best first, each with `run`, `users`,
-        `metrics` and `interval` (of `metric`); `popularity`, its metrics; `best`, the
-        names of the best runs by metric; `pairs`, each with `first`, `second`, `users`,
-        `difference` (first - second), `low`, `high`, `p`, `p_holm` and `exact`;
-        `slices`; and `notes`.
+    Returns: plain values: `metric`, `higher_is_better` (`None` if neither end is),
+        `part`, `ks`, `dataset_fingerprint`; `runs`, the best first, each with `run`,
+        `users`, `metrics` and `interval` (of `metric`); `popularity`, its metrics;
+        `best`, the names of the best runs by metric; `pairs`, each with `first`,
+        `second`, `users`, `difference` (first - second), `low`, `high`, `p`, `p_holm`
+        and `exact`; `slices`; and `notes`.
 
     Raises:
-        InputError: fewer than two runs (`compare-too-few`), an unknown metric, or one
-            that not every run has for each user (`compare-metric`).
+        InputError: fewer than two runs (`compare-too-few`), an unknown metric, one
+            without a better end, or one that not every run has for each user
+            (`compare-metric`).
         ArtifactError: runs of different datasets (`compare-dataset`), parts
             (`compare-part`) or list lengths (`compare-ks`), or without a user that
             both were evaluated on (`compare-users`).
@@ -113,12 +106,11 @@ def rank_runs(
     reports = {name: run.report for name, run in runs.items()}
     first = next(iter(reports.values()))
     metric = _metric(metric, runs)
-    higher = bare_name(metric) not in LOWER_IS_BETTER
+    higher = higher_is_better(metric)
     metrics = {name: _metrics(report) for name, report in reports.items()}
     notes = _drop_incomparable(reports, metrics, metric)
-    ranked = sorted(
-        runs, key=lambda name: metrics[name][metric] * (-1 if higher else 1)
-    )
+    sign = 0 if higher is None else -1 if higher else 1
+    ranked = sorted(runs, key=lambda name: metrics[name][metric] * sign)
     return {
         "metric": metric,
         "higher_is_better": higher,
@@ -134,7 +126,11 @@ def rank_runs(
             }
             for name in ranked
         ],
-        "popularity": first["metrics"]["popularity"],
+        "popularity": {
+            metric: value
+            for report in reversed(reports.values())
+            for metric, value in report["metrics"]["popularity"].items()
+        },
         "best": _best(metrics),
         "pairs": _pairs(
             {name: runs[name] for name in ranked},
@@ -182,7 +178,11 @@ def _check_alike(runs: Mapping[str, Evaluation]) -> None:
 
 
 def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
-    """The full name of the metric wanted, which every run has for each user."""
+    """The full name of the metric wanted, which every run has for each user.
+
+    Raises:
+        InputError: there is none, or neither of its ends is better (`compare-metric`).
+    """
     known = [
         name
         for name in next(iter(runs.values())).names
@@ -191,8 +191,17 @@ def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
     names = list(dict.fromkeys(bare_name(name) for name in known))
     ks = next(iter(runs.values())).report["ks"]
     main_k = MAIN_K if MAIN_K in ks else max(ks)
+    ranking = [name for name in known if higher_is_better(name) is not None]
+    if wanted is not None and bare_name(wanted) in NO_BETTER_END:
+        raise InputError(
+            "compare-metric",
+            "Runs are ranked by a metric with a better end:"
+            f" {', '.join(ranking) or 'these have none'}. Received: {wanted!r}: more of"
+            " it is neither better nor worse. It is in the table all the same.",
+        )
     if wanted is None and names:
-        wanted = MAIN_METRIC if MAIN_METRIC in names else names[0]
+        bare = list(dict.fromkeys(map(bare_name, ranking))) or names
+        wanted = MAIN_METRIC if MAIN_METRIC in bare else bare[0]
     full = wanted if wanted is None or "@" in wanted else f"{wanted}@{main_k}"
     if full is None or full not in known:
         offered = [*names, *known]
@@ -247,13 +256,14 @@ def _best(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
     best: dict[str, list[str]] = {}
     for metric in next(iter(metrics.values())):
         name = bare_name(metric)
-        if name not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
+        higher = higher_is_better(name)
+        if higher is None:
             continue
         values = {run: held.get(metric) for run, held in metrics.items()}
         known = [value for value in values.values() if value is not None]
         if len(known) < len(values):
             continue
-        top = max(known) if name in HIGHER_IS_BETTER else min(known)
+        top = max(known) if higher else min(known)
         best[metric] = [
             run
             for run, value in values.items()
@@ -334,6 +344,12 @@ def _intervals(
         means = bootstrap_means(values, resamples=resamples, seed=seed)
         ends += percentile_interval(means).tolist()
     return ends
+
+
+def higher_is_better(metric: str) -> bool | None:
+    """Which end of `ndcg` or `ndcg@10` is better; `None` if neither."""
+    name = bare_name(metric)
+    return None if name in NO_BETTER_END else name not in LOWER_IS_BETTER
 
 
 def bare_name(metric: str) -> str:

@@ -156,7 +156,7 @@ def measure_pipeline(
     model = reports["model"]
     compared, intervals = compare_with_intervals(model, reports["popularity"])
     pairs = pair_report(pipeline, events, objective, KNOWN[part])
-    report = {
+    report: dict[str, Any] = {
         "part": part,
         "part_sizes": dataset.info.parts,
         "dataset_fingerprint": dataset.info.fingerprint,

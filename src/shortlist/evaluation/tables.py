@@ -10,6 +10,7 @@ from shortlist.evaluation.leaderboard import bare_name
 from shortlist.page import Table
 
 _LEVEL = 0.05
+_SIGNED = ("popularity_lift",)
 
 
 def evaluation_tables(report: Mapping[str, Any]) -> list[Table]:
@@ -35,6 +36,12 @@ def interval_text(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
+def ratio_text(metric: str, value: float, beside: float) -> str:
+    """How many times the other value it is; none of what may be below 0."""
+    is_signed = bare_name(metric) in _SIGNED
+    return "-" if is_signed or not beside else f"{value / beside:.2f}"
+
+
 def p_text(p: float) -> str:
     """A p-value with the digits that say something."""
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
@@ -42,7 +49,7 @@ def p_text(p: float) -> str:
 
 def _runs(board: Mapping[str, Any], is_short: bool) -> Table:
     main = board["metric"]
-    names = list(board["runs"][0]["metrics"])
+    names = list(dict.fromkeys(n for run in board["runs"] for n in run["metrics"]))
     if is_short:
         end = main[main.index("@") :]
         names = [n for n in names if n == f"coverage{end}" or _is_short(n, end)]
@@ -100,7 +107,7 @@ def _metrics(report: Mapping[str, Any]) -> Table:
                 interval_text(intervals["model"].get(name)),
                 f"{other:.4f}",
                 interval_text(intervals["popularity"].get(name)),
-                f"{value / other:.2f}" if other else "-",
+                ratio_text(name, value, other),
             )
         )
     header = ("metric", "model", "95 % interval", "popularity", "95 % interval")
