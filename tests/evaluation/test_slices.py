@@ -13,6 +13,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
+from shortlist.data.vocabulary import bucket_rows
 from shortlist.errors import ArtifactError, InputError, RecipeError
 from shortlist.evaluation.report import measure_pipeline, relevant_items
 from shortlist.evaluation.slices import groups_of
@@ -157,7 +158,7 @@ def test_a_group_of_items_asks_for_these_items_alone(
     dataset: Dataset, evaluation: Evaluation, name: str
 ) -> None:
     users = list(range(1, dataset.num_users))
-    for items in groups_of(dataset, name, KNOWN):
+    for items in groups_of(dataset, name, "test"):
         expected = recall(dataset, users, items.rows)
         if expected:
             found = group(evaluation, name, items.name)
@@ -168,7 +169,7 @@ def test_a_group_of_items_asks_for_these_items_alone(
 
 def test_the_head_has_a_fifth_of_the_events(dataset: Dataset) -> None:
     counts = dataset.item_counts(*KNOWN)
-    head, tail = groups_of(dataset, "item_popularity", KNOWN)
+    head, tail = groups_of(dataset, "item_popularity", "test")
     assert not (head.rows & tail.rows).any()
     in_head = counts[head.rows]
     assert in_head.sum() >= 0.2 * counts.sum() > in_head.sum() - in_head.min()
@@ -178,24 +179,165 @@ def test_the_head_has_a_fifth_of_the_events(dataset: Dataset) -> None:
 def test_users_and_items_are_grouped_by_known_events(dataset: Dataset) -> None:
     taken = dataset.interactions(*KNOWN).user_index
     counts = np.bincount(taken, minlength=dataset.num_users)
-    groups = {g.name: g.rows for g in groups_of(dataset, "user_events", KNOWN)}
+    groups = {g.name: g.rows for g in groups_of(dataset, "user_events", "test")}
     assert groups["cold (0 to 4)"].tolist() == (counts < 5).tolist()
-    names = [g.name for g in groups_of(dataset, "price", KNOWN)]
+    names = [g.name for g in groups_of(dataset, "price", "test")]
     assert names == ["below 5", "5 to 9", "9 or more"]
-    quarters = groups_of(dataset, "age", KNOWN)
+    quarters = groups_of(dataset, "age", "test")
     assert [int(g.rows.sum()) for g in quarters] == [10, 10, 10, 10]
-    genres = {g.name: int(g.rows.sum()) for g in groups_of(dataset, "genres", KNOWN)}
+    genres = {g.name: int(g.rows.sum()) for g in groups_of(dataset, "genres", "test")}
     assert genres == {"love": 30, "war": 15}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("contry", "Did you mean 'country'"), ("maker", "its values are hashed")],
-)
-def test_unknown_slices_are_refused(dataset: Dataset, name: str, text: str) -> None:
-    with pytest.raises(InputError, match=text) as caught:
-        groups_of(dataset, name, KNOWN)
+def test_an_unknown_slice_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="Did you mean 'country'") as caught:
+        groups_of(dataset, "contry", "test")
     assert caught.value.code == "slice-unknown"
+
+
+def test_hashed_values_are_grouped_by_bucket(dataset: Dataset) -> None:
+    stored = dataset.items["feature:maker"].to_list()
+    groups = {
+        g.name: np.flatnonzero(g.rows) for g in groups_of(dataset, "maker", "test")
+    }
+    assert set(groups) == {f"bucket {row}" for row in stored[1:]}
+    for name, rows in groups.items():
+        bucket = int(name.removeprefix("bucket "))
+        assert rows.tolist() == [i for i, v in enumerate(stored) if i and v == bucket]
+
+
+def test_missing_values_are_apart_from_the_word_unknown(tmp_path: Path) -> None:
+    files = write_log(tmp_path)
+    texts = ["unknown", "at", None, None]
+    countries = pl.Series("country", [texts[u % 4] for u in range(40)])
+    pl.read_csv(files["users"]).with_columns(countries).write_csv(files["users"])
+    price = pl.when(pl.col("item") % 3 > 0).then(pl.col("price")).alias("price")
+    maker = pl.when(pl.col("item") % 2 > 0).then(pl.col("maker")).alias("maker")
+    items = pl.read_csv(files["items"]).with_columns(price, maker)
+    items.write_csv(files["items"])
+    given = prepare(
+        files["log"],
+        SCHEMA,
+        tmp_path / "dataset",
+        users=files["users"],
+        items=files["items"],
+        split=Split(test=0.4),
+    )
+    found = {g.name: int(g.rows.sum()) for g in groups_of(given, "country", "test")}
+    assert found == {"(unknown)": 20, "unknown": 10, "at": 10}
+    for name, missing in (("price", 10), ("maker", 15)):
+        sizes = {g.name: int(g.rows.sum()) for g in groups_of(given, name, "test")}
+        assert sizes["(unknown)"] == missing
+    # A missing number is stored as a number, and nobody can tell which.
+    assert len(groups_of(given, "age", "test")) == 4
+
+
+CONTEXT_SCHEMA = Schema(
+    user_id="user",
+    item_id="item",
+    timestamp="time",
+    label="click",
+    label_kind="binary",
+    features=(
+        Feature(name="device", owner="context", kind="categorical"),
+        Feature(name="hour", owner="context", kind="numeric"),
+        Feature(name="page", owner="context", kind="categorical", hash_buckets=3),
+        Feature(name="tags", owner="context", kind="multi_valued"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def in_context(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Dataset, pl.DataFrame]:
+    """Events with a context, those of a user in two files."""
+    folder = tmp_path_factory.mktemp("context")
+    log = pl.read_csv(write_log(folder)["log"]).with_row_index("n")
+    log = log.with_columns(
+        pl.when(pl.col("n") % 7 > 0)
+        .then(pl.format("d{}", pl.col("n") * 5 % 3))
+        .alias("device"),
+        (pl.col("n") * 11 % 24).alias("hour"),
+        pl.format("p{}", pl.col("n") * 3 % 5).alias("page"),
+        pl.when(pl.col("n") % 2 > 0)
+        .then(pl.lit("a|b"))
+        .otherwise(pl.lit("b"))
+        .alias("tags"),
+    )
+    days = (log.filter(pl.col("n") % 3 == 0), log.filter(pl.col("n") % 3 > 0))
+    files = [folder / f"day{place}.csv" for place in range(2)]
+    for file, rows in zip(files, days, strict=True):
+        rows.drop("n").write_csv(file)
+    dataset = prepare(
+        files, CONTEXT_SCHEMA, folder / "dataset", split=Split(test=0.4, validation=0.1)
+    )
+    return dataset, log
+
+
+@pytest.mark.parametrize("name", ["device", "hour", "page", "tags"])
+def test_a_group_of_a_context_asks_for_its_events_alone(
+    in_context: tuple[Dataset, pl.DataFrame], name: str
+) -> None:
+    dataset, log = in_context
+    users, items = dataset.vocabularies["user"], dataset.vocabularies["item"]
+    value_of = {
+        (users.row(str(row["user"])), items.row(str(row["item"]))): row
+        for row in log.to_dicts()
+    }
+    every = np.arange(1, dataset.num_users)
+    offsets, relevant = relevant_items(dataset, every, "test")
+    _, lists = ByRow(dataset).recommend(every, 10, parts=KNOWN)
+    held_out = dataset.interactions("test")
+    hours = np.array(
+        [
+            value_of[pair]["hour"]
+            for pair in zip(
+                held_out.user_index.tolist(), held_out.item_index.tolist(), strict=True
+            )
+        ]
+    )
+    edges = np.quantile(hours, [0.25, 0.5, 0.75])
+
+    def labels(row: dict) -> list[str]:
+        if name == "device":
+            return [row["device"] or "(unknown)"]
+        if name == "tags":
+            return row["tags"].split("|")
+        if name == "hour":
+            return [f"quarter {1 + int((row['hour'] >= edges).sum())} of 4"]
+        code = bucket_rows(pl.Series([row["page"]]), 3)[0]
+        return [f"bucket {1 + code}"]
+
+    expected: dict[str, list[float]] = {}
+    for place, user in enumerate(every.tolist()):
+        wanted: dict[str, set[int]] = {}
+        for item in relevant[offsets[place] : offsets[place + 1]].tolist():
+            for label in labels(value_of[user, item]):
+                wanted.setdefault(label, set()).add(item)
+        for label, mine in wanted.items():
+            share = len(mine & set(lists[place].tolist())) / len(mine)
+            expected.setdefault(label, []).append(share)
+    report = measure_pipeline(
+        ByRow(dataset), ks=(10,), resamples=5, slices=[name]
+    ).report
+    found = {s["group"]: s for s in report["slices"] if s["slice"] == name}
+    assert {each["owner"] for each in found.values()} == {"context"}
+    assert {label: each["users"] for label, each in found.items()} == {
+        label: len(shares) for label, shares in expected.items()
+    }
+    for label, shares in expected.items():
+        mean = found[label]["metrics"]["model"]["recall@10"]
+        assert mean == pytest.approx(np.mean(shares))
+
+
+def test_a_slice_named_twice_is_divided_by_once(dataset: Dataset) -> None:
+    slices = ["user_events", "country", "country", "item_events"]
+    report = measure_pipeline(
+        ByRow(dataset), ks=(3,), resamples=5, slices=slices
+    ).report
+    groups = [(each["slice"], each["group"]) for each in report["slices"]]
+    assert len(groups) == len(set(groups))
 
 
 def test_every_metric_is_there_and_can_be_chosen(

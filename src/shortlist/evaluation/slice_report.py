@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from shortlist.data.dataset import Dataset
+from shortlist.data.schema import CONTEXT
 from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
 from shortlist.evaluation.evaluate import HIT_METRICS
 from shortlist.evaluation.metrics import Hits, find_hits
 from shortlist.evaluation.rankings import Csr
 from shortlist.evaluation.slices import SMALL_BELOW, Group, groups_of
+from shortlist.evaluation.truth import relevant_items
 
 SLICE_K = 10
 MOST_RESAMPLES = 200
@@ -25,13 +27,13 @@ def slice_reports(
     relevant: Csr,
     *,
     slices: Sequence[str],
-    known: tuple[str, ...],
+    part: str,
     ks: Sequence[int],
     names: Sequence[str],
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Divides a report by users and by items.
+    """Divides a report by users, by items and by held-out events.
 
     Args:
         dataset: users, items and events.
@@ -39,7 +41,7 @@ def slice_reports(
         ranked: lists of the users by model, `(n, longest)` each.
         relevant: relevant items of the users.
         slices: built-in slices and features.
-        known: parts whose events are known.
+        part: the held-out part.
         ks: list lengths; slices have 10 if it is one of them, else the longest.
         names: metrics wanted.
         resamples: bootstrap samples, at most 200 of them are taken.
@@ -52,15 +54,19 @@ def slice_reports(
         InputError: an unknown slice (`slice-unknown`).
     """
     k = SLICE_K if SLICE_K in ks else max(ks)
-    hits = {name: find_hits(lists, relevant) for name, lists in ranked.items()}
+    everything = {name: find_hits(lists, relevant) for name, lists in ranked.items()}
     wanted = [name for name in HIT_METRICS if name in names]
     reports = []
     for name in slices:
-        for group in groups_of(dataset, name, known):
-            inside = {
-                model: _inside(group, hits[model], users, ranked[model], relevant)
-                for model in ranked
-            }
+        for group in groups_of(dataset, name, part):
+            if group.owner == CONTEXT:
+                taken = relevant_items(dataset, users, part, group.rows)
+                inside = {model: find_hits(ranked[model], taken) for model in ranked}
+            else:
+                inside = {
+                    model: _inside(group, hits, users, ranked[model], relevant)
+                    for model, hits in everything.items()
+                }
             found = _measure(inside, wanted, k, min(resamples, MOST_RESAMPLES), seed)
             if found is not None:
                 about = {"slice": name, "owner": group.owner, "group": group.name}

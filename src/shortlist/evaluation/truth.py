@@ -9,25 +9,32 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.data.dataset import Dataset
+from shortlist.data.kernels import group_order
+from shortlist.data.schema import FEATURE_PREFIX
 from shortlist.data.split import KNOWN
 from shortlist.evaluation.rankings import Csr, build_csr, ranges
 
 _FLAGS = 1 << 25  # bytes of flags at once
 
 
-def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
+def relevant_items(
+    dataset: Dataset, users: np.ndarray, part: str, chosen: np.ndarray | None = None
+) -> Csr:
     """Items of each user's held-out events that the user had not done before.
 
     Args:
         dataset: where the parts are.
         users: user rows `(n,)`, different ones.
         part: the held-out part.
+        chosen: whether an event of `dataset.interactions(part)` counts, `(events,)`;
+            all do by default.
 
     Returns: offsets `(n + 1,)` and item rows, each item once per user; 0 is an item
         outside the vocabulary, once for each of its events: such items may be
         different ones.
     """
     events = dataset.interactions(part)
+    events = events if chosen is None else events.take(chosen)
     histories = dataset.histories(*KNOWN[part])
     stride = dataset.num_items
     first = np.searchsorted(events.user_index, users, side="left")
@@ -49,6 +56,20 @@ def relevant_items(dataset: Dataset, users: np.ndarray, part: str) -> Csr:
         keys.append(found + start * stride)
     pairs = np.concatenate(keys)
     return build_csr(pairs // stride, pairs % stride, len(users))
+
+
+def event_values(dataset: Dataset, part: str, feature: str) -> np.ndarray:
+    """Values of a context feature of each event of `dataset.interactions(part)`.
+
+    Returns: `(events,)`, or `(events, length)` padded with -1.
+    """
+    columns = dataset.columns(part)
+    users, times = columns.column("user_index"), columns.column("timestamp_ms")
+    order = group_order(users, times, dataset.num_users)
+    values: np.ndarray = columns.column(FEATURE_PREFIX + feature)[order]
+    if dataset.schema.label_kind == "binary":
+        values = values[dataset.part(part).label >= dataset.schema.positive_from]
+    return values
 
 
 def _keys(lengths: np.ndarray, items: np.ndarray, stride: int) -> np.ndarray:
