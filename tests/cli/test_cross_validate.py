@@ -77,7 +77,12 @@ def test_it_goes_on_where_it_was_interrupted(call, project: Path, done: Path) ->
     kept = (done / "fold-1" / "run" / "evaluation.json").stat().st_mtime_ns
     refused = call("cross-validate", *arguments, "--folds=3")
     assert (refused.code, "error[output-exists]" in refused.err) == (2, True)
-    for changed in (["--folds=2"], ["--folds=3", "--set=seed=5"]):
+    of_coverage = "--set=evaluation.metrics=['coverage']"
+    for changed in (
+        ["--folds=2"],
+        ["--folds=3", "--set=seed=5"],
+        ["--folds=3", of_coverage],
+    ):
         other = call("cross-validate", *arguments, *changed, "--resume")
         assert (other.code, "error[resume-mismatch]" in other.err) == (2, True)
     result = call("cross-validate", *arguments, "--folds=3", "--resume")
@@ -111,3 +116,33 @@ def test_random_folds_and_what_is_refused(call, project: Path, tmp_path: Path) -
     (out / "plan.json").unlink()
     foreign = call(*arguments, "--set=split.kind=random", "--overwrite")
     assert (foreign.code, "error[output-foreign]" in foreign.err) == (2, True)
+
+
+def test_too_many_folds_are_told_to_be_fewer(call, project: Path, tmp_path) -> None:
+    arguments = ["cross-validate", "--recipe", project / "shortlist.toml", *FAST]
+    result = call(*arguments, "--out", tmp_path / "folds", "--folds=40")
+    assert (result.code, "error[split-folds]" in result.err) == (2, True)
+    assert "fold 1 of 40" in result.err and "Give fewer --folds" in result.err
+
+
+def test_folds_are_told_apart_in_a_store_and_never_the_best(
+    call, project: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs"
+    recipe = ["--recipe", project / "shortlist.toml", *FAST]
+    recipe.append(f"--set=tracking.store={store}")
+    folds = ["--out", tmp_path / "folds", "--folds=2"]
+    done = call("cross-validate", *recipe, *folds)
+    assert done.code == 0, done.err
+    listed = call("runs", "--store", store, "--sort=name", "--json").json["runs"]
+    names = [f"recommender fold {number} of 2" for number in (1, 2)]
+    assert [run["name"] for run in listed] == names
+    none = call("runs", "--store", store, "--best=ndcg@10")
+    assert (none.code, "Folds of a cross-validation" in none.err) == (2, True)
+    assert call("train", *recipe, f"--set=output.run={tmp_path / 'run'}").code == 0
+    best = call("runs", "--store", store, "--best=ndcg@10", "--json")
+    assert best.code == 0, best.err
+    assert best.json["name"] == "recommender"
+    fold = listed[0]["dataset_fingerprint"]
+    chosen = call("runs", "--store", store, "--best=ndcg@10", f"--dataset={fold}")
+    assert chosen.out.strip() == listed[0]["path"]

@@ -9,6 +9,7 @@ cross-validation/
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,13 +26,15 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
+from shortlist.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from shortlist.recipe import Recipe
 
 PLAN_FILE, SUMMARY_FILE = "plan.json", "cross_validation.json"
-_FREE = ("name", "evaluation", "output")
+_FREE = ("name", "output")
 """Sections that may differ when a cross-validation goes on."""
+_FOLD_NAME = re.compile(r" fold \d+ of \d+$")
 
 
 def cross_validate(
@@ -81,7 +84,13 @@ def _of_fold(recipe: Recipe, folder: Path, number: int, folds: int) -> Recipe:
     output = recipe.output.model_copy(
         update={"dataset": str(place / "dataset"), "run": str(place / "run")}
     )
-    return recipe.model_copy(update={"split": split, "output": output})
+    name = f"{recipe.name} fold {number} of {folds}"
+    return recipe.model_copy(update={"name": name, "split": split, "output": output})
+
+
+def is_fold(name: str) -> bool:
+    """Whether a run of this name is one of a fold."""
+    return _FOLD_NAME.search(name) is not None
 
 
 def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
@@ -92,11 +101,29 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
     if (place / "run" / REPORT_FILE).is_file():
         shutil.rmtree(place / "dataset", ignore_errors=True)  # killed before it went
         return Evaluation.load(place / "run").report
-    prepare_stage(recipe, path, overwrite=True)
+    sizes = prepare_stage(recipe, path, overwrite=True).info.parts
+    if not sizes["train"] or not sizes["test"]:
+        raise _too_many(recipe, sizes)
     train_stage(recipe, path, overwrite=False, resume=True)
-    report = evaluate_stage(recipe, path)
+    try:
+        report = evaluate_stage(recipe, path)
+    except InputError as error:
+        if error.code == "no-relevant-items":
+            raise _too_many(recipe, sizes) from error
+        raise
     shutil.rmtree(place / "dataset")
     return report
+
+
+def _too_many(recipe: Recipe, sizes: dict[str, int]) -> InputError:
+    return InputError(
+        "split-folds",
+        "Every fold must have events to train on, and known users with something to"
+        f" find in its test part. Received in fold {recipe.split.fold} of"
+        f" {recipe.split.folds}: {sizes['train']:,} events to train on and"
+        f" {sizes['test']:,} to test, which is not enough. Give fewer --folds, with"
+        " --overwrite.",
+    )
 
 
 def _begin(
@@ -111,7 +138,6 @@ def _begin(
     import msgspec
 
     from shortlist.atomic import check_absent, disk_errors
-    from shortlist.errors import InputError
 
     plan = {
         "folds": folds,
@@ -137,8 +163,6 @@ def _begin(
 
 def _read(file: Path) -> Any:
     import msgspec
-
-    from shortlist.errors import ArtifactError
 
     try:
         return msgspec.json.decode(file.read_bytes())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shortlist.cli.cross_validate import is_fold
 from shortlist.cli.options import (
     RECIPE_FILE,
     JsonOption,
@@ -73,6 +74,8 @@ def runs(
         result = {"store": str(opened.path), "runs": [plain(r) for r in found]}
         print_result(result, runs_table(found, sort), json)
         return
+    if not dataset:
+        found = [record for record in found if not is_fold(record.name)]
     record = best_of(found, best, opened.path)
     print_result(plain(record), record.path, json)
 
@@ -190,6 +193,7 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
         " one with --dataset."
         if datasets
         else f"A finished run must have {metric!r}. None of those asked for has it."
+        " Folds of a cross-validation count only on their own dataset: --dataset."
     )
     raise InputError("runs-query", problem, file=store)
 
