@@ -78,6 +78,26 @@ def test_the_page_holds_its_plots(call, folders, tmp_path: Path) -> None:
     assert call("compare", *folders, "--html", page, "--overwrite").code == 0
 
 
+def test_the_plots_are_written_and_only_where_they_can_be(
+    call, folders, tmp_path: Path
+) -> None:
+    result = call("compare", *folders, "--plots", tmp_path / "plots")
+    assert result.code == 0, result.err
+    names = sorted(file.name for file in (tmp_path / "plots").iterdir())
+    assert names == ["differences.png", "runs.png", "slices.png"]
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for options, found in (
+        (["--html", tmp_path / "plots"], "a folder"),
+        (["--plots", file], "a file"),
+    ):
+        # Before any work: these runs are not even looked for.
+        refused = call("compare", "none", "nowhere", *options, "--overwrite")
+        assert (refused.code, "error[output-foreign]" in refused.err) == (2, True)
+        assert found in refused.err
+    assert file.read_text() == "mine"
+
+
 def test_what_cannot_be_compared_is_refused(call, folders, tmp_path: Path) -> None:
     run = folders[0]
     for name, changed in (

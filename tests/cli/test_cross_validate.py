@@ -105,6 +105,8 @@ def test_random_folds_and_what_is_refused(call, project: Path, tmp_path: Path) -
     refused = call(*arguments)
     assert (refused.code, "error[split-folds]" in refused.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
+    page, plots = tmp_path / "page.html", tmp_path / "plots"
+    arguments += ["--html", page, "--plots", plots]
     result = call(*arguments, "--set=split.kind=random", "--json")
     assert result.code == 0, result.err
     assert result.json["folds"] == 2
@@ -113,6 +115,11 @@ def test_random_folds_and_what_is_refused(call, project: Path, tmp_path: Path) -
         for n in (1, 2)
     ]
     assert sum(report["part_sizes"]["test"] for report in reports) == 2_400
+    assert [file.name for file in plots.iterdir()] == ["folds.png"]
+    assert page.read_text().count("<img") == 1
+    assert "Cross-validation, 2 folds" in page.read_text()
+    exists = call(*arguments, "--set=split.kind=random", "--resume")
+    assert (exists.code, "error[output-exists]" in exists.err) == (2, True)
     (out / "plan.json").unlink()
     foreign = call(*arguments, "--set=split.kind=random", "--overwrite")
     assert (foreign.code, "error[output-foreign]" in foreign.err) == (2, True)

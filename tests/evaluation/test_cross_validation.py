@@ -40,7 +40,8 @@ def test_mean_and_spread_of_each_metric() -> None:
 
 
 def test_the_table_has_a_row_per_metric_of_hits_and_pairs() -> None:
-    table = cross_validation_table(summarize_folds([report(n) for n in range(3)]))
+    summary = summarize_folds([report(n) for n in range(3)])
+    table = cross_validation_table(summary, is_short=True)
     rows = {row[0]: row for row in table.rows}
     assert set(rows) == {"ndcg@10", "rmse"}
     shown = ("0.2167", "0.1041", "0.3000 0.1000 0.2500", "0.2000", "2 of 3")

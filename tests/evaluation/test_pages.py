@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from shortlist.errors import ResourceError
-from shortlist.evaluation.html_page import evaluation_html, leaderboard_html
+from shortlist.evaluation import plots
+from shortlist.evaluation.cross_validation import cross_validation_table
+from shortlist.evaluation.html_page import evaluation_html, folds_html, leaderboard_html
 from shortlist.evaluation.leaderboard import rank_runs
 from shortlist.evaluation.plots import evaluation_plots, leaderboard_plots
 from shortlist.evaluation.tables import (
@@ -69,6 +71,8 @@ def report() -> dict[str, Any]:
             "model": [0, 0.4, 1],
             "popularity": [0, 0, 1],
         },
+        "measured_in": {"diversity": "item features"},
+        "ranker_weight": 0.0,
         "notes": [EVIL],
     }
 
@@ -180,6 +184,79 @@ def test_a_leaderboard_has_what_any_run_has() -> None:
     assert cells["second"]["novelty@5"] == cells["popularity"]["novelty@5"] == "0.2000"
     assert (cells["second"]["rmse"], cells["second"]["recall@5"]) == ("0.5000", "-")
     assert cells["popularity"]["recall@5"] == "0.1000"
+
+
+def test_a_page_tells_what_was_measured_in_what_and_how_much_the_ranker_has() -> None:
+    text = page()
+    assert "<dt>diversity is measured in</dt><dd>item features</dd>" in text
+    weight = "0: the order is that of retrieval alone"
+    assert f"<dt>weight of the ranker</dt><dd>{weight}</dd>" in text
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures as they are before they become PNG files."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "png_of", lambda figure: figures.append(figure) or b"")
+    return figures
+
+
+def test_every_run_is_in_the_legend_and_what_is_not_drawn_is_told(
+    drawn: list[Any],
+) -> None:
+    told = report()
+    told["slices"] = [{**told["slices"][0], "group": f"g{n}"} for n in range(33)]
+    generator = np.random.default_rng(0)
+    names = ["_private", "__dunder", *(f"run {n}" for n in range(9))]
+    runs = {
+        name: Evaluation(
+            report=told,
+            users=np.arange(30),
+            names=("ndcg@10",),
+            values=generator.random((30, 1)),
+        )
+        for name in names
+    }
+    leaderboard_plots(rank_runs(runs))
+    slices = drawn[-1]
+    (legend,) = slices.legends
+    shown = [text.get_text().strip() for text in legend.get_texts()]
+    assert shown == names[:8]  # equally good: as given
+    label = slices.axes[0].get_xlabel()
+    assert label == "ndcg@10 (3 more runs and 3 more groups are not drawn)"
+    evaluation_plots(told)
+    label = next(
+        f.axes[0].get_xlabel()
+        for f in drawn[3:]
+        if "groups" in str(f.axes[0].get_xlabel())
+    )
+    assert label == "ndcg@10 (3 more groups are not drawn)"
+
+
+def test_folds_are_drawn_with_their_means_and_told(drawn: list[Any]) -> None:
+    values = {"mean": 0.2, "spread": 0.1, "low": 0.1, "high": 0.3, "values": [0.1, 0.3]}
+    summary = {
+        "folds": 2,
+        "users": [1000, 20],
+        "metrics": {"ndcg@5": values, "ndcg@10": values, "gini@10": values},
+        "popularity": {"ndcg@10": {**values, "mean": 0.4, "values": [0.5, 0.3]}},
+        "better_than_popularity": {"ndcg@10": 0},
+        "pairs": {"pairs": values, "rmse": values},
+    }
+    text = folds_html(summary, title=EVIL, details={"runs": EVIL})
+    assert text.count("<img") == 1 and "<script" not in text
+    assert "<dd>1,000, 20</dd>" in text and "gini@10" in text
+    (axes,) = drawn[0].axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["model"] == [0.1, 0.3]
+    assert lines["popularity"] == [0.5, 0.3]
+    assert axes.get_ylabel() == "ndcg@10"
+    short = cross_validation_table(summary, is_short=True)
+    assert [row[0] for row in short.rows] == ["ndcg@5", "ndcg@10", "rmse"]
+    beyond = {**summary, "metrics": {"gini@10": values}, "pairs": {}}
+    table = cross_validation_table(beyond, is_short=True)
+    assert [row[0] for row in table.rows] == ["gini@10"]
+    assert plots.fold_plots({**beyond, "metrics": {}}) == []
 
 
 def test_without_matplotlib_the_install_line_is_told(

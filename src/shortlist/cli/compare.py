@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlist.cli.options import HtmlOption, JsonOption, OverwriteOption, print_result
+from shortlist.cli.options import (
+    HtmlOption,
+    JsonOption,
+    OverwriteOption,
+    PlotsOption,
+    print_result,
+)
 
 _PIPED_WIDTH = 1000  # a row per run, whole, for whatever reads it
 
@@ -27,23 +33,29 @@ def compare(
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and test.")] = 0,
     html: HtmlOption = None,
+    plots: PlotsOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Rank evaluated runs of one dataset and test which differ beyond chance."""
-    from shortlist.cli.pages import check_page, save_page
+    from shortlist.cli.pages import check_page, check_plots, write_pages
+    from shortlist.evaluation.html_page import leaderboard_html
     from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
+    from shortlist.evaluation.plots import leaderboard_plots
 
     check_page(html, overwrite)
+    check_plots(plots, overwrite)
     board = rank_runs(open_evaluations(runs), metric, resamples=resamples, seed=seed)
-    if html is not None:
-        from shortlist.evaluation.html_page import leaderboard_html
+    told = write_pages(
+        lambda: leaderboard_plots(board),
+        lambda drawn: leaderboard_html(board, plots=drawn),
+        html,
+        plots,
+    )
+    print_result(board, "" if json else _text(board, told), json)
 
-        save_page(leaderboard_html(board), html)
-    print_result(board, "" if json else _text(board, html), json)
 
-
-def _text(board: dict[str, Any], html: Path | None) -> str:
+def _text(board: dict[str, Any], told: list[str]) -> str:
     from rich.text import Text
 
     from shortlist.cli.terminal import plain_text, printed, table_parts
@@ -52,6 +64,5 @@ def _text(board: dict[str, Any], html: Path | None) -> str:
     tables = leaderboard_tables(board, is_short=True)
     parts = [part for table in tables for part in table_parts(table)]
     parts += [plain_text(note) for note in board["notes"]]
-    if html is not None:
-        parts += [Text(""), plain_text(f"report: {html}")]
+    parts += [Text(""), *map(plain_text, told)] if told else []
     return printed(parts[1:], piped_width=_PIPED_WIDTH)

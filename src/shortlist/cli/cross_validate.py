@@ -18,8 +18,10 @@ import typer
 
 from shortlist.cli.options import (
     RECIPE_FILE,
+    HtmlOption,
     JsonOption,
     OverwriteOption,
+    PlotsOption,
     RecipeOption,
     SetOption,
     beside,
@@ -49,6 +51,8 @@ def cross_validate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where it was interrupted.")
     ] = False,
+    html: HtmlOption = None,
+    plots: PlotsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train and evaluate on folds of the log; the test part is in none of them.
@@ -56,7 +60,11 @@ def cross_validate(
     A split by time has rolling origins: each fold tests what came before the next
     one's test. A random split tests each event in one fold.
     """
+    from shortlist.cli.pages import check_page, check_plots, write_pages
+
     loaded = open_recipe(recipe, set_)
+    check_page(html, overwrite)
+    check_plots(plots, overwrite)
     folder = (out or beside(recipe, "cross-validation")).resolve()
     of_folds = [_of_fold(loaded, folder, n + 1, folds) for n in range(folds)]
     _begin(folder, loaded, folds, overwrite=overwrite, resume=resume)
@@ -66,6 +74,8 @@ def cross_validate(
         cross_validation_table,
         summarize_folds,
     )
+    from shortlist.evaluation.html_page import folds_html
+    from shortlist.evaluation.plots import fold_plots
 
     reports = []
     for number, of_fold in enumerate(of_folds, start=1):
@@ -73,8 +83,20 @@ def cross_validate(
         reports.append(_run_fold(of_fold, recipe, folder / f"fold-{number}"))
     summary = {"out": str(folder), **summarize_folds(reports)}
     _write(folder / SUMMARY_FILE, summary)
-    told = plain_text(f"runs and {SUMMARY_FILE}: {folder}")
-    parts = [*table_parts(cross_validation_table(summary))[1:], told]
+    told = write_pages(
+        lambda: fold_plots(summary),
+        lambda drawn: folds_html(
+            summary,
+            title=f"Cross-validation of {loaded.name}",
+            details={"runs": str(folder)},
+            plots=drawn,
+        ),
+        html,
+        plots,
+    )
+    table = cross_validation_table(summary, is_short=True)
+    told = [f"runs and {SUMMARY_FILE}: {folder}", *told]
+    parts = [*table_parts(table)[1:], *map(plain_text, told)]
     print_result(summary, "" if json else printed(parts, piped_width=1000), json)
 
 

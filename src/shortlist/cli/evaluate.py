@@ -12,6 +12,7 @@ from shortlist.cli.options import (
     HtmlOption,
     JsonOption,
     OverwriteOption,
+    PlotsOption,
     RecipeOption,
     SetOption,
     beside,
@@ -28,36 +29,32 @@ def evaluate(
         typer.Option("--slice", help="Also divide by this feature; repeatable."),
     ] = None,
     html: HtmlOption = None,
-    plots: Annotated[
-        Path | None, typer.Option(help="Also write the plots, PNG files, here.")
-    ] = None,
+    plots: PlotsOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure the run on the test part, beside popularity."""
-    from shortlist.cli.pages import check_page, save_page, save_plots
+    from shortlist.cli.pages import check_page, check_plots, write_pages
 
     loaded = open_recipe(recipe, set_)
     check_page(html, overwrite)
-    check_page(plots, overwrite)
+    check_plots(plots, overwrite)
 
     from shortlist.cli.stages import evaluate_stage
     from shortlist.cli.tables import metrics_table
+    from shortlist.evaluation.html_page import evaluation_html
+    from shortlist.evaluation.plots import evaluation_plots
 
     report = evaluate_stage(loaded, recipe, slice_ or [])
-    told = []
-    if html is not None or plots is not None:
-        from shortlist.evaluation.plots import evaluation_plots
-
-        drawn = evaluation_plots(report)
-    if plots is not None:
-        told.append(f"plots: {plots}: {', '.join(save_plots(drawn, plots))}")
-    if html is not None:
-        from shortlist.evaluation.html_page import evaluation_html
-
-        title = f"Evaluation of {loaded.name}"
-        details = {"run": str(beside(recipe, loaded.output.run))}
-        page = evaluation_html(report, title=title, details=details, plots=drawn)
-        save_page(page, html)
-        told.append(f"report: {html}")
+    told = write_pages(
+        lambda: evaluation_plots(report),
+        lambda drawn: evaluation_html(
+            report,
+            title=f"Evaluation of {loaded.name}",
+            details={"run": str(beside(recipe, loaded.output.run))},
+            plots=drawn,
+        ),
+        html,
+        plots,
+    )
     print_result(report, "\n".join([metrics_table(report), *told]), json)

@@ -30,6 +30,9 @@ OverwriteOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
 ]
+PlotsOption = Annotated[
+    Path | None, typer.Option("--plots", help="Also write the plots, PNG files, here.")
+]
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", "-b", help="Bundle directory; default: the recipe's."),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shortlist.errors import InputError
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
@@ -16,9 +17,29 @@ def check_page(path: Path | None, overwrite: bool) -> None:
     """Checks, before any work, that a page can be drawn and written.
 
     Raises:
-        InputError: the file exists and `overwrite` is not set (`output-exists`).
+        InputError: the file exists and `overwrite` is not set (`output-exists`), or it
+            is a folder (`output-foreign`).
         ResourceError: matplotlib is not installed (`package-missing`).
     """
+    if path is not None and path.is_dir():
+        raise _foreign("A page is a file", path, "a folder")
+    _check_output(path, overwrite)
+
+
+def check_plots(folder: Path | None, overwrite: bool) -> None:
+    """Checks, before any work, that plots can be drawn and written.
+
+    Raises:
+        InputError: the folder holds something and `overwrite` is not set
+            (`output-exists`), or it is a file (`output-foreign`).
+        ResourceError: matplotlib is not installed (`package-missing`).
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise _foreign("Plots are written into a folder", folder, "a file")
+    _check_output(folder, overwrite)
+
+
+def _check_output(path: Path | None, overwrite: bool) -> None:
     if path is None:
         return
     from shortlist.atomic import check_absent
@@ -28,14 +49,44 @@ def check_page(path: Path | None, overwrite: bool) -> None:
         check_absent(path)
 
 
-def save_page(page: str, path: Path) -> None:
-    """Writes a page, whole or not at all."""
+def _foreign(rule: str, path: Path, found: str) -> InputError:
+    return InputError(
+        "output-foreign",
+        f"{rule}. Found {str(path)!r}, {found}. Choose another path.",
+        file=path,
+    )
+
+
+def write_pages(
+    draw: Callable[[], list[Plot]],
+    page_of: Callable[[list[Plot]], str],
+    html: Path | None,
+    plots: Path | None,
+) -> list[str]:
+    """Draws once and writes the plots and the page that were asked for.
+
+    Args:
+        draw: makes the plots.
+        page_of: makes the page of them.
+        html: file of the page.
+        plots: folder of the plots.
+
+    Returns: a line about each.
+    """
+    if html is None and plots is None:
+        return []
     from shortlist.page import write_page
 
-    write_page(page, path)
+    told, drawn = [], draw()
+    if plots is not None:
+        told.append(f"plots: {plots}: {', '.join(_save_plots(drawn, plots))}")
+    if html is not None:
+        write_page(page_of(drawn), html)
+        told.append(f"report: {html}")
+    return told
 
 
-def save_plots(plots: Iterable[Plot], folder: Path) -> list[str]:
+def _save_plots(plots: Iterable[Plot], folder: Path) -> list[str]:
     """Writes `NAME.png` of each plot into the folder; returns the files' names."""
     from shortlist.atomic import atomic_file
 

@@ -55,6 +55,8 @@ def _columns(
 
 def _about(report: dict[str, Any]) -> list[str]:
     """Who was left out, what was measured in what, and the ranker's weight."""
+    from shortlist.evaluation.tables import weight_text
+
     unknown = report["unknown_users"]
     lines = [
         f"not evaluated: {report['users_excluded']:,} users with nothing new to find,"
@@ -63,9 +65,7 @@ def _about(report: dict[str, Any]) -> list[str]:
     for metric, basis in report["measured_in"].items():
         lines.append(f"{metric} is measured in: {basis}")
     if "ranker_weight" in report:
-        weight = report["ranker_weight"]
-        alone = "" if weight else ": the order is that of retrieval alone"
-        lines.append(f"weight of the ranker {weight:g}{alone}")
+        lines.append(f"weight of the ranker {weight_text(report['ranker_weight'])}")
     return [*lines, *report["notes"]]
 
 

@@ -44,13 +44,23 @@ def summarize_folds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def cross_validation_table(summary: Mapping[str, Any]) -> Table:
-    """What is found at each k, of pairs, and coverage: a row per metric."""
+def cross_validation_table(
+    summary: Mapping[str, Any], *, is_short: bool = False
+) -> Table:
+    """The table of what `summarize_folds` returned: a row per metric.
+
+    Args:
+        summary: of the folds.
+        is_short: only what is found at each k, of pairs, and coverage, where there is
+            any of it.
+    """
+    found = {**summary["metrics"], **summary["pairs"]}
+    names = [name for name in found if name not in COUNTS]
+    main = {*HIT_METRICS, "coverage"}
+    short = [name for name in names if "@" not in name or bare_name(name) in main]
     rows = []
-    for name, values in (summary["metrics"] | summary["pairs"]).items():
-        is_shown = "@" not in name or bare_name(name) in {*HIT_METRICS, "coverage"}
-        if name in COUNTS or not is_shown:
-            continue
+    for name in (short or names) if is_short else names:
+        values = found[name]
         beside = summary["popularity"].get(name)
         better = summary["better_than_popularity"].get(name)
         rows.append(

@@ -6,8 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from shortlist.evaluation.plots import Plot, evaluation_plots, leaderboard_plots
-from shortlist.evaluation.tables import evaluation_tables, leaderboard_tables
+from shortlist.evaluation.cross_validation import cross_validation_table
+from shortlist.evaluation.plots import (
+    Plot,
+    evaluation_plots,
+    fold_plots,
+    leaderboard_plots,
+)
+from shortlist.evaluation.tables import (
+    evaluation_tables,
+    leaderboard_tables,
+    weight_text,
+)
 from shortlist.page import Table, figure_html, image_html, page_html, table_html
 
 
@@ -37,24 +47,48 @@ def evaluation_html(
         "not evaluated": f"{report['users_excluded']:,} users with nothing new to find,"
         f" {unknown['users']:,} unknown users ({unknown['events']:,} events)",
         "dataset": report["dataset_fingerprint"],
+        **{
+            f"{metric} is measured in": basis
+            for metric, basis in report["measured_in"].items()
+        },
     }
+    if "ranker_weight" in report:
+        told["weight of the ranker"] = weight_text(report["ranker_weight"])
     drawn = evaluation_plots(report) if plots is None else plots
     body = _body(drawn, evaluation_tables(report), report["notes"])
     return page_html(title, body, details=told, has_images=True)
 
 
-def leaderboard_html(board: Mapping[str, Any], *, title: str = "Leaderboard") -> str:
-    """The page of what `rank_runs` returned; errors as `evaluation_html`."""
+def leaderboard_html(
+    board: Mapping[str, Any],
+    *,
+    title: str = "Leaderboard",
+    plots: Sequence[Plot] | None = None,
+) -> str:
+    """The page of what `rank_runs` returned; as `evaluation_html`."""
     told = {
         "ranked by": board["metric"],
         "part": board["part"],
         "dataset": board["dataset_fingerprint"],
     }
     runs, pairs = leaderboard_tables(board)
-    body = [
-        *table_html(runs),
-        *_body(leaderboard_plots(board), [pairs], board["notes"]),
-    ]
+    drawn = leaderboard_plots(board) if plots is None else plots
+    body = [*table_html(runs), *_body(drawn, [pairs], board["notes"])]
+    return page_html(title, body, details=told, has_images=True)
+
+
+def folds_html(
+    summary: Mapping[str, Any],
+    *,
+    title: str = "Cross-validation",
+    details: Mapping[str, str] | None = None,
+    plots: Sequence[Plot] | None = None,
+) -> str:
+    """The page of what `summarize_folds` returned; as `evaluation_html`."""
+    drawn = fold_plots(summary) if plots is None else plots
+    users = ", ".join(f"{count:,}" for count in summary["users"])
+    told = {**(details or {}), "users by fold": users}
+    body = _body(drawn, [cross_validation_table(summary)], [])
     return page_html(title, body, details=told, has_images=True)
 
 

@@ -21,7 +21,7 @@ from shortlist.drawing import (
     short_number,
 )
 from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import MAIN_METRIC, bare_name
+from shortlist.evaluation.leaderboard import MAIN_K, MAIN_METRIC, bare_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +71,11 @@ def leaderboard_plots(board: Mapping[str, Any]) -> list[Plot]:
     return [_drawn(drawing) for drawing in _of_leaderboard(board)]
 
 
+def fold_plots(summary: Mapping[str, Any]) -> list[Plot]:
+    """Draws what `summarize_folds` returned; errors as `evaluation_plots`."""
+    return [_drawn(drawing) for drawing in _of_folds(summary)]
+
+
 def _drawn(drawing: _Drawing) -> Plot:
     name, title, alt, size, draw = drawing
     with canvas(name, size) as figure:
@@ -106,12 +111,13 @@ def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
     if report["slices"]:
         main = _slice_metric(report["slices"])
         series = {who: _groups(report["slices"], who, main) for who in _WHO}
+        label = main + _not_drawn(groups=len(report["slices"]) - _MOST_GROUPS)
         yield (
             "slices",
             f"{main} by slice",
             f"{main} of the model and of popularity by group, with 95 % intervals.",
             (_WIDE, 1.0 + 0.28 * len(series["model"])),
-            lambda figure: _dots(figure, series, list(_WHO.values()), main),
+            lambda figure: _dots(figure, series, list(_WHO.values()), label),
         )
     yield (
         "popularity",
@@ -165,13 +171,33 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
     slices = {run["run"]: board["slices"][run["run"]] for run in shown}
     if main := _slice_metric(*slices.values()):
         series = {name: _groups(found, "model", main) for name, found in slices.items()}
-        rows = len(next(iter(series.values())))
+        rows = len({name for points in series.values() for name, _, _ in points})
+        every = {_group_name(each) for found in slices.values() for each in found}
+        label = main + _not_drawn(runs=len(runs) - len(shown), groups=len(every) - rows)
         yield (
             "slices",
             f"{main} by slice",
             f"{main} of each run in each group, with 95 % intervals.",
             (_WIDE, 1.2 + (0.16 + 0.12 * len(series)) * rows),
-            lambda figure: _dots(figure, series, list(SERIES), main),
+            lambda figure: _dots(figure, series, list(SERIES), label),
+        )
+
+
+def _of_folds(summary: Mapping[str, Any]) -> Iterator[_Drawing]:
+    metrics = list(summary["metrics"])
+    named = list(dict.fromkeys(map(bare_name, metrics)))
+    main = MAIN_METRIC if MAIN_METRIC in named else next(iter(named), "")
+    # One k is enough to see whether folds differ: that of a leaderboard.
+    ks = [name for name in metrics if bare_name(name) == main]
+    metric = f"{main}@{MAIN_K}" if f"{main}@{MAIN_K}" in ks else ks[-1] if ks else ""
+    if metric:
+        yield (
+            "folds",
+            f"{metric} by fold",
+            f"{metric} of the model and of popularity in each fold; the lines are the"
+            " means.",
+            (_WIDE, 2.8),
+            lambda figure: _by_fold(figure, summary, metric),
         )
 
 
@@ -186,12 +212,22 @@ def _slice_metric(*runs: Sequence[Mapping[str, Any]]) -> str:
 def _groups(slices: Sequence[Mapping[str, Any]], who: str, metric: str) -> _Points:
     return [
         (
-            f"{found['slice']}: {found['group']}",
+            _group_name(found),
             found["metrics"][who][metric],
             found["intervals"][who][metric],
         )
         for found in slices[:_MOST_GROUPS]
     ]
+
+
+def _group_name(found: Mapping[str, Any]) -> str:
+    return f"{found['slice']}: {found['group']}"
+
+
+def _not_drawn(**counts: int) -> str:
+    """Tells in the figure what of `runs` and `groups` there was no room for."""
+    more = [f"{count} more {what}" for what, count in counts.items() if count > 0]
+    return f" ({' and '.join(more)} are not drawn)" if more else ""
 
 
 def _by_k(
@@ -220,6 +256,20 @@ def _by_k(
     figure.legend(handles, labels, loc="outside upper right", ncols=2)
 
 
+def _by_fold(figure: Figure, summary: Mapping[str, Any], metric: str) -> None:
+    axes = figure.add_subplot()
+    folds = range(1, summary["folds"] + 1)
+    for who, found in (("model", "metrics"), ("popularity", "popularity")):
+        values = summary[found].get(metric)
+        if values is None:
+            continue
+        axes.plot(folds, values["values"], "o-", color=_WHO[who], label=who)
+        axes.axhline(values["mean"], color=_WHO[who], alpha=0.5, linestyle="--")
+    axes.set(xticks=list(folds), xlabel="fold, oldest first", ylabel=metric)
+    _finish(axes)
+    figure.legend(loc="outside upper right", ncols=2)
+
+
 def _dots(
     figure: Figure,
     series: Mapping[str, _Points],
@@ -237,7 +287,9 @@ def _dots(
         shift = 0.6 * (place + 0.5) / len(series) - 0.3
         at = [rows.index(row) + shift for row, _, _ in points]
         values = [value for _, value, _ in points]
-        axes.plot(values, at, "o", color=colours[place], markersize=4, label=_cut(name))
+        # matplotlib leaves names that begin with _ out of a legend.
+        shown = f" {_cut(name)}" if name.startswith("_") else _cut(name)
+        axes.plot(values, at, "o", color=colours[place], markersize=4, label=shown)
         for y, (_, _, ends) in zip(at, points, strict=True):
             if ends is not None:
                 axes.plot(ends, [y, y], color=colours[place], linewidth=1.5, alpha=0.6)

@@ -42,6 +42,11 @@ def ratio_text(metric: str, value: float, beside: float) -> str:
     return "-" if is_signed or not beside else f"{value / beside:.2f}"
 
 
+def weight_text(weight: float) -> str:
+    """The weight of the ranker's scores, and what none means."""
+    return f"{weight:g}" + ("" if weight else ": the order is that of retrieval alone")
+
+
 def p_text(p: float) -> str:
     """A p-value with the digits that say something."""
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
