@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from shortlist.data.append import append
 from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
@@ -17,6 +18,7 @@ from shortlist.data.vocabulary import bucket_rows
 from shortlist.errors import ArtifactError, InputError, RecipeError
 from shortlist.evaluation.report import measure_pipeline, relevant_items
 from shortlist.evaluation.slices import groups_of
+from shortlist.evaluation.truth import event_values
 from shortlist.evaluation.user_values import Evaluation
 from shortlist.recipe import METRIC_NAMES, build_recipe
 
@@ -329,6 +331,38 @@ def test_a_group_of_a_context_asks_for_its_events_alone(
     for label, shares in expected.items():
         mean = found[label]["metrics"]["model"]["recall@10"]
         assert mean == pytest.approx(np.mean(shares))
+
+
+def test_values_of_events_are_theirs_also_after_days_were_appended(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"u{n % 5}", f"i{n % 7}", n, f"d{n * 3 % 4}") for n in range(60)]
+    names = ["user", "item", "time", "device"]
+    files = [tmp_path / f"{name}.csv" for name in ("old", "new", "newest")]
+    cuts = (rows[:40], rows[40:50], rows[50:])
+    for file, cut in zip(files, cuts, strict=True):
+        pl.DataFrame(cut, names, orient="row").write_csv(file)
+    schema = Schema(
+        user_id="user",
+        item_id="item",
+        timestamp="time",
+        features=(Feature(name="device", owner="context", kind="categorical"),),
+    )
+    split = Split(kind="time_cut", test=0.2)
+    dataset = prepare(files[0], schema, tmp_path / "dataset", split=split)
+    for file in files[1:]:
+        append(dataset.path, [file])
+    dataset = Dataset.open(dataset.path)
+    for part in ("train", "test"):  # the first is then of several files
+        events = dataset.interactions(part)
+        users, devices = dataset.vocabularies["user"], dataset.vocabularies["device"]
+        found = event_values(dataset, part, "device").tolist()
+        keys = zip(events.user_index, events.timestamp_ms, strict=True)
+        value_of = {
+            (users.row(u), 1000 * time): devices.row(d) for u, _, time, d in rows
+        }
+        assert found == [value_of[int(user), int(time)] for user, time in keys]
+        assert len(set(found)) > 1
 
 
 def test_a_slice_named_twice_is_divided_by_once(dataset: Dataset) -> None:
