@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,13 @@ import pytest
 
 from killed import dead_process
 from shortlist import atomic
-from shortlist.atomic import atomic_directory, atomic_file, check_absent, disk_errors
+from shortlist.atomic import (
+    atomic_directory,
+    atomic_file,
+    check_absent,
+    disk_errors,
+    publish_directory,
+)
 from shortlist.errors import ArtifactError, InputError, ResourceError
 
 SYSTEM_CALLS = ("fsync", "replace", "mkdir")
@@ -344,19 +353,70 @@ def test_paths_that_cannot_be_swapped_stay_as_they_are(tmp_path):
     assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("there", ["full", "empty", "nothing"])
+def test_a_link_stays_and_what_it_points_to_is_replaced(
+    tmp_path, monkeypatch, there, steps
+):
+    if steps == 2:
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    small, big = tmp_path / "small", tmp_path / "big"
+    small.mkdir()
+    big.mkdir()
+    if there == "full":
+        write_directory(big / "data", "old")
+    elif there == "empty":
+        (big / "data").mkdir()
+    (small / "out").symlink_to("../big/data")
+    left = big / f".data.{dead_process()}.abcd_123"
+    left.mkdir()
+    if there == "full":
+        with pytest.raises(InputError, match="must not exist yet") as caught:
+            write_directory(small / "out", "new")
+        assert caught.value.file == str(small / "out")
+    write_directory(small / "out", "new", overwrite=there == "full")
+    assert (small / "out").is_symlink()
+    assert os.listdir(small) == ["out"] and os.listdir(big) == ["data"]
+    assert tree(big / "data") == {"b.txt": "new", "deep/a.txt": "new"}
+
+
+def test_a_finished_directory_takes_the_place_behind_a_link(tmp_path):
+    write_directory(tmp_path / "there", "old")
+    write_directory(tmp_path / "new", "new")
+    (tmp_path / "out").symlink_to("there")
+    publish_directory(tmp_path / "new", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert tree(tmp_path / "there") == {"b.txt": "new", "deep/a.txt": "new"}
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "out").symlink_to("out")
+    with pytest.raises(InputError) as caught:
+        write_directory(tmp_path / "out", "new", overwrite=True)
+    assert caught.value.code in ("output-path", "output-exists")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+OTHERS = [".out.more.{}.abcd_123", ".output.{}.abcd_123", "out.{}.abcd_123"]
+OTHERS += [".out.{}.mine", ".out.abcd_123"]
+
+WRITER = """
+import sys
+from shortlist.atomic import atomic_directory
+with atomic_directory(sys.argv[1]) as folder:
+    (folder / "b.txt").write_text("theirs")
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_what_dead_writers_left_goes_away_and_nothing_else(tmp_path):
     dead = dead_process()
-    left = [f".out.{dead}.abcd_123", f".out.{dead_process()}.old.abcd_123"]
-    kept = [
-        f".out.{os.getpid()}.abcd_123",  # another thread of ours
-        f".out.{os.getppid()}.abcd_123",
-        ".out.1.abcd_123",  # another user's: it may not even be asked
-        f".out.more.{dead}.abcd_123",
-        f".output.{dead}.abcd_123",
-        f"out.{dead}.abcd_123",
-        f".out.{dead}.mine",
-        ".out.abcd_123",
-    ]
+    # In a container the number of the process is often the same in every run.
+    numbers = [dead, os.getpid(), os.getppid(), 1]
+    left = [f".out.{number}.abcd_123" for number in numbers]
+    left += [f".out.{dead_process()}.old.abcd_123"]
+    kept = [name.format(dead) for name in OTHERS]
     for name in (*left, *kept):
         write_directory(tmp_path / name, name)
     write_directory(tmp_path / "out", "old")
@@ -365,6 +425,78 @@ def test_what_dead_writers_left_goes_away_and_nothing_else(tmp_path):
     (tmp_path / left[0]).mkdir()
     with pytest.raises(InputError, match="must not exist yet"):
         write_directory(tmp_path / "out", "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
+
+
+def test_what_is_being_written_stays_whoever_writes(tmp_path):
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "out")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        theirs = tmp_path / other.stdout.readline().strip()
+        # Two writers of one process, as on two threads.
+        with atomic_directory(tmp_path / "out", overwrite=True) as ours:
+            (ours / "b.txt").write_text("ours")
+            write_directory(tmp_path / "out", "old")
+            assert tree(theirs) == {"b.txt": "theirs"}
+            assert tree(ours) == {"b.txt": "ours"}
+        assert tree(tmp_path / "out") == {"b.txt": "ours"}
+        other.kill()
+    assert theirs.is_dir()
+    write_directory(tmp_path / "out", "new", overwrite=True)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_old_directory_is_held_while_it_is_moved_aside(
+    tmp_path, monkeypatch, in_two_steps
+):
+    path = tmp_path / "out"
+    write_directory(path, "old")
+    replace = os.replace
+    seen = []
+
+    def tidied_before(source: Path, target: Path) -> None:
+        if Path(target) == path and ".old." not in Path(source).name:
+            atomic._tidy(path)  # as another writer does
+            seen.append(len(os.listdir(tmp_path)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", tidied_before)
+    write_directory(path, "new", overwrite=True)
+    assert seen == [2]  # the old one and the new one, nothing at the path
+    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+
+
+def test_a_directory_taken_for_a_left_one_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    made = []
+    mkdtemp = tempfile.mkdtemp
+
+    def tidied_after(**place: Any) -> str:
+        made.append(mkdtemp(**place))
+        if len(made) == 1:
+            atomic._tidy(tmp_path / "out")
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", tidied_after)
+    write_directory(tmp_path / "out", "new")
+    assert len(made) == 2
+    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+
+
+def test_without_locks_the_number_of_the_process_decides(tmp_path, monkeypatch):
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    left = [f".out.{dead_process()}.{kind}abcd_123" for kind in ("", "old.")]
+    # Of another thread of ours, of our parent, of a user whom we may not even ask.
+    kept = [f".out.{number}.abcd_123" for number in (os.getpid(), os.getppid(), 1)]
+    for name in (*left, *kept):
+        write_directory(tmp_path / name, name)
+    write_directory(tmp_path / "out", "old")
+    write_directory(tmp_path / "out", "new", overwrite=True)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
 
 

@@ -1,8 +1,10 @@
 """Files and directories that appear whole or not at all.
 
 Everything is written under a temporary name beside its destination, fsynced and
-renamed. The name holds the number of the process, so that the next writer of the same
-directory removes what a killed one left. Knows nothing of what is written.
+renamed. A temporary directory is locked with `flock` while its writer lives, so that
+the next writer of the same directory removes what a killed one left; on a disk without
+such locks the number of the process in its name decides. Knows nothing of what is
+written.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -57,7 +60,8 @@ def atomic_directory(
     """Yields a temporary directory beside `path`; on success it becomes `path`.
 
     Args:
-        path: destination; must not exist unless `overwrite`, or must be empty.
+        path: destination; must not exist unless `overwrite`, or must be empty. What a
+            link points to is written or replaced, and the link stays.
         overwrite: replace an existing directory after the new one is complete.
         marker: file that an existing directory must hold to be replaced.
 
@@ -67,20 +71,21 @@ def atomic_directory(
     """
     path = Path(path)
     with disk_errors(path):
-        _tidy(path)
+        place = resolved(path)
+        _tidy(place)
     check_absent(path, overwrite=overwrite, marker=marker)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path)
-        try:
-            temporary.chmod(0o755)
-            yield temporary
-            publish_directory(temporary, path)
-        except ResourceError as error:  # of a file inside: name what the user named
-            told = error.message.replace(str(temporary), str(path))
-            raise ResourceError(error.code, told, file=path) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(place) as temporary:
+            try:
+                temporary.chmod(0o755)
+                yield temporary
+                publish_directory(temporary, place)
+            except ResourceError as error:  # of a file inside: name what the user named
+                told = error.message.replace(str(temporary), str(path))
+                raise ResourceError(error.code, told, file=path) from error
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def publish_directory(temporary: Path, path: Path) -> None:
@@ -88,13 +93,20 @@ def publish_directory(temporary: Path, path: Path) -> None:
 
     Args:
         temporary: on the same disk; may hold afterwards what was at `path`.
-        path: nothing, an empty directory, or one to be replaced.
+        path: nothing, an empty directory, or one to be replaced; what a link points to,
+            if it is one.
     """
+    path = resolved(path)
     for file in sorted(temporary.rglob("*")):
         fsync(file)
     fsync(temporary)
     _replace_directory(temporary, path)
     fsync(path.parent)
+
+
+def resolved(path: Path) -> Path:
+    """Where an output lies: links, that of the output itself too, are followed."""
+    return Path(os.path.realpath(path))
 
 
 def check_absent(
@@ -201,10 +213,46 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(path: Path, kind: str = "") -> Path:
-    """A new hidden directory beside `path`, by its name this process's own."""
+@contextlib.contextmanager
+def _beside(path: Path, kind: str = "") -> Iterator[Path]:
+    """A new hidden directory beside `path`, locked until the end."""
     prefix = f".{path.name}.{os.getpid()}.{kind}"
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+        with _held(place) as is_held:
+            # Else a tidying writer took it for a left one before it was locked.
+            if is_held:
+                yield place
+                return
+
+
+@contextlib.contextmanager
+def _held(place: Path) -> Iterator[bool]:
+    """Locks a directory if it can; false when another writer has it or removed it."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor) is not False and place.exists()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Locks an open directory: false if it is locked, `None` on a disk without locks.
+
+    The lock moves with the directory, and the system releases it however the process
+    ends.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _replace_directory(temporary: Path, path: Path) -> None:
@@ -216,18 +264,18 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         return
     # Elsewhere a full directory cannot be replaced in one call: move it aside first.
     # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
-    aside = _beside(path, _ASIDE)
-    try:
-        os.replace(path, aside)
-    except OSError:
-        aside.rmdir()
-        raise
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    with _held(path), _beside(path, _ASIDE) as aside:
+        try:
+            os.replace(path, aside)
+        except OSError:
+            aside.rmdir()
+            raise
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(aside, path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -244,18 +292,32 @@ def _tidy(path: Path) -> None:
     """Removes what killed writers of `path` left beside it, after putting it back."""
     pattern = rf"\.{re.escape(path.name)}\.(\d+)\.({_ASIDE})?[a-z0-9_]{{8}}"
     dead: list[tuple[Path, str, bool]] = []
-    with contextlib.suppress(OSError):  # the folder is not there, or cannot be listed
-        for place in path.parent.iterdir():
-            found = re.fullmatch(pattern, place.name)
-            if found and not _is_alive(int(found[1])):
-                dead.append((place, found[1], found[2] is not None))
-    unplaced = {process for _, process, aside in dead if not aside}
-    for place, process, aside in dead:
-        # The new one is still beside `path`: the process died between two renames.
-        if aside and process in unplaced and not path.exists() and any(place.iterdir()):
-            os.replace(place, path)
-    for place, _, _ in dead:
-        shutil.rmtree(place, ignore_errors=True)
+    with contextlib.ExitStack() as locks:
+        # The folder may not be there, or cannot be listed.
+        with contextlib.suppress(OSError):
+            for place in path.parent.iterdir():
+                found = re.fullmatch(pattern, place.name)
+                if found and _is_left(place, int(found[1]), locks):
+                    dead.append((place, found[1], found[2] is not None))
+        unplaced = {process for _, process, aside in dead if not aside}
+        for place, process, aside in dead:
+            # The new one is still beside `path`: the process died between two renames.
+            is_next = aside and process in unplaced and any(place.iterdir())
+            if is_next and not path.exists():
+                os.replace(place, path)
+        for place, _, _ in dead:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:
+    """Whether the writer of a directory is gone; the directory is then locked."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:  # another user's, or gone
+        return False
+    locks.callback(os.close, descriptor)
+    is_locked = _lock(descriptor)
+    return not _is_alive(process) if is_locked is None else is_locked
 
 
 def _is_alive(process: int) -> bool:

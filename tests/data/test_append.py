@@ -14,7 +14,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
-from shortlist.errors import InputError, LogError
+from shortlist.errors import ArtifactError, InputError, LogError
 
 DAY = 86_400
 SCHEMA = Schema(
@@ -144,11 +144,56 @@ def test_no_day_that_is_there_is_written_again(dataset, tmp_path):
         assert (now.st_ino, now.st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
     assert len(second.info.segments) == len(files) + 1
     assert second.info.fingerprint != dataset.info.fingerprint
-    named = {*second.info.named_files, *(s.file for s in second.info.segments)}
-    there = {
-        p.relative_to(dataset.path).as_posix() for p in dataset.path.rglob("*.arrow")
-    }
-    assert there == named
+    assert arrow_files(dataset.path) == named(second) | named(dataset)
+    third = append(dataset.path, write_day(tmp_path / "third.csv", THIRD))
+    assert arrow_files(dataset.path) == named(third) | named(second)
+
+
+def named(dataset: Dataset) -> set[str]:
+    return {*dataset.info.named_files, *(s.file for s in dataset.info.segments)}
+
+
+def arrow_files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*.arrow")}
+
+
+def test_who_has_opened_a_dataset_goes_on_reading_after_an_append(dataset, tmp_path):
+    known = Dataset.open(dataset.path)
+    users, items, features = known.users, known.items, known.features
+    parts = {part: decoded(known, part) for part in ("train", "validation", "test")}
+    one, other = Dataset.open(dataset.path), Dataset.open(dataset.path)
+    append(dataset.path, write_day(tmp_path / "second.csv", SECOND))
+    assert one.users.equals(users) and one.items.equals(items)
+    for name, values in features.items():
+        np.testing.assert_array_equal(one.features[name], values)
+    assert {part: decoded(one, part) for part in parts} == parts
+    append(dataset.path, write_day(tmp_path / "third.csv", THIRD))
+    assert {part: decoded(other, part) for part in parts} == parts
+    with pytest.raises(ArtifactError, match="appended 2 times.*Open it again") as e:
+        other.features
+    assert e.value.code == "dataset-changed"
+
+
+@pytest.mark.parametrize("days", [0, 1])
+def test_who_has_opened_a_dataset_is_told_that_it_was_prepared_again(
+    dataset, tmp_path, days
+):
+    # Without its last day the rows of the ids are others.
+    prepare(
+        write_day(tmp_path / "fewer.csv", [r for r in FIRST if r[3] < 19 * DAY]),
+        SCHEMA,
+        dataset.path,
+        split=Split(kind="time_cut", test=0.2, validation=0.2),
+        items=tmp_path / "items.csv",
+        overwrite=True,
+    )
+    if days:
+        append(dataset.path, write_day(tmp_path / "second.csv", SECOND))
+    for read in (lambda: dataset.items, lambda: dataset.part("train")):
+        with pytest.raises(ArtifactError, match="prepared again") as caught:
+            read()
+        assert caught.value.code == "dataset-changed"
+    assert len(Dataset.open(dataset.path).part("train"))
 
 
 def test_counts_follow_the_new_parts(dataset, tmp_path):
@@ -219,6 +264,50 @@ def test_what_an_interrupted_append_left_goes_away(dataset, tmp_path):
     assert not stray.exists() and not (dataset.path / "spill-1").exists()
 
 
+def test_files_of_somebody_else_in_the_folder_stay(dataset, tmp_path):
+    day = write_day(tmp_path / "second.csv", SECOND)
+    inside = dataset.path / "second.arrow"
+    pl.read_csv(day).write_ipc(inside)
+    own = ["mine/precious.arrow", "mine/.notes.1.tmp", "events/monday.arrow"]
+    own += ["vocabularies-0/notes.txt", "spill-1/list.csv", ".draft.7.tmp"]
+    for name in own:
+        file = dataset.path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    (dataset.path / "empty").mkdir()
+    second = append(dataset.path, inside)
+    assert second.info.parts["test"] == len(SECOND)
+    assert inside.is_file() and (dataset.path / "empty").is_dir()
+    assert all((dataset.path / name).read_text() == "mine" for name in own)
+    late = write_day(tmp_path / "late.csv", FIRST[-1:])
+    with pytest.raises(InputError):
+        append(dataset.path, late)
+    assert all((dataset.path / name).read_text() == "mine" for name in own)
+
+
+LEFT = [
+    "events/00009.arrow",
+    "users-1.arrow",
+    "pending-items-1.arrow",
+    "vocabularies-1/item.arrow",
+    "vocabularies-1/.a%2Fb.arrow.123.tmp",
+    "rejected-1.csv",
+    ".rejected-1.csv.123.tmp",
+    ".dataset.json.123.tmp",
+    "spill-123/spill-0.arrow",
+]
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_each_file_of_an_interrupted_append_goes_away(dataset, tmp_path, name):
+    before = sorted(dataset.path.rglob("*"))
+    (dataset.path / name).parent.mkdir(exist_ok=True)
+    (dataset.path / name).write_bytes(b"half")
+    with pytest.raises(InputError):
+        append(dataset.path, write_day(tmp_path / "late.csv", FIRST[-1:]))
+    assert sorted(dataset.path.rglob("*")) == before
+
+
 def test_a_random_split_cannot_be_continued(tmp_path):
     dataset = prepare(
         write_day(tmp_path / "first.csv", FIRST),
@@ -230,6 +319,73 @@ def test_a_random_split_cannot_be_continued(tmp_path):
     with pytest.raises(InputError, match="divided by time") as caught:
         append(dataset.path, write_day(tmp_path / "second.csv", SECOND))
     assert caught.value.code == "append-split"
+
+
+def write_ids(path: Path, first: int, ids: list[tuple[object, object]]) -> Path:
+    rows = [f"{u},{i},{first + n}" for n, (u, i) in enumerate(ids)]
+    path.write_text("\n".join(["user,item,time", *rows]) + "\n")
+    return path
+
+
+IDS = Schema(
+    user_id="user",
+    item_id="item",
+    timestamp="time",
+    features=(Feature(name="age", owner="user", kind="numeric"),),
+)
+
+
+def of_ids(folder: Path, users: list[object]) -> Dataset:
+    """A dataset of a few users; the attributes of each are in `users.csv`."""
+    ids = [(u, i) for i in (1, 2, 3) for u in users for _ in range(4)]
+    ages = "".join(f"{u},{30 + n}\n" for n, u in enumerate(users))
+    (folder / "users.csv").write_text("user,age\n" + ages)
+    return prepare(
+        write_ids(folder / "log.csv", DAY, ids),
+        IDS,
+        folder / "dataset",
+        split=Split(kind="time_cut", test=0.2, validation=0.2),
+        users=folder / "users.csv",
+    )
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("with_users", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("column", ["user", "item"])
+def test_text_is_refused_where_ids_are_integers(
+    tmp_path, files, with_users, late, column
+):
+    dataset = of_ids(tmp_path, [1, 2, 3])
+    before = {p: p.read_bytes() for p in dataset.path.rglob("*") if p.is_file()}
+    ids = [("x", 1)] if column == "user" else [(1, "x")]
+    ids = [(1, 2)] * (1_000 if late else 0) + ids
+    bad = write_ids(tmp_path / "bad.csv", 2 * DAY, ids)
+    days = [write_ids(tmp_path / f"{n}.csv", 2 * DAY, [(1, 2)]) for n in "ab"]
+    given = bad if files == 1 else [days[0], bad, days[1]]
+    users = tmp_path / "users.csv" if with_users else None
+    with pytest.raises(LogError, match="must be integers") as caught:
+        append(dataset.path, given, users=users)
+    assert caught.value.code == "append-id-type"
+    assert (caught.value.file, caught.value.column) == (str(bad), column)
+    now = {p: p.read_bytes() for p in dataset.path.rglob("*") if p.is_file()}
+    assert now == before
+    assert dataset.vocabularies["user"].id(1) == 1
+
+
+@pytest.mark.parametrize("with_users", [True, False])
+def test_integers_are_text_where_ids_are(tmp_path, with_users):
+    dataset = of_ids(tmp_path, ["a", "2", "3"])
+    ids = dataset.vocabularies["user"].ids.to_list()
+    day = write_ids(tmp_path / "day.csv", 2 * DAY, [(2, 1), (7, 2), (3, 3)])
+    users = tmp_path / "users.csv" if with_users else None
+    second = append(dataset.path, day, users=users)
+    vocabulary = second.vocabularies["user"]
+    assert vocabulary.ids.to_list()[: len(ids)] == ids
+    rows = second.part("test").user_index.tolist()
+    assert sorted(rows) == sorted([vocabulary.row("2"), 0, vocabulary.row("3")])
+    pending = pl.read_ipc(second.path / second.info.pending["user"])["id"]
+    assert pending.to_list() == ["7"]
 
 
 def test_without_times_new_events_go_on_counting(tmp_path):

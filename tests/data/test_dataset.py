@@ -226,6 +226,14 @@ def test_existing_output_is_kept_unless_overwritten(dataset, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["dataset", "log of dataset"]
 
 
+def test_a_link_to_a_dataset_stays_when_it_is_overwritten(dataset, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(dataset.path, target_is_directory=True)
+    new = make(tmp_path, "link", test=TEST[:1], overwrite=True)
+    assert link.is_symlink() and new.info.parts["test"] == 1
+    assert Dataset.open(dataset.path).info == new.info
+
+
 def test_folder_without_a_dataset_says_how_to_make_one(tmp_path):
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ArtifactError, match="Run `shortlist prepare` first") as e:

@@ -224,7 +224,7 @@ NOT_APPENDED = [
 ]
 APPENDED = [
     ("shortlist.data.append:write_info", "after", 1),
-    ("shortlist.data.append:_remove_strays", "before", 2),
+    ("shortlist.data.append:remove_strays", "before", 2),
 ]
 
 

@@ -119,6 +119,19 @@ def test_integer_finds_its_text():
     assert texts.lookup_series(pl.Series([7, 8, None])).tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("ids", [[7, -3], ["7", "None"]])
+@pytest.mark.parametrize("buckets", [1, 5])
+def test_what_is_no_id_is_unknown_and_a_missing_one_has_row_0(ids, buckets):
+    counts = np.ones(len(ids), np.int64)
+    fitted = Vocabulary("x", pl.Series(ids), counts, oov_buckets=buckets)
+    assert fitted.row(None) == 0
+    assert fitted.lookup([None, 7]).tolist() == [0, buckets]
+    assert fitted.lookup_series(pl.Series([None, 7])).tolist() == [0, buckets]
+    assert fitted.row(np.int64(7)) == buckets
+    for other in (1.5, float("inf"), float("nan"), [7], {}, b"7"):
+        assert 0 <= fitted.row(other) < buckets
+
+
 def test_ids_keep_their_exact_characters():
     ids = ["a b", "a/b", 'quo"te', "😀", "é", "e\u0301", "A", "a", " a"]
     vocabulary_of_all = vocabulary(ids)

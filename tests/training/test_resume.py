@@ -24,6 +24,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training import Run, train
 from shortlist.training.checkpoint import load_model
+from shortlist.training.unfinished import unfinished_folder
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic
 
 pytestmark = pytest.mark.backend
@@ -316,3 +317,10 @@ def test_the_last_good_epoch_is_kept_when_the_loss_explodes(
     assert caught.value.code == "loss-not-finite"
     state = json.loads((tmp_path / ".run.training" / "state.json").read_text())
     assert (state["checkpoint"]["epoch"], state["checkpoint"]["batch"]) == (2, 0)
+
+
+def test_the_state_is_on_the_disk_of_a_linked_run(tmp_path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "run").symlink_to("big/run")
+    folder = unfinished_folder(tmp_path / "run")
+    assert folder == tmp_path / "big" / ".run.training"

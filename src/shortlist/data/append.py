@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -29,17 +29,18 @@ from shortlist.data.dataset import (
     write_info,
 )
 from shortlist.data.event_rows import write_events
-from shortlist.data.events import OnError
+from shortlist.data.events import OnError, ReadAgain, Reading, read_blocks
 from shortlist.data.grouped import GroupedLog, group
 from shortlist.data.id_rows import IdRows
 from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
 from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
-from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner
+from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
 from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.stamps import Stamping
+from shortlist.data.strays import remove_strays
 from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import InputError
+from shortlist.errors import InputError, LogError
 
 _MOVED: dict[PartName, PartName] = {
     "train": "train",
@@ -75,7 +76,8 @@ def append(
         memory_bytes: as of `prepare`.
 
     Raises:
-        LogError: the files cannot be used; says file, column and row.
+        LogError: the files cannot be used; says file, column and row. `append-id-type`
+            for text where the ids of the dataset are integers.
         InputError: `append-split` for a dataset that was not divided by time,
             `append-not-later` for events that are not later than those there.
         ArtifactError: `path` is no dataset or damaged.
@@ -91,7 +93,7 @@ def append(
             f" to a fold. Received: {given!r}. Prepare all files again.",
             file=path,
         )
-    _remove_strays(dataset.path, info)
+    remove_strays(dataset.path, info)
     stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
     spill_folder = dataset.path / f"spill-{os.getpid()}"
     with disk_errors(path):
@@ -105,7 +107,7 @@ def append(
             }
             return _append(dataset, log, sources, *stampings)
         except BaseException:
-            _remove_strays(dataset.path, read_info(dataset.path))
+            remove_strays(dataset.path, read_info(dataset.path))
             raise
         finally:
             shutil.rmtree(spill_folder, ignore_errors=True)
@@ -128,6 +130,9 @@ def _read(
         on_error=on_error,
         known=(_known_ids(dataset, USER), _known_ids(dataset, ITEM)),
     )
+    for owner, ids in ((USER, coded.users.ids()), (ITEM, coded.items.ids())):
+        if ids.dtype != dataset.vocabularies[owner].ids.dtype:
+            _refuse_text(info.schema, owner, events, layout, on_error)
     last = max(s.last_timestamp_ms or 0 for s in info.segments)
     if info.schema.timestamp is None:
         _shift(coded, last + 1)
@@ -144,6 +149,42 @@ def _read(
             file=files_of(events)[0],
         )
     return log
+
+
+def _refuse_text(
+    schema: Schema, owner: str, events: Paths, layout: str | None, on_error: OnError
+) -> NoReturn:
+    """Raises for the file whose ids are text while those of the dataset are integers.
+
+    The other way round nothing is wrong: integers have one usual text.
+    """
+    column = schema.user_id if owner == USER else schema.item_id
+    files = files_of(events)
+    texts = (f for f in files if _is_text(f, schema, column, layout, on_error))
+    raise LogError(
+        "append-id-type",
+        f"Ids of appended events must be integers, as the {owner}s of the dataset are."
+        " Received text. Correct the ids, or prepare all files again, so that all of"
+        " them are text.",
+        file=next(texts, files[0]),
+        column=column,
+    )
+
+
+def _is_text(
+    file: Path, schema: Schema, column: str, layout: str | None, on_error: OnError
+) -> bool:
+    """Whether an id column of one file is text."""
+    reading = Reading()
+    name = "user_id" if column == schema.user_id else "item_id"
+    while True:
+        try:
+            blocks = read_blocks(
+                file, schema, reading, layout=layout, on_error=on_error
+            )
+            return any(block.events[name].dtype == pl.String for block in blocks)
+        except ReadAgain:
+            reading.kinds.clear()
 
 
 def _append(
@@ -184,7 +225,7 @@ def _append(
         fsync(place)
     named = fingerprint(folder, result)
     write_info(folder, msgspec.structs.replace(result, fingerprint=named))
-    _remove_strays(folder, result)
+    remove_strays(folder, result)
     return Dataset.open(folder)
 
 
@@ -309,16 +350,3 @@ def _statistics(
         "test_events_of_unknown_items": unknown[ITEM],
         "test_events_of_unknown_users": unknown[USER],
     }
-
-
-def _remove_strays(folder: Path, info: DatasetInfo) -> None:
-    """Removes what an interrupted append left, and what the last one replaced."""
-    segments = (segment.file for segment in info.segments)
-    named = {folder / file for file in (*info.named_files, *segments)}
-    for file in (*folder.rglob("*.arrow"), *folder.rglob(".*.tmp")):
-        if file not in named:
-            file.unlink()
-    (folder / f"rejected-{info.generation + 1}.csv").unlink(missing_ok=True)
-    for place in folder.glob("*/"):
-        if not any(place.iterdir()):
-            place.rmdir()

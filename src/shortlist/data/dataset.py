@@ -115,6 +115,14 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
         named = (self.tables, self.vocabularies, self.pending)
         return [file for files in named for file in files.values()]
 
+    def continues(self, earlier: DatasetInfo) -> bool:
+        """Whether appends have made this of `earlier`."""
+        return (
+            self.generation > earlier.generation
+            and (self.schema, self.split) == (earlier.schema, earlier.split)
+            and self.log[: len(earlier.log)] == earlier.log
+        )
+
     @property
     def parts(self) -> dict[str, int]:
         """Number of events of each part."""
@@ -153,7 +161,12 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Dataset:
-    """A prepared dataset, opened with `Dataset.open`."""
+    """A prepared dataset, opened with `Dataset.open`.
+
+    It stays what it was when days are appended. Vocabularies are read at once, events
+    and tables when they are asked for: `ArtifactError`, `dataset-changed` if the tables
+    are gone by then, which the second append removes, or if it was prepared again.
+    """
 
     def __init__(
         self, path: Path, info: DatasetInfo, vocabularies: dict[str, Vocabulary]
@@ -217,6 +230,7 @@ class Dataset:
         Segments come part by part, in the order they were written.
         """
         if names not in self._columns:
+            self._check_same()
             try:
                 columns = Columns.open(self._segments(names))
             except ArtifactError as error:
@@ -294,12 +308,12 @@ class Dataset:
     @functools.cached_property
     def users(self) -> pl.DataFrame:
         """Features and display columns of the user rows."""
-        return _frame(self.path / self.info.tables["users"])
+        return self._table("users")
 
     @functools.cached_property
     def items(self) -> pl.DataFrame:
         """Features and display columns of the item rows."""
-        return _frame(self.path / self.info.tables["items"])
+        return self._table("items")
 
     @functools.cached_property
     def features(self) -> dict[str, np.ndarray]:
@@ -319,12 +333,37 @@ class Dataset:
             )
         return values
 
+    def _table(self, name: str) -> pl.DataFrame:
+        file = self.path / self.info.tables[name]
+        self._check_same(appends=1)  # the next one leaves the tables
+        try:
+            return pl.read_ipc(file)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _damaged(file, error) from error
 
-def _frame(file: Path) -> pl.DataFrame:
-    try:
-        return pl.read_ipc(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _damaged(file, error) from error
+    def _check_same(self, appends: int | None = None) -> None:
+        """Raises if files on the disk are no longer those of this dataset.
+
+        Args:
+            appends: how many there may have been since it was opened; `None` for files
+                that no append removes.
+        """
+        now = read_info(self.path)
+        if now.fingerprint == self.info.fingerprint:
+            return
+        later = now.generation - self.info.generation
+        if not now.continues(self.info):
+            how = "it was prepared again"
+        elif appends is not None and later > appends:
+            how = f"days were appended {later} times"
+        else:
+            return
+        raise ArtifactError(
+            "dataset-changed",
+            "What an open dataset still has to read must be on the disk. Found that"
+            f" {how} since it was opened. Open it again.",
+            file=self.path,
+        )
 
 
 def _damaged(file: Path, error: Exception) -> ArtifactError:

@@ -134,11 +134,14 @@ class Vocabulary:
         """Whether the external ids are integers."""
         return self.ids.dtype == pl.Int64
 
-    def row(self, external_id: ExternalId) -> int:
+    def row(self, external_id: ExternalId | None) -> int:
         """Row of one id; `"7"` finds the integer 7 and 7 finds `"7"`.
 
-        An unknown id has row 0, or with several rows for them one by its hash.
+        A missing id has row 0. An unknown one, such as anything that is neither text
+        nor an integer, has row 0 too, or with several rows for them one by its hash.
         """
+        if external_id is None:
+            return 0
         code = self._codes.find_one(external_id)
         if code < 0 and (converted := self._converted(external_id)) is not None:
             code = self._codes.find_one(converted)
@@ -148,8 +151,8 @@ class Vocabulary:
             return 0
         return int(bucket_rows(pl.Series([str(external_id)]), self.oov_buckets)[0])
 
-    def lookup(self, external_ids: Iterable[ExternalId]) -> np.ndarray:
-        """Rows `(n,)` int32 of many ids; unknown ids as in `row`."""
+    def lookup(self, external_ids: Iterable[ExternalId | None]) -> np.ndarray:
+        """Rows `(n,)` int32 of many ids; missing and unknown ids as in `row`."""
         return np.fromiter((self.row(i) for i in external_ids), np.int32)
 
     def lookup_series(self, ids: pl.Series) -> np.ndarray:
@@ -208,7 +211,10 @@ class Vocabulary:
 
     def _converted(self, external_id: ExternalId) -> ExternalId | None:
         if not self.is_integer:
-            return str(external_id) if isinstance(external_id, int) else None
+            is_integer = isinstance(external_id, int | np.integer)
+            return str(external_id) if is_integer else None
+        if not isinstance(external_id, str):
+            return None
         try:
             number = int(external_id)
         except ValueError:

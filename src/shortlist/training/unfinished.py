@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from shortlist.atomic import check_absent, disk_errors, publish_directory
+from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.training.lock import Lock
 from shortlist.training.runs import RUN_FILE, write_json
@@ -245,7 +245,8 @@ class Unfinished:
 
 
 def unfinished_folder(out: Path) -> Path:
-    """Where the training of the run at `out` keeps its state."""
+    """Where the training of the run at `out` keeps its state: on the run's own disk."""
+    out = resolved(out)
     return out.with_name(f".{out.name}.training")
 
 
