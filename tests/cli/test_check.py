@@ -152,6 +152,32 @@ def test_a_recipe_says_columns_split_and_files(
     assert named.json["counts"]["events"] == 100
 
 
+def test_attribute_files_of_a_recipe_are_checked_as_prepare_does(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = write_movielens_25m(tmp_path)
+    assert call("init", *files).code == 0
+    assert "ids-white-space" not in codes(
+        call("check", "-r", "shortlist.toml", "--json")
+    )
+    items = pl.read_csv("movies.csv", infer_schema=False)
+    items.with_columns(pl.format(" {}", "movieId").alias("movieId")).write_csv(
+        "movies.csv"
+    )
+    result = call("check", "--recipe", "shortlist.toml", "--json", "--strict")
+    assert result.code == 1, result.err
+    assert {"attribute-ids-unmatched", "ids-white-space"} <= set(codes(result))
+    prepared = call("prepare", "--json")
+    assert prepared.code == 0, prepared.err
+    of_files = [f for f in result.json["findings"] if f.get("file") == "movies.csv"]
+    assert len(of_files) == 2
+    assert [f for f in prepared.json["findings"] if f in of_files] == of_files
+    Path("movies.csv").unlink()
+    gone = call("check", "--recipe", "shortlist.toml")
+    assert (gone.code, "error[log-file-missing]" in gone.err) == (2, True)
+
+
 def test_own_test_files_are_read_as_the_test_part(
     call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,27 @@ def test_tokens_of_a_category_are_one_or_none():
     assert tokens(pl.Series([7, None]), feature()).to_list() == [["7"], []]
 
 
+@pytest.mark.parametrize(
+    "dtype", [pl.Float64, pl.Float32, pl.Decimal(20, 4), pl.Int8, pl.UInt64]
+)
+def test_a_whole_number_has_one_text_whatever_its_type(dtype):
+    column = pl.Series([2, 30, None, 0], dtype=pl.Int64).cast(dtype)
+    expected = [["2"], ["30"], [], ["0"]]
+    assert tokens(column, feature()).to_list() == expected
+    assert tokens(column, feature(kind="multi_valued")).to_list() == expected
+    lists = pl.Series([[2, 30], [], None, [None, 0]], dtype=pl.List(dtype))
+    found = tokens(lists, feature(kind="multi_valued")).to_list()
+    assert found == [["2", "30"], [], [], ["0"]]
+
+
+def test_other_floats_are_themselves_and_nan_is_missing():
+    column = pl.Series([2.5, float("nan"), -0.0, 1e300, -7.0])
+    expected = [["2.5"], [], ["0"], ["1e+300"], ["-7"]]
+    assert tokens(column, feature()).to_list() == expected
+    decimals = pl.Series([2.5]).cast(pl.Decimal(20, 4))
+    assert tokens(decimals, feature()).to_list() == [["2.5"]]
+
+
 # --- rows ---------------------------------------------------------------------------
 
 
@@ -239,6 +260,15 @@ def test_lists_are_no_plain_values(kind):
         check_nesting(feature(kind=kind), pl.Series([[1]]), "items.parquet")
     assert (caught.value.code, caught.value.column) == ("attribute-type", "x")
     check_nesting(feature(kind="multi_valued"), pl.Series([["a"]]), "items.parquet")
+
+
+@pytest.mark.parametrize(
+    "values", [[b"a"], [[b"a"]], [[["a"]]], [{"a": 1}], [[{"a": 1}]]]
+)
+def test_bytes_and_deeper_nesting_are_no_feature(values):
+    with pytest.raises(LogError, match="A multi_valued feature must hold") as caught:
+        check_nesting(feature(kind="multi_valued"), pl.Series(values), "items.parquet")
+    assert caught.value.code == "attribute-type"
 
 
 # --- sizes of tables, and a dataset with all kinds ----------------------------------

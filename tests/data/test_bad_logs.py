@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from shortlist.data.events import read_events
+from shortlist.data.events import Reading, read_blocks, read_events
 from shortlist.data.log import read_attributes, read_table
 from shortlist.data.schema import Schema
 from shortlist.errors import LogError
@@ -191,6 +191,8 @@ def test_empty_column(tmp_path: Path, column: str, blank: str) -> None:
         ("3,12,3,1800086401", "log-time-future", "time"),
         ("3,12,3,1700000002,7", "log-row-fields", None),
         ("3,12,3,1700000002,7,8,9", "log-row-fields", None),
+        ("3,12,3,1700000002,,9", "log-row-fields", None),
+        ('3,12,3,1700000002,"",,9,', "log-row-fields", None),
         ('3,"12,3,1700000002', "log-quotes", None),
         ('"3",12",3,1700000002', "log-quotes", None),
     ],
@@ -203,6 +205,26 @@ def test_one_bad_row_is_named_by_its_line(
     error = refused(tmp_path, gzip.compress(content) if packed else content)
     # A header, six good rows and a blank line come before it.
     assert place(error) == (code, column, 9)
+
+
+@pytest.mark.parametrize("extra", [",,9", ",,,,9", ',"",9,'])
+def test_a_field_after_empty_extra_ones_is_found_in_every_table(
+    tmp_path: Path, extra: str
+) -> None:
+    content = f"id,town\n1,a\n2,b{extra}\n"
+    assert place(refused(tmp_path, content, read=read_table)) == (
+        "log-row-fields",
+        None,
+        3,
+    )
+
+
+@pytest.mark.parametrize("end", [",", ",,", ",,,,,,", ',"",'])
+def test_empty_fields_at_the_end_of_a_row_are_none(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(HEADER + GOOD.replace("\n", f"{end}\n", 1))
+    assert len(read_events(path, SCHEMA, now_ms=NOW_MS)) == 2
+    assert read_table(path).columns == ["user", "item", "stars", "time"]
 
 
 def test_lines_are_counted_through_quoted_line_ends(tmp_path: Path) -> None:
@@ -371,3 +393,88 @@ def test_reading_refused_by_the_system_is_reported(
     with pytest.raises(LogError, match="Permission denied") as caught:
         read_table(tmp_path / "log")
     assert caught.value.code == "log-file-unreadable"
+
+
+ODD = {
+    "list": pl.Series([["a" * 50], ["b"], None]),
+    "struct": pl.Series([{"a": 1}, {"a": 2}, {"a": 3}]),
+    "duration": pl.Series([1, 2, 3], dtype=pl.Duration("ms")),
+    "binary": pl.Series([b"\xff\xfe", b"ok", b"3"]),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("column", ["stars", "time"])
+def test_values_of_odd_types_are_bad_rows(
+    tmp_path: Path, kind: str, column: str
+) -> None:
+    columns = {
+        "user": [1, 2, 3],
+        "item": [1, 2, 3],
+        "stars": [3, 3, 3],
+        "time": [9] * 3,
+    }
+    frame = pl.DataFrame(columns).with_columns(ODD[kind].alias(column))
+    error = refused(tmp_path, parquet(frame))
+    names = {"stars": ("label", "missing"), "time": ("time", "missing")}
+    name, missing = names[column]
+    expected = (f"log-{name}-{missing}", column, 3)
+    assert place(error) == (
+        expected if kind == "list" else (f"log-{name}-type", column, 1)
+    )
+    assert "\n" not in error.message
+    path = tmp_path / "log"
+    (block,) = read_blocks(path, SCHEMA, Reading(), on_error="skip")
+    assert len(block.events) == 0
+    values = [row for reason in block.rejected for row in reason.rows.rows()]
+    assert [value[0] for value in sorted(values)] == [0, 1, 2]
+    assert all(len(value[3] or "") <= 40 for value in values)
+    assert all("\n" not in reason.message for reason in block.rejected)
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+@pytest.mark.parametrize("kind", [pl.Int64, pl.UInt64, pl.Float64])
+def test_a_sentinel_among_times_is_a_bad_row(
+    tmp_path: Path, unit: int, kind: type[pl.DataType]
+) -> None:
+    odd: dict[type[pl.DataType], float] = {
+        pl.Int64: -(2**63),
+        pl.UInt64: 2**64 - 1,
+        pl.Float64: 1e300,
+    }
+    times = [*((1_700_000_000 + n) * unit for n in range(4)), odd[kind]]
+    columns = {"user": range(5), "item": range(5), "stars": 3}
+    frame = pl.DataFrame(columns).with_columns(pl.Series("time", times, dtype=kind))
+    error = refused(tmp_path, parquet(frame))
+    assert error.code.startswith("log-time-")
+    assert (error.column, error.row) == ("time", 5)
+    if kind == pl.Int64:
+        assert error.code == "log-time-missing"
+    (block,) = read_blocks(tmp_path / "log", SCHEMA, Reading(), on_error="skip")
+    assert block.events["user_id"].to_list() == [0, 1, 2, 3]
+    assert block.events["timestamp_ms"].to_list() == [
+        (1_700_000_000 + n) * 1000 for n in range(4)
+    ]
+
+
+@pytest.mark.parametrize("label", [1e300, -1e300, 3.5e38])
+def test_labels_beyond_32_bits_are_bad_rows(tmp_path: Path, label: float) -> None:
+    schema = Schema(user_id="user", item_id="item", label="stars", positive_from=1)
+    content = HEADER + GOOD + f"3,12,{label},1700000002\n"
+    error = refused(tmp_path, content, schema=schema)
+    assert place(error) == ("log-label-not-finite", "stars", 4)
+    (block,) = read_blocks(tmp_path / "log", schema, Reading(), on_error="skip")
+    assert block.events["label"].to_list() == [1.0, 1.0]
+    assert [len(reason.rows) for reason in block.rejected] == [1]
+
+
+def test_a_byte_order_mark_before_json_is_no_part_of_it(tmp_path: Path) -> None:
+    lines = "".join(
+        f'{{"user": {n}, "item": "{n}", "stars": 3, "time": {n}}}\n' for n in range(3)
+    )
+    for pack in (bytes, gzip.compress):
+        path = tmp_path / "log"
+        path.write_bytes(pack(("\ufeff" + lines).encode()))
+        assert read_events(path, SCHEMA)["user_id"].to_list() == [0, 1, 2]
+        bad = pack(("\ufeff" + lines + "{").encode())
+        assert place(refused(tmp_path, bad)) == ("log-json", None, 4)

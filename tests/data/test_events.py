@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -78,7 +80,7 @@ def test_skipped_rows_are_counted_and_written_aside(tmp_path, small_blocks):
     break_row(paths[1], 12, "5,5,9,1700000000")
     break_row(paths[1], 33, ",5,3,1700000000")
     break_row(paths[2], 2, "5,5,3,never")
-    paths[2].write_text(paths[2].read_text() + "\n8,8,3,1700000000,extra\n")
+    paths[2].write_text(paths[2].read_text() + "\n8,8,3,1700000000,,extra\n")
     coded = ingest(paths, SCHEMA, Spill(tmp_path), on_error="skip")
     assert coded.num_events == 120 - 3
     assert coded.rows_skipped == 4
@@ -123,6 +125,102 @@ def test_a_column_that_changes_type_between_files_is_told(tmp_path):
     (finding,) = coded.findings
     assert (finding.code, finding.column) == ("column-type-changed", "user")
     assert "integer" in finding.message and "text" in finding.message
+
+
+def typed_log(path: Path, **columns: object) -> Path:
+    """A Parquet log of three events with these columns instead of its own."""
+    own = {"user": [1, 2, 3], "item": [1, 2, 3], "stars": [3, 4, 5]}
+    pl.DataFrame({**own, "time": [T0, T0 + 1, T0 + 2], **columns}).write_parquet(path)
+    return path
+
+
+DEVICE = Feature(name="device", owner="context", kind="categorical")
+
+
+def test_a_context_feature_keeps_its_values_when_its_type_changes(tmp_path):
+    schema = Schema(user_id="user", item_id="item", features=(DEVICE,))
+    first = typed_log(tmp_path / "a.parquet", device=[2, 3, 1])
+    second = typed_log(tmp_path / "b.parquet", device=[2.0, None, 1.0])
+    coded = ingest([first, second], schema, Spill(tmp_path))
+    assert coded.tables["device"].ids().to_list() == ["2", "3", "1"]
+    codes = pl.concat(coded.frames)["feature:device"].to_list()
+    assert codes == [0, 1, 2, 0, -1, 2]
+    (finding,) = coded.findings
+    assert (finding.code, finding.column) == ("column-type-changed", "device")
+    assert f"integer in '{first}' and float in '{second}'" in finding.message
+    assert "read as text" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "second", "kinds", "read_as"),
+    [
+        ("stars", [3, 4, 5], [3.0, 4.0, 5.0], "integer float", "numbers"),
+        ("stars", ["3", "4", "5"], [3, 4, 5], "text integer", "numbers"),
+        ("time", [1, 2, 3], ["1970-01-02"] * 3, "integer text", "times"),
+        ("time", [1, 2, 3], [datetime(2020, 1, 1)] * 3, "integer date", "times"),
+        ("price", [1, 2, 3], [1.0, 2.0, None], "integer float", "numbers"),
+    ],
+)
+def test_every_column_that_changes_its_type_is_told(
+    tmp_path, column, first, second, kinds, read_as
+):
+    price = Feature(name="price", owner="context", kind="numeric")
+    schema = msgspec.structs.replace(SCHEMA, features=(price,))
+    given = {"price": [1, 2, 3]}
+    paths = [
+        typed_log(tmp_path / f"{name}.parquet", **{**given, column: values})
+        for name, values in (("a", first), ("b", second), ("c", second))
+    ]
+    (finding,) = ingest(paths, schema, Spill(tmp_path)).findings
+    assert (finding.code, finding.column) == ("column-type-changed", column)
+    assert (finding.file, finding.count) == (str(paths[1]), 2)
+    one, other = kinds.split()
+    assert f"{one} in '{paths[0]}' and {other} in '{paths[1]}'" in finding.message
+    assert f"all of it is read as {read_as}." in finding.message
+
+
+def test_times_that_are_numbers_in_one_file_and_dates_in_another_are_told(tmp_path):
+    paths = write_files(tmp_path, 2, 3)
+    break_row(paths[1], 2, "5,5,3,2024-01-01")
+    break_row(paths[1], 3, "5,6,3,2024-01-02")
+    break_row(paths[1], 4, "5,6,3,2024-01-03")
+    (finding,) = ingest(paths, SCHEMA, Spill(tmp_path)).findings
+    assert (finding.code, finding.column) == ("column-type-changed", "time")
+    assert "number in" in finding.message and "text in" in finding.message
+
+
+def test_files_without_types_of_their_own_have_none_that_change(tmp_path):
+    schema = msgspec.structs.replace(SCHEMA, features=(DEVICE,))
+    rows = "user,item,stars,time,device\n1,2,{},1700000000,{}\n2,3,{},1700000001,{}\n"
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text(rows.format(3, 1, 3, 2))
+    second.write_text(rows.format(3.5, "tv", 3, "web"))
+    third = typed_log(tmp_path / "c.parquet", device=["a", "b", "c"])
+    json = pl.read_parquet(third).with_columns(pl.col("stars").cast(pl.Float64))
+    json.write_ndjson(tmp_path / "d.ndjson")
+    files = [first, second, third, tmp_path / "d.ndjson"]
+    assert ingest(files, schema, Spill(tmp_path)).findings == []
+
+
+@pytest.mark.parametrize("buckets", [None, 7])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [["a"], ["a", "b"], []],
+        [{"a": 1}] * 3,
+        [b"\xff", b"a", b"b"],
+        [timedelta(1)] * 3,
+    ],
+)
+def test_nested_columns_and_bytes_are_no_context_feature(tmp_path, values, buckets):
+    device = msgspec.structs.replace(DEVICE, hash_buckets=buckets)
+    schema = Schema(user_id="user", item_id="item", features=(device,))
+    path = typed_log(tmp_path / "a.parquet", device=values)
+    for on_error in ("raise", "skip"):
+        with pytest.raises(LogError, match="A categorical feature must") as caught:
+            ingest(path, schema, Spill(tmp_path), on_error=on_error)
+        assert (caught.value.code, caught.value.column) == ("attribute-type", "device")
+        assert caught.value.file == str(path)
 
 
 def test_a_late_text_id_makes_the_whole_column_text(tmp_path, small_blocks):

@@ -12,6 +12,7 @@ from shortlist.cli.options import (
     JsonOption,
     OverwriteOption,
     SetOption,
+    beside,
     open_recipe,
     print_result,
 )
@@ -20,6 +21,7 @@ from shortlist.errors import InputError
 
 if TYPE_CHECKING:
     from shortlist.data.check.report import LogReport
+    from shortlist.data.contents import Sources
     from shortlist.data.grouped import GroupedLog
     from shortlist.data.schema import Schema
     from shortlist.data.split import Split
@@ -60,7 +62,7 @@ def check(
     from shortlist.cli.check_text import report_text
     from shortlist.data.check.log_check import check_log
 
-    report = check_log(given.read(), given.schema, given.split)
+    report = check_log(given.read(), given.schema, given.split, given.sources)
     if html is not None:
         _write_html(report, html, given)
     result = {
@@ -82,6 +84,7 @@ class _Given:
         self.files, self.schema, self.split = files, schema, split
         self.guesses: dict[str, str] = {}
         self.options: dict[str, Any] = {}
+        self.sources: Sources | None = None
 
     def read(self) -> GroupedLog:
         from shortlist.data.grouped import read_grouped
@@ -106,6 +109,7 @@ def _from_recipe(
     recipe = open_recipe(path, settings)
 
     from shortlist.cli.stages import log_paths
+    from shortlist.data.schema import ITEM, USER
 
     files = logs or log_paths(path, recipe.log.events) or []
     given = _Given(files, recipe.columns, recipe.split)
@@ -115,6 +119,13 @@ def _from_recipe(
         "validation_events": log_paths(path, recipe.log.validation_events),
     }
     given.options = {name: value for name, value in options.items() if value}
+    log, columns = recipe.log, recipe.columns
+    users = beside(path, log.users) if log.users else None
+    items = beside(path, log.items) if log.items else None
+    given.sources = {
+        USER: (users, log.users_id or columns.user_id),
+        ITEM: (items, log.items_id or columns.item_id),
+    }
     return given
 
 

@@ -30,6 +30,7 @@ from shortlist.data.dataset import (
 )
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError, ReadAgain, Reading, read_blocks
+from shortlist.data.findings import Finding
 from shortlist.data.grouped import GroupedLog, group
 from shortlist.data.id_rows import IdRows
 from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
@@ -212,7 +213,12 @@ def _append(
         segments=(*moved, *new),
         generation=generation,
         statistics=_statistics(info, (*moved, *new), log, contents),
-        findings=(*info.findings, *log.findings, *time_findings(log, info.schema)),
+        findings=(
+            *info.findings,
+            *log.findings,
+            *contents.findings,
+            *time_findings(log, info.schema),
+        ),
         log=(*info.log, *events.stamps()),
         attributes=attributes.stamps() or info.attributes,
         tables=files.tables,
@@ -266,17 +272,20 @@ def _contents(
         for owner in sources
         if owner not in read
     }
+    findings: tuple[Finding, ...] = ()
     if read:
         owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
         attributes = Attributes.read(info.schema, sources, owned[USER], owned[ITEM])
         encoded, _ = attributes.encode(vocabularies, {}, info.numbers)
         frames |= {owner: encoded[owner] for owner in read}
+        findings = attributes.findings
     return Contents(
         schema=info.schema,
         ids=ids,
         vocabularies=vocabularies,
         frames=frames,
         numbers=info.numbers,
+        findings=findings,
     )
 
 

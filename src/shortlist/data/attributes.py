@@ -19,6 +19,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from shortlist.data.attribute_findings import unmatched_ids
+from shortlist.data.findings import Finding
 from shortlist.data.log import read_attributes
 from shortlist.data.numbers import (
     NumberStatistics,
@@ -26,7 +28,15 @@ from shortlist.data.numbers import (
     numbers_of,
     transform_numbers,
 )
-from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, ITEM, USER, Feature, Schema
+from shortlist.data.schema import (
+    CONTEXT,
+    FEATURE_PREFIX,
+    ITEM,
+    USER,
+    Feature,
+    Owner,
+    Schema,
+)
 from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
 
@@ -43,11 +53,13 @@ class Attributes:
         ids: `user` and `item` -> ids by row, null in row 0.
         columns: `user` and `item` -> the columns the schema needs, record i for row i,
             null where an id has no attributes.
+        findings: what reading the files noticed.
     """
 
     schema: Schema
     ids: Mapping[str, pl.Series]
     columns: Mapping[str, pl.DataFrame]
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def read(
@@ -69,11 +81,14 @@ class Attributes:
             LogError: a file that is needed and not given, or that cannot be used.
         """
         ids = {USER: user_ids, ITEM: item_ids}
-        columns = {
-            owner: _read(schema, owner, *files.get(owner, (None, "")), ids[owner])
-            for owner in ids
-        }
-        return cls(schema, ids, columns)
+        owners: tuple[Owner, ...] = (USER, ITEM)
+        columns: dict[str, pl.DataFrame] = {}
+        findings: list[Finding] = []
+        for owner in owners:
+            file = files.get(owner, (None, ""))
+            columns[owner], found = _read(schema, owner, *file, ids[owner])
+            findings += found
+        return cls(schema, ids, columns, tuple(findings))
 
     def token_counts(
         self, trained: Mapping[str, np.ndarray]
@@ -143,8 +158,9 @@ class Attributes:
 def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     """The values of a looked-up feature as lists of text, none of them empty.
 
-    A categorical feature has one value or none. Works chunk by chunk, and gives its own
-    output again.
+    A categorical feature has one value or none. A number has one text whatever the type
+    of its column: 2.0 is '2', as pandas makes floats of integers where one is missing.
+    NaN is no value. Works chunk by chunk, and gives its own output again.
 
     Args:
         column: raw values: text, numbers or lists.
@@ -152,17 +168,34 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     """
     values = pl.col("values")
     if isinstance(column.dtype, pl.List | pl.Array):
-        lists = values.cast(pl.List(pl.String))
+        inner = _inner(column.dtype)
+        lists = values.cast(pl.List(inner))
+        if inner != pl.String:
+            lists = lists.list.eval(_as_text(pl.element(), inner))
     elif feature.kind == "categorical":
-        lists = pl.concat_list(values.cast(pl.String))
+        lists = pl.concat_list(_as_text(values, column.dtype))
     else:
-        parts = values.cast(pl.String).str.split(feature.separator)
+        parts = _as_text(values, column.dtype).str.split(feature.separator)
         lists = parts.list.eval(pl.element().str.strip_chars())
     filled = pl.element().filter(pl.element().str.len_bytes() > 0)
     kept = lists.list.eval(filled).fill_null([])
     if feature.max_length is not None:
         kept = kept.list.head(feature.max_length)
     return pl.DataFrame({"values": column}).select(kept).to_series()
+
+
+def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
+    return pl.Series(dtype=dtype.inner).dtype  # `inner` may be a class
+
+
+def _as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.Decimal:
+        values = values.cast(pl.Float64)
+    elif dtype not in (pl.Float32, pl.Float64):
+        return values.cast(pl.String)
+    whole = values.cast(pl.Int64, strict=False)
+    other = values.fill_nan(None).cast(pl.String)
+    return pl.when(whole == values).then(whole.cast(pl.String)).otherwise(other)
 
 
 def encode_column(
@@ -240,23 +273,36 @@ def feature_vocabularies(
 
 
 def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None:
-    """Raises `LogError` (`attribute-type`) for a nested column that is no feature."""
-    nested = column.dtype.is_nested()
-    lists = isinstance(column.dtype, pl.List | pl.Array)
-    if nested and not (lists and feature.kind == "multi_valued"):
+    """Raises `LogError` (`attribute-type`) for a column of a type that is no feature.
+
+    Plain values are, and lists of them if the feature is multi-valued; bytes and
+    durations, which have no text, are not.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, pl.List | pl.Array) and feature.kind == "multi_valued":
+        dtype = _inner(dtype)
+    if not _is_plain(dtype):
         raise LogError(
             "attribute-type",
             f"A {feature.kind} feature must hold one plain value per row. Received a"
-            f" column of type {column.dtype}. Only a list can be multi_valued; leave"
-            " other nested columns out.",
+            f" column of type {column.dtype}. Only a list of plain values can be"
+            " multi_valued; leave other nested columns, bytes and durations out.",
             file=file,
             column=feature.name,
         )
 
 
+def _is_plain(dtype: pl.DataType) -> bool:
+    return not dtype.is_nested() and dtype not in (pl.Binary, pl.Duration)
+
+
 def _read(
-    schema: Schema, owner: str, path: str | Path | None, id_column: str, ids: pl.Series
-) -> pl.DataFrame:
+    schema: Schema,
+    owner: Owner,
+    path: str | Path | None,
+    id_column: str,
+    ids: pl.Series,
+) -> tuple[pl.DataFrame, list[Finding]]:
     """The columns that the schema needs of one owner, record i for row i."""
     features = [f for f in schema.features if f.owner == owner]
     names = [f.name for f in features]
@@ -270,19 +316,30 @@ def _read(
                 f"The schema needs {columns} of every {owner}, so the recipe must name"
                 f" a file for them. Set `{owner}s` under [log] or drop the columns.",
             )
-        return pl.DataFrame()
+        return pl.DataFrame(), []
     numbers = [f.name for f in features if f.is_number]
     given = read_attributes(path, id_column, columns, numeric=numbers)
     for feature in features:
         check_nesting(feature, given[feature.name], path)
+    title = schema.title if owner == ITEM else None
+    if title is not None and not _is_plain(given[title].dtype):
+        raise LogError(
+            "attribute-type",
+            "A title must be one plain value per row. Received a column of type"
+            f" {given[title].dtype}. Name another column as the title.",
+            file=path,
+            column=title,
+        )
     keys = given[id_column]
     if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
         keys, ids = keys.cast(pl.String), ids.cast(pl.String)
+    known = ids.drop_nulls()
+    findings = unmatched_ids(known, keys, kind=owner, file=path, column=id_column)
     wanted = pl.DataFrame([keys.alias(_KEY), *(given[name] for name in columns)])
     rows = pl.DataFrame({_KEY: ids}).join(
         wanted, on=_KEY, how="left", maintain_order="left"
     )
-    return rows.drop(_KEY)
+    return rows.drop(_KEY), findings
 
 
 def _rows(

@@ -13,6 +13,7 @@ import polars as pl
 from shortlist.data.attributes import Attributes, feature_vocabularies, merge_counts
 from shortlist.data.context import ContextEncoder, context_counts, fit_context
 from shortlist.data.event_rows import EventRows
+from shortlist.data.findings import Finding
 from shortlist.data.grouped import GroupedLog
 from shortlist.data.id_rows import EventCounts, IdRows, item_rows, user_rows
 from shortlist.data.numbers import NumberStatistics
@@ -48,6 +49,7 @@ class Contents:
         vocabularies: of the ids and of the looked-up features.
         frames: the users and the items, record i for row i.
         numbers: statistics of the numeric features, by name.
+        findings: what reading the attribute files noticed.
     """
 
     schema: Schema
@@ -55,6 +57,7 @@ class Contents:
     vocabularies: dict[str, Vocabulary]
     frames: dict[str, pl.DataFrame]
     numbers: dict[str, NumberStatistics]
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def fit(
@@ -86,6 +89,7 @@ class Contents:
             vocabularies=vocabularies,
             frames=frames,
             numbers=numbers | fit_context(log, schema),
+            findings=attributes.findings,
         )
 
     def event_rows(self, log: GroupedLog) -> EventRows:

@@ -20,7 +20,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from shortlist.data.attributes import tokens
+from shortlist.data.attributes import check_nesting, tokens
+from shortlist.data.column_types import NUMBER, ColumnTypes, kind_of
 from shortlist.data.implicit import implicit_events
 from shortlist.data.layouts import LogFile, inspect_file
 from shortlist.data.locate import blank_lines, extra_fields, read_failures
@@ -60,13 +61,13 @@ class Reading:
     Args:
         text: id columns that are text in all files, because one file needs it.
         unquoted: files whose double quotes are ordinary characters.
-        changed: id columns of another type in another file: the type by file.
+        types: types of the columns by file; of an id column only those that differ.
         kinds: type of the id columns so far, and the first file that has it.
     """
 
     text: set[str] = field(default_factory=set)
     unquoted: set[Path] = field(default_factory=set)
-    changed: dict[str, dict[str, str]] = field(default_factory=dict)
+    types: ColumnTypes = field(default_factory=ColumnTypes)
     kinds: dict[str, tuple[pl.DataType, Path]] = field(default_factory=dict)
 
 
@@ -143,7 +144,8 @@ def read_blocks(
         reading: what is known from an earlier attempt; changed before `ReadAgain`.
         layout: one of `layouts.LAYOUTS`, or `None` to recognize it per file.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
-        on_error: `raise` at the first bad row, or `skip` it and go on.
+        on_error: `raise` at a bad row, the first in its column and block, or `skip` it
+            and go on.
 
     Raises:
         LogError: a file cannot be read, or a row is bad.
@@ -173,10 +175,9 @@ def _check_kinds(
         if dtype != kind:
             reading.text.add(column)
             if path != first:
-                reading.changed[column] = {
-                    str(file): "text" if of == pl.String else "integer"
-                    for file, of in ((first, kind), (path, dtype))
-                }
+                for file, of in ((first, kind), (path, dtype)):
+                    told = "text" if of == pl.String else "integer"
+                    reading.types.note(column, str(file), told, "text")
             raise ReadAgain
 
 
@@ -212,7 +213,11 @@ class _FileReader:
                 rows += len(frame)
                 if number == 0:
                     self._check_columns_filled(frame)
-                    yield self._checked(frame, first)
+                    for feature in self.context:
+                        check_nesting(feature, frame[feature.name], self.file.path)
+                    block = self._checked(frame, first)
+                    self._note_types(frame)
+                    yield block
                     continue
                 pending.append(pool.submit(self._checked, frame, first))
                 if len(pending) > default_threads():
@@ -273,6 +278,23 @@ class _FileReader:
             if name is not None:
                 check_not_empty(frame[name], self.file)
 
+    def _note_types(self, frame: pl.DataFrame) -> None:
+        """Tells the types of all columns but the ids, which wait for every block."""
+        roles = [(self.schema.timestamp, "times"), (self.schema.label, "numbers")]
+        roles += [(f.name, "numbers" if f.is_number else "text") for f in self.context]
+        for name, read_as in roles:
+            if name is None:
+                continue
+            kind = kind_of(frame[name].dtype)
+            if kind == "text" and read_as == "times" and not self.times.are_text:
+                kind = NUMBER
+            elif self.file.is_text and read_as != "times":
+                continue  # all is text, and how one value is written says little
+            elif self.file.layout == "ndjson" and kind in ("integer", "float"):
+                kind = NUMBER
+            if kind is not None:
+                self.reading.types.note(name, str(self.file.path), kind, read_as)
+
     def _checked(self, frame: pl.DataFrame, first: int) -> Block:
         refusal = Refusal(self.file, first)
         rejections = Rejections(self.file, first, len(frame))
@@ -321,11 +343,10 @@ class _FileReader:
         return ids.cast(pl.String) if values.name in self.reading.text else ids
 
     def _check_width(self, extra: pl.Series, rejections: Rejections) -> None:
-        wide = (extra.str.len_bytes() > 0).fill_null(False)
-        if not wide.any():
+        if extra.null_count() == len(extra):
             return
         if self.on_error == "raise":
             raise extra_fields(self.file)
         rule = f"Every row must have the {len(self.file.columns)} fields of the header."
         fix = f"Wrap text that contains {self.file.delimiter!r} in double quotes."
-        rejections("log-row-fields", extra.alias(""), wide, rule, fix)
+        rejections("log-row-fields", extra.alias(""), extra.is_not_null(), rule, fix)

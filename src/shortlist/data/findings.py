@@ -20,7 +20,8 @@ Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
 
 _EXTREME = {"user": (0.01, 100), "item": (0.1, 100)}
-_EXAMPLES = 3
+EXAMPLES = 3
+"""Examples that a message shows."""
 _MAX_SHOWN = 40
 
 
@@ -66,12 +67,15 @@ def skipped_rows(error: LogError, count: int) -> Finding:
     )
 
 
-def changed_type(column: str, types: Mapping[str, str]) -> list[Finding]:
+def changed_type(
+    column: str, types: Mapping[str, str], read_as: str = "text"
+) -> list[Finding]:
     """A column that is not of one type in all files of a log.
 
     Args:
         column: its name.
         types: the name of its type by file, in the order of the files.
+        read_as: what the column is read as in all of them.
     """
     first_file, first = next(iter(types.items()), ("", ""))
     for file, kind in types.items():
@@ -81,8 +85,8 @@ def changed_type(column: str, types: Mapping[str, str]) -> list[Finding]:
                     "column-type-changed",
                     "warning",
                     f"The type of the column is {first} in {first_file!r} and {kind}"
-                    f" in {file!r}; all of it is read as text. Check that the files"
-                    " were exported alike.",
+                    f" in {file!r}; all of it is read as {read_as}. Check that the"
+                    " files were exported alike.",
                     file=file,
                     column=column,
                     count=sum(kind != first for kind in types.values()),
@@ -112,6 +116,20 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
     ]
 
 
+_ID = pl.col("id")
+SPELLINGS: tuple[tuple[str, Severity, str, pl.Expr], ...] = (
+    ("ids-white-space", "problem", "white space around them", _ID.str.strip_chars()),
+    ("ids-letter-case", "warning", "letter case", _ID.str.to_lowercase()),
+    (
+        "ids-number-form",
+        "warning",
+        "how a number is written",
+        pl.coalesce(_ID.str.extract(r"^\+?0*(\d+?)(?:\.0+)?$"), _ID),
+    ),
+)
+"""In what ids are alike: code, severity, what does not count, the form of an `id`."""
+
+
 def similar_ids(ids: pl.Series) -> list[Finding]:
     """Ids that are probably one id in several spellings.
 
@@ -125,21 +143,9 @@ def similar_ids(ids: pl.Series) -> list[Finding]:
     """
     if ids.dtype != pl.String:
         return []
-    text = pl.col("id")
-    integer = r"^\+?0*(\d+?)(?:\.0+)?$"
-    spellings: tuple[tuple[str, Severity, str, pl.Expr], ...] = (
-        (
-            "ids-white-space",
-            "problem",
-            "white space around them",
-            text.str.strip_chars(),
-        ),
-        ("ids-letter-case", "warning", "letter case", text.str.to_lowercase()),
-        ("ids-number-form", "warning", "how a number is written", _integer(integer)),
-    )
     forms = pl.DataFrame({"id": ids.drop_nulls().unique(maintain_order=True)})
     findings = []
-    for code, severity, difference, form in spellings:
+    for code, severity, difference, form in SPELLINGS:
         forms = forms.with_columns(form.alias("form"))
         if forms["form"].n_unique() < len(forms):
             found = _spellings(forms, code, severity, difference, ids.name)
@@ -149,19 +155,14 @@ def similar_ids(ids: pl.Series) -> list[Finding]:
     return findings
 
 
-def _integer(pattern: str) -> pl.Expr:
-    """The digits of a whole number; other text as it is."""
-    return pl.coalesce(pl.col("id").str.extract(pattern), pl.col("id"))
-
-
 def _spellings(
     forms: pl.DataFrame, code: str, severity: Severity, difference: str, column: str
 ) -> Finding:
     alike = forms.filter(pl.col("form").is_duplicated())
     groups = alike.group_by("form", maintain_order=True).agg("id")
     shown = "; ".join(
-        " and ".join(shorten(text) for text in texts[:_EXAMPLES])
-        for texts in groups["id"].head(_EXAMPLES).to_list()
+        " and ".join(shorten(text) for text in texts[:EXAMPLES])
+        for texts in groups["id"].head(EXAMPLES).to_list()
     )
     return Finding(
         code,
@@ -178,6 +179,12 @@ def shorten(value: object) -> str:
     """A value of a log as one printable line of at most 40 characters."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def shown(values: pl.Series, index: int) -> str:
+    """One value of a column as `shorten` writes it."""
+    value = values.slice(index, 1).to_list()[0]
+    return shorten(str(value) if values.dtype.is_temporal() else value)
 
 
 def extreme_share(

@@ -24,7 +24,7 @@ from shortlist.data.events import (
     Reading,
     read_blocks,
 )
-from shortlist.data.findings import Finding, changed_type, similar_ids
+from shortlist.data.findings import Finding, similar_ids
 from shortlist.data.kernels import IdMap
 from shortlist.data.rejected import Reason, findings_of
 from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Feature, Schema
@@ -161,8 +161,7 @@ def ingest(
             spill.release(coded.frames)
             reading.kinds.clear()
             continue
-        for changed, types in reading.changed.items():
-            coded.findings += changed_type(changed, types)
+        coded.findings += reading.types.findings()
         coded.findings += findings_of(coded.rejected)
         for ids, name in (
             (coded.users, schema.user_id),

@@ -55,7 +55,7 @@ _HEAD_BYTES = 1 << 18
 _PACKED_HEAD_BYTES = 1 << 12
 _SNIFFED_RECORDS = 200
 _LEAVE_OUT = "Leave the layout out to have it recognized."
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
@@ -112,7 +112,7 @@ def inspect_file(path: str | Path, layout: str | None = None) -> LogFile:
     path = Path(path)
     compression = _compression(path)
     head = _read_head(path, compression)
-    if not head.removeprefix(_BYTE_ORDER_MARK).strip():
+    if not head.removeprefix(BYTE_ORDER_MARK).strip():
         raise LogError(
             "log-empty",
             "A log must hold a header and events. The file is empty. Check the"
@@ -201,7 +201,7 @@ def _content_layout(path: Path, head: bytes) -> str:
         return _MAGIC[head[:4]]
     if is_tfrecord(head):
         return "tfrecord"
-    start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     if start.startswith(b"{"):
         return "ndjson"
     if start.startswith(b"["):

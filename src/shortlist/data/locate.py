@@ -74,7 +74,10 @@ def explain(file: LogFile, error: BaseException) -> LogError:
 
 
 def extra_fields(file: LogFile) -> LogError:
-    """The error for a file with more fields in a row than its header has."""
+    """The error for a file with more fields in a row than its header has.
+
+    Empty fields at the end of a row do not count.
+    """
     width = len(file.columns)
     row, found = None, "more"
     with contextlib.suppress(csv.Error):
@@ -163,7 +166,7 @@ def _all_records(
 ) -> Iterator[tuple[int, list[str]]]:
     """The line where each record begins, and its fields; none for a blank line."""
     raw = io.BufferedReader(open_bytes(file.path, file.compression))
-    with io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="") as text:
+    with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
         for _ in range(file.header_lines):
             next(text, None)
         line = file.header_lines + 1

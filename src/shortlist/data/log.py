@@ -19,7 +19,13 @@ from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.layouts import GENRES, LogFile, inspect_file, open_bytes
+from shortlist.data.layouts import (
+    BYTE_ORDER_MARK,
+    GENRES,
+    LogFile,
+    inspect_file,
+    open_bytes,
+)
 from shortlist.data.locate import (
     blank_lines,
     explain,
@@ -38,7 +44,9 @@ from shortlist.data.validate import (
 from shortlist.errors import LogError, did_you_mean
 
 EXTRA = "\x00extra"
-"""One column more than the header has: it shows rows with too many fields."""
+"""The first field with content beyond those of the header, null where there is none."""
+_LOOKED_AT = 4
+"""Fields beyond the header that are looked at; each costs a little in every row."""
 SAMPLED_ROWS = 500
 """Rows from which the kind of a text column is guessed."""
 
@@ -137,7 +145,7 @@ def _load_text(
     casts = [as_kind(name, kind) for name, kind in kinds.items()]
     extra = [pl.col(EXTRA)] if file.header_lines else []
     frame = lazy.select(*casts, *extra).collect(engine="streaming")
-    if extra and (frame[EXTRA].str.len_bytes() > 0).any():
+    if extra and frame[EXTRA].null_count() < len(frame):
         raise extra_fields(file)
     frame = frame.select(columns)
     doubtful = [name for name in columns if frame[name].null_count()]
@@ -187,7 +195,8 @@ def _without_blank_lines(frame: pl.DataFrame, file: LogFile) -> pl.DataFrame:
 def scan(file: LogFile) -> tuple[pl.LazyFrame, list[str]]:
     """The file as a lazy frame, text layouts all String, and the names of its columns.
 
-    A text layout with a header has a column `EXTRA` more: the field after the last.
+    A text layout with a header has a column `EXTRA` more. Fields beyond the header
+    that are all empty are no fields: some exports end every line with delimiters.
     """
     with readable(file):
         lazy = _scan(file)
@@ -207,31 +216,36 @@ def _scan(file: LogFile) -> pl.LazyFrame:
         return _scan_ndjson(file)
     if not file.header_lines:
         return _scan_movielens(file)
-    names = [*file.columns, EXTRA]
-    return pl.scan_csv(
+    beyond = [f"{EXTRA}{number}" for number in range(_LOOKED_AT)]
+    lazy = pl.scan_csv(
         file.path,
         has_header=False,
         skip_lines=file.header_lines,
         separator=file.delimiter,
         quote_char='"' if file.has_quotes else None,
-        schema=dict.fromkeys(names, pl.String),
+        schema=dict.fromkeys([*file.columns, *beyond], pl.String),
         missing_columns="insert",
         extra_columns="ignore",
         glob=False,
     )
+    filled = [pl.when(pl.col(n).str.len_bytes() > 0).then(pl.col(n)) for n in beyond]
+    return lazy.select(*file.columns, pl.coalesce(filled).alias(EXTRA))
 
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
     # Polars takes some names for patterns: "log[1].ndjson".
     is_pattern = glob.escape(str(file.path)) != str(file.path)
-    source = file.path.read_bytes() if is_pattern else file.path
+    source: Path | bytes = file.path
+    if is_pattern or file.head.startswith(BYTE_ORDER_MARK):
+        with open_bytes(file.path, file.compression) as stream:
+            source = bytes(stream.read()).removeprefix(BYTE_ORDER_MARK)
     schema = pl.scan_ndjson(source, infer_schema_length=None).collect_schema()
     return pl.scan_ndjson(source, schema=schema)
 
 
 def _scan_movielens(file: LogFile) -> pl.LazyFrame:
     with open_bytes(file.path, file.compression) as stream:
-        source = bytes(stream.read()).removeprefix(b"\xef\xbb\xbf")
+        source = bytes(stream.read()).removeprefix(BYTE_ORDER_MARK)
     try:
         source.decode("utf-8")
     except UnicodeDecodeError:  # all but the 10M set are latin-1

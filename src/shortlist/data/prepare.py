@@ -135,7 +135,7 @@ def prepare(
             statistics=statistics(log, counts, contents),
             numbers=contents.numbers,
             compression=compression,
-            findings=(*log.findings, *jumps.result()),
+            findings=(*log.findings, *contents.findings, *jumps.result()),
             log=stamps.result(),
             attributes=of_attributes.stamps(),
             fingerprint="",

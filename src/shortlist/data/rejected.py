@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from shortlist.atomic import atomic_file
-from shortlist.data.findings import Finding, skipped_rows
+from shortlist.data.findings import Finding, shorten, shown, skipped_rows
 from shortlist.data.layouts import LogFile
 from shortlist.data.locate import row_of, rows_of
 from shortlist.errors import LogError
@@ -68,12 +68,19 @@ class Rejections:
         places = new.arg_true()
         events = places.cast(pl.Int64) + self.first
         found = values.gather(places)
-        text = found.cast(pl.String, strict=False)
         names = (values.name, code)
         column, codes = (pl.repeat(n, len(places), eager=True) for n in names)
-        rows = pl.DataFrame([events, column, codes, text], schema=_COLUMNS)
-        message = f"{rule} Found {found[0]!r}. {fix}"
+        rows = pl.DataFrame([events, column, codes, _text(found)], schema=_COLUMNS)
+        message = f"{rule} Found {shown(found, 0)}. {fix}"
         self.reasons.append(Reason(self.file, code, values.name, message, rows))
+
+
+def _text(values: pl.Series) -> pl.Series:
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
+        # No cast to text takes all of these.
+        some = [None if v is None else shorten(v) for v in values.to_list()]
+        return pl.Series(some, dtype=pl.String)
+    return values.cast(pl.String, strict=False)
 
 
 def findings_of(reasons: Iterable[Reason]) -> list[Finding]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from shortlist.data.findings import shown
 from shortlist.data.layouts import LogFile
 from shortlist.data.locate import row_of
 from shortlist.data.schema import Schema
@@ -34,6 +35,8 @@ _UNITS = {
 # Times from which the unit is told: units are a factor of 1000 apart.
 _TIMES_LOOKED_AT = 100_000
 _ISO = "iso"
+# What NumPy and pandas write for a missing time among integers.
+_NOT_A_TIME = -(2**63)
 
 
 class Refusal:
@@ -58,7 +61,7 @@ class Refusal:
         also = f" and {rest} more like it" if rest else ""
         raise LogError(
             code,
-            f"{rule} Found {values[index]!r}{also}. {fix}",
+            f"{rule} Found {shown(values, index)}{also}. {fix}",
             file=self.file.path,
             column=values.name,
             row=row_of(self.file, self.first + index),
@@ -100,8 +103,8 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
 def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     """Labels as Float32 within the limits of the schema.
 
-    Reports labels that are missing, not a number, NaN or infinite, outside
-    `label_min` to `label_max`, or neither 0 nor 1 in a binary column.
+    Reports labels that are missing, not a number, NaN, infinite or beyond Float32,
+    outside `label_min` to `label_max`, or neither 0 nor 1 in a binary column.
     """
     labels = to_floats(values)
     missing = is_missing(values)
@@ -114,9 +117,10 @@ def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
         rule = "Labels must be numbers."
         fix = "Write a number with a decimal point, or choose another label column."
         report("log-label-type", values, unread, rule, fix)
-    infinite = ~labels.is_finite().fill_null(True)
+    narrow = labels.cast(pl.Float32)  # beyond its range: infinite
+    infinite = ~narrow.is_finite().fill_null(True)
     if infinite.any():
-        rule = "Labels must be finite numbers."
+        rule = "Labels must be finite numbers, at most 3.4e38."
         fix = "Remove the row or write the true value."
         report("log-label-not-finite", values, infinite, rule, fix)
     low = float("-inf") if schema.label_min is None else schema.label_min
@@ -130,7 +134,7 @@ def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     if outside.any():
         fix = "Repair the row, or change label_min, label_max or label_kind."
         report("log-label-range", values, outside, rule, fix)
-    return labels.cast(pl.Float32)
+    return narrow
 
 
 def to_numbers(values: pl.Series, report: Report) -> pl.Series:
@@ -162,6 +166,11 @@ class Times:
         self.now_ms = now_ms
         self._kind = ""
 
+    @property
+    def are_text(self) -> bool:
+        """Whether the times read so far are ISO-8601 text."""
+        return self._kind == _ISO
+
     def to_ms(self, values: pl.Series, report: Report) -> pl.Series:
         """Event times as Int64 milliseconds since the epoch.
 
@@ -170,9 +179,7 @@ class Times:
         """
         missing = is_missing(values)
         if missing.any():
-            rule = "Every event must have a time."
-            fix = "Fill it in, remove the row, or name no timestamp column."
-            report("log-time-missing", values, missing, rule, fix)
+            report_missing_time(values, missing, report)
         times = self._parsed(values, missing, report)
         early = (times < 0).fill_null(False)
         if early.any():
@@ -213,6 +220,8 @@ class Times:
     def _from_numbers(
         self, numbers: pl.Series, values: pl.Series, report: Report
     ) -> pl.Series:
+        if numbers.dtype.is_integer():
+            numbers = _signed(numbers, values, report)
         self._kind = self._kind or _unit(numbers)
         unit = self._kind
         if numbers.dtype.is_float():
@@ -228,7 +237,10 @@ class Times:
             fix = "Write all of them in the same unit."
             report("log-time-mixed", values, foreign, rule, fix)
         _report_compact_dates(numbers, values, report)
-        return _scaled(numbers, factor)
+        times = _scaled(numbers, factor)
+        if times.null_count() > numbers.null_count():
+            report_no_time(values, times.is_null() & numbers.is_not_null(), report)
+        return times
 
 
 def ms_per_unit(numbers: pl.Series) -> float:
@@ -308,6 +320,26 @@ def report_no_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
     fix = "Write this one as the others, or choose another timestamp column."
     report("log-time-type", values, bad, rule, fix)
+
+
+def report_missing_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
+    """Reports events without a time."""
+    rule = "Every event must have a time."
+    fix = "Fill it in, remove the row, or name no timestamp column."
+    report("log-time-missing", values, bad, rule, fix)
+
+
+def _signed(numbers: pl.Series, values: pl.Series, report: Report) -> pl.Series:
+    """Whole numbers as Int64, null where they do not fit and for a missing time."""
+    times = numbers.cast(pl.Int64, strict=False)
+    if times.null_count() > numbers.null_count():
+        report_no_time(values, times.is_null() & numbers.is_not_null(), report)
+    if times.min() != _NOT_A_TIME:
+        return times
+    absent = (times == _NOT_A_TIME).fill_null(False)
+    report_missing_time(values, absent, report)
+    known = pl.when(pl.col(times.name) != _NOT_A_TIME).then(pl.col(times.name))
+    return times.to_frame().select(known).to_series()
 
 
 def _unit(numbers: pl.Series) -> str:

@@ -1,7 +1,7 @@
 """`check_log`: the data report of a log, and the problems found in it.
 
-Knows a `GroupedLog`, not files. Every step looks at whole columns; the memory is a few
-copies of them.
+Knows a `GroupedLog`, not the files it came from, and the attribute files. Every step
+looks at whole columns; the memory is a few copies of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data import findings as look
+from shortlist.data.attributes import Attributes
 from shortlist.data.check.parts import (
     Columns,
     by_part,
@@ -37,8 +38,10 @@ from shortlist.data.check.spread import (
     spread_of,
     value_counts,
 )
+from shortlist.data.contents import Sources
 from shortlist.data.findings import Finding, Severity
 from shortlist.data.grouped import GroupedLog
+from shortlist.data.id_rows import count_events, item_rows, user_rows
 from shortlist.data.schema import Owner, Schema
 from shortlist.data.split import PARTS, TEST, VALIDATION, Split
 from shortlist.data.time_findings import (
@@ -58,16 +61,23 @@ COLD_SHARE = 0.1
 """Share of held-out events of unknown users or items that is worth a warning."""
 
 
-def check_log(grouped: GroupedLog, schema: Schema, split: Split) -> LogReport:
+def check_log(
+    grouped: GroupedLog,
+    schema: Schema,
+    split: Split,
+    sources: Sources | None = None,
+) -> LogReport:
     """Reports on a log.
 
     Args:
         grouped: the log, checked and divided.
         schema: what its columns are.
         split: how it was divided.
+        sources: the attribute files that go with it, to be read as `prepare` does;
+            `None` to leave them out.
 
     Raises:
-        LogError: no event is left (`log-empty`).
+        LogError: no event is left (`log-empty`), or an attribute file cannot be used.
     """
     if grouped.frame.is_empty():
         raise LogError(
@@ -90,6 +100,7 @@ def check_log(grouped: GroupedLog, schema: Schema, split: Split) -> LogReport:
     found = [
         *grouped.findings,
         *_of_columns(grouped, columns, schema, counts),
+        *([] if sources is None else _of_attributes(grouped, schema, sources)),
         *_of_parts(parts, colds, leaks, drift, split),
     ]
     return LogReport(
@@ -183,6 +194,17 @@ def _of_columns(
     if columns.labelled:
         found += look.constant_label(columns.label, column=schema.label)
     return found
+
+
+def _of_attributes(
+    grouped: GroupedLog, schema: Schema, sources: Sources
+) -> tuple[Finding, ...]:
+    """What the attribute files show beside the ids that a dataset would have."""
+    events = count_events(grouped, schema)
+    users, items = (
+        rows(grouped, schema, events).vocabulary.ids for rows in (user_rows, item_rows)
+    )
+    return Attributes.read(schema, sources, users, items).findings
 
 
 def _of_parts(
