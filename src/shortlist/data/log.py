@@ -228,7 +228,7 @@ def _scan(file: LogFile) -> pl.LazyFrame:
         extra_columns="ignore",
         glob=False,
     )
-    filled = [pl.when(pl.col(n).str.len_bytes() > 0).then(pl.col(n)) for n in beyond]
+    filled = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in beyond]
     return lazy.select(*file.columns, pl.coalesce(filled).alias(EXTRA))
 
 
