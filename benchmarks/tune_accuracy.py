@@ -82,7 +82,7 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "history_dropout": [0.0, 0.3, 0.5, 0.7],
         "weight_alpha": [0.0, 0.05, 0.15, 0.3],
         "learning_rate": [3e-3, 5e-3, 1e-2],
-        "epochs": [20, 15, 10, 30],
+        "epochs": [10, 15, 20, 30],
         "embedding_dim": [65, 33],
     },
 }
