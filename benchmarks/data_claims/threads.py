@@ -70,7 +70,7 @@ def _prepare(quick: bool, events: int) -> dict[str, float]:
             name: prepare.runner("Ours", path, processors=count)
             for name, count in COUNTS.items()
         },
-        repeats=2 if quick else 5,
+        repeats=2 if quick else 9,
     )
     return {
         name: events / statistics.median(run["seconds"] for run in runs)

@@ -26,11 +26,12 @@ from shortlist.data.implicit import implicit_events
 from shortlist.data.layouts import LogFile, inspect_file
 from shortlist.data.locate import blank_lines, extra_fields, read_failures
 from shortlist.data.log import (
-    EXTRA,
+    BEYOND_HEADER,
     SAMPLED_ROWS,
     as_kind,
     check_columns,
     check_rows,
+    extra_values,
     has_stray_quotes,
     narrow,
     readable,
@@ -52,6 +53,8 @@ from shortlist.native import default_threads
 
 OnError = Literal["raise", "skip"]
 BLOCK_ROWS = 1 << 20
+FIRST_ROWS = 1 << 16
+"""Rows that are checked before all others, as they decide on units."""
 
 
 @dataclass
@@ -205,7 +208,7 @@ class _FileReader:
         self.blank: np.ndarray | None = None
 
     def blocks(self) -> Iterator[Block]:
-        """The file's blocks; the first is checked alone, as it decides on units."""
+        """The file's blocks; its first rows are checked alone: they decide on units."""
         rows = 0
         with ThreadPoolExecutor(default_threads()) as pool:
             pending: deque[Future[Block]] = deque()
@@ -215,10 +218,13 @@ class _FileReader:
                     self._check_columns_filled(frame)
                     for feature in self.context:
                         check_nesting(feature, frame[feature.name], self.file.path)
-                    block = self._checked(frame, first)
+                    head = frame.head(FIRST_ROWS)
+                    block = self._checked(head, first)
                     self._note_types(frame)
                     yield block
-                    continue
+                    frame, first = frame.slice(len(head)), first + len(head)
+                    if frame.is_empty():
+                        continue
                 pending.append(pool.submit(self._checked, frame, first))
                 if len(pending) > default_threads():
                     yield pending.popleft().result()
@@ -232,7 +238,7 @@ class _FileReader:
         check_columns(self.columns, names, self.file)
         try:
             self._choose_integers(lazy)
-            extra = [EXTRA] if self.file.header_lines else []
+            extra = BEYOND_HEADER if self.file.header_lines else ()
             wanted = lazy.select([*self.columns, *extra])
             records = events = 0
             for frame in wanted.collect_batches(
@@ -260,7 +266,7 @@ class _FileReader:
         self.integers = {n for n in ids if narrow(head[n], True).dtype == pl.Int64}
 
     def _without_blank_lines(self, frame: pl.DataFrame, first: int) -> pl.DataFrame:
-        if not self.file.is_text:
+        if not (self.file.is_text and all(c.null_count() for c in frame)):
             return frame
         blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
         if not blank.any():
@@ -299,8 +305,7 @@ class _FileReader:
         refusal = Refusal(self.file, first)
         rejections = Rejections(self.file, first, len(frame))
         report: Report = rejections if self.on_error == "skip" else refusal
-        if EXTRA in frame.columns:
-            self._check_width(frame[EXTRA], rejections)
+        self._check_width(frame, rejections)
         columns = [
             self._ids(frame[self.schema.user_id], report).alias("user_id"),
             self._ids(frame[self.schema.item_id], report).alias("item_id"),
@@ -321,7 +326,7 @@ class _FileReader:
             else:
                 values = tokens(frame[feature.name], feature)
             columns.append(values.alias(FEATURE_PREFIX + feature.name))
-        events = pl.DataFrame(columns)
+        events = pl.DataFrame(columns).rechunk()  # here, where threads share the work
         good = keep & ~rejections.bad
         below = int((~keep & ~rejections.bad).sum())
         if not good.all():
@@ -342,11 +347,12 @@ class _FileReader:
         ids = to_ids(values, report, self.file)
         return ids.cast(pl.String) if values.name in self.reading.text else ids
 
-    def _check_width(self, extra: pl.Series, rejections: Rejections) -> None:
-        if extra.null_count() == len(extra):
+    def _check_width(self, frame: pl.DataFrame, rejections: Rejections) -> None:
+        extra = extra_values(frame)
+        if extra is None:
             return
         if self.on_error == "raise":
             raise extra_fields(self.file)
         rule = f"Every row must have the {len(self.file.columns)} fields of the header."
         fix = f"Wrap text that contains {self.file.delimiter!r} in double quotes."
-        rejections("log-row-fields", extra.alias(""), extra.is_not_null(), rule, fix)
+        rejections("log-row-fields", extra, extra.is_not_null(), rule, fix)

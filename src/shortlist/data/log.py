@@ -43,10 +43,8 @@ from shortlist.data.validate import (
 )
 from shortlist.errors import LogError, did_you_mean
 
-EXTRA = "\x00extra"
-"""The first field with content beyond those of the header, null where there is none."""
-_LOOKED_AT = 4
-"""Fields beyond the header that are looked at; each costs a little in every row."""
+# Fields beyond the header that are looked at; each costs a little in every row.
+BEYOND_HEADER = tuple(f"\x00extra{number}" for number in range(4))
 SAMPLED_ROWS = 500
 """Rows from which the kind of a text column is guessed."""
 
@@ -143,9 +141,9 @@ def _load_text(
     sample = lazy.select(columns).head(SAMPLED_ROWS).collect(engine="streaming")
     kinds = {name: narrow(sample[name], name in exact).dtype for name in columns}
     casts = [as_kind(name, kind) for name, kind in kinds.items()]
-    extra = [pl.col(EXTRA)] if file.header_lines else []
+    extra = list(map(pl.col, BEYOND_HEADER)) if file.header_lines else []
     frame = lazy.select(*casts, *extra).collect(engine="streaming")
-    if extra and frame[EXTRA].null_count() < len(frame):
+    if extra_values(frame) is not None:
         raise extra_fields(file)
     frame = frame.select(columns)
     doubtful = [name for name in columns if frame[name].null_count()]
@@ -195,12 +193,25 @@ def _without_blank_lines(frame: pl.DataFrame, file: LogFile) -> pl.DataFrame:
 def scan(file: LogFile) -> tuple[pl.LazyFrame, list[str]]:
     """The file as a lazy frame, text layouts all String, and the names of its columns.
 
-    A text layout with a header has a column `EXTRA` more. Fields beyond the header
-    that are all empty are no fields: some exports end every line with delimiters.
+    A text layout with a header has the columns `BEYOND_HEADER` more.
     """
     with readable(file):
         lazy = _scan(file)
-        return lazy, [name for name in lazy.collect_schema() if name != EXTRA]
+        return lazy, [n for n in lazy.collect_schema() if n not in BEYOND_HEADER]
+
+
+def extra_values(frame: pl.DataFrame) -> pl.Series | None:
+    """The first field of each row with content beyond the header, if any row has one.
+
+    Fields beyond the header that are all empty are no fields: some exports end every
+    line with delimiters.
+    """
+    names = [name for name in BEYOND_HEADER if name in frame.columns]
+    if all(frame[name].null_count() == len(frame) for name in names):
+        return None
+    filled = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in names]
+    found = frame.select(pl.coalesce(filled).alias("")).to_series()
+    return None if found.null_count() == len(found) else found
 
 
 def _scan(file: LogFile) -> pl.LazyFrame:
@@ -216,20 +227,17 @@ def _scan(file: LogFile) -> pl.LazyFrame:
         return _scan_ndjson(file)
     if not file.header_lines:
         return _scan_movielens(file)
-    beyond = [f"{EXTRA}{number}" for number in range(_LOOKED_AT)]
-    lazy = pl.scan_csv(
+    return pl.scan_csv(
         file.path,
         has_header=False,
         skip_lines=file.header_lines,
         separator=file.delimiter,
         quote_char='"' if file.has_quotes else None,
-        schema=dict.fromkeys([*file.columns, *beyond], pl.String),
+        schema=dict.fromkeys([*file.columns, *BEYOND_HEADER], pl.String),
         missing_columns="insert",
         extra_columns="ignore",
         glob=False,
     )
-    filled = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in beyond]
-    return lazy.select(*file.columns, pl.coalesce(filled).alias(EXTRA))
 
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
