@@ -8,7 +8,7 @@ the same run the package implicit and EASE in NumPy, its scores asserted to be o
 
 from __future__ import annotations
 
-from accuracy_claims import claims, mixed
+from accuracy_claims import claims, mixed, protocol
 from accuracy_claims.table import cleared
 from harness import main
 
@@ -24,4 +24,4 @@ PARTS = {
 
 if __name__ == "__main__":
     with cleared():
-        main(PARTS)
+        main(PARTS, protocol.facts)

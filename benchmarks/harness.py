@@ -38,6 +38,7 @@ class Claim:
         reach: what is asked for: a ratio with a rival, else a limit on `ours`;
             `None` where the figure is only reported.
         met: whether it was reached; `None` when it was not measured.
+        values: the figures whose mean `ours` is, one for each seed.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Claim:
     ratio: float | None
     reach: float | None
     met: bool | None
+    values: tuple[float, ...] = ()
 
 
 def against_rival(
@@ -130,11 +132,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(parts: Mapping[str, Callable[[bool], Iterable[Claim]]]) -> None:
+def main(
+    parts: Mapping[str, Callable[[bool], Iterable[Claim]]],
+    protocol: Callable[[], Mapping[str, Any]] = dict,
+) -> None:
     """Runs the parts of a benchmark script, each called with whether to be quick.
 
     `--json FILE` writes the claims, `--quick` is coarse, `--only PART` runs some parts.
     Exits with 1 if a claim with a reach was not met.
+
+    Args:
+        parts: by name, what yields claims.
+        protocol: what `--json` says of how they are measured.
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims")
@@ -159,6 +168,7 @@ def main(parts: Mapping[str, Callable[[bool], Iterable[Claim]]]) -> None:
         report = {
             "machine": machine(),
             "quick": arguments.quick,
+            "protocol": dict(protocol()),
             "claims": [dataclasses.asdict(claim) for claim in claims],
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

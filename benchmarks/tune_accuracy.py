@@ -25,7 +25,6 @@ from shortlist.data.dataset import Dataset
 from shortlist.models.scorers import Blend, KnownItems, best_items
 from shortlist.models.scorers.blend import coordinate_search
 
-VALIDATION_SEEDS = (1, 2, 3)
 ROUNDS = 2
 """Times that the options of a model are gone through."""
 
@@ -99,13 +98,11 @@ def main() -> None:
     file = models.SETTINGS_FILE
     report = json.loads(file.read_text()) if file.exists() else {}
     report.setdefault("models", {})
-    report["validation_seeds"] = list(VALIDATION_SEEDS)
+    report["validation_seeds"] = list(protocol.VALIDATION_SEEDS)
     report.setdefault("validation", {})
     with tempfile.TemporaryDirectory() as folder:
         splits = []
-        for number, parts in enumerate(
-            protocol.validation_splits(train, VALIDATION_SEEDS)
-        ):
+        for number, parts in enumerate(protocol.validation_splits(train)):
             place = Path(folder) / str(number)
             place.mkdir()
             dataset = protocol.as_dataset(*parts, place)

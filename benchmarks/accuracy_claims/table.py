@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -111,7 +110,6 @@ def cleared() -> Iterator[None]:
         yield
 
 
-def mean_and_spread(rows: list[Row], metric: str) -> tuple[float, float]:
-    """Mean over the rows, and the greatest less the least."""
-    values = [row.figures[metric] for row in rows]
-    return statistics.mean(values), max(values) - min(values)
+def figures(rows: list[Row], metric: str) -> tuple[float, ...]:
+    """A figure of each row."""
+    return tuple(row.figures[metric] for row in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -223,6 +224,28 @@ def test_attributes_of_new_items_come_from_the_file_or_are_missing(dataset, tmp_
     number = dataset.info.numbers["size"]
     sizes = [(int(i[1:]) - number.mean) / number.scale for i in frame["id"]]
     np.testing.assert_allclose(frame["feature:size"], sizes, rtol=1e-5)
+
+
+def test_owners_whose_file_is_not_given_keep_their_attributes(dataset, tmp_path):
+    genres = {f"u{n}": ["gold", "plain"][n % 2] for n in range(12)}
+    users = tmp_path / "users.csv"
+    pl.DataFrame({"user": list(genres), "tier": list(genres.values())}).write_csv(users)
+    tier = Feature(name="tier", owner="user", kind="categorical")
+    both = prepare(
+        tmp_path / "first.csv",
+        msgspec.structs.replace(SCHEMA, features=(*SCHEMA.features, tier)),
+        tmp_path / "both",
+        split=Split(kind="time_cut", test=0.2, validation=0.2),
+        users=users,
+        items=tmp_path / "items.csv",
+    )
+    before = both.users["feature:tier"].to_list()
+    day = write_day(tmp_path / "second.csv", SECOND)
+    after = append(both.path, day, items=tmp_path / "items.csv")
+    found = after.users["feature:tier"].to_list()
+    assert found[: len(before)] == before and len(set(before[1:])) == 2
+    assert found[len(before) :] == [0] * (len(found) - len(before))
+    assert after.items["name"].null_count() == 1  # of row 0
 
 
 def test_context_values_keep_their_vocabulary(dataset, tmp_path):

@@ -275,7 +275,8 @@ def _contents(
     findings: tuple[Finding, ...] = ()
     if read:
         owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
-        attributes = Attributes.read(info.schema, sources, owned[USER], owned[ITEM])
+        needed = _only_of(info.schema, read)
+        attributes = Attributes.read(needed, sources, owned[USER], owned[ITEM])
         encoded, _ = attributes.encode(vocabularies, {}, info.numbers)
         frames |= {owner: encoded[owner] for owner in read}
         findings = attributes.findings
@@ -287,6 +288,13 @@ def _contents(
         numbers=info.numbers,
         findings=findings,
     )
+
+
+def _only_of(schema: Schema, owners: list[str]) -> Schema:
+    """The schema without the features of other owners, whose file is not given."""
+    features = tuple(f for f in schema.features if f.owner in owners)
+    title = schema.title if ITEM in owners else None
+    return msgspec.structs.replace(schema, features=features, title=title)
 
 
 def _id_rows(
