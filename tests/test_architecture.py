@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from its own layer and those before it.
 LAYERS = [
-    {"errors", "atomic", "backend", "native", "packages", "page", "drawing"},
+    {"errors", "atomic", "backend", "drawing", "lock", "native", "packages", "page"},
     {"data"},
     {"recipe"},
     {"embeddings"},

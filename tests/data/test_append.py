@@ -15,7 +15,8 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
-from shortlist.errors import ArtifactError, InputError, LogError
+from shortlist.errors import ArtifactError, InputError, LogError, ResourceError
+from shortlist.lock import Lock
 
 DAY = 86_400
 SCHEMA = Schema(
@@ -265,6 +266,19 @@ def test_events_that_are_not_later_are_refused(dataset, tmp_path):
     assert caught.value.code == "append-not-later"
     assert sorted(dataset.path.rglob("*")) == before
     assert Dataset.open(dataset.path).info == dataset.info
+
+
+def test_one_process_appends_at_a_time(dataset, tmp_path):
+    day = write_day(tmp_path / "second.csv", SECOND)
+    before = sorted(dataset.path.rglob("*"))
+    other = Lock(dataset.path / ".append.lock", lambda who: ResourceError("x", who))
+    with pytest.raises(ResourceError, match=f"process {os.getpid()} is app") as caught:
+        append(dataset.path, day)
+    assert caught.value.code == "append-locked"
+    other.release(remove=True)
+    assert sorted(dataset.path.rglob("*")) == before
+    assert append(dataset.path, day).info.generation == dataset.info.generation + 1
+    assert not list(dataset.path.glob(".append*"))
 
 
 def test_a_bad_day_changes_nothing(dataset, tmp_path):

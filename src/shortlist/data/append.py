@@ -7,8 +7,10 @@ vocabularies and statistics stay as they were fitted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +43,8 @@ from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.stamps import Stamping
 from shortlist.data.strays import remove_strays
 from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import InputError, LogError
+from shortlist.errors import InputError, LogError, ResourceError
+from shortlist.lock import Lock
 
 _MOVED: dict[PartName, PartName] = {
     "train": "train",
@@ -82,36 +85,64 @@ def append(
         InputError: `append-split` for a dataset that was not divided by time,
             `append-not-later` for events that are not later than those there.
         ArtifactError: `path` is no dataset or damaged.
-        ResourceError: no space, read-only file system or no permission.
+        ResourceError: no space, read-only file system or no permission, or another
+            process appends (`append-locked`).
     """
-    dataset = Dataset.open(path)
-    info = dataset.info
-    if info.split["kind"] not in TIME_KINDS or info.split.get("folds"):
-        given = "a fold" if info.split.get("folds") else info.split["kind"]
-        raise InputError(
-            "append-split",
-            f"Days can be appended to a dataset divided by time: {TIME_KINDS}, and not"
-            f" to a fold. Received: {given!r}. Prepare all files again.",
+    with _alone(path) as dataset:
+        info = dataset.info
+        if info.split["kind"] not in TIME_KINDS or info.split.get("folds"):
+            given = "a fold" if info.split.get("folds") else info.split["kind"]
+            raise InputError(
+                "append-split",
+                f"Days can be appended to a dataset divided by time: {TIME_KINDS}, and"
+                f" not to a fold. Received: {given!r}. Prepare all files again.",
+                file=path,
+            )
+        remove_strays(dataset.path, info)
+        stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
+        sources = {
+            USER: (users, users_id or info.schema.user_id),
+            ITEM: (items, items_id or info.schema.item_id),
+        }
+        with _spill_folder(dataset.path) as folder:
+            spill = Spill(folder, memory_bytes)
+            log = _read(dataset, events, spill, layout, on_error)
+            return _append(dataset, log, sources, *stampings)
+
+
+@contextlib.contextmanager
+def _alone(path: str | Path) -> Iterator[Dataset]:
+    """The dataset, to which no other process appends meanwhile."""
+    file = Dataset.open(path).path / ".append.lock"
+
+    def busy(who: str) -> ResourceError:
+        return ResourceError(
+            "append-locked",
+            "Only one process may append to a dataset at a time. Found that"
+            f" {who} is appending to it. Wait for it, then append.",
             file=path,
         )
-    remove_strays(dataset.path, info)
-    stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
-    spill_folder = dataset.path / f"spill-{os.getpid()}"
+
     with disk_errors(path):
-        spill_folder.mkdir()
+        lock = Lock(file, busy)
         try:
-            spill = Spill(spill_folder, memory_bytes)
-            log = _read(dataset, events, spill, layout, on_error)
-            sources = {
-                USER: (users, users_id or info.schema.user_id),
-                ITEM: (items, items_id or info.schema.item_id),
-            }
-            return _append(dataset, log, sources, *stampings)
-        except BaseException:
-            remove_strays(dataset.path, read_info(dataset.path))
-            raise
+            yield Dataset.open(path)
         finally:
-            shutil.rmtree(spill_folder, ignore_errors=True)
+            lock.release(remove=True)
+
+
+@contextlib.contextmanager
+def _spill_folder(dataset: Path) -> Iterator[Path]:
+    """A folder that goes at the end, with what a failed append wrote."""
+    folder = dataset / f"spill-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    except BaseException:
+        remove_strays(dataset, read_info(dataset))
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(

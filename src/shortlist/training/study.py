@@ -31,8 +31,8 @@ from optuna.trial import TrialState
 from shortlist.atomic import disk_errors
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.recipe.search import SearchSection, TuneSection, as_text
-from shortlist.training.lock import Lock
 from shortlist.training.search_space import Dimension
+from shortlist.training.unfinished import training_lock
 
 STUDY_FILE = "study.sqlite"
 NAME = "shortlist"
@@ -105,7 +105,7 @@ class Study:
         self.file = folder / STUDY_FILE
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(folder / "lock")
+            self._lock = training_lock(folder)
         try:
             self._make_room(resume, overwrite)
             self._open(begun)

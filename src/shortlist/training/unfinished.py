@@ -1,7 +1,7 @@
 """A training that is not finished, in a hidden folder beside the run it will become.
 
     .NAME.training/
-      lock              who trains; see `lock.py`
+      lock              who trains; see `training_lock`
       state.json        what is done and what is under way; replaced whole
       run/              files of the run that are finished; becomes NAME in one rename
       e00003-b000000/   the model under way after 3 epochs and 0 batches of the next one
@@ -25,7 +25,7 @@ import msgspec
 
 from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.training.lock import Lock
+from shortlist.lock import Lock
 from shortlist.training.runs import RUN_FILE, write_json
 
 FORMAT_VERSION = 1
@@ -113,7 +113,7 @@ class Unfinished:
         self._started = time.monotonic()
         with disk_errors(out):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(self.folder / "lock")
+            self._lock = training_lock(self.folder)
         try:
             self._open(overwrite, resume)
         except BaseException:
@@ -242,6 +242,26 @@ class Unfinished:
         for path in self.folder.iterdir():
             if path.name != "lock":
                 _remove(path)
+
+
+def training_lock(folder: Path) -> Lock:
+    """The lock of the one process that trains in a folder.
+
+    Raises:
+        ResourceError: `training-locked`, another process does.
+    """
+    path = folder / "lock"
+
+    def busy(who: str) -> ResourceError:
+        return ResourceError(
+            "training-locked",
+            f"Only one process may train a run at a time. Found that {who} is training"
+            " it. Wait for it, end it (SIGTERM saves what it has done), or choose"
+            " another output.",
+            file=path,
+        )
+
+    return Lock(path, busy)
 
 
 def unfinished_folder(out: Path) -> Path:

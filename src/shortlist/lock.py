@@ -1,4 +1,4 @@
-"""One trainer at a time: a lock that the system takes back from a dead process.
+"""One process at a time: a lock that the system takes back from a dead process.
 
 The file of a lock holds the number of the process that has it and the moment when that
 process began, so that a message can name it and a number given out anew is noticed. It
@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -32,22 +33,30 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Lock:
-    """A lock on a training, held until `release` or the end of the process.
+    """A lock held until `release` or the end of the process.
 
     Args:
         path: the file; its folder must exist.
+        busy: the error where another process has it, made of what names that process.
 
     Raises:
-        ResourceError: `training-locked`, another process has it.
+        ResourceError: what `busy` makes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy: Callable[[str], ResourceError]) -> None:
         self.path = path
+        self.busy = busy
         self._descriptor = self._acquire()
 
-    def release(self) -> None:
-        """Lets others have it."""
+    def release(self, *, remove: bool = False) -> None:
+        """Lets others have it.
+
+        Args:
+            remove: whether its file goes as well.
+        """
         if self._descriptor >= 0:
+            if remove:
+                self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -69,18 +78,26 @@ class Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _locked(self.path, _holder(descriptor)) from None
+            raise self._refusal(_holder(descriptor)) from None
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             holder = _holder(descriptor)
             if holder is not None and _is_running(holder):
-                raise _locked(self.path, holder) from None
+                raise self._refusal(holder) from None
+
+    def _refusal(self, holder: Holder | None) -> ResourceError:
+        who = "another process" if holder is None else f"process {holder.process}"
+        return self.busy(who)
 
     def _sign(self, descriptor: int) -> None:
         me = Holder(os.getpid(), began(os.getpid()))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(me), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, msgspec.json.encode(me), 0)
+        except OSError:  # the disk is full
+            self.path.unlink(missing_ok=True)
+            raise
 
 
 def began(process: int) -> int | None:
@@ -115,14 +132,3 @@ def _holder(descriptor: int) -> Holder | None:
         return msgspec.json.decode(os.pread(descriptor, 4096, 0), type=Holder)
     except msgspec.MsgspecError:  # it is just being written
         return None
-
-
-def _locked(path: Path, holder: Holder | None) -> ResourceError:
-    who = "another process" if holder is None else f"process {holder.process}"
-    return ResourceError(
-        "training-locked",
-        f"Only one process may train a run at a time. Found that {who} is training it."
-        " Wait for it, end it (SIGTERM saves what it has done), or choose another"
-        " output.",
-        file=path,
-    )
