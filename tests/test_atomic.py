@@ -413,7 +413,7 @@ with atomic_directory(sys.argv[1]) as folder:
 def test_what_dead_writers_left_goes_away_and_nothing_else(tmp_path):
     dead = dead_process()
     # In a container the number of the process is often the same in every run.
-    numbers = [dead, os.getpid(), os.getppid(), 1]
+    numbers = dict.fromkeys([dead, os.getpid(), os.getppid(), 1])
     left = [f".out.{number}.abcd_123" for number in numbers]
     left += [f".out.{dead_process()}.old.abcd_123"]
     kept = [name.format(dead) for name in OTHERS]
@@ -492,7 +492,8 @@ def test_without_locks_the_number_of_the_process_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", unsupported)
     left = [f".out.{dead_process()}.{kind}abcd_123" for kind in ("", "old.")]
     # Of another thread of ours, of our parent, of a user whom we may not even ask.
-    kept = [f".out.{number}.abcd_123" for number in (os.getpid(), os.getppid(), 1)]
+    numbers = {os.getpid(), os.getppid(), 1}
+    kept = [f".out.{number}.abcd_123" for number in numbers]
     for name in (*left, *kept):
         write_directory(tmp_path / name, name)
     write_directory(tmp_path / "out", "old")
