@@ -18,6 +18,7 @@ import workers
 from accuracy_claims import models, protocol
 from accuracy_claims.table import SEEDS
 from harness import Claim
+from shortlist.recipe import RetrievalSection
 
 WAYS: dict[str, tuple[str, dict[str, Any], float]] = {
     # name: backend, fields of [training], share of the batch size
@@ -66,7 +67,7 @@ def measure(training: dict[str, Any], share: float, seeds: list[int]) -> list[fl
     from accuracy_claims import two_tower
 
     settings = dict(models.stored()[models.TWO_TOWER])
-    settings["batch_size"] = int(settings["batch_size"] * share)
+    settings["batch_size"] = int(RetrievalSection().batch_size * share)
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
         parts = protocol.public_split(protocol.movielens())
