@@ -5,7 +5,7 @@ each option, the package's defaults or the plainest there are; one option after 
 other takes the best of its values, by the mean over three splits of the training part
 drawn as the public split is, until a time around changes nothing or twice around. A
 value that is clearly worse on the first split is not tried on the others. Writes
-`accuracy_settings.json`; takes about an hour on two processors (`--only MODEL`).
+`accuracy_settings.json`; takes an hour and a half on two processors (`--only MODEL`).
 """
 
 from __future__ import annotations
