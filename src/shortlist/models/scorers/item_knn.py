@@ -36,8 +36,8 @@ class ItemKnn(Scorer):
         shrinkage: added to the denominator of a similarity, at least 0: holds back
             those that few users back. Nothing for `cooccurrence`.
         half_life_days: a known item counts half as much for every such time that it
-            is older than the user's newest one; `None` counts all alike. Where the
-            times are not known all count alike.
+            is older than the user's newest one; `None` counts all alike. Needs a log
+            with times; where those of a query are not known all count alike.
         rating_weights: whether a known item counts as much as its label; one without
             a label as much as the user's others on average.
     """
