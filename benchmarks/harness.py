@@ -91,6 +91,23 @@ def within_limit(id: str, name: str, *, ours: float, unit: str, limit: float) ->
     )
 
 
+def reported(
+    id: str, name: str, *, ours: float, unit: str, values: tuple[float, ...] = ()
+) -> Claim:
+    """A figure without a rival and of which nothing is asked."""
+    return Claim(
+        id=id,
+        name=name,
+        ours=ours,
+        rival=None,
+        unit=unit,
+        ratio=None,
+        reach=None,
+        met=True,
+        values=values,
+    )
+
+
 def interleaved(
     functions: dict[str, Callable[[], object]], *, repeats: int
 ) -> dict[str, float]:

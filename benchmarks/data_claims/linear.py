@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from data_claims.logs import EVENTS, log
 from data_claims.prepare import runner
 from data_claims.workers import BUILD
-from harness import Claim
+from harness import Claim, reported
 
 SIZES = (1_000_000, 3_000_000, 10_000_000, EVENTS, 100_000_000)
 QUICK_SIZES = (100_000, 300_000, 1_000_000)
@@ -38,16 +38,12 @@ def claim(quick: bool) -> Iterator[Claim]:
         f"{events / 1e6:.3g}M: {seconds[events]:.3f} s, {peaks[events]:.2f} GB"
         for events in sizes
     )
-    yield Claim(
-        id="linear",
-        name=f"time of prepare per event, {worst:,} events (the worst) over"
+    yield reported(
+        "linear",
+        f"time of prepare per event, {worst:,} events (the worst) over"
         f" {sizes[0]:,}; seconds per million events and peak memory: {each}",
         ours=seconds[worst] / least,
-        rival=None,
         unit="times",
-        ratio=None,
-        reach=None,
-        met=True,
     )
 
 

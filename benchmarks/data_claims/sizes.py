@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from data_claims import load
-from harness import Claim, within_limit
+from harness import Claim, reported, within_limit
 
 LIMITS = {"arrow": 1.3, "zstd": 1.05}
 
@@ -27,14 +27,10 @@ def claim(quick: bool) -> Iterator[Claim]:
             unit="times",
             limit=LIMITS[layout],
         )
-    yield Claim(
-        id="bytes-example",
-        name="the same, uncompressed, over TFRecord with one example to a record"
+    yield reported(
+        "bytes-example",
+        "the same, uncompressed, over TFRecord with one example to a record"
         f" ({sizes['example']:.1f})",
         ours=sizes["arrow"] / sizes["example"],
-        rival=None,
         unit="times",
-        ratio=None,
-        reach=None,
-        met=True,
     )

@@ -317,10 +317,10 @@ def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:
         return False
     locks.callback(os.close, descriptor)
     is_locked = _lock(descriptor)
-    return not _is_alive(process) if is_locked is None else is_locked
+    return not is_alive(process) if is_locked is None else is_locked
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     """Whether a process of that number runs on this machine."""
     try:
         os.kill(process, 0)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from shortlist.atomic import is_alive
 from shortlist.errors import ResourceError
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -111,13 +112,9 @@ def began(process: int) -> int | None:
 
 
 def _is_running(holder: Holder) -> bool:
-    try:
-        os.kill(holder.process, 0)
-    except (ProcessLookupError, OverflowError):
+    if holder.process == os.getpid() or not is_alive(holder.process):
         return False
-    except PermissionError:
-        pass
-    return holder.process != os.getpid() and began(holder.process) == holder.began
+    return began(holder.process) == holder.began
 
 
 def _is_file(descriptor: int, path: Path) -> bool:

@@ -234,12 +234,8 @@ def test_missing_values_are_apart_from_the_word_unknown(tmp_path: Path) -> None:
     assert len(groups_of(given, "age", "test")) == 4
 
 
-CONTEXT_SCHEMA = Schema(
-    user_id="user",
-    item_id="item",
-    timestamp="time",
-    label="click",
-    label_kind="binary",
+CONTEXT_SCHEMA = msgspec.structs.replace(
+    SCHEMA,
     features=(
         Feature(name="device", owner="context", kind="categorical"),
         Feature(name="hour", owner="context", kind="numeric"),

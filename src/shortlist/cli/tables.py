@@ -71,6 +71,8 @@ def _about(report: dict[str, Any]) -> list[str]:
 
 def _slices(report: dict[str, Any]) -> list[str]:
     """One line per group: users, nDCG of the model and of popularity."""
+    from shortlist.evaluation.tables import group_text
+
     rows: list[tuple[str, ...]] = []
     for found in report["slices"]:
         metrics = found["metrics"]["model"]
@@ -83,9 +85,8 @@ def _slices(report: dict[str, Any]) -> list[str]:
             _cell(found["metrics"][m][metric], found["intervals"][m][metric])
             for m in ("model", "popularity")
         )
-        name = f"{found['slice']}: {found['group']}"
         small = "  few users" if found["small"] else ""
-        rows.append((name, f"{found['users']:,}", *cells, small))
+        rows.append((group_text(found), f"{found['users']:,}", *cells, small))
     return ["", *_columns(rows, (40, 9, 26, 26, 0))] if rows else []
 
 

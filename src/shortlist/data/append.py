@@ -113,7 +113,9 @@ def append(
 @contextlib.contextmanager
 def _alone(path: str | Path) -> Iterator[Dataset]:
     """The dataset, to which no other process appends meanwhile."""
-    file = Dataset.open(path).path / ".append.lock"
+    folder = Path(path)
+    read_info(folder)  # else a lock would be made in what is no dataset
+    file = folder / ".append.lock"
 
     def busy(who: str) -> ResourceError:
         return ResourceError(

@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from shortlist.data.attribute_findings import unmatched_ids
+from shortlist.data.column_types import is_plain
 from shortlist.data.findings import Finding
 from shortlist.data.log import read_attributes
 from shortlist.data.numbers import (
@@ -281,7 +282,7 @@ def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array) and feature.kind == "multi_valued":
         dtype = _inner(dtype)
-    if not _is_plain(dtype):
+    if not is_plain(dtype):
         raise LogError(
             "attribute-type",
             f"A {feature.kind} feature must hold one plain value per row. Received a"
@@ -290,10 +291,6 @@ def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None
             file=file,
             column=feature.name,
         )
-
-
-def _is_plain(dtype: pl.DataType) -> bool:
-    return not dtype.is_nested() and dtype not in (pl.Binary, pl.Duration)
 
 
 def _read(
@@ -322,7 +319,7 @@ def _read(
     for feature in features:
         check_nesting(feature, given[feature.name], path)
     title = schema.title if owner == ITEM else None
-    if title is not None and not _is_plain(given[title].dtype):
+    if title is not None and not is_plain(given[title].dtype):
         raise LogError(
             "attribute-type",
             "A title must be one plain value per row. Received a column of type"

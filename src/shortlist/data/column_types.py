@@ -59,3 +59,8 @@ def kind_of(dtype: pl.DataType) -> str | None:
     if dtype in (pl.List, pl.Array):
         return "list"
     return None if dtype == pl.Null else str(dtype).lower()
+
+
+def is_plain(dtype: pl.DataType) -> bool:
+    """Whether values of the type have a text; lists, bytes and durations have none."""
+    return not dtype.is_nested() and dtype not in (pl.Binary, pl.Duration)

@@ -30,7 +30,7 @@ from shortlist.data.rejected import Reason, findings_of
 from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Feature, Schema
 from shortlist.data.split import TEST, TRAIN, VALIDATION
 from shortlist.data.vocabulary import bucket_rows
-from shortlist.errors import LogError
+from shortlist.errors import InputError, LogError, did_you_mean
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -40,10 +40,20 @@ class Spill:
 
     Args:
         folder: where the files go; must exist when the budget is exceeded.
-        budget_bytes: most bytes to keep; a quarter of the machine's memory by default.
+        budget_bytes: most bytes to keep, `memory_bytes` of `prepare` and `append`; a
+            quarter of the machine's memory by default.
+
+    Raises:
+        InputError: `budget_bytes` below 1 (`invalid-argument`).
     """
 
     def __init__(self, folder: Path, budget_bytes: int | None = None) -> None:
+        if budget_bytes is not None and budget_bytes < 1:
+            raise InputError(
+                "invalid-argument",
+                f"`memory_bytes` must be 1 or more. Received: {budget_bytes}. Leave it"
+                " out for a quarter of the machine's memory.",
+            )
         self.folder = folder
         self.budget_bytes = budget_bytes or total_memory() // 4
         self.kept_bytes = 0
@@ -133,7 +143,14 @@ def ingest(
 
     Raises:
         LogError: the log cannot be used; says file, column and row.
+        InputError: another `on_error` (`invalid-argument`).
     """
+    if on_error not in ("raise", "skip"):
+        raise InputError(
+            "invalid-argument",
+            "`on_error` must be 'raise' or 'skip'. Received:"
+            f" {on_error!r}.{did_you_mean(on_error, ('raise', 'skip'))}",
+        )
     parts = [(events, TRAIN), (validation_events, VALIDATION), (test_events, TEST)]
     given = [(paths, part) for paths, part in parts if paths is not None]
     reading = Reading()

@@ -35,7 +35,7 @@ from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
 from shortlist.data.stamps import Stamping
 from shortlist.data.time_findings import clock_jumps
-from shortlist.errors import InputError, LogError, did_you_mean
+from shortlist.errors import InputError, LogError
 
 REJECTED_FILE = "rejected.csv"
 
@@ -87,7 +87,6 @@ def prepare(
     """
     check_absent(out, overwrite=overwrite, marker=INFO_FILE)
     check_compression(compression)
-    _check_reading(on_error, memory_bytes)
     split = split or Split()
     _check_split_files(split, test_events, validation_events)
     sources = {
@@ -190,21 +189,6 @@ def files_of(*paths: Paths | None) -> list[Path]:
         for path in given
         for file in ([path] if isinstance(path, str | Path) else path)
     ]
-
-
-def _check_reading(on_error: str, memory_bytes: int | None) -> None:
-    if on_error not in ("raise", "skip"):
-        raise InputError(
-            "invalid-argument",
-            "`on_error` must be 'raise' or 'skip'. Received:"
-            f" {on_error!r}.{did_you_mean(on_error, ('raise', 'skip'))}",
-        )
-    if memory_bytes is not None and memory_bytes < 1:
-        raise InputError(
-            "invalid-argument",
-            f"`memory_bytes` must be 1 or more. Received: {memory_bytes}. Leave it out"
-            " for a quarter of the machine's memory.",
-        )
 
 
 def _check_split_files(

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from shortlist.atomic import atomic_file
+from shortlist.data.column_types import is_plain
 from shortlist.data.findings import Finding, shorten, shown, skipped_rows
 from shortlist.data.layouts import LogFile
 from shortlist.data.locate import row_of, rows_of
@@ -76,11 +77,10 @@ class Rejections:
 
 
 def _text(values: pl.Series) -> pl.Series:
-    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
-        # No cast to text takes all of these.
-        some = [None if v is None else shorten(v) for v in values.to_list()]
-        return pl.Series(some, dtype=pl.String)
-    return values.cast(pl.String, strict=False)
+    if is_plain(values.dtype):
+        return values.cast(pl.String, strict=False)
+    some = [None if v is None else shorten(v) for v in values.to_list()]
+    return pl.Series(some, dtype=pl.String)
 
 
 def findings_of(reasons: Iterable[Reason]) -> list[Finding]:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 
 from shortlist.data.history import is_sorted
 from shortlist.errors import InputError, did_you_mean
-from shortlist.native import default_threads
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PartName = Literal["train", "validation", "test"]
@@ -224,16 +222,8 @@ def kth_smallest(values: np.ndarray, k: int) -> Any:
     middle, margin = k * len(sample) // len(values), 5 * math.isqrt(len(sample))
     low = sample[max(middle - margin, 0)]
     high = sample[min(middle + margin, len(sample) - 1)]
-
-    def divided(values: np.ndarray) -> tuple[int, np.ndarray]:
-        inside = values[(values >= low) & (values <= high)]
-        return int(np.count_nonzero(values < low)), inside
-
-    threads = default_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(divided, np.array_split(values, threads)))
-    below = sum(count for count, _ in found)
-    between = np.concatenate([inside for _, inside in found])
+    below = int(np.count_nonzero(values < low))
+    between = values[(values >= low) & (values <= high)]
     if not below <= k < below + len(between):
         return np.partition(values, k)[k]
     return np.partition(between, k - below)[k - below]

@@ -18,6 +18,7 @@ from shortlist.evaluation.item_vectors import (
     taste_feature,
     value_shares,
 )
+from shortlist.evaluation.leaderboard import bare_name
 from shortlist.evaluation.rankings import popularity_ranking
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
@@ -140,7 +141,7 @@ class _Measured:
             name: {
                 column: np.concatenate([block[column] for block in blocks])
                 for column in blocks[0]
-                if column.partition("@")[0] in self.names
+                if bare_name(column) in self.names
             }
             for name, blocks in self.blocks.items()
         }
@@ -161,7 +162,7 @@ class _Measured:
         return {
             metric: value
             for metric, value in values.items()
-            if metric.partition("@")[0] in self.names and np.isfinite(value)
+            if bare_name(metric) in self.names and np.isfinite(value)
         }
 
     def _columns(

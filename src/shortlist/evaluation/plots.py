@@ -22,6 +22,7 @@ from shortlist.drawing import (
 )
 from shortlist.evaluation.evaluate import HIT_METRICS
 from shortlist.evaluation.leaderboard import MAIN_K, MAIN_METRIC, bare_name
+from shortlist.evaluation.tables import group_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,7 +173,7 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
     if main := _slice_metric(*slices.values()):
         series = {name: _groups(found, "model", main) for name, found in slices.items()}
         rows = len({name for points in series.values() for name, _, _ in points})
-        every = {_group_name(each) for found in slices.values() for each in found}
+        every = {group_text(each) for found in slices.values() for each in found}
         label = main + _not_drawn(runs=len(runs) - len(shown), groups=len(every) - rows)
         yield (
             "slices",
@@ -212,16 +213,12 @@ def _slice_metric(*runs: Sequence[Mapping[str, Any]]) -> str:
 def _groups(slices: Sequence[Mapping[str, Any]], who: str, metric: str) -> _Points:
     return [
         (
-            _group_name(found),
+            group_text(found),
             found["metrics"][who][metric],
             found["intervals"][who][metric],
         )
         for found in slices[:_MOST_GROUPS]
     ]
-
-
-def _group_name(found: Mapping[str, Any]) -> str:
-    return f"{found['slice']}: {found['group']}"
 
 
 def _not_drawn(**counts: int) -> str:

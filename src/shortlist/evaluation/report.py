@@ -26,6 +26,7 @@ from shortlist.evaluation.evaluate import (
     evaluate_rankings,
 )
 from shortlist.evaluation.heads import head_metrics
+from shortlist.evaluation.leaderboard import bare_name
 from shortlist.evaluation.list_report import Lists, collect_lists
 from shortlist.evaluation.pair_report import pair_report
 from shortlist.evaluation.slice_report import slice_reports
@@ -289,7 +290,7 @@ def _left_out(report: RankingReport) -> list[str]:
     """Says how many users have no value of a metric."""
     missing = np.isnan(report.values).sum(axis=0).tolist()
     counts = {
-        name.partition("@")[0]: count
+        bare_name(name): count
         for name, count in zip(report.names, missing, strict=True)
         if count
     }
@@ -302,7 +303,7 @@ def _left_out(report: RankingReport) -> list[str]:
 
 def _not_measured(wanted: Sequence[str], found: Iterable[str]) -> list[str]:
     """Says which metrics were asked for and have nothing to be measured in."""
-    measured = {name.partition("@")[0] for name in found}
+    measured = set(map(bare_name, found))
     missing = [name for name in dict.fromkeys(wanted) if name not in measured]
     if not missing:
         return []

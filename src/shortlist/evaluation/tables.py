@@ -42,6 +42,11 @@ def ratio_text(metric: str, value: float, beside: float) -> str:
     return "-" if is_signed or not beside else f"{value / beside:.2f}"
 
 
+def group_text(found: Mapping[str, Any]) -> str:
+    """The name of a group of a slice."""
+    return f"{found['slice']}: {found['group']}"
+
+
 def weight_text(weight: float) -> str:
     """The weight of the ranker's scores, and what none means."""
     return f"{weight:g}" + ("" if weight else ": the order is that of retrieval alone")
@@ -153,7 +158,7 @@ def _slices(report: Mapping[str, Any]) -> Table:
                 interval_text(group["intervals"][who][main]),
             )
         ]
-        name = f"{group['slice']}: {group['group']}"
+        name = group_text(group)
         few = " (few)" if group["small"] else ""
         rows.append((name, f"{group['users']:,}{few}", *cells))
     header = ("group", "users", "model", "95 % interval", "popularity", "95 % interval")
