@@ -19,7 +19,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from its own layer and those before it.
 LAYERS = [
-    {"errors", "atomic", "backend", "drawing", "lock", "native", "packages", "page"},
+    {
+        *{"errors", "atomic", "backend", "drawing", "interrupts", "lock", "native"},
+        *{"packages", "page", "processors"},
+    },
     {"data"},
     {"recipe"},
     {"embeddings"},

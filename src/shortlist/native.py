@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from shortlist.errors import InputError
+from shortlist.processors import usable_processors
 
 __all__ = [
     "NativeFallbackWarning",
@@ -74,10 +75,8 @@ def instruction_sets() -> list[str]:
 
 
 def default_threads() -> int:
-    """The number of processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of processors that this process may use; affinity and quota count."""
+    return usable_processors()
 
 
 def top_k(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,4 +157,6 @@ def test_doctor_reports_the_machine(call) -> None:
     assert {"packages", "backends", "gpus", "gpu_memory", "compiler"} <= set(report)
     assert {"port", "disk_free_gb", "native_core", "missing"} <= set(report)
     assert report["packages"]["numpy"]
+    assert report["processors"]["affinity"] == len(os.sched_getaffinity(0))
+    assert 1 <= report["processors"]["used"] <= report["processors"]["affinity"]
     assert "error" not in call("doctor").err

@@ -116,7 +116,7 @@ def test_environment_names_versions_and_machine() -> None:
     found = environment("torch")
     assert found["backend"] == "torch"
     assert found["python"] == platform.python_version()
-    assert found["processors"] == os.cpu_count()
+    assert found["processors"] == len(os.sched_getaffinity(0))
     assert found["packages"]["numpy"] == version("numpy")
     assert found["packages"]["shortlist"] == version("shortlist")
 

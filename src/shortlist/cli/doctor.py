@@ -51,12 +51,22 @@ def inspect_machine() -> dict[str, Any]:
     from shortlist import native
     from shortlist.backend import BACKENDS, choose_backend
     from shortlist.data.sources import cache_folder
+    from shortlist.processors import (
+        allowed_processors,
+        group_quota,
+        usable_processors,
+    )
 
     backends = [name for name in BACKENDS if importlib.util.find_spec(name)]
     report = {
         "shortlist": importlib.metadata.version("shortlist"),
         "python": f"{platform.python_version()} ({sys.executable})",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "processors": {
+            "used": usable_processors(),
+            "affinity": allowed_processors(),
+            "cgroup_quota": group_quota(),
+        },
         "packages": _versions(),
         "backends": {
             "installed": backends,

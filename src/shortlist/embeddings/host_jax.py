@@ -1,9 +1,9 @@
-"""Host tables under JAX: callbacks in a `custom_vjp`.
+"""Host tables under JAX: calls of the core in a `custom_vjp`.
 
-The lookup reads and is a `pure_callback`: for one handle it answers the same however
-often it runs. The backward pass appends and is an `io_callback`. An exception inside a
-callback would lose the donated state of the step, so errors are kept as the fault of
-the tables and raised at the next boundary.
+The lookup only reads: for one handle it answers the same however often it runs. The
+backward pass appends, which is a side effect. An exception inside a call would lose the
+donated state of the step, so errors are kept as the fault of the tables and raised at
+the next boundary.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.experimental import io_callback
 
+from shortlist.embeddings import jax_calls
 from shortlist.embeddings.host import HostTables
 from shortlist.embeddings.table import Bags
 from shortlist.errors import InputError, ShortlistError
@@ -50,26 +50,24 @@ def lookup(
         dims: width of each feature.
         seen: handles of the calls differentiated so far; a repeat is refused.
     """
-    shapes = [
-        _shape((n, dim), jnp.float32) for n, dim in zip(num_bags, dims, strict=True)
-    ]
+    shapes = [((n, dim), np.float32) for n, dim in zip(num_bags, dims, strict=True)]
 
     # Every array that passes costs about 20 us: constant rates stay here.
     scheduled = callable(rates)
     constant = [] if callable(rates) else list(rates)
-    answer = [*shapes, _shape((), jnp.int32)] if scheduled else shapes
+    answer = [*shapes, ((), np.int32)] if scheduled else shapes
 
-    def read(handle: Any, *arrays: Any) -> list[Any]:
-        bags = pack([np.asarray(array) for array in arrays])
+    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
+        bags = pack(arrays)
         try:
-            vectors = host.lookup(np.asarray(handle), bags)
+            vectors = host.lookup(handle, bags)
         except Exception as error:
             host.set_fault(error)
             vectors = host.zeros(bags)
         return [*vectors, np.int32(host.step)] if scheduled else vectors
 
     def forward(handle: Any, arrays: Sequence[Any]) -> tuple[list[Any], Any, Any]:
-        found = jax.pure_callback(read, answer, handle, *arrays)
+        found = jax_calls.call(read, answer, handle, *arrays)
         return found[: len(shapes)], jnp.zeros((), jnp.float32), found[len(shapes) :]
 
     @jax.custom_vjp
@@ -98,41 +96,42 @@ def lookup(
         at_step = jnp.stack(rates(*step)) if callable(rates) else None
         return (vectors, zero), (handle, arrays, at_step)
 
-    def write(
-        handle: Any, scale: Any, at_step: Any, arrays: Any, gradients: Any
-    ) -> Any:
+    num_arrays, num_passed = len(arrays), len(arrays) + len(shapes)
+
+    def write(handle: np.ndarray, scale: np.ndarray, *rest: np.ndarray) -> list[Any]:
+        ids, gradients = rest[:num_arrays], rest[num_arrays:num_passed]
+        at_step = rest[num_passed:]
         try:
-            return host.append(
-                np.asarray(handle),
-                pack([np.asarray(array) for array in arrays]),
-                [np.asarray(gradient) for gradient in gradients],
-                float(scale) if loss_scale is None else loss_scale,
-                constant if at_step is None else np.asarray(at_step).tolist(),
-            )
+            return [
+                host.append(
+                    handle,
+                    pack(ids),
+                    gradients,
+                    float(scale) if loss_scale is None else loss_scale,
+                    at_step[0].tolist() if at_step else constant,
+                )
+            ]
         except Exception as error:
             host.set_fault(error)
-            return np.asarray(handle)
+            return [np.asarray(handle)]
 
     def bwd(residuals: Any, cotangents: Any) -> Any:
         handle, arrays, at_step = residuals
         gradients, scale = jax.tree.map(_materialized, cotangents, is_leaf=_is_zero)
-        next_handle = io_callback(
+        (next_handle,) = jax_calls.call(
             write,
-            _shape((), jnp.float32),
+            [((), np.float32)],
             handle,
             scale,
-            at_step,
-            arrays,
-            gradients,
+            *arrays,
+            *gradients,
+            *([] if at_step is None else [at_step]),
+            has_side_effect=True,
         )
         return next_handle, [_no_gradient(array) for array in arrays]
 
     differentiable.defvjp(fwd, bwd, symbolic_zeros=True)
     return differentiable(handle, list(arrays))
-
-
-def _shape(shape: tuple[int | None, ...], dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
 def _is_zero(cotangent: Any) -> bool:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,6 +26,7 @@ import msgspec
 
 from shortlist.atomic import atomic_file
 from shortlist.errors import ArtifactError
+from shortlist.processors import usable_processors
 
 FORMAT_VERSION = 1
 Decoded = TypeVar("Decoded")
@@ -177,7 +177,7 @@ def environment(backend: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
+        "processors": usable_processors(),
         "backend": backend,
         "packages": versions,
     }
