@@ -138,7 +138,7 @@ def test_the_package_itself_loads_nothing_heavy():
 def test_help_loads_nothing_heavy():
     code = (
         "import contextlib, io, sys\n"
-        "from shortlist.cli.app import main\n"
+        "from shortlist.cli.main import main\n"
         "sys.argv = ['shortlist', '--help']\n"
         "with contextlib.suppress(SystemExit), "
         "contextlib.redirect_stdout(io.StringIO()):\n"

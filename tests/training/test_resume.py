@@ -107,6 +107,10 @@ def terminated() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def interrupted_by_user() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @contextlib.contextmanager
 def at_batch(
     epoch: int, index: int, rows: int, act: Callable[[], None]
@@ -157,6 +161,19 @@ def test_a_terminated_training_saves_and_goes_on_within_the_epoch(
     state = json.loads((tmp_path / ".run.training" / "state.json").read_text())
     # Batches are made ahead of the training, and the last of an epoch ends it.
     assert place[0] - 1 <= state["checkpoint"]["epoch"] <= place[0] + 1
+    assert state["checkpoint"]["batch"] or state["checkpoint"]["epoch"]
+    assert_same(trained(dataset, out, resume=True), whole)
+
+
+def test_ctrl_c_saves_and_goes_on_within_the_epoch(
+    dataset: Dataset, whole: Run, tmp_path: Path
+) -> None:
+    out, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    with at_batch(1, 3, RETRIEVAL, interrupted_by_user):
+        with pytest.raises(KeyboardInterrupt):
+            trained(dataset, out)
+    assert signal.getsignal(signal.SIGINT) is before
+    state = json.loads((tmp_path / ".run.training" / "state.json").read_text())
     assert state["checkpoint"]["batch"] or state["checkpoint"]["epoch"]
     assert_same(trained(dataset, out, resume=True), whole)
 

@@ -8,15 +8,13 @@ Exit codes: 0 done; 1 a fault of Shortlist, or a problem that `check --strict` f
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 from typing import Any
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import shortlist
+from shortlist import interrupts
 from shortlist.cli import (
     check,
     compare,
@@ -94,19 +92,6 @@ def options(
     """
 
 
-def main() -> None:
-    """Runs the command line and exits with a documented code."""
-    # Before any backend is loaded: TensorFlow's start-up messages are not ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(run(sys.argv[1:]))
-
-
-def _terminated(number: int, _: object) -> None:
-    """Ends the process through every `finally`, so that nothing half-written stays."""
-    raise SystemExit(128 + number)
-
-
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     # The flag may stand before or after the command.
@@ -141,6 +126,8 @@ def run(arguments: list[str]) -> int:
 def _report(
     values: dict[str, Any], text: str, exit_code: int, arguments: list[str]
 ) -> int:
+    if interrupts.received() is not None:
+        return exit_code  # a step that was cut short leaves errors of all kinds
     if "--json" in arguments:
         typer.echo(json.dumps({"error": values}))
     typer.echo(f"error[{values['code']}]: {text}", err=True)

@@ -30,7 +30,7 @@ def train(
     overwrite: OverwriteOption = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a training that was interrupted."),
+        typer.Option("--resume", help="Resume a training that was interrupted."),
     ] = False,
     warm_start: Annotated[
         Path | None,
@@ -64,8 +64,8 @@ def train(
 ) -> None:
     """Train retrieval and ranking; the best weights on validation are kept.
 
-    A training that is killed or terminated goes on with --resume, and ends as it would
-    have without the interruption.
+    A training that is interrupted or killed continues with --resume. It then ends as it
+    would have without the interruption.
     """
     if time_budget is not None:
         set_ = [*(set_ or []), f"training.time_budget={minutes_of(time_budget)}"]

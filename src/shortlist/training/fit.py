@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -114,9 +113,7 @@ def train(
         begun.recipe = recipe.to_builtins()
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
-    with contextlib.closing(
-        Unfinished(out, begun, overwrite=overwrite, resume=resume)
-    ) as unfinished:
+    with Unfinished(out, begun, overwrite=overwrite, resume=resume) as unfinished:
         if unfinished.is_published:
             unfinished.remove()
             return Run.open(out)
@@ -160,7 +157,7 @@ def fast_dev_run(
     begun = _beginning(dataset, recipe, warm_start, new_days)
     with (
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
-        contextlib.closing(Unfinished(Path(folder) / "run", begun)) as unfinished,
+        Unfinished(Path(folder) / "run", begun) as unfinished,
     ):
         _train_into(Job(unfinished, dataset, recipe, validate, quiet=True, steps=1))
         unfinished.publish()
@@ -230,7 +227,7 @@ def _probed(
     state = msgspec.structs.replace(begun)
     with (
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
-        contextlib.closing(Unfinished(Path(folder) / "run", state)) as unfinished,
+        Unfinished(Path(folder) / "run", state) as unfinished,
     ):
         return probe(Job(unfinished, dataset, recipe, lambda *_: {}, quiet))
 

@@ -62,7 +62,7 @@ def fit_model(
     if job.profile is not None:
         profiled = job.profile.of_model(model, batches)
     try:
-        with progress.saves_when_terminated(), profiled as steps:
+        with progress.saves_when_interrupted(), profiled as steps:
             # The rest of an epoch has a length of its own, so it is a fit of its own.
             while not progress.is_done:
                 rest = progress.first_batch > 0

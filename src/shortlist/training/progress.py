@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from shortlist import interrupts
 from shortlist.atomic import disk_errors, fsync
 from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
@@ -30,7 +31,6 @@ from shortlist.training.unfinished import Checkpoint, Unfinished
 
 WEIGHTS_FILE = "model.weights.h5"
 REST_FILE = "rest.npz"
-TERMINATED = 128 + signal.SIGTERM
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.epoch = self.first_batch = 0
         self.is_done = False
         self.best_epoch: int | None = None
-        self.terminated = threading.Event()
+        self.signal: int | None = None
         self._best_folder: str | None = None
         self._metrics: list[np.ndarray] = []
         self._is_begun = self._is_resumed = False
@@ -126,9 +126,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if done >= len(self.batches.loader):
             return
         due = self.minutes and time.monotonic() - self._saved_at > 60 * self.minutes
-        if due or self.terminated.is_set():
+        if due or self.signal is not None:
             self._save(self.epoch, done)
-            self._end_if_terminated()
+            self._end_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Saves, and stops if one of the stops says so."""
@@ -142,7 +142,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._save(epoch + 1, 0)
         if self.is_done:
             self.model.stop_training = True
-        self._end_if_terminated()
+        self._end_if_asked()
 
     def restore_best(self, model: keras.Model) -> int:
         """Brings the best epoch back; returns its number, from 1."""
@@ -156,6 +156,10 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         return self.best_epoch
 
     def _save(self, epoch: int, batch: int) -> None:
+        with interrupts.saving():
+            self._save_now(epoch, batch)
+
+    def _save_now(self, epoch: int, batch: int) -> None:
         folder = _name(epoch, batch)
         with disk_errors(self.unfinished.out):
             _save(self.unfinished.folder / folder, self.model, within=batch > 0)
@@ -177,28 +181,38 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         )
         self._saved_at = time.monotonic()
 
-    def _end_if_terminated(self) -> None:
-        if self.terminated.is_set():
-            raise SystemExit(TERMINATED)
+    def _end_if_asked(self) -> None:
+        if self.signal is not None:
+            interrupts.raise_for(self.signal)
 
     @contextmanager
-    def saves_when_terminated(self) -> Iterator[None]:
-        """SIGTERM ends the process after the batch under way; a second one at once."""
+    def saves_when_interrupted(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the training after its batch; a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def ask(number: int, frame: object) -> None:
-            self.terminated.set()
-            signal.signal(signal.SIGTERM, before)
+            self.signal = number
+            interrupts.note(number)
+            restore()
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
         # None stands for a handler that Python did not install.
-        before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-        signal.signal(signal.SIGTERM, ask)
+        before = {
+            number: signal.getsignal(number) or signal.SIG_DFL
+            for number in interrupts.SIGNALS
+        }
+        for number in before:
+            signal.signal(number, ask)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            restore()
+        self._end_if_asked()
 
 
 def _name(epoch: int, batch: int) -> str:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from shortlist import interrupts
 from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.lock import Lock
@@ -176,13 +177,25 @@ class Unfinished:
             self.remove()
         self._lock.release()
 
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_interrupted = kind in (KeyboardInterrupt, SystemExit)
+        is_interrupted |= interrupts.received() is not None
+        if not _is_worth(self.state) and not (is_interrupted and self.state.overwrite):
+            (self.folder / STATE_FILE).unlink(missing_ok=True)
+        self.close()
+
     def _open(self, overwrite: bool, resume: bool) -> None:
         if overwrite and not resume:
             self._begin(overwrite)
             return
         found = _read(self.folder / STATE_FILE)
-        if found is None or not _is_worth(found):
+        if found is None:
             self._begin(overwrite)
+        elif not _is_worth(found):
+            self._begin(overwrite or (resume and found.overwrite))
         elif is_run(self.out, found.run_sha256):
             self.state = found
             if not resume:
@@ -208,6 +221,8 @@ class Unfinished:
         with disk_errors(self.out):
             self._empty()
             self.run_folder.mkdir()
+            # So that --resume alone knows that the older run may be replaced.
+            self._write()
 
     def _write(self, **changes: Any) -> None:
         metrics = self.run_folder / "metrics.jsonl"
@@ -378,6 +393,6 @@ def kept(error: ResourceError, unfinished: Unfinished) -> ResourceError:
     """An error of the disk, told with the names the user gave and what is left."""
     told = error.message.replace(str(unfinished.run_folder), str(unfinished.out))
     told = told.replace(str(unfinished.folder), str(unfinished.out))
-    if _is_begun(unfinished.folder):
+    if _is_worth(unfinished.state):
         told = told.replace("nothing was left behind", "--resume then goes on")
     return ResourceError(error.code, told, file=unfinished.out)
