@@ -204,7 +204,8 @@ def _of_attributes(
     users, items = (
         rows(grouped, schema, events).vocabulary.ids for rows in (user_rows, item_rows)
     )
-    return Attributes.read(schema, sources, users, items).findings
+    read = Attributes.read(schema, sources, users, items, grouped.attributes)
+    return read.findings
 
 
 def _of_parts(
