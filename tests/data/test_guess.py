@@ -84,7 +84,8 @@ def test_movielens_100k(tmp_path: Path) -> None:
     }
     assert MULTI in schema.features
     left_out = ["zip_code", "release_date", "video_release_date", "imdb_url"]
-    assert all(guess.reasons[name].startswith("Left out") for name in left_out)
+    reasons = {**guess.columns["users"], **guess.columns["items"]}
+    assert all(reasons[name].startswith("Left out") for name in left_out)
     assert guess.warnings == ()
 
 
@@ -251,7 +252,7 @@ def test_other_columns_are_left_out_with_a_reason(tmp_path: Path) -> None:
     assert (schema.user_id, schema.item_id) == ("customer_id", "product_id")
     assert (schema.timestamp, schema.label) == ("ts", None)
     assert schema.label_kind == "implicit"
-    assert guess.reasons["event_type"].startswith("Left out")
+    assert guess.columns["log"]["event_type"].startswith("Left out")
 
 
 def test_attribute_columns_by_content(tmp_path: Path) -> None:
@@ -285,7 +286,8 @@ def test_attribute_columns_by_content(tmp_path: Path) -> None:
     }
     assert guess.schema.title == "name"
     assert next(f for f in guess.schema.features if f.name == "tags").separator == ","
-    left_out = {n for n, why in guess.reasons.items() if why.startswith("Left out")}
+    reasons = guess.columns["items"]
+    left_out = {n for n, why in reasons.items() if why.startswith("Left out")}
     assert left_out == {"shop", "history", "url", "empty", "added"}
 
 

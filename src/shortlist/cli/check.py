@@ -130,15 +130,18 @@ def _from_recipe(
 
 
 def _guessed(logs: list[Path]) -> _Given:
-    from shortlist.cli.recipe_text import default_split
+    from shortlist.cli.guess_text import guess_lines
     from shortlist.data.guess import guess_schema
 
     guess = guess_schema(logs[0])
-    given = _Given(logs, guess.schema, default_split(guess))
+    given = _Given(logs, guess.schema, guess.split)
     kind, test, rest = given.split.kind, given.split.test, given.split.validation
     split = f"{kind}, test {test:g}, validation {rest:g}, as `shortlist init` sets it."
     warnings = {f"warning {n}": text for n, text in enumerate(guess.warnings, start=1)}
     given.guesses = {**guess.reasons, "split": split, **warnings}
+    given.columns = guess.columns
+    lines = [*guess_lines(guess), f"split: {split}", *guess.warnings]
+    given.lines = lines
     return given
 
 

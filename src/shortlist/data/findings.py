@@ -285,24 +285,3 @@ def rare_ids(
             "items-with-one-event", "note", f"{told} {fix}", column=column, count=once
         )
     ]
-
-
-def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
-    """A label column that says nothing.
-
-    Args:
-        labels: `(n,)` floats.
-        column: the column of the labels.
-    """
-    if len(labels) < 2 or labels.min() != labels.max():
-        return []
-    return [
-        Finding(
-            "label-constant",
-            "warning",
-            f"Every label is {labels[0]:g}, so a rating cannot be learned. Name another"
-            " column, or none and let every event count 1.",
-            column=column,
-            count=len(labels),
-        )
-    ]
