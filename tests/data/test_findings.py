@@ -15,7 +15,6 @@ from grouped_logs import DAY
 from shortlist.data.findings import (
     Finding,
     changed_type,
-    constant_label,
     duplicate_events,
     extreme_share,
     rare_ids,
@@ -23,6 +22,7 @@ from shortlist.data.findings import (
     single_id,
     skipped_rows,
 )
+from shortlist.data.label_findings import constant_label
 from shortlist.data.time_findings import (
     clock_jumps,
     moment_text,
