@@ -42,8 +42,9 @@ from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
 from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.stamps import Stamping
 from shortlist.data.strays import remove_strays
+from shortlist.data.time_findings import moment_text
 from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import InputError, LogError, ResourceError
+from shortlist.errors import InputError, LogError, ResourceError, listed
 from shortlist.lock import Lock
 
 _MOVED: dict[PartName, PartName] = {
@@ -94,8 +95,9 @@ def append(
             given = "a fold" if info.split.get("folds") else info.split["kind"]
             raise InputError(
                 "append-split",
-                f"Days can be appended to a dataset divided by time: {TIME_KINDS}, and"
-                f" not to a fold. Received: {given!r}. Prepare all files again.",
+                "Days can be appended to a dataset divided by time:"
+                f" {listed(TIME_KINDS)}, and not to a fold. Received:"
+                f" {given!r}. Prepare all files again.",
                 file=path,
             )
         remove_strays(dataset.path, info)
@@ -177,12 +179,21 @@ def _read(
         raise InputError(
             "append-not-later",
             "Appended events must be later than all events of the dataset, the last of"
-            f" which is at {last} ms since 1970. Received: {early:,} events up to that"
-            f" moment, the first at {first}. Leave them out, or prepare all files"
-            " again.",
+            f" which is at {_moment(last)}. Received: {early:,} events up to that"
+            f" moment, the first at {_moment(first)}. Leave them out, or prepare all"
+            " files again.",
             file=files_of(events)[0],
         )
     return log
+
+
+def _moment(timestamp_ms: int) -> str:
+    """A time to the millisecond, or the number where no calendar has it."""
+    try:
+        text = moment_text(timestamp_ms)
+    except OverflowError:
+        return f"{timestamp_ms} ms since 1970"
+    return f"{text[:-1]}.{timestamp_ms % 1000:03}Z" if timestamp_ms % 1000 else text
 
 
 def _refuse_text(

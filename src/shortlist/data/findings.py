@@ -290,26 +290,32 @@ def rare_ids(
     ]
 
 
-def empty_part(parts: Sequence[str], kind: str, num_events: float) -> Finding:
+def empty_part(parts: Sequence[str], kind: str, amount: float) -> Finding:
     """Parts that the split leaves empty although it should not.
 
     Args:
         parts: `validation`, `test` or both.
         kind: kind of the split.
-        num_events: what it holds out: a number of events for `last_n`, else a share.
+        amount: what it holds out: a number of events for `last_n`, else a share.
+    """
+    what = f"the {parts[0]} part" if len(parts) == 1 else "both held-out parts"
+    told = f"The split ({kind}) leaves {what} empty. {empty_part_advice(kind, amount)}"
+    return Finding("empty-part", "warning", told, count=len(parts))
+
+
+def empty_part_advice(kind: str, amount: float) -> str:
+    """What to do about an empty part, by the kind of the split and what it holds out.
+
+    Args:
+        kind: kind of the split.
+        amount: a number of events for `last_n`, else a share.
     """
     fixes = {
-        "last_n": f"No user has more than {num_events:g} events beside the rest. Hold"
-        " out fewer, or take kind = 'random', or 'time_cut' for a log with times.",
-        "time_cut": "No event is that late. Set an earlier moment or a larger share.",
-        "random": "The log has too few events for the share. Raise it.",
+        "last_n": f"No user has more than {amount:g} events beside the rest: hold out"
+        " fewer, or set kind = 'random'",
+        "time_cut": "No event is that late: set an earlier moment or a larger share",
+        "random": "The log has too few events for the share: raise it",
+        "files": "Users may have too few events for a share: name a validation file",
     }
-    by_share = "Users may have too few events for a share: try kind = 'last_n'."
-    what = f"the {parts[0]} part" if len(parts) == 1 else "both held-out parts"
-    return Finding(
-        "empty-part",
-        "warning",
-        f"The split ({kind}) leaves {what} empty. {fixes.get(kind, by_share)}"
-        " It is set under [split].",
-        count=len(parts),
-    )
+    by_share = "Users may have too few events for a share: try kind = 'last_n'"
+    return f"{fixes.get(kind, by_share)} under [split]."
