@@ -86,7 +86,9 @@ def check(
         "other_columns": given.other_columns,
         **msgspec.to_builtins(report),
     }
-    text = "" if json else report_text(report, given.told(), given.next, html)
+    problems = {found.code for found in report.findings if found.severity == "problem"}
+    then = given.next if problems <= given.solved_by_next else ""
+    text = "" if json else report_text(report, given.told(), then, html)
     print_result(result, text, json)
     if strict and any(found.severity == "problem" for found in report.findings):
         raise typer.Exit(FOUND_PROBLEMS)
@@ -104,6 +106,7 @@ class _Given:
         self.options: dict[str, Any] = {}
         self.sources: Sources | None = None
         self.next = ""
+        self.solved_by_next: set[str] = set()
 
     def read(self) -> GroupedLog:
         from shortlist.data.grouped import read_grouped
@@ -178,6 +181,7 @@ def _guessed(logs: list[Path]) -> _Given:
         *(f"warning: {text}" for text in guess.warnings),
     ]
     given.next = f"shortlist init {shlex.quote(str(logs[0]))}"
+    given.solved_by_next = {"order-not-time", "only-repeats"}
     return given
 
 

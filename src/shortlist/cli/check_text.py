@@ -25,13 +25,14 @@ def report_text(
     Args:
         report: what `check_log` returned.
         told: lines after the verdict: what the log was taken to be.
-        next_: the command that comes next when the log is ready.
+        next_: the command that comes next, if any.
         html: the page that was written, if any.
     """
     verdict, style = report.verdict, "green" if report.verdict.ready else "bold red"
     parts: list[RenderableType] = [plain_text(verdict.message, style=style)]
-    if verdict.ready:
-        parts.append(plain_text(f"next: {next_}"))
+    if next_:
+        solved = "" if verdict.ready else ", which sets this"
+        parts.append(plain_text(f"next: {next_}{solved}"))
     parts += [Text(""), *(plain_text(line) for line in told)]
     for table in tables_of(report):
         parts += table_parts(table)

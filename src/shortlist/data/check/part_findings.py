@@ -26,7 +26,8 @@ from shortlist.data.order_findings import (
 from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
 
 COLD_SHARE = 0.1
-"""Share of held-out events of unknown users or items that is worth a warning."""
+"""Share of held-out events of unknown users or items that is worth a note."""
+_MUCH_COLD = 0.3
 _REPEATED_OFTEN = 0.5
 _FEW_EVENTS = 10  # of a part, that say little about it
 _TIED_SHARE = 0.5
@@ -105,7 +106,9 @@ def of_cold(colds: Sequence[Cold]) -> list[Finding]:
                 " can rank them."
             )
             most = max(count(c) for c in cold)
-            found.append(Finding(code, "warning", message, count=most))
+            much = any(share(c) > _MUCH_COLD for c in cold)
+            severity: Severity = "warning" if much else "note"
+            found.append(Finding(code, severity, message, count=most))
     return found
 
 

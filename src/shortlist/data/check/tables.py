@@ -78,8 +78,8 @@ def _spread(report: LogReport) -> Table:
             row("item", report.events_per_item, report.counts.items),
         ),
         f"The most popular 1 % of the items have {top.top_1_percent:.1%} of the events,"
-        f" the most popular 10 % have {top.top_10_percent:.1%}. p50 is the median. Gini:"
-        " 0 if all have the same number of events, near 1 if one has nearly all.",
+        f" the most popular 10 % have {top.top_10_percent:.1%}. p50 is the median. Gini"
+        " is 0 if all have the same number of events, near 1 if one has nearly all.",
     )
 
 

@@ -34,11 +34,10 @@ def verdict_of(findings: Sequence[Finding], counts: Counts) -> Verdict:
     )
     problems = dict.fromkeys(f.code for f in findings if f.severity == "problem")
     if problems:
-        steps = "; ".join(
-            f"{code}: {_STEPS.get(code, 'see below')}" for code in problems
-        )
-        number = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        message = f"This log ({size}) is not ready: it has {number}. First {steps}."
+        steps = (f"{code}: {_STEPS.get(code, 'see below')}" for code in problems)
+        number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        told = f"This log ({size}) is not ready. {number} to solve first:"
+        message = f"{told} {'; '.join(steps)}."
         return Verdict(ready=False, message=message)
     warnings = sum(finding.severity == "warning" for finding in findings)
     rest = "No problem was found."
