@@ -319,7 +319,8 @@ def _contents(
         owner: rows.vocabulary for owner, rows in ids.items()
     }
     read = [owner for owner, (file, _) in sources.items() if file is not None]
-    frames = {owner: _extended(dataset, owner, vocabularies) for owner in sources}
+    owners: tuple[Owner, ...] = (USER, ITEM)
+    frames = {owner: _extended(dataset, owner, vocabularies) for owner in owners}
     owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
     findings: tuple[Finding, ...] = ()
     if read:
@@ -333,8 +334,8 @@ def _contents(
         info.schema.log_attributes, {}, owned[USER], owned[ITEM], log.attributes
     )
     encoded, _ = of_log.encode(vocabularies, {}, info.numbers)
-    for owner, columns in of_log.columns.items():
-        frames[owner] = _renewed(frames[owner], encoded[owner], columns)
+    for owner in owners:
+        frames[owner] = _renewed(frames[owner], encoded[owner], of_log.columns[owner])
     return Contents(
         schema=info.schema,
         ids=ids,

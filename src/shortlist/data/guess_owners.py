@@ -79,14 +79,15 @@ def _agreement(values: pl.Series, ids: pl.Series) -> float | None:
     again = sizes.filter(pl.col("size") > 1)
     if int((again["size"] - 1).sum()) < _FEW_REPEATS:
         return None
-    shares = again["same"] / (again["size"] - 1)
-    agree = float(shares.sum() / again["size"].sum())
+    agree = again.select(
+        (pl.col("same") / (pl.col("size") - 1)).sum() / pl.col("size").sum()
+    ).item()
     rows = frame.join(again.select("id"), on="id", how="semi")
     common = rows["value"].value_counts()["count"] / len(rows)
     by_chance = float((common * common).sum())
     if by_chance >= 1:
         return None
-    kappa = (agree - by_chance) / (1 - by_chance)
+    kappa = (float(agree) - by_chance) / (1 - by_chance)
     if kappa < AGREEMENT and values.dtype.is_float():
         return max(kappa, _between(rows))
     return kappa
@@ -103,7 +104,7 @@ def _between(rows: pl.DataFrame) -> float:
     if not total or ids >= n:
         return 0.0
     # Ids with few rows agree with their own mean: count the degrees of freedom.
-    return 1.0 - (within / (n - ids)) / (total / (n - 1))
+    return float(1.0 - (within / (n - ids)) / (total / (n - 1)))
 
 
 def owner_reason(owner: Owner, agreement: float, example: object) -> str:

@@ -270,9 +270,9 @@ def _take_label(roles: Roles) -> None:
         if _looks_rated(roles.table[name]) and _may_rate(roles, name)
     ]
     if len(rated) == 1:
-        values = to_floats(roles.table[rated[0]])
-        span = f"{values.min():g} to {values.max():g}"
-        why = f"It holds {values.drop_nulls().n_unique()} different numbers, {span}."
+        numbers = sorted(to_floats(roles.table[rated[0]]).drop_nulls().unique())
+        span = f"{numbers[0]:g} to {numbers[-1]:g}"
+        why = f"It holds {len(numbers)} different numbers, {span}."
         roles.take("label", rated[0], why)
     elif rated:
         roles.warnings.append(

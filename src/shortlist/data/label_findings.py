@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shortlist.data.findings import Finding
+from shortlist.data.findings import Finding, Severity
 
 
 def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
@@ -44,7 +44,7 @@ def zero_label(counts: dict[float, int], *, column: str) -> list[Finding]:
         return []
     zeros = counts[0.0]
     message = zero_told(column, zeros, sum(counts.values()))
-    severity = "warning" if stands_out(counts) else "note"
+    severity: Severity = "warning" if stands_out(counts) else "note"
     return [Finding("label-zero", severity, message, column=column, count=zeros)]
 
 

@@ -83,7 +83,8 @@ class EvaluationSection(Section):
         for name in metrics:
             if name not in METRIC_NAMES:
                 hint = did_you_mean(name, METRIC_NAMES)
-                raise ValueError(f"{name!r} is no metric.{hint} {METRIC_NAMES}")
+                known = ", ".join(METRIC_NAMES)
+                raise ValueError(f"{name!r} must be one of {known}.{hint}")
         return metrics
 
 

@@ -49,7 +49,7 @@ def of_order(grouped: GroupedLog, columns: Columns, split: Split) -> list[Findin
         found = sorted_by(columns.user, keys) or grouped_by_item(in_file)
         return [order_not_time(found)] if found else []
     tied = same_moment(columns)
-    neighbours = np.count_nonzero(columns.user[1:] == columns.user[:-1])
+    neighbours = int(np.count_nonzero(columns.user[1:] == columns.user[:-1]))
     if np.count_nonzero(tied) < _TIED_SHARE * max(neighbours, 1):
         return []
     if not (found := sorted_by(columns.user, keys, tied)):
@@ -67,7 +67,10 @@ def of_order(grouped: GroupedLog, columns: Columns, split: Split) -> list[Findin
 
 def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
     """Parts that are empty although the split asks for them, and too small ones."""
-    asked = {PARTS[VALIDATION]: split.validation, PARTS[TEST]: split.test}
+    asked: dict[str, float] = {
+        PARTS[VALIDATION]: split.validation,
+        PARTS[TEST]: split.test,
+    }
     empty = [p.part for p in parts if not p.events and asked.get(p.part, 1.0)]
     found = []
     train = parts[TRAIN]
@@ -90,26 +93,30 @@ def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
 
 def of_cold(colds: Sequence[Cold]) -> list[Finding]:
     """Held-out events of users or items that the parts before do not know."""
-    found = []
-    for code, kind, share, count in (
-        ("cold-users", "users", lambda c: c.events_of_users, lambda c: c.users),
-        ("cold-items", "items", lambda c: c.events_of_items, lambda c: c.items),
-    ):
-        cold = [c for c in colds if share(c) > COLD_SHARE]
-        if cold:
-            told = _joined(
-                f"{share(c):.1%} of the {c.part} events are of {count(c):,} {kind}"
-                for c in cold
-            )
-            message = (
-                f"{told} that the parts before do not know: no model without features"
-                " can rank them."
-            )
-            most = max(count(c) for c in cold)
-            much = any(share(c) > _MUCH_COLD for c in cold)
-            severity: Severity = "warning" if much else "note"
-            found.append(Finding(code, severity, message, count=most))
-    return found
+    shares = [(c, c.events_of_users, c.users) for c in colds]
+    found = _of_cold("cold-users", "users", shares)
+    shares = [(c, c.events_of_items, c.items) for c in colds]
+    return found + _of_cold("cold-items", "items", shares)
+
+
+def _of_cold(
+    code: str, kind: str, shares: Sequence[tuple[Cold, float, int]]
+) -> list[Finding]:
+    """One finding on the parts with many events of such ids: share and number."""
+    cold = [entry for entry in shares if entry[1] > COLD_SHARE]
+    if not cold:
+        return []
+    told = _joined(
+        f"{share:.1%} of the {c.part} events are of {count:,} {kind}"
+        for c, share, count in cold
+    )
+    message = (
+        f"{told} that the parts before do not know: no model without features can rank"
+        " them."
+    )
+    much = any(share > _MUCH_COLD for _, share, _ in cold)
+    count = max(count for _, _, count in cold)
+    return [Finding(code, "warning" if much else "note", message, count=count)]
 
 
 def of_leakage(
