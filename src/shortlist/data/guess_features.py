@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from shortlist.data.guess_meanings import words_of
+from shortlist.data.guess_meanings import QUANTITIES, words_of
 from shortlist.data.guess_roles import WORDS, name_score, time_share
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
 
@@ -15,10 +15,6 @@ from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
 _TITLES = ("title", "name", "headline", "label", "caption", "description")
 _LONG_TITLE = 80  # characters: longer text describes and does not name
 _ITEM_WORDS = frozenset(WORDS["item_id"].split())
-_QUANTITIES = frozenset(
-    "age year price cost amount length duration runtime minutes size weight height"
-    " count number num rank popularity score rating budget revenue income".split()
-)
 _CODES = frozenset(
     "zip zipcode postal postcode phone url link image email isbn issn ean upc gtin asin"
     " barcode uuid guid".split()
@@ -140,12 +136,12 @@ def _numeric_kind(
     values: pl.Series, known: pl.Series, num_values: int
 ) -> tuple[Kind | None, str, str]:
     parts = {part.rstrip("0123456789") for part in words_of(values.name)}
-    are_codes = not _QUANTITIES & parts and _are_long_codes(known)
+    are_codes = not QUANTITIES & parts and _are_long_codes(known)
     if _CODES & parts or are_codes and num_values > len(known) / 2:
         return None, "", f"Left out: {num_values} codes in {len(known)} rows."
     if are_codes:
         return "categorical", "", f"It holds {num_values} different codes."
-    if values.dtype.is_float() or _QUANTITIES & parts:
+    if values.dtype.is_float() or QUANTITIES & parts:
         return "numeric", "", "Its values are quantities."
     if "id" in parts and num_values > len(known) / 2:
         return None, "", f"Left out: {num_values} codes in {len(known)} rows."

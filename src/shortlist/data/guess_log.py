@@ -155,9 +155,12 @@ def _is_surely_type(roles: Roles, values: pl.Series) -> bool:
 
 
 def _other(roles: Roles, values: pl.Series) -> str:
-    if not has_amounts(values):
-        return _CONTEXT
     name = values.name
+    if not has_amounts(values):
+        if values.dtype.is_numeric() and "label" not in roles.columns:
+            weight = f"If it says how often or how much, --label {shlex.quote(name)}"
+            return f"{_CONTEXT} {weight} makes it the weight of an event."
+        return _CONTEXT
     if "label" in roles.columns:
         return "Left out: it says how much, and the events have a label."
     offer = weight_offer(roles, name)

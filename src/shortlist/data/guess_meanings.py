@@ -35,7 +35,17 @@ _OPINIONS = frozenset(
 _AMOUNTS = frozenset(
     "play plays listens streams hours hour minutes mins seconds duration weight count"
     " counts quantity qty amount units number num frequency freq times visits views"
-    " clicks purchases orders playcount playtime watchtime dwell listencount".split()
+    " clicks purchases orders playcount playtime watchtime dwell listencount cnt spent"
+    " spend scrobbles secs occurrences repeats".split()
+)
+QUANTITIES = frozenset(
+    "age year price cost amount length duration runtime minutes size weight height"
+    " count number num rank popularity score rating budget revenue income".split()
+)
+"""Words in the names of numbers whose size matters."""
+_TWO_SIDES = frozenset(
+    "like dislike liked disliked love hate up down upvote downvote thumbsup thumbsdown"
+    " positive negative good bad yes no".split()
 )
 _DECIMAL_COMMA = r"^\s*-?\d+,\d+\s*$"
 
@@ -103,7 +113,7 @@ def unread_rating(values: pl.Series, *, is_named: bool) -> str:
     kinds = _plain(known.unique())
     opinions = len(kinds) > 1 and set(kinds) <= _OPINIONS
     if opinions or (is_named and known.n_unique() <= MAX_TYPES):
-        such = "1 and 0" if len(kinds) == 2 else "1 to 5"
+        such = "1 and 0" if set(kinds) <= _TWO_SIDES else "1 to 5"
         return f"its values are words: {counted(values)}. Write numbers, such as {such}"
     return ""
 

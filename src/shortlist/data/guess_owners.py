@@ -11,12 +11,13 @@ from collections.abc import Mapping
 import polars as pl
 
 from shortlist.data.findings import shorten
-from shortlist.data.guess_meanings import words_of
+from shortlist.data.guess_meanings import QUANTITIES, words_of
 from shortlist.data.schema import ITEM, USER, Owner
 
 AGREEMENT = 0.9
 """How often two rows of an id agree in its attribute, beyond chance."""
 _FEW_REPEATS = 10
+_VARYING = 0.999  # less than one value per id
 _OF_USERS = frozenset(
     "age gender sex occupation job country city state zip plan tier membership user"
     " customer birth".split()
@@ -88,8 +89,9 @@ def _agreement(values: pl.Series, ids: pl.Series) -> float | None:
     if by_chance >= 1:
         return None
     kappa = (float(agree) - by_chance) / (1 - by_chance)
-    if kappa < AGREEMENT and values.dtype.is_float():
-        return max(kappa, _between(rows))
+    is_size = values.dtype.is_float() or bool(QUANTITIES & set(words_of(values.name)))
+    if kappa < AGREEMENT and values.dtype.is_numeric() and is_size:
+        return max(kappa, min(_between(rows), _VARYING))
     return kappa
 
 
@@ -109,5 +111,5 @@ def _between(rows: pl.DataFrame) -> float:
 
 def owner_reason(owner: Owner, agreement: float, example: object) -> str:
     """Why a column of the log is taken as an attribute."""
-    often = "always" if agreement > 0.9995 else f"in {agreement:.0%} of the cases"
-    return f"Two rows of one {owner} {often} agree in it, as in {shorten(example)}."
+    often = "One value" if agreement == 1 else "Nearly one value"
+    return f"{often} per {owner}, such as {shorten(example)}."

@@ -9,6 +9,8 @@ import numpy as np
 
 from shortlist.data.findings import Finding, Severity
 
+_FEW_RATINGS = 3  # different ones: fewer are no scale
+
 
 def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
     """A label column that says nothing.
@@ -67,7 +69,8 @@ def asks_about_zero(counts: dict[float, int]) -> bool:
     """
     others = [value for value in counts if value]
     whole = all(float(value).is_integer() and value >= 1 for value in others)
-    return bool(counts.get(0.0)) and whole and 4 <= max(others, default=0) <= 10
+    scale = len(others) >= _FEW_RATINGS and 4 <= max(others) <= 10
+    return bool(counts.get(0.0)) and whole and scale
 
 
 def stands_out(counts: dict[float, int]) -> bool:

@@ -17,7 +17,7 @@ SORTED_SHARE = 0.9
 """Share of neighbours in one direction from which rows count as sorted."""
 REPEATED = 0.9
 """Share of repeats among held-out events from which they are all the log has."""
-_DEVIATIONS = 5.0  # of a fair coin: one log in a million
+_DEVIATIONS = 4.0  # of a fair coin: one log in thousands
 _GROUPED = 1.1  # runs per item; rows in order of time have nearly one per event
 _FEW = 50
 
