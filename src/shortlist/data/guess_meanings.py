@@ -101,18 +101,20 @@ def unread_rating(values: pl.Series, *, is_named: bool) -> str:
     known = _texts(values)
     if known is None:
         return ""
+    few = known.n_unique() <= MAX_TYPES
+    if not (few or is_named):
+        return ""
     commas = known.str.contains(_DECIMAL_COMMA).sum()
     numbers = known.str.contains(r"^\s*-?\d+(?:,\d+)?\s*$").sum()
     if commas and numbers >= 0.9 * len(known):
         example = known.filter(known.str.contains(_DECIMAL_COMMA))[0]
-        if is_named or known.n_unique() <= MAX_TYPES:
-            return (
-                f"its numbers have decimal commas, such as {shorten(example)}. Write"
-                f" {example.strip().replace(',', '.')}"
-            )
-    kinds = _plain(known.unique())
+        return (
+            f"its numbers have decimal commas, such as {shorten(example)}. Write"
+            f" {example.strip().replace(',', '.')}"
+        )
+    kinds = _plain(known.unique()) if few else []
     opinions = len(kinds) > 1 and set(kinds) <= _OPINIONS
-    if opinions or (is_named and known.n_unique() <= MAX_TYPES):
+    if opinions or (is_named and few):
         such = "1 and 0" if set(kinds) <= _TWO_SIDES else "1 to 5"
         return f"its values are words: {counted(values)}. Write numbers, such as {such}"
     return ""

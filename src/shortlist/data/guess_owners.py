@@ -73,7 +73,7 @@ def _agreement(values: pl.Series, ids: pl.Series) -> float | None:
     between ids count by the share of the variance that is between.
     """
     frame = pl.DataFrame({"id": ids, "value": values}).drop_nulls()
-    cells = frame.group_by("id", "value").len("n")
+    cells = frame.group_by("id", "value").agg(n=pl.len().cast(pl.Float64))
     sizes = cells.group_by("id").agg(
         size=pl.col("n").sum(), same=(pl.col("n") * (pl.col("n") - 1)).sum()
     )

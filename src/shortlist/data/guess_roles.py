@@ -51,6 +51,12 @@ _YEAR_1990_MS = 631_152_000_000
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 _SHOWN = 5
 _OTHER_NUMBER = re.compile(r"amount|count|price|number")
+# Codes that tell under which circumstances an event happened.
+_CIRCUMSTANCES = frozenset(
+    "device hour minute day weekday dow month week quarter position rank slot page"
+    " platform os browser channel store shop region country city age gender discount"
+    " disc promo".split()
+)
 # Where no column names a user, each session is taken for one.
 _SESSIONS = frozenset({"session", "sess", "visit", "sid", "ssid", "ussid"})
 
@@ -287,6 +293,8 @@ def _may_rate(roles: Roles, name: str) -> bool:
     The kind of an event, an amount and an attribute of the user or item say neither.
     """
     values = roles.table[name]
+    if name_score(name, "label") == 0 and _CIRCUMSTANCES & set(words_of(name)):
+        return False
     if is_event_type(values) or is_amount(name) or _OTHER_NUMBER.search(name.lower()):
         return False
     return name_score(name, "label") == 2 or owner_of(values, roles.ids()) is None

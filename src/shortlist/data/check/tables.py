@@ -78,8 +78,9 @@ def _spread(report: LogReport) -> Table:
             row("item", report.events_per_item, report.counts.items),
         ),
         f"The most popular 1 % of the items have {top.top_1_percent:.1%} of the events,"
-        f" the most popular 10 % have {top.top_10_percent:.1%}. p50 is the median. Gini"
-        " is 0 if all have the same number of events, near 1 if one has nearly all.",
+        f" the most popular 10 % have {top.top_10_percent:.1%}.\n"
+        "p50 is the median. Gini is 0 if all have the same number of events, near 1 if"
+        " one has nearly all.",
     )
 
 
@@ -151,8 +152,8 @@ def _drift(report: LogReport) -> Table:
         "Drift against the parts before",
         ("", "PSI", "by chance", "total variation"),
         rows,
-        "Population stability index: how unlike two histograms are. By chance: what it"
-        " would be without any drift; 0.25 above that is a shift.",
+        "Population stability index: how unlike two histograms are.\n"
+        "By chance: what it would be without any drift; 0.25 above that is a shift.",
     )
 
 
@@ -172,7 +173,8 @@ def _leakage(report: LogReport) -> Table:
         "Leakage from the parts before",
         header,
         rows,
-        "Pairs of before: its events whose user had the item before. Copies: the same"
-        " with the same time. Train after first (own): training events after the first"
-        " event of the part (of the user's own).",
+        "Pairs of before: its events whose user had the item before.\n"
+        "Copies: the same with the same time.\n"
+        "Train after first (own): training events after the first event of the part (of"
+        " the user's).",
     )
