@@ -138,14 +138,16 @@ def test_the_newest_title_of_an_item_counts(call) -> None:
 def test_what_changes_from_event_to_event_is_no_attribute(call) -> None:
     draw = random.Random(1)
     rows = [
-        f"{u},{i},{t},{draw.choice('abc')},{draw.random():.3f},{u}-{t // 60000},x"
+        f"{u},{i},{t},{draw.choice('abc')},{draw.random():.3f},{u}-{t // 60000},x,"
+        f"{t // 3600 % 24}"
         for u, i, t in triples()
     ]
-    log = write("log.csv", "user,item,time,page,scroll,session,shop", rows)
+    log = write("log.csv", "user,item,time,page,scroll,session,shop,hour", rows)
     told = init(call, log)
     assert features(recipe()["columns"]) == {}
     reasons = told["columns"]["log"]
-    assert set(reasons) == {"page", "scroll", "session", "shop"}
+    assert set(reasons) == {"page", "scroll", "session", "shop", "hour"}
+    assert told["warnings"] == []
     assert all(reason.startswith("Left out") for reason in reasons.values())
     assert "same value" in reasons["shop"]
 

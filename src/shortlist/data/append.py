@@ -320,7 +320,9 @@ def _contents(
     }
     read = [owner for owner, (file, _) in sources.items() if file is not None]
     owners: tuple[Owner, ...] = (USER, ITEM)
-    frames = {owner: _extended(dataset, owner, vocabularies) for owner in owners}
+    frames: dict[str, pl.DataFrame] = {
+        owner: _extended(dataset, owner, vocabularies) for owner in owners
+    }
     owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
     findings: tuple[Finding, ...] = ()
     if read:

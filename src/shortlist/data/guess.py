@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 
 from shortlist.data.guess_features import AttributeGuess, guess_features
 from shortlist.data.guess_log import guess_log_columns, look_at_order, weight_offer
-from shortlist.data.guess_meanings import is_amount
+from shortlist.data.guess_meanings import counted, is_amount
 from shortlist.data.guess_roles import FLAGS, NO_TIMES, Roles, attribute_id, find_roles
 from shortlist.data.label_findings import asks_about_zero, stands_out, zero_told
 from shortlist.data.layouts import inspect_file
@@ -188,6 +189,9 @@ def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
         labels = to_floats(roles.table[name])
         scale = _scale(labels)
         counts = scale.kind == "implicit" and labels.n_unique() > 1
+        if labels.is_null().all():
+            words = f"Its values are no numbers: {counted(roles.table[name])}."
+            scale = dataclasses.replace(scale, reason=words)
         if is_given and (counts or is_amount(name)):
             scale = _weighting(labels)
         elif scale.kind == "implicit":

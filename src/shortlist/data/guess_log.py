@@ -32,6 +32,7 @@ from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.data.split import Split, assign_parts
 from shortlist.data.validate import iso_to_ms, to_floats
 
+_SMALL_CODES = 31  # hours, days and the like
 _CONTEXT = "Left out: a context feature only if known when asking."
 
 
@@ -157,7 +158,7 @@ def _is_surely_type(roles: Roles, values: pl.Series) -> bool:
 def _other(roles: Roles, values: pl.Series) -> str:
     name = values.name
     if not has_amounts(values):
-        if values.dtype.is_numeric() and "label" not in roles.columns:
+        if _may_weight(values) and "label" not in roles.columns:
             weight = f"If it says how often or how much, --label {shlex.quote(name)}"
             return f"{_CONTEXT} {weight} makes it the weight of an event."
         return _CONTEXT
@@ -168,6 +169,15 @@ def _other(roles: Roles, values: pl.Series) -> str:
         f"{name!r} says how often or how much: every event counts 1 now. {offer}"
     )
     return f"Left out: it says how often or how much. {offer}"
+
+
+def _may_weight(values: pl.Series) -> bool:
+    """Whether numbers without a telling name may be amounts: no ids, no small codes."""
+    if not values.dtype.is_numeric() or "id" in words_of(values.name):
+        return False
+    known = values.drop_nulls()
+    large = known.cast(pl.Float64).max() or 0.0
+    return known.n_unique() < len(known) and float(large) > _SMALL_CODES  # type: ignore[arg-type]
 
 
 def _attributes(
