@@ -418,3 +418,23 @@ def test_the_scale_and_the_reason_say_the_same(tmp_path: Path) -> None:
     guess = guess_schema(write(tmp_path, "log.csv", lines))
     assert guess.reasons["label"] == "It holds 5 different numbers, 1 to 9."
     assert guess.reasons["label_kind"] == "Its 5 values fit a scale of 1 to 10."
+
+
+def test_types_that_prepare_refuses_are_left_out(tmp_path: Path) -> None:
+    ids = pl.DataFrame({"user": [n % 40 for n in range(240)]}).with_columns(
+        item=pl.Series([n % 12 for n in range(240)])
+    )
+    frame = ids.with_columns(
+        price=pl.when(pl.col("item") % 3 == 0).then(float("inf")).otherwise(1.5),
+        parts=pl.concat_list(pl.struct("item")),
+        raw=pl.format("{}", pl.col("item") % 2).cast(pl.Binary),
+        spent=pl.duration(days=pl.col("item") % 2),
+        words=pl.concat_list(pl.format("w{}", pl.col("item") % 3)),
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    guess = guess_schema(tmp_path / "log.parquet")
+    assert kinds(guess.schema.features) == {"words": "multi_valued"}
+    assert all(
+        guess.columns["log"][name].startswith("Left out")
+        for name in ("price", "parts", "raw", "spent")
+    )

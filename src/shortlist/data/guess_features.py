@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from shortlist.data.column_types import is_plain
 from shortlist.data.guess_meanings import QUANTITIES, words_of
 from shortlist.data.guess_roles import WORDS, name_score, time_share
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
@@ -118,12 +119,16 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
         known = known.filter(known.str.len_bytes() > 0)
     if known.is_empty():
         return None, "", "Left out: it is empty."
-    if isinstance(values.dtype, pl.List):
-        return "multi_valued", "", "It holds lists."
+    if isinstance(values.dtype, pl.List | pl.Array):
+        inner = pl.Series(dtype=values.dtype.inner).dtype  # `inner` may be a class
+        if is_plain(inner):
+            return "multi_valued", "", "It holds lists."
     if _is_time(values, known):
         return None, "", "Left out: a time; a year or an age would be a feature."
-    if values.dtype.is_nested() or values.dtype.is_temporal():
+    if not is_plain(values.dtype) or values.dtype.is_temporal():
         return None, "", f"Left out: the type {values.dtype} is no feature by itself."
+    if values.dtype.is_float() and known.is_infinite().any():
+        return None, "", "Left out: it holds infinite numbers."
     num_values = known.n_unique()
     if num_values == 1:
         return None, "", "Left out: all rows have the same value."

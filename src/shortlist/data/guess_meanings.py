@@ -132,8 +132,9 @@ def counted(values: pl.Series) -> str:
 def has_amounts(values: pl.Series) -> bool:
     """Whether a column holds numbers that can weight events."""
     known = to_floats(values).drop_nulls()
-    if "hour" in words_of(values.name) and known.is_in(list(range(24))).all():
-        return False  # of the day
+    of_day = known.is_in([float(hour) for hour in range(24)])
+    if "hour" in words_of(values.name) and of_day.all():
+        return False
     return (
         is_amount(values.name)
         and len(known) >= 0.9 * (len(values) - values.null_count())
