@@ -142,11 +142,11 @@ def test_what_changes_from_event_to_event_is_no_attribute(call) -> None:
         f"{t // 3600 % 24}"
         for u, i, t in triples()
     ]
-    log = write("log.csv", "user,item,time,page,scroll,session,shop,hour", rows)
+    log = write("log.csv", "user,item,time,panel,scroll,session,shop,hour", rows)
     told = init(call, log)
     assert features(recipe()["columns"]) == {}
     reasons = told["columns"]["log"]
-    assert set(reasons) == {"page", "scroll", "session", "shop", "hour"}
+    assert set(reasons) == {"panel", "scroll", "session", "shop", "hour"}
     assert told["warnings"] == []
     assert all(reason.startswith("Left out") for reason in reasons.values())
     assert "same value" in reasons["shop"]
