@@ -112,3 +112,12 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     first = [str(candidate) for candidate in itertools.islice(known, 10_000)]
     close = difflib.get_close_matches(str(name), first, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names as a message shows them: the first few, and how many more there are."""
+    shown = [repr(name) for name in names]
+    rest = len(shown) - most
+    if rest > 0:
+        return f"{', '.join(shown[:most])} and {rest:,} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

@@ -39,9 +39,18 @@ tbody th { font-weight: 400; }
 .note-finding { --mark: #4a86d8; }
 .plots { display: grid; gap: 1rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-figure { margin: 0; } figure.wide { grid-column: 1 / -1; }
+figure { margin: 0; overflow-x: auto; } figure.wide { grid-column: 1 / -1; }
 figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg, img { width: 100%; height: auto; }
+figure.wide svg, figure.wide img { min-width: 44rem; }
+.verdict { font-size: 1.1rem; margin: 1rem 0; padding: .6rem .9rem;
+  background: var(--soft); border-left: 4px solid var(--mark); }
+.ready { --mark: #2f9e5f; }
+@media (max-width: 40rem) {
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
+  th:first-child, td:first-child { white-space: normal; min-width: 6rem;
+    max-width: 9rem; overflow-wrap: anywhere; }
+}
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _IMAGES = "; img-src data:"

@@ -193,9 +193,10 @@ def test_reasons_and_left_out_columns_stay_comments(tmp_path):
     guess = simple_guess()
     reasons = {
         "user_id": "line one\nseed = 99\x00\x7f",
-        "evil]\n[output]\nrun = 'x'\n": "Left out:\r\n  many texts.",
     }
-    write(tmp_path / "shortlist.toml", Guess("csv", guess.schema, reasons, 9))
+    columns = {"log": {"evil]\n[output]\nrun = 'x'\n": "Left out:\r\n  many texts."}}
+    guess = Guess("csv", guess.schema, reasons, 9, columns=columns)
+    write(tmp_path / "shortlist.toml", guess)
     text = (tmp_path / "shortlist.toml").read_text()
     assert 'user_id = "u"  # line one seed = 99\n' in text
     assert "# evil] [output] run = 'x' : Left out: many texts.\n" in text

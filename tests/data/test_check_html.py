@@ -83,9 +83,9 @@ class Page(HTMLParser):
 def test_the_page_is_well_formed_and_holds_plots_tables_and_findings() -> None:
     finding = Finding("a-code", "problem", "Something.", file="a.csv", row=3)
     page = Page(report_html(report_of(finding), title="My log", details={"files": "a"}))
-    assert page.tags.count("svg") == page.tags.count("figure") == 7
+    assert page.tags.count("svg") == page.tags.count("figure") == 13
     assert page.tags.count("table") == 7
-    assert "Findings: 1 problem" in page.text
+    assert "Findings: 2 problems" in page.text
     assert "Something. (file a.csv, row 3)" in page.text
     assert page.text.count("My log") == 2
     assert "rows read" in page.text and "600" in page.text
@@ -137,17 +137,41 @@ def test_plots_are_svg_with_names_and_the_colour_of_the_page() -> None:
 
 def test_a_plot_per_question_that_the_log_can_answer() -> None:
     names = ["activity", "popularity", "per-user", "per-item", "labels"]
-    drift = ["drift-validation", "drift-test"]
+    quantities = ["item-popularity", "label", "hour", "weekday"]
+    drift = [f"drift-{part}-{q}" for part in ("validation", "test") for q in quantities]
     assert [plot.name for plot in whole_plots()] == names + drift
     bare = report_of(schema=Schema(user_id="user", item_id="item"))
     assert [p.name for p in plots_of(bare)] == [
         "popularity",
         "per-user",
         "per-item",
-    ] + (drift)
+        "drift-validation-item-popularity",
+        "drift-test-item-popularity",
+    ]
     only = check_log(grouped_log([(0, 0, DAY, 1, 0)]), SCHEMA, Split())
     assert [plot.name for plot in plots_of(only)] == names
     assert Page(report_html(only)).tags.count("svg") == 5
+
+
+def test_plots_keep_a_size_at_which_a_telephone_can_show_them() -> None:
+    """A plot on a page of 390 px shrinks little, or the page scrolls it."""
+    text = whole_page()
+    wide = re.findall(r'<figure class="wide">.*?</figure>', text, re.DOTALL)
+    assert len(wide) == 1
+    for plot in whole_plots():
+        points = float(re.search(r'<svg[^>]* width="([\d.]+)pt"', plot.svg)[1])
+        assert plot.svg in wide[0] or points * 4 / 3 < 390 * 1.15
+    assert "figure.wide svg" in text and "min-width: 44rem" in text
+    assert "figure { margin: 0; overflow-x: auto; }" in text
+
+
+def test_the_verdict_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_page, "plots_of", lambda report: [])
+    ready = check_log(grouped_log(log_of()), SCHEMA, Split(), repeats=True)
+    for report, style in ((ready, "ready"), (report_of(), "problem")):
+        text = report_html(report)
+        verdict = f'<p class="verdict {style}">{report.verdict.message}</p>'
+        assert text.index(verdict) < text.index("<h2>")
 
 
 def test_the_bars_drawn_are_the_numbers_reported() -> None:

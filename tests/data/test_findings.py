@@ -15,14 +15,15 @@ from grouped_logs import DAY
 from shortlist.data.findings import (
     Finding,
     changed_type,
-    constant_label,
     duplicate_events,
+    empty_part,
     extreme_share,
     rare_ids,
     similar_ids,
     single_id,
     skipped_rows,
 )
+from shortlist.data.label_findings import constant_label, zero_label
 from shortlist.data.time_findings import (
     clock_jumps,
     moment_text,
@@ -261,3 +262,33 @@ def test_a_label_that_never_changes_says_nothing() -> None:
 @pytest.mark.parametrize(("tied", "found"), [(0, False), (9, False), (10, True)])
 def test_ties_count_from_a_tenth_on(tied: int, found: bool) -> None:
     assert bool(tied_events(tied, 100)) is found
+
+
+@pytest.mark.parametrize(
+    ("counts", "severity"),
+    [
+        ({0.0: 60, 1.0: 5, 5.0: 20, 10.0: 15}, "warning"),
+        ({0.0: 10, 1.0: 9, 2.0: 9, 3.0: 9, 4.0: 9, 5.0: 9}, "note"),
+        ({1.0: 5, 5.0: 20, 10.0: 15}, None),  # no 0
+        ({0.0: 60, 0.5: 5, 4.0: 5, 5.0: 5}, None),  # a scale in halves
+        ({0.0: 60, 1.0: 40}, None),  # clicks
+        ({0.0: 60, 1.0: 4, 50.0: 4, 100.0: 40}, None),  # per cent
+    ],
+)
+def test_a_zero_is_asked_about_where_the_scale_begins_at_one(counts, severity) -> None:
+    found = zero_label(counts, column="stars")
+    assert [f.severity for f in found] == ([severity] if severity else [])
+    assert [f.count for f in found] == ([int(counts[0.0])] if severity else [])
+
+
+def test_advice_fits_the_split() -> None:
+    def told(kind: str) -> str:
+        return empty_part(["test"], kind, 1).message
+
+    assert "try kind = 'last_n'" in told("last_fraction")
+    assert "try kind = 'last_n'" not in told("last_n")
+    assert "earlier moment" in told("time_cut")
+    counts = np.array([1, 1, 1, 2])
+    for timed, kind in ((True, "time_cut"), (False, "random")):
+        (finding,) = rare_ids(counts, kind="user", timed=timed)
+        assert f"('{kind}')" in finding.message

@@ -84,7 +84,8 @@ def test_movielens_100k(tmp_path: Path) -> None:
     }
     assert MULTI in schema.features
     left_out = ["zip_code", "release_date", "video_release_date", "imdb_url"]
-    assert all(guess.reasons[name].startswith("Left out") for name in left_out)
+    reasons = {**guess.columns["users"], **guess.columns["items"]}
+    assert all(reasons[name].startswith("Left out") for name in left_out)
     assert guess.warnings == ()
 
 
@@ -251,7 +252,7 @@ def test_other_columns_are_left_out_with_a_reason(tmp_path: Path) -> None:
     assert (schema.user_id, schema.item_id) == ("customer_id", "product_id")
     assert (schema.timestamp, schema.label) == ("ts", None)
     assert schema.label_kind == "implicit"
-    assert guess.reasons["event_type"].startswith("Left out")
+    assert guess.columns["log"]["event_type"].startswith("Left out")
 
 
 def test_attribute_columns_by_content(tmp_path: Path) -> None:
@@ -285,7 +286,8 @@ def test_attribute_columns_by_content(tmp_path: Path) -> None:
     }
     assert guess.schema.title == "name"
     assert next(f for f in guess.schema.features if f.name == "tags").separator == ","
-    left_out = {n for n, why in guess.reasons.items() if why.startswith("Left out")}
+    reasons = guess.columns["items"]
+    left_out = {n for n, why in reasons.items() if why.startswith("Left out")}
     assert left_out == {"shop", "history", "url", "empty", "added"}
 
 
@@ -342,3 +344,97 @@ def test_a_quantity_is_no_rating(tmp_path: Path) -> None:
     rows = [f"u{i % 7},i{i % 5},{1 + i % 5}" for i in range(60)]
     (tmp_path / "log.csv").write_text("user,item,Qty\n" + "\n".join(rows) + "\n")
     assert guess_schema(tmp_path / "log.csv").schema.label is None
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        (["original_title", "title"], "title"),
+        (["name", "title"], "title"),
+        (["author_name", "product_name"], "product_name"),
+        (["title_en", "name"], "name"),
+        (["caption", "headline"], "headline"),
+        (["description"], "description"),
+    ],
+)
+def test_the_title_is_the_text_that_is_called_so(
+    tmp_path: Path, names: list[str], title: str
+) -> None:
+    path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
+    lines = [",".join(["item", *names])]
+    lines += [",".join([str(n), *(f"{name} {n}" for name in names)]) for n in range(60)]
+    guess = guess_schema(path, items_path=write(tmp_path, "items.csv", lines))
+    assert guess.schema.title == title
+    assert guess.columns["items"][title].startswith("The title")
+
+
+def test_codes_and_moments_are_no_features(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
+    frame = pl.DataFrame({"item": range(60)}).with_columns(
+        isbn13=pl.col("item") * 1.0 + 9_780_000_000_000,
+        ean=pl.col("item") + 10**12,
+        group=pl.col("item") % 4 + 2_053_013_555_631_882_655,
+        created_at=pl.col("item") % 3 * 1_000 + 1_600_000_000,
+        added_on=pl.format("2020-01-0{}", pl.col("item") % 5 + 1),
+        budget=pl.col("item") * 10**8,
+        release_year=pl.col("item") % 30 + 1990,
+        tags=pl.format("t{} , t{}", pl.col("item") % 5, pl.col("item") % 3),
+    )
+    items = tmp_path / "items.csv"
+    frame.write_csv(items)
+    guess = guess_schema(path, items_path=items)
+    assert kinds(guess.schema.features) == {
+        "group": "categorical",
+        "budget": "numeric",
+        "release_year": "numeric",
+        "tags": "multi_valued",
+    }
+    reasons = guess.columns["items"]
+    assert "codes" in reasons["isbn13"] and "codes" in reasons["ean"]
+    assert "a time" in reasons["created_at"] and "a time" in reasons["added_on"]
+    assert reasons["tags"].startswith("5 values")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "user", "item"),
+    [
+        ("session_id,aid,site,ts", "{u},{i},1,{t}", "session_id", "aid"),
+        ("SessionId,ItemId,Time", "{u},{i},{t}", "SessionId", "ItemId"),
+        ("CustomerID,StockCode,when", "{u},{i}A,{t}", "CustomerID", "StockCode"),
+        ("visit,user_id,sku,ts", "{t},{u},{i},{t}", "user_id", "sku"),
+    ],
+)
+def test_users_and_items_of_shops_and_sessions(
+    tmp_path: Path, header: str, row: str, user: str, item: str
+) -> None:
+    lines = [header, *(row.format(u=u, i=i, t=t) for u, i, _, t in rows())]
+    schema = guess_schema(write(tmp_path, "log.csv", lines)).schema
+    assert (schema.user_id, schema.item_id) == (user, item)
+
+
+def test_the_scale_and_the_reason_say_the_same(tmp_path: Path) -> None:
+    lines = ["user,item,EVENT_VALUE,time"]
+    lines += [f"{u},{i},{2 * r - 1},{t}" for u, i, r, t in rows()]
+    guess = guess_schema(write(tmp_path, "log.csv", lines))
+    assert guess.reasons["label"] == "It holds 5 different numbers, 1 to 9."
+    assert guess.reasons["label_kind"] == "Its 5 values fit a scale of 1 to 10."
+
+
+def test_types_that_prepare_refuses_are_left_out(tmp_path: Path) -> None:
+    ids = pl.DataFrame({"user": [n % 40 for n in range(240)]}).with_columns(
+        item=pl.Series([n % 12 for n in range(240)])
+    )
+    frame = ids.with_columns(
+        price=pl.when(pl.col("item") % 3 == 0).then(float("inf")).otherwise(1.5),
+        parts=pl.concat_list(pl.struct("item")),
+        raw=pl.format("{}", pl.col("item") % 2).cast(pl.Binary),
+        spent=pl.duration(days=pl.col("item") % 2),
+        words=pl.concat_list(pl.format("w{}", pl.col("item") % 3)),
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    guess = guess_schema(tmp_path / "log.parquet")
+    assert kinds(guess.schema.features) == {"words": "multi_valued"}
+    assert all(
+        guess.columns["log"][name].startswith("Left out")
+        for name in ("price", "parts", "raw", "spent")
+    )

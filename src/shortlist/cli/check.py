@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shortlist.cli.options import (
+    RECIPE_FILE,
     HtmlOption,
     JsonOption,
     OverwriteOption,
@@ -27,17 +30,22 @@ if TYPE_CHECKING:
     from shortlist.data.split import Split
 
 FOUND_PROBLEMS = 1
+_SHOWN_FILES = 5
 _ROLES = ("user_id", "item_id", "timestamp", "label")
 
 
 def check(
     logs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="LOG...", help="The log; default: the recipe's."),
+        typer.Argument(metavar="LOG...", help="The log; default: that of the recipe."),
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "-r", help="Take columns and split from a recipe."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="Take columns and split from it. Default: shortlist.toml, if there.",
+        ),
     ] = None,
     html: HtmlOption = None,
     strict: Annotated[
@@ -48,11 +56,14 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Report on a log and the problems in it, without writing a dataset."""
+    if recipe is None and not logs and Path(RECIPE_FILE).is_file():
+        recipe = Path(RECIPE_FILE)
     if recipe is None and (set_ or not logs):
         raise InputError(
             "usage",
-            "A check needs a LOG, or a recipe that names one; --set changes a recipe."
-            " Received neither. Run: shortlist check LOG",
+            "A check needs a LOG, or a recipe that names one: --recipe, or"
+            f" {RECIPE_FILE} in this folder; --set changes a recipe. Received neither."
+            " Run: shortlist check LOG",
         )
     check_page(html, overwrite)
     given = _from_recipe(logs, recipe, set_) if recipe else _guessed(logs or [])
@@ -62,7 +73,9 @@ def check(
     from shortlist.cli.check_text import report_text
     from shortlist.data.check.log_check import check_log
 
-    report = check_log(given.read(), given.schema, given.split, given.sources)
+    report = check_log(
+        given.read(), given.schema, given.split, given.sources, repeats=given.repeats
+    )
     if html is not None:
         _write_html(report, html, given)
     result = {
@@ -70,9 +83,13 @@ def check(
         "columns": _columns(given.schema),
         "split": given.split.kind,
         "guesses": given.guesses,
+        "other_columns": given.other_columns,
         **msgspec.to_builtins(report),
     }
-    print_result(result, "" if json else report_text(report, given.told(), html), json)
+    problems = {found.code for found in report.findings if found.severity == "problem"}
+    then = given.next if problems <= given.solved_by_next else ""
+    text = "" if json else report_text(report, given.told(), then, html)
+    print_result(result, text, json)
     if strict and any(found.severity == "problem" for found in report.findings):
         raise typer.Exit(FOUND_PROBLEMS)
 
@@ -82,9 +99,14 @@ class _Given:
 
     def __init__(self, files: list[Path], schema: Schema, split: Split) -> None:
         self.files, self.schema, self.split = files, schema, split
+        self.repeats = False
         self.guesses: dict[str, str] = {}
+        self.other_columns: dict[str, dict[str, str]] = {}
+        self.guess_lines: list[str] = []
         self.options: dict[str, Any] = {}
         self.sources: Sources | None = None
+        self.next = ""
+        self.solved_by_next: set[str] = set()
 
     def read(self) -> GroupedLog:
         from shortlist.data.grouped import read_grouped
@@ -95,12 +117,19 @@ class _Given:
 
     def told(self) -> list[str]:
         """What the log was taken to be, a line each."""
-        files = ", ".join(str(file) for file in self.files)
+        files = _listed(self.files)
         if self.guesses:
-            guesses = [f"  {name}: {why}" for name, why in self.guesses.items()]
-            return [f"log {files}; the guesses, to be checked:", *guesses]
+            lines = [f"  {line}" for line in self.guess_lines]
+            return [f"log {files}; the guesses, to be checked:", *lines]
         columns = _columns(self.schema).items()
         return [f"log {files}", *(f"  {role}: {name!r}" for role, name in columns)]
+
+
+def _listed(files: list[Path]) -> str:
+    """Some files by name, and how many more there are."""
+    rest = len(files) - _SHOWN_FILES
+    shown = ", ".join(str(file) for file in files[:_SHOWN_FILES])
+    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _from_recipe(
@@ -113,6 +142,9 @@ def _from_recipe(
 
     files = logs or log_paths(path, recipe.log.events) or []
     given = _Given(files, recipe.columns, recipe.split)
+    given.repeats = recipe.evaluation.repeats
+    named = "" if path == Path(RECIPE_FILE) else f" --recipe {shlex.quote(str(path))}"
+    given.next = f"shortlist prepare{named}"
     options = {
         "layout": recipe.log.layout,
         "test_events": log_paths(path, recipe.log.test_events),
@@ -130,15 +162,26 @@ def _from_recipe(
 
 
 def _guessed(logs: list[Path]) -> _Given:
-    from shortlist.cli.recipe_text import default_split
+    from shortlist.cli.guess_text import guess_lines
     from shortlist.data.guess import guess_schema
 
     guess = guess_schema(logs[0])
-    given = _Given(logs, guess.schema, default_split(guess))
-    kind, test, rest = given.split.kind, given.split.test, given.split.validation
-    split = f"{kind}, test {test:g}, validation {rest:g}, as `shortlist init` sets it."
+    # A file that is not in the order of time is shown as what it is.
+    split = dataclasses.replace(guess, order="").split
+    given = _Given(logs, guess.schema, split)
+    amounts = f"test {split.test:g}, validation {split.validation:g}"
+    sets = f"sets {guess.split.kind} here" if guess.order else "sets it"
+    told = f"{split.kind}, {amounts}; `shortlist init` {sets}."
     warnings = {f"warning {n}": text for n, text in enumerate(guess.warnings, start=1)}
-    given.guesses = {**guess.reasons, "split": split, **warnings}
+    given.guesses = {**guess.reasons, "split": told, **warnings}
+    given.other_columns = guess.columns
+    given.guess_lines = [
+        *guess_lines(guess),
+        f"split: {told}",
+        *(f"warning: {text}" for text in guess.warnings),
+    ]
+    given.next = f"shortlist init {shlex.quote(str(logs[0]))}"
+    given.solved_by_next = {"order-not-time", "only-repeats"}
     return given
 
 
@@ -151,12 +194,13 @@ def _write_html(report: LogReport, path: Path, given: _Given) -> None:
     from shortlist.data.check.html_page import write_html
 
     details = {
-        "files": ", ".join(str(file) for file in given.files),
+        "files": _listed(given.files),
         "columns": ", ".join(
             f"{role} {n!r}" for role, n in _columns(given.schema).items()
         ),
         "split": given.split.kind,
     }
-    write_html(
-        report, path, title=f"Data report of {given.files[0].name}", details=details
-    )
+    rest = len(given.files) - 1
+    more = f" and {rest} more" if rest > 0 else ""
+    title = f"Data report of {given.files[0].name}{more}"
+    write_html(report, path, title=title, details=details)

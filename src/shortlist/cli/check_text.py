@@ -17,15 +17,23 @@ from shortlist.data.findings import Finding
 _COLOURS = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def report_text(report: LogReport, told: Sequence[str], html: Path | None) -> str:
+def report_text(
+    report: LogReport, told: Sequence[str], next_: str, html: Path | None
+) -> str:
     """Tables and findings; with colours only at a terminal.
 
     Args:
         report: what `check_log` returned.
-        told: lines that come first: what the log was taken to be.
+        told: lines after the verdict: what the log was taken to be.
+        next_: the command that comes next, if any.
         html: the page that was written, if any.
     """
-    parts: list[RenderableType] = [plain_text(line) for line in told]
+    verdict, style = report.verdict, "green" if report.verdict.ready else "bold red"
+    parts: list[RenderableType] = [plain_text(verdict.message, style=style)]
+    if next_:
+        solved = "" if verdict.ready else ", which sets this"
+        parts.append(plain_text(f"next: {next_}{solved}"))
+    parts += [Text(""), *(plain_text(line) for line in told)]
     for table in tables_of(report):
         parts += table_parts(table)
     summary = f"Findings: {summary_of(report.findings)}"

@@ -32,6 +32,7 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Guess what the columns of a log are and write shortlist.toml."""
+    from shortlist.cli.guess_text import guess_lines
     from shortlist.cli.recipe_text import write_recipe
     from shortlist.data.guess import guess_schema
 
@@ -49,10 +50,12 @@ def init(
         "recipe": str(out),
         "layout": guess.layout,
         "reasons": guess.reasons,
+        "columns": guess.columns,
+        "split": guess.split.kind,
         "warnings": list(guess.warnings),
     }
     lines = [f"{out} written; the guesses, to be checked:"]
-    lines += [f"  {name}: {reason}" for name, reason in guess.reasons.items()]
+    lines += [f"  {line}" for line in guess_lines(guess)]
     lines += [f"  warning: {warning}" for warning in guess.warnings]
-    lines.append(f"next: shortlist prepare --recipe {out}")
+    lines.append(f"next: shortlist check --recipe {out}")
     print_result(result, "\n".join(lines), json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
+
+if TYPE_CHECKING:
+    from shortlist.data.split import Split
 
 
 def prepare(
@@ -39,18 +43,25 @@ def prepare(
     import msgspec
 
     from shortlist.cli.stages import append_stage, prepare_stage
+    from shortlist.data.check.tables import place_of
+    from shortlist.data.dataset import read_info
 
+    path = beside(recipe, loaded.output.dataset)
+    known = 0
     if append:
+        # What earlier days showed was told when they were read.
+        known = len(read_info(path).findings)
         dataset = append_stage(loaded, recipe, append)
     else:
         dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
-    info, path = dataset.info, beside(recipe, loaded.output.dataset)
+    info = dataset.info
+    findings = info.findings[known:]
     result = {
         "dataset": str(path),
         "fingerprint": info.fingerprint,
         "parts": info.parts,
         "statistics": info.statistics,
-        "findings": [msgspec.to_builtins(finding) for finding in info.findings],
+        "findings": [msgspec.to_builtins(finding) for finding in findings],
     }
     counts = info.statistics
     parts = ", ".join(f"{name} {rows:,}" for name, rows in info.parts.items())
@@ -62,14 +73,28 @@ def prepare(
         f" unknown items: {counts['test_events_of_unknown_items']:,}, of unknown"
         f" users: {counts['test_events_of_unknown_users']:,}"
     )
-    for part, purpose in (
-        ("validation", "nothing stops training early and the ranker gets no weight"),
-        ("test", "there is nothing to evaluate on"),
-    ):
-        if not info.parts[part]:
-            warning = f"warning: the {part} part is empty, so {purpose}. Users may have"
-            warning += " too few events for a share: try kind = 'last_n' under [split]."
-            typer.echo(warning, err=True)
-    for finding in info.findings:
-        typer.echo(f"{finding.severity}: {finding.message}", err=True)
+    for warning in _empty_parts(info.parts, loaded.split):
+        typer.echo(f"warning: {warning}", err=True)
+    for finding in findings:
+        place = place_of(finding)
+        where = f" ({place})" if place else ""
+        typer.echo(f"{finding.severity}: {finding.message}{where}", err=True)
     print_result(result, text, json)
+
+
+def _empty_parts(parts: dict[str, int], split: Split) -> Iterator[str]:
+    """What an empty part means, and what to do unless the recipe asks for it."""
+    from shortlist.data.findings import empty_part_advice
+
+    for part, purpose, amount in (
+        (
+            "validation",
+            "nothing stops training early and the ranker gets no weight",
+            split.validation,
+        ),
+        ("test", "there is nothing to evaluate on", split.test),
+    ):
+        if not parts[part]:
+            told = f"the {part} part is empty, so {purpose}."
+            advice = empty_part_advice(split.kind, amount)
+            yield f"{told} {advice}" if amount else f"{told} The recipe says so."

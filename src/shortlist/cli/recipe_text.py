@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.atomic import atomic_file, check_absent
 from shortlist.cli.recipe_toml import comment, toml_value
-from shortlist.data.split import Split
+from shortlist.data.split import KINDS
 from shortlist.recipe import (
     EvaluationSection,
     OutputSection,
     RankerSection,
     RetrievalSection,
     Section,
+    ServingSection,
 )
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from shortlist.data.guess import Guess
+    from shortlist.data.schema import Feature
 
-FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
+_FILES = {"log": "log", "users": "users file", "items": "items file"}
 
 Override = dict[str, dict[str, Any]]
 
@@ -44,7 +46,7 @@ _RETRIEVAL_NOTES = {
 }
 _RANKER_NOTES = {
     "enabled": "false serves retrieval alone",
-    "kind": "multi_task has heads: see docs/recipe.md",
+    "kind": "or multi_task, a rating and a chance of an event in one model",
     "objective": "explicit predicts the label, binary the chance of an event; listwise",
     "interaction": "or ncf, wide_deep, deepfm, dcn, dcn_low_rank, dlrm",
     "cross_layers": "of dcn and dcn_low_rank",
@@ -54,6 +56,15 @@ _RANKER_NOTES = {
     "candidates": "items the ranker re-scores",
     "weights": "tried on the validation part; the best is kept",
 }
+_EVALUATION_NOTES = {
+    "ks": "lengths of the lists that are measured",
+    "resamples": "of the bootstrap, for the 95 % intervals",
+    "metrics": "everything when empty",
+    "slices": "features by which the report is divided",
+    "taste": "item feature in which tastes are compared; chosen when empty",
+    "repeats": "true: items a user had before count and stay in the lists",
+}
+_SERVING_NOTES = {"repeats": "true: items a user had before are recommended again"}
 
 
 def write_recipe(
@@ -79,7 +90,10 @@ def write_recipe(
     """
     if not overwrite:
         check_absent(path)
-    changed = overrides or {}
+    changed = {name: dict(fields) for name, fields in (overrides or {}).items()}
+    if guess.repeats:
+        for name in ("evaluation", "serving"):
+            changed.setdefault(name, {}).setdefault("repeats", True)
     objective = "explicit" if guess.schema.label_kind == "explicit" else "binary"
     ranker = {"objective": objective, **changed.get("ranker", {})}
     named = (("events", log), ("users", users), ("items", items))
@@ -109,7 +123,9 @@ def write_recipe(
         "\n[ranker]",
         *_section(RankerSection, _RANKER_NOTES, ranker),
         "\n[evaluation]",
-        *_section(EvaluationSection, {}, changed.get("evaluation", {})),
+        *_section(EvaluationSection, _EVALUATION_NOTES, changed.get("evaluation", {})),
+        "\n[serving]",
+        *_section(ServingSection, _SERVING_NOTES, changed.get("serving", {})),
         "\n[output]  # folders beside this file",
         *_section(OutputSection, {"compression": "of the dataset; or zstd"}, {}),
     ]
@@ -120,48 +136,82 @@ def write_recipe(
 def _columns(guess: Guess) -> list[str]:
     schema, why = guess.schema, guess.reasons
     lines = ["\n[columns]"]
-    for name in ("user_id", "item_id", "timestamp", "label", "title"):
+    for name in ("user_id", "item_id", "timestamp", "label"):
         if (value := getattr(schema, name)) is not None:
             lines.append(_line(name, value, why.get(name)))
+    if schema.title is not None:
+        file = "log" if schema.title_from_log else "items"
+        note = guess.columns.get(file, {}).get(schema.title)
+        lines.append(_line("title", schema.title, note))
+    if schema.title_from_log:
+        lines.append(_line("title_from_log", True, "a column of the log"))
     lines.append(_line("label_kind", schema.label_kind, why.get("label_kind")))
     note = why.get("positive_from")
     lines.append(_line("positive_from", schema.positive_from, note))
     for name in ("label_min", "label_max"):
         if (value := getattr(schema, name)) is not None:
             lines.append(_line(name, value))
+    if schema.weight != "none":
+        note = "more is surer: or linear, or none"
+        lines.append(_line("weight", schema.weight, note))
     for feature in schema.features:
-        lines.append("\n[[columns.features]]")
-        lines.append(_line("name", feature.name, why.get(feature.name)))
-        lines.append(_line("owner", feature.owner))
-        lines.append(_line("kind", feature.kind))
-        if feature.vocabulary:
-            lines.append(_line("vocabulary", feature.vocabulary))
-        if feature.kind == "multi_valued":
-            lines.append(_line("separator", feature.separator))
-    used = {f.name for f in schema.features}
-    used |= {"user_id", "item_id", "timestamp", "label", "label_kind"}
-    used |= {"title", "positive_from"}
-    left_out = [f"# {comment(f'{n}: {why[n]}')}" for n in why if n not in used]
-    return [*lines, *(["", "# Columns left out:", *left_out] if left_out else [])]
+        lines += _feature(feature, guess)
+    return [*lines, *_left_out(guess)]
 
 
-def default_split(guess: Guess) -> Split:
-    """Shares of each user's events, or single events where a share would be none."""
-    if guess.events_per_user < FEW_EVENTS:
-        return Split(kind="last_n", test=1, validation=1)
-    return Split(kind="last_fraction", test=0.2, validation=0.1)
+def _feature(feature: Feature, guess: Guess) -> list[str]:
+    file = "log" if feature.from_log else f"{feature.owner}s"
+    reason = guess.columns.get(file, {}).get(feature.name)
+    lines = [
+        "\n[[columns.features]]",
+        _line("name", feature.name, reason),
+        _line("owner", feature.owner),
+        _line("kind", feature.kind),
+    ]
+    if feature.from_log:
+        note = f"the newest value of each {feature.owner} in the log"
+        lines.append(_line("from_log", True, note))
+    if feature.vocabulary:
+        lines.append(_line("vocabulary", feature.vocabulary))
+    if feature.kind == "multi_valued":
+        lines.append(_line("separator", feature.separator))
+    return lines
+
+
+def _left_out(guess: Guess) -> list[str]:
+    """The columns of each file that are not used, and why, as comments."""
+    lines: list[str] = []
+    for file, reasons in guess.columns.items():
+        unused = [name for name in reasons if not _is_used(name, file, guess)]
+        if unused:
+            lines += ["", f"# Columns of the {_FILES[file]} left out:"]
+            lines += [f"# {comment(f'{name}: {reasons[name]}')}" for name in unused]
+    return lines
+
+
+def _is_used(name: str, file: str, guess: Guess) -> bool:
+    schema, from_log = guess.schema, file == "log"
+    of_file = schema.log_attributes if from_log else schema.file_attributes
+    owners = ("user", "item") if from_log else (file.removesuffix("s"),)
+    features = {f.name for f in of_file.features if f.owner in owners}
+    return name in features or (file != "users" and name == of_file.title)
 
 
 def _split(guess: Guess) -> list[str]:
-    split = default_split(guess)
-    few = split.kind == "last_n"
-    others = "last_fraction" if few else "last_n"
-    held_out = "each user's newest event" if few else "each user's newest share"
-    note = "of the rest: early stopping, ranker weight"
+    split = guess.split
+    kinds = [kind for kind in KINDS if kind != split.kind]
+    held_out = {
+        "last_n": "each user's newest event",
+        "last_fraction": "each user's newest share",
+        "random": "a share of all events",
+    }[split.kind]
+    note = f"or {', '.join(kinds)}"
+    if guess.order:
+        note = f"the order of the rows is not that of time; {note}"
     return [
-        _line("kind", split.kind, f"or {others}, time_cut, random, files"),
+        _line("kind", split.kind, note),
         _line("test", split.test, f"{held_out}, never trained or tuned on"),
-        _line("validation", split.validation, note),
+        _line("validation", split.validation, "of the rest: stops training early"),
     ]
 
 

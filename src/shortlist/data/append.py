@@ -21,7 +21,7 @@ import polars as pl
 from shortlist.atomic import disk_errors, fsync
 from shortlist.data.attributes import Attributes, encode_column
 from shortlist.data.columns import Columns
-from shortlist.data.contents import Contents, Sources
+from shortlist.data.contents import Contents, Sources, pending_frames
 from shortlist.data.dataset import (
     Dataset,
     DatasetInfo,
@@ -42,8 +42,9 @@ from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
 from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.stamps import Stamping
 from shortlist.data.strays import remove_strays
+from shortlist.data.time_findings import moment_text
 from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import InputError, LogError, ResourceError
+from shortlist.errors import InputError, LogError, ResourceError, listed
 from shortlist.lock import Lock
 
 _MOVED: dict[PartName, PartName] = {
@@ -94,8 +95,9 @@ def append(
             given = "a fold" if info.split.get("folds") else info.split["kind"]
             raise InputError(
                 "append-split",
-                f"Days can be appended to a dataset divided by time: {TIME_KINDS}, and"
-                f" not to a fold. Received: {given!r}. Prepare all files again.",
+                "Days can be appended to a dataset divided by time:"
+                f" {listed(TIME_KINDS)}, and not to a fold. Received:"
+                f" {given!r}. Prepare all files again.",
                 file=path,
             )
         remove_strays(dataset.path, info)
@@ -177,12 +179,21 @@ def _read(
         raise InputError(
             "append-not-later",
             "Appended events must be later than all events of the dataset, the last of"
-            f" which is at {last} ms since 1970. Received: {early:,} events up to that"
-            f" moment, the first at {first}. Leave them out, or prepare all files"
-            " again.",
+            f" which is at {_moment(last)}. Received: {early:,} events up to that"
+            f" moment, the first at {_moment(first)}. Leave them out, or prepare all"
+            " files again.",
             file=files_of(events)[0],
         )
     return log
+
+
+def _moment(timestamp_ms: int) -> str:
+    """A time to the millisecond, or the number where no calendar has it."""
+    try:
+        text = moment_text(timestamp_ms)
+    except OverflowError:
+        return f"{timestamp_ms} ms since 1970"
+    return f"{text[:-1]}.{timestamp_ms % 1000:03}Z" if timestamp_ms % 1000 else text
 
 
 def _refuse_text(
@@ -271,12 +282,20 @@ def _append(
 def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
     """Ids by row from row 1 on: of the vocabulary, then those that were pending."""
     ids = dataset.vocabularies[owner].ids[1:].alias("id")
+    return pl.concat([ids, _pending(dataset, owner)["id"]])
+
+
+def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
+    """The pending ids and what the log says of them."""
     file = dataset.info.pending.get(owner)
-    return (
-        ids
-        if file is None
-        else pl.concat([ids, pl.read_ipc(dataset.path / file)["id"]])
-    )
+    if file is not None:
+        return pl.read_ipc(dataset.path / file)
+    of_log = dataset.schema.log_attributes
+    names = ["id", *(FEATURE_PREFIX + f.name for f in of_log.owned_by(owner))]
+    if owner == ITEM and of_log.title is not None:
+        names.append(of_log.title)
+    table = dataset.users if owner == USER else dataset.items
+    return table.select(names).clear()
 
 
 def _shift(coded: CodedLog, first: int) -> None:
@@ -300,24 +319,31 @@ def _contents(
         owner: rows.vocabulary for owner, rows in ids.items()
     }
     read = [owner for owner, (file, _) in sources.items() if file is not None]
-    frames = {
-        owner: _extended(dataset, owner, vocabularies)
-        for owner in sources
-        if owner not in read
+    owners: tuple[Owner, ...] = (USER, ITEM)
+    frames: dict[str, pl.DataFrame] = {
+        owner: _extended(dataset, owner, vocabularies) for owner in owners
     }
+    owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
     findings: tuple[Finding, ...] = ()
     if read:
-        owned = {owner: rows.vocabulary.ids for owner, rows in ids.items()}
-        needed = _only_of(info.schema, read)
+        needed = _only_of(info.schema.file_attributes, read)
         attributes = Attributes.read(needed, sources, owned[USER], owned[ITEM])
         encoded, _ = attributes.encode(vocabularies, {}, info.numbers)
-        frames |= {owner: encoded[owner] for owner in read}
+        for owner in read:
+            frames[owner] = frames[owner].with_columns(encoded[owner].get_columns())
         findings = attributes.findings
+    of_log = Attributes.read(
+        info.schema.log_attributes, {}, owned[USER], owned[ITEM], log.attributes
+    )
+    encoded, _ = of_log.encode(vocabularies, {}, info.numbers)
+    for owner in owners:
+        frames[owner] = _renewed(frames[owner], encoded[owner], of_log.columns[owner])
     return Contents(
         schema=info.schema,
         ids=ids,
         vocabularies=vocabularies,
         frames=frames,
+        pending=pending_frames(log, info.schema, ids, vocabularies, info.numbers),
         numbers=info.numbers,
         findings=findings,
     )
@@ -354,23 +380,50 @@ def _interactions(
     return {name: columns.column(name)[taken] for name in names}
 
 
-def _extended(
-    dataset: Dataset, owner: str, vocabularies: dict[str, Vocabulary]
+def _renewed(
+    frame: pl.DataFrame, encoded: pl.DataFrame, columns: pl.DataFrame
 ) -> pl.DataFrame:
-    """The users or items as they were, and the new rows without attributes."""
+    """The users or items with the values that the log of the new days has.
+
+    Args:
+        frame: as they were.
+        encoded: the attributes of the new days as they are stored.
+        columns: the same as the log has them, null where it says nothing.
+    """
+    names = {name: FEATURE_PREFIX + name for name in columns.columns}
+    stored = {name: s if s in encoded.columns else name for name, s in names.items()}
+    return frame.with_columns(
+        pl.when(columns[name].is_not_null())
+        .then(encoded[at])
+        .otherwise(frame[at])
+        .alias(at)
+        for name, at in stored.items()
+    )
+
+
+def _extended(
+    dataset: Dataset, owner: Owner, vocabularies: dict[str, Vocabulary]
+) -> pl.DataFrame:
+    """The users or items as they were, and those that were pending.
+
+    What the log says of these is kept; they have no attributes of a file.
+    """
     frame = dataset.users if owner == USER else dataset.items
     ids = vocabularies[owner].ids
     new = len(ids) - len(frame)
     columns = [ids[len(frame) :].alias("id")]
-    if owner == ITEM and dataset.schema.title is not None:
-        columns.append(pl.Series(dataset.schema.title, [None] * new, dtype=pl.String))
+    held = _pending(dataset, owner).drop("id")
+    title = dataset.schema.title if owner == ITEM else None
+    if title is not None and title not in held.columns:
+        columns.append(pl.Series(title, [None] * new, dtype=pl.String))
     for feature in dataset.schema.features:
-        if feature.owner == owner:
+        if feature.owner == owner and not feature.from_log:
             kind = pl.Float32 if feature.is_number else pl.String
             missing = pl.Series(FEATURE_PREFIX + feature.name, [None] * new, dtype=kind)
             statistics = dataset.info.numbers.get(feature.name)
             columns.append(encode_column(missing, feature, vocabularies, statistics))
-    return pl.concat([frame, pl.DataFrame(columns).select(frame.columns)])
+    rows = pl.DataFrame([*columns, *held.head(new)])
+    return pl.concat([frame, rows.select(frame.columns)])
 
 
 def _statistics(

@@ -23,6 +23,7 @@ from shortlist.data.attribute_findings import unmatched_ids
 from shortlist.data.column_types import is_plain
 from shortlist.data.findings import Finding
 from shortlist.data.log import read_attributes
+from shortlist.data.log_attributes import KEY
 from shortlist.data.numbers import (
     NumberStatistics,
     fit_numbers,
@@ -40,8 +41,6 @@ from shortlist.data.schema import (
 )
 from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
-
-_KEY = "\x00id"  # no column of a file has this name
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Attributes:
         files: Mapping[str, tuple[str | Path | None, str]],
         user_ids: pl.Series,
         item_ids: pl.Series,
+        of_log: Mapping[str, pl.DataFrame] | None = None,
     ) -> Attributes:
         """Reads the attribute files and lays their records beside the rows.
 
@@ -77,6 +77,7 @@ class Attributes:
             files: `user` and `item` -> attribute file, or `None`, and its id column.
             user_ids: ids by row, as `Vocabulary.ids` has them.
             item_ids: the same of the items.
+            of_log: the attributes that the log holds, as `GroupedLog.attributes`.
 
         Raises:
             LogError: a file that is needed and not given, or that cannot be used.
@@ -87,7 +88,11 @@ class Attributes:
         findings: list[Finding] = []
         for owner in owners:
             file = files.get(owner, (None, ""))
-            columns[owner], found = _read(schema, owner, *file, ids[owner])
+            read, found = _read(schema.file_attributes, owner, *file, ids[owner])
+            if of_log and owner in of_log:
+                held = _beside(ids[owner], of_log[owner])
+                read = pl.concat([read, held], how="horizontal")
+            columns[owner] = read
             findings += found
         return cls(schema, ids, columns, tuple(findings))
 
@@ -293,6 +298,18 @@ def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None
         )
 
 
+def check_title(column: pl.Series, file: str | Path) -> None:
+    """Raises `LogError` (`attribute-type`) for a column of a type that is no title."""
+    if not is_plain(column.dtype):
+        raise LogError(
+            "attribute-type",
+            "A title must be one plain value per row. Received a column of type"
+            f" {column.dtype}. Name another column as the title.",
+            file=file,
+            column=column.name,
+        )
+
+
 def _read(
     schema: Schema,
     owner: Owner,
@@ -311,32 +328,30 @@ def _read(
             raise LogError(
                 "attributes-missing",
                 f"The schema needs {columns} of every {owner}, so the recipe must name"
-                f" a file for them. Set `{owner}s` under [log] or drop the columns.",
+                f" a file for them. Set `{owner}s` under [log], set from_log = true for"
+                " columns of the log, or drop the columns.",
             )
         return pl.DataFrame(), []
     numbers = [f.name for f in features if f.is_number]
     given = read_attributes(path, id_column, columns, numeric=numbers)
     for feature in features:
         check_nesting(feature, given[feature.name], path)
-    title = schema.title if owner == ITEM else None
-    if title is not None and not is_plain(given[title].dtype):
-        raise LogError(
-            "attribute-type",
-            "A title must be one plain value per row. Received a column of type"
-            f" {given[title].dtype}. Name another column as the title.",
-            file=path,
-            column=title,
-        )
+    if owner == ITEM and schema.title is not None:
+        check_title(given[schema.title], path)
     keys = given[id_column]
     if keys.dtype != ids.dtype:  # compared as text: "007" is not 7
         keys, ids = keys.cast(pl.String), ids.cast(pl.String)
     known = ids.drop_nulls()
     findings = unmatched_ids(known, keys, kind=owner, file=path, column=id_column)
-    wanted = pl.DataFrame([keys.alias(_KEY), *(given[name] for name in columns)])
-    rows = pl.DataFrame({_KEY: ids}).join(
-        wanted, on=_KEY, how="left", maintain_order="left"
-    )
-    return rows.drop(_KEY), findings
+    wanted = pl.DataFrame([keys.alias(KEY), *(given[name] for name in columns)])
+    return _beside(ids, wanted), findings
+
+
+def _beside(ids: pl.Series, records: pl.DataFrame) -> pl.DataFrame:
+    """The records of `ids`, without their key; nulls where an id has none."""
+    rows = pl.DataFrame({KEY: ids})
+    rows = rows.join(records, on=KEY, how="left", maintain_order="left")
+    return rows.drop(KEY)
 
 
 def _rows(

@@ -49,6 +49,8 @@ class Contents:
         vocabularies: of the ids and of the looked-up features.
         frames: the users and the items, record i for row i.
         numbers: statistics of the numeric features, by name.
+        pending: the pending users and items, in order of their rows: `id` and the
+            attributes that the log holds.
         findings: what reading the attribute files noticed.
     """
 
@@ -56,6 +58,7 @@ class Contents:
     ids: dict[str, IdRows]
     vocabularies: dict[str, Vocabulary]
     frames: dict[str, pl.DataFrame]
+    pending: dict[str, pl.DataFrame]
     numbers: dict[str, NumberStatistics]
     findings: tuple[Finding, ...] = ()
 
@@ -76,18 +79,22 @@ class Contents:
             USER: ids[USER].trained(counts.users),
             ITEM: ids[ITEM].trained(counts.items),
         }
-        attributes = Attributes.read(schema, sources, users.ids, items.ids)
+        attributes = Attributes.read(
+            schema, sources, users.ids, items.ids, log.attributes
+        )
         found = attributes.token_counts(trained)
         for table, more in context_counts(log, schema).items():
             both = [found[table], more] if table in found else [more]
             found[table] = merge_counts(both)
         vocabularies = {USER: users, ITEM: items, **feature_vocabularies(schema, found)}
         frames, numbers = attributes.encode(vocabularies, trained)
+        pending = pending_frames(log, schema, ids, vocabularies, numbers)
         return cls(
             schema=schema,
             ids=ids,
             vocabularies=vocabularies,
             frames=frames,
+            pending=pending,
             numbers=numbers | fit_context(log, schema),
             findings=attributes.findings,
         )
@@ -120,8 +127,7 @@ class Contents:
         for owner, rows in self.ids.items():
             if len(rows.pending):
                 pending[owner] = f"pending-{owner}s-{generation}.arrow"
-                ids = rows.pending.alias("id").to_frame()
-                write_frame(ids, folder / pending[owner])
+                write_frame(self.pending[owner], folder / pending[owner])
         place = folder / f"vocabularies-{generation}"
         place.mkdir()
         for name, vocabulary in self.vocabularies.items():
@@ -129,3 +135,18 @@ class Contents:
             vocabulary.save(file)
             vocabularies[name] = file.relative_to(folder).as_posix()
         return ContentFiles(tables, vocabularies, pending)
+
+
+def pending_frames(
+    log: GroupedLog,
+    schema: Schema,
+    ids: Mapping[str, IdRows],
+    vocabularies: Mapping[str, Vocabulary],
+    numbers: Mapping[str, NumberStatistics],
+) -> dict[str, pl.DataFrame]:
+    """The pending users and items with the attributes that the log holds of them."""
+    users, items = (ids[owner].pending for owner in (USER, ITEM))
+    wanted = schema.log_attributes
+    attributes = Attributes.read(wanted, {}, users, items, log.attributes)
+    frames, _ = attributes.encode(vocabularies, {}, numbers)
+    return frames

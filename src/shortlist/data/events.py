@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from shortlist.data.attributes import check_nesting, tokens
+from shortlist.data.attributes import check_nesting, check_title, tokens
 from shortlist.data.column_types import NUMBER, ColumnTypes, kind_of
 from shortlist.data.implicit import implicit_events
 from shortlist.data.layouts import LogFile, inspect_file
@@ -37,8 +37,9 @@ from shortlist.data.log import (
     readable,
     scan,
 )
+from shortlist.data.log_attributes import TITLE
 from shortlist.data.rejected import Reason, Rejections
-from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Schema
+from shortlist.data.schema import FEATURE_PREFIX, Schema
 from shortlist.data.validate import (
     Refusal,
     Report,
@@ -86,7 +87,8 @@ class Block:
         events: `user_id` and `item_id` (Int64 or String, the same in all blocks),
             `timestamp_ms` (Int64; absent without a timestamp column), `label`
             (Float32), `weight` (Float32) when the schema weights events, and
-            `feature:<name>` per context feature: Float32, or lists of text.
+            `feature:<name>` per feature that is a column of the log: Float32, or lists
+            of text; and the title where the log has it, named `log_attributes.TITLE`.
         read: rows of the file the block came from.
         below: rows left out because an implicit label was under `positive_from`.
         rejected: the rows set aside.
@@ -200,9 +202,9 @@ class _FileReader:
         self.reading = reading
         self.on_error = on_error
         self.times = Times(now_ms)
-        self.context = schema.owned_by(CONTEXT)
+        self.features = schema.log_features
         named = [schema.user_id, schema.item_id, schema.timestamp, schema.label]
-        named += [feature.name for feature in self.context]
+        named += [*(feature.name for feature in self.features), schema.log_title]
         self.columns = list(dict.fromkeys(n for n in named if n is not None))
         self.integers: set[str] = set()  # text columns of integer ids
         self.blank: np.ndarray | None = None
@@ -216,8 +218,10 @@ class _FileReader:
                 rows += len(frame)
                 if number == 0:
                     self._check_columns_filled(frame)
-                    for feature in self.context:
+                    for feature in self.features:
                         check_nesting(feature, frame[feature.name], self.file.path)
+                    if self.schema.log_title is not None:
+                        check_title(frame[self.schema.log_title], self.file.path)
                     head = frame.head(FIRST_ROWS)
                     block = self._checked(head, first)
                     self._note_types(frame)
@@ -287,7 +291,7 @@ class _FileReader:
     def _note_types(self, frame: pl.DataFrame) -> None:
         """Tells the types of all columns but the ids, which wait for every block."""
         roles = [(self.schema.timestamp, "times"), (self.schema.label, "numbers")]
-        roles += [(f.name, "numbers" if f.is_number else "text") for f in self.context]
+        roles += [(f.name, "numbers" if f.is_number else "text") for f in self.features]
         for name, read_as in roles:
             if name is None:
                 continue
@@ -320,12 +324,15 @@ class _FileReader:
         columns.append(labels.alias("label"))
         if weights is not None:
             columns.append(weights.alias("weight"))
-        for feature in self.context:
+        for feature in self.features:
             if feature.is_number:
                 values = to_numbers(frame[feature.name], report)
             else:
                 values = tokens(frame[feature.name], feature)
             columns.append(values.alias(FEATURE_PREFIX + feature.name))
+        if self.schema.log_title is not None:
+            title = frame[self.schema.log_title]
+            columns.append(title.cast(pl.String).alias(TITLE))
         events = pl.DataFrame(columns).rechunk()  # here, where threads share the work
         good = keep & ~rejections.bad
         below = int((~keep & ~rejections.bad).sum())

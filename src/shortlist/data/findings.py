@@ -6,7 +6,7 @@ and `shortlist check` call the same functions. `docs/errors.md` lists the codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -110,7 +110,8 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
             "warning" if dropped >= 0.1 * rows else "note",
             f"{dropped:,} of {rows:,} events ({dropped / rows:.1%}) repeat an earlier"
             " one in user, item, time and label and are used once. Check whether the"
-            " export wrote them twice.",
+            " export wrote them twice, or whether an unused column, such as the kind of"
+            " event, tells them apart.",
             count=dropped,
         )
     ]
@@ -254,7 +255,7 @@ def single_id(
 
 
 def rare_ids(
-    counts: np.ndarray, *, kind: Owner, column: str | None = None
+    counts: np.ndarray, *, kind: Owner, column: str | None = None, timed: bool = True
 ) -> list[Finding]:
     """Most users or items have a single event.
 
@@ -262,6 +263,7 @@ def rare_ids(
         counts: events by code, `(n,)` integers; codes without an event do not count.
         kind: `user` (code `users-with-one-event`) or `item` (`items-with-one-event`).
         column: the column of the ids.
+        timed: whether the log has times to split it by.
     """
     used = int(np.count_nonzero(counts))
     once = int(np.count_nonzero(counts == 1))
@@ -269,7 +271,8 @@ def rare_ids(
         return []
     told = f"{once:,} of {used:,} {kind}s ({once / used:.0%}) have a single event."
     if kind == "user":
-        fix = "Nothing can be held out of them but in a split by time ('time_cut')."
+        other = "by time ('time_cut')" if timed else "by chance ('random')"
+        fix = f"Nothing can be held out of them but in a split {other}."
         return [
             Finding(
                 "users-with-one-event",
@@ -287,22 +290,32 @@ def rare_ids(
     ]
 
 
-def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
-    """A label column that says nothing.
+def empty_part(parts: Sequence[str], kind: str, amount: float) -> Finding:
+    """Parts that the split leaves empty although it should not.
 
     Args:
-        labels: `(n,)` floats.
-        column: the column of the labels.
+        parts: `validation`, `test` or both.
+        kind: kind of the split.
+        amount: what it holds out: a number of events for `last_n`, else a share.
     """
-    if len(labels) < 2 or labels.min() != labels.max():
-        return []
-    return [
-        Finding(
-            "label-constant",
-            "warning",
-            f"Every label is {labels[0]:g}, so a rating cannot be learned. Name another"
-            " column, or none and let every event count 1.",
-            column=column,
-            count=len(labels),
-        )
-    ]
+    what = f"the {parts[0]} part" if len(parts) == 1 else "both held-out parts"
+    told = f"The split ({kind}) leaves {what} empty. {empty_part_advice(kind, amount)}"
+    return Finding("empty-part", "warning", told, count=len(parts))
+
+
+def empty_part_advice(kind: str, amount: float) -> str:
+    """What to do about an empty part, by the kind of the split and what it holds out.
+
+    Args:
+        kind: kind of the split.
+        amount: a number of events for `last_n`, else a share.
+    """
+    fixes = {
+        "last_n": f"No user has more than {amount:g} events beside the rest: hold out"
+        " fewer, or set kind = 'random'",
+        "time_cut": "No event is that late: set an earlier moment or a larger share",
+        "random": "The log has too few events for the share: raise it",
+        "files": "Users may have too few events for a share: name a validation file",
+    }
+    by_share = "Users may have too few events for a share: try kind = 'last_n'"
+    return f"{fixes.get(kind, by_share)} under [split]."

@@ -20,7 +20,7 @@ from shortlist.data.frame_rows import FrameRows
 from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
 from shortlist.data.kernels import IdMap, group_order
 from shortlist.data.rejected import Reason
-from shortlist.data.schema import Schema
+from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import TRAIN, Split, assign_parts
 from shortlist.errors import InputError
 
@@ -44,6 +44,8 @@ class GroupedLog:
         below: events left out by the implicit threshold.
         rejected: the bad rows set aside.
         findings: what reading noticed.
+        attributes: `user` and `item` -> the attributes that are columns of the log: the
+            ids as `log_attributes.KEY`, then a column each, record i for code i.
     """
 
     frame: pl.DataFrame
@@ -56,6 +58,7 @@ class GroupedLog:
     tables: Mapping[str, IdMap] = field(default_factory=dict)
     below: int = 0
     rejected: tuple[Reason, ...] = ()
+    attributes: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def read_grouped(
@@ -114,10 +117,11 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
             events = kept
         grouped.append(events if whole else spill.keep(events))
     frame = pl.concat(grouped)
+    user_ids, item_ids = coded.users.ids(), coded.items.ids()
     return GroupedLog(
         frame=_with_parts(frame, split),
-        user_ids=coded.users.ids(),
-        item_ids=coded.items.ids(),
+        user_ids=user_ids,
+        item_ids=item_ids,
         tables=coded.tables,
         events_read=coded.rows_read,
         duplicates_dropped=dropped,
@@ -125,6 +129,10 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
         below=coded.below,
         rejected=tuple(coded.rejected),
         findings=tuple(coded.findings),
+        attributes={
+            USER: coded.attributes.frame(USER, user_ids),
+            ITEM: coded.attributes.frame(ITEM, item_ids),
+        },
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from shortlist.data.guess_features import AttributeGuess, guess_features
-from shortlist.data.guess_roles import FLAGS, Roles, attribute_id, find_roles
+from shortlist.data.guess_log import guess_log_columns, look_at_order, weight_offer
+from shortlist.data.guess_meanings import counted, is_amount
+from shortlist.data.guess_roles import FLAGS, NO_TIMES, Roles, attribute_id, find_roles
+from shortlist.data.label_findings import asks_about_zero, stands_out, zero_told
 from shortlist.data.layouts import inspect_file
 from shortlist.data.log import read_table
-from shortlist.data.schema import LabelKind, Owner, Schema
+from shortlist.data.order_findings import REPEATED, order_told, repeats_told
+from shortlist.data.schema import LabelKind, Owner, Schema, Weight
+from shortlist.data.split import Split
 from shortlist.data.validate import to_floats
 from shortlist.errors import LogError
 
@@ -22,6 +28,9 @@ _SCALES = ((1.0, 5.0), (0.5, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0), (0.0, 1
 _POSITIVE_SHARE = 0.8
 
 
+FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
+
+
 @dataclass(frozen=True)
 class Guess:
     """What a log seems to be.
@@ -30,13 +39,17 @@ class Guess:
         layout: layout of the events file, one of `layouts.LAYOUTS`.
         schema: the columns of events, users and items.
         reasons: a sentence per decision, by `user_id`, `item_id`, `timestamp`,
-            `label`, `label_kind`, `positive_from`, `title`, and by the name of each
-            other column, taken as a feature or left out.
+            `label`, `label_kind` and `positive_from`.
         num_rows: events looked at.
         users_id: column of the ids in the users file, or `None` without one.
         items_id: column of the ids in the items file, or `None` without one.
         warnings: what a person should look at.
         events_per_user: median number of events looked at of one user.
+        columns: a sentence per column without a role, taken as a feature or left out;
+            by `log`, `users` and `items`, the file it is in.
+        order: why the order of a file without times is not that of time; else empty.
+        repeated_share: share of the held-out events whose pair of user and item comes
+            before, under `split`.
     """
 
     layout: str
@@ -47,6 +60,19 @@ class Guess:
     items_id: str | None = None
     warnings: tuple[str, ...] = ()
     events_per_user: float = 0.0
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    order: str = ""
+    repeated_share: float = 0.0
+
+    @property
+    def split(self) -> Split:
+        """Shares of each user's events, or single events where a share is none."""
+        return _default_split(self.events_per_user, self.order)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether nearly all held-out events are of items the user had before."""
+        return self.repeated_share >= REPEATED
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,7 @@ class _Scale:
     low: float | None
     high: float | None
     reason: str
+    weight: Weight = "none"
 
 
 def guess_schema(
@@ -95,25 +122,49 @@ def guess_schema(
     given = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
     known_ids = {role: table for role, (_, table) in tables.items()}
     roles = find_roles(path, _sample(path), given, known_ids)
-    scale = _take_scale(roles)
-    for name in roles.free():
-        roles.reasons[name] = "Left out: a context feature only if known when asking."
-    ids, attributes = _attributes(roles, tables)
+    scale = _take_scale(roles, is_given=label is not None)
+    ids, of_files = _of_files(roles, tables)
+    of_log = guess_log_columns(roles, of_files)
+    events_per_user = _events_per_user(roles)
+    order, share = look_at_order(roles, _default_split(events_per_user, ""))
     return Guess(
         layout=inspect_file(path).layout,
-        schema=_schema(roles, scale, attributes),
+        schema=_schema(roles, scale, of_files, of_log),
         reasons=roles.reasons,
         num_rows=len(roles.table),
         users_id=ids.get("user_id"),
         items_id=ids.get("item_id"),
-        warnings=tuple(roles.warnings),
-        events_per_user=_events_per_user(roles),
+        warnings=tuple(_warnings(roles, order, share)),
+        events_per_user=events_per_user,
+        columns={
+            "log": roles.left_out,
+            **{f"{owner}s": guess.reasons for owner, guess in of_files.items()},
+        },
+        order=order,
+        repeated_share=share,
     )
+
+
+def _default_split(events_per_user: float, order: str) -> Split:
+    if order:
+        return Split(kind="random", test=0.2, validation=0.1)
+    if events_per_user < FEW_EVENTS:
+        return Split(kind="last_n", test=1, validation=1)
+    return Split(kind="last_fraction", test=0.2, validation=0.1)
 
 
 def _events_per_user(roles: Roles) -> float:
     counts = roles.table.group_by(roles.columns["user_id"]).len()["len"]
     return float(counts.median() or 0.0)  # type: ignore[arg-type]
+
+
+def _warnings(roles: Roles, order: str, share: float) -> list[str]:
+    warnings = [text for text in roles.warnings if not (order and text == NO_TIMES)]
+    if order:
+        warnings.append(f"{order_told(order)} The recipe does so.")
+    if share >= REPEATED:
+        warnings.append(f"{repeats_told(share)} The recipe does so.")
+    return warnings
 
 
 def _sample(path: Path) -> pl.DataFrame:
@@ -128,24 +179,48 @@ def _sample(path: Path) -> pl.DataFrame:
     return table
 
 
-def _take_scale(roles: Roles) -> _Scale:
+def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
     """Decides on the label; drops one that says nothing or counts events."""
     if "label" not in roles.columns:
         roles.reasons["label"] = "No column holds ratings or clicks: every event is 1."
         scale = _Scale("implicit", 1.0, None, None, "There is no label.")
     else:
-        scale = _scale(to_floats(roles.table[roles.columns["label"]]))
-        if scale.kind == "implicit":
-            name = roles.columns.pop("label")
+        name = roles.columns["label"]
+        labels = to_floats(roles.table[name])
+        scale = _scale(labels)
+        counts = scale.kind == "implicit" and labels.n_unique() > 1
+        if labels.is_null().all():
+            words = f"Its values are no numbers: {counted(roles.table[name])}."
+            scale = dataclasses.replace(scale, reason=words)
+        if is_given and (counts or is_amount(name)):
+            scale = _weighting(labels)
+        elif scale.kind == "implicit":
+            roles.columns.pop("label")
             roles.reasons["label"] = f"{name!r} is not used: {scale.reason}"
+            more = f" {weight_offer(roles, name)}" if counts else ""
             roles.warnings.append(
-                f"{name!r} is no rating. {scale.reason} So every event counts 1."
+                f"{name!r} is no rating. {scale.reason} So every event counts 1.{more}"
             )
+        elif scale.kind == "explicit":
+            _ask_about_zero(roles, name, labels)
     roles.reasons["label_kind"] = scale.reason
     roles.reasons["positive_from"] = (
         f"A label of at least {scale.positive_from:g} counts as positive."
     )
     return scale
+
+
+def _weighting(labels: pl.Series) -> _Scale:
+    """A number of plays or hours: the more, the surer is the event."""
+    whole = bool((labels == labels.round()).all())
+    reason = "It says how much: an event weighs 1 + log(1 + its value)."
+    return _Scale("implicit", 1.0 if whole else 0.0, None, None, reason, "log")
+
+
+def _ask_about_zero(roles: Roles, name: str, labels: pl.Series) -> None:
+    counts = dict(labels.drop_nulls().value_counts().rows())
+    if asks_about_zero(counts) and stands_out(counts):
+        roles.warnings.append(zero_told(name, int(counts[0.0]), len(labels)))
 
 
 def _scale(labels: pl.Series) -> _Scale:
@@ -175,26 +250,32 @@ def _high_value(values: list[float]) -> float:
     return next(value for value in values if value >= bar)
 
 
-def _attributes(
+def _of_files(
     roles: Roles, tables: dict[str, tuple[Path, pl.DataFrame]]
-) -> tuple[dict[str, str], list[AttributeGuess]]:
+) -> tuple[dict[str, str], dict[Owner, AttributeGuess]]:
+    """The id columns of the attribute files by role, and the guesses by owner."""
     ids: dict[str, str] = {}
-    found: list[AttributeGuess] = []
+    found: dict[Owner, AttributeGuess] = {}
     for role, (path, table) in tables.items():
         ids[role], share = attribute_id(roles, role, table, path)
         if share < 0.5:
             roles.warnings.append(
                 f"Only {share:.0%} of the log's {_OWNERS[role]}s are in {path.name}."
             )
-        taken = {f.name for guess in found for f in guess.features}
-        found.append(guess_features(table, ids[role], _OWNERS[role], taken))
-        for name, reason in found[-1].reasons.items():
-            roles.reasons.setdefault(name, reason)
+        taken = {f.name for guess in found.values() for f in guess.features}
+        found[_OWNERS[role]] = guess_features(table, ids[role], _OWNERS[role], taken)
     return ids, found
 
 
-def _schema(roles: Roles, scale: _Scale, attributes: list[AttributeGuess]) -> Schema:
-    titles = [guess.title for guess in attributes if guess.title]
+def _schema(
+    roles: Roles,
+    scale: _Scale,
+    of_files: dict[Owner, AttributeGuess],
+    of_log: list[AttributeGuess],
+) -> Schema:
+    files = list(of_files.values())
+    titles = [guess.title for guess in (*files, *of_log) if guess.title]
+    in_file = any(guess.title for guess in files)
     return Schema(
         user_id=roles.columns["user_id"],
         item_id=roles.columns["item_id"],
@@ -204,6 +285,8 @@ def _schema(roles: Roles, scale: _Scale, attributes: list[AttributeGuess]) -> Sc
         positive_from=scale.positive_from,
         label_min=scale.low,
         label_max=scale.high,
-        features=tuple(f for guess in attributes for f in guess.features),
+        weight=scale.weight,
+        features=tuple(f for guess in (*files, *of_log) for f in guess.features),
         title=titles[0] if titles else None,
+        title_from_log=bool(titles) and not in_file,
     )

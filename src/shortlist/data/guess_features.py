@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from shortlist.data.column_types import is_plain
+from shortlist.data.guess_meanings import QUANTITIES, words_of
+from shortlist.data.guess_roles import WORDS, name_score, time_share
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
 
-_TITLES = frozenset({"title", "name", "headline", "label", "caption"})
-_QUANTITIES = frozenset(
-    "age year price cost amount length duration runtime minutes size weight height"
-    " count number num rank popularity score rating budget revenue income".split()
+# The likeliest first.
+_TITLES = ("title", "name", "headline", "label", "caption", "description")
+_LONG_TITLE = 80  # characters: longer text describes and does not name
+_ITEM_WORDS = frozenset(WORDS["item_id"].split())
+_CODES = frozenset(
+    "zip zipcode postal postcode phone url link image email isbn issn ean upc gtin asin"
+    " barcode uuid guid".split()
 )
-_CODES = frozenset("zip zipcode postal postcode phone url link image email".split())
+_LONG_CODE = 10**9  # whole numbers of ten digits or more are codes, not quantities
+_MOMENTS = frozenset(
+    "date datetime timestamp created updated modified released added".split()
+)
 _SEPARATORS = "|,;"
 _MAX_CODES = 100  # integers with more values than this are quantities
 _NEAR_UNIQUE = 0.2  # texts per row: less than five rows each teach an embedding little
@@ -37,7 +45,13 @@ class AttributeGuess:
 
 
 def guess_features(
-    table: pl.DataFrame, id_column: str, owner: Owner, taken: Collection[str]
+    table: pl.DataFrame,
+    id_column: str,
+    owner: Owner,
+    taken: Collection[str],
+    *,
+    from_log: bool = False,
+    has_title: bool = False,
 ) -> AttributeGuess:
     """Chooses features among the columns of an attribute table.
 
@@ -46,34 +60,56 @@ def guess_features(
         id_column: the column of the ids.
         owner: whose attributes they are.
         taken: feature names of the other file, which cannot be used twice.
+        from_log: the attributes are columns of the log.
+        has_title: the items have a title already.
     """
     guess = AttributeGuess()
     names = [name for name in table.columns if name and name != id_column]
-    if owner == ITEM:
+    if owner == ITEM and not has_title:
         guess.title = _title(table, names)
     for name in names:
         if name == guess.title:
-            guess.reasons["title"] = f"{name!r} is text that names nearly every item."
+            guess.reasons[name] = "The title: text that names nearly every item."
         elif name in taken or name in RESERVED:
             guess.reasons[name] = "Left out: the name is taken; rename it to use it."
         else:
             kind, found, reason = _kind(table[name])
             separator = found or "|"
-            guess.reasons.setdefault(name, reason)
+            guess.reasons[name] = reason
             if kind is not None:
-                guess.features.append(
-                    Feature(name=name, owner=owner, kind=kind, separator=separator)
+                feature = Feature(
+                    name=name,
+                    owner=owner,
+                    kind=kind,
+                    separator=separator,
+                    from_log=from_log,
                 )
+                guess.features.append(feature)
     return guess
 
 
 def _title(table: pl.DataFrame, names: list[str]) -> str | None:
-    for name in names:
-        values = table[name]
-        if values.dtype == pl.String and _TITLES & set(_parts(name)):
-            if values.n_unique() > len(values) / 2:
-                return name
-    return None
+    """The text that names the items best: `title` before `name` before others."""
+    fits = [
+        name
+        for name in names
+        if table[name].dtype == pl.String
+        and set(_TITLES) & set(words_of(name))
+        and table[name].n_unique() > len(table) / 2
+        and float(table[name].str.len_chars().median() or 0) <= _LONG_TITLE  # type: ignore[arg-type]
+    ]
+    # Of two names alike the text with more different values.
+    rank = [(*_title_rank(name), -table[name].n_unique(), name) for name in fits]
+    return min(rank, default=(None,))[-1]
+
+
+def _title_rank(name: str) -> tuple[int, int, int]:
+    """Smaller is likelier: `title`, `movie_title`, `title_en`, then `name`..."""
+    parts = words_of(name)
+    word = min(_TITLES.index(part) for part in parts if part in _TITLES)
+    others = [part for part in parts if part != _TITLES[word]]
+    foreign = sum(part not in _ITEM_WORDS for part in others)
+    return int(bool(foreign)), word, len(others)
 
 
 def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
@@ -83,10 +119,16 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
         known = known.filter(known.str.len_bytes() > 0)
     if known.is_empty():
         return None, "", "Left out: it is empty."
-    if isinstance(values.dtype, pl.List):
-        return "multi_valued", "", "It holds lists."
-    if values.dtype.is_nested() or values.dtype.is_temporal():
+    if isinstance(values.dtype, pl.List | pl.Array):
+        inner = pl.Series(dtype=values.dtype.inner).dtype  # `inner` may be a class
+        if is_plain(inner):
+            return "multi_valued", "", "It holds lists."
+    if _is_time(values, known):
+        return None, "", "Left out: a time; a year or an age would be a feature."
+    if not is_plain(values.dtype) or values.dtype.is_temporal():
         return None, "", f"Left out: the type {values.dtype} is no feature by itself."
+    if values.dtype.is_float() and known.is_infinite().any():
+        return None, "", "Left out: it holds infinite numbers."
     num_values = known.n_unique()
     if num_values == 1:
         return None, "", "Left out: all rows have the same value."
@@ -98,10 +140,15 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
 def _numeric_kind(
     values: pl.Series, known: pl.Series, num_values: int
 ) -> tuple[Kind | None, str, str]:
-    parts = set(_parts(values.name))
-    if values.dtype.is_float() or _QUANTITIES & parts:
+    parts = {part.rstrip("0123456789") for part in words_of(values.name)}
+    are_codes = not QUANTITIES & parts and _are_long_codes(known)
+    if _CODES & parts or are_codes and num_values > len(known) / 2:
+        return None, "", f"Left out: {num_values} codes in {len(known)} rows."
+    if are_codes:
+        return "categorical", "", f"It holds {num_values} different codes."
+    if values.dtype.is_float() or QUANTITIES & parts:
         return "numeric", "", "Its values are quantities."
-    if _CODES & parts or "id" in parts and num_values > len(known) / 2:
+    if "id" in parts and num_values > len(known) / 2:
         return None, "", f"Left out: {num_values} codes in {len(known)} rows."
     if num_values <= _MAX_CODES or "id" in parts:
         return "categorical", "", f"It holds {num_values} different codes."
@@ -113,23 +160,32 @@ def _numeric_kind(
 def _text_kind(
     values: pl.Series, known: pl.Series, num_values: int
 ) -> tuple[Kind | None, str, str]:
-    parts = _parts(values.name)
-    if "date" in parts:
-        return None, "", "Left out: a date; a year or an age would be a feature."
+    parts = {part.rstrip("0123456789") for part in words_of(values.name)}
     for separator in _SEPARATORS:
         lists = known.str.split(separator)
-        pieces = lists.explode()
+        pieces = lists.explode().str.strip_chars()
         num_pieces = pieces.n_unique()
         if len(pieces) >= 1.1 * len(known) and num_pieces <= len(pieces) / 2:
             reason = f"{num_pieces} values, joined with {separator!r}, come back often."
             return "multi_valued", separator, reason
     most = max(_NEAR_UNIQUE * len(known), min(10, len(known) / 2))
-    if num_values > most or _CODES & set(parts):
+    if num_values > most or _CODES & parts:
         return None, "", f"Left out: {num_values} texts in {len(known)} rows."
     return "categorical", "", f"It holds {num_values} different texts."
 
 
-def _parts(name: str) -> list[str]:
-    """The words of a column name, in lower case."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.split(":")[0]).lower()
-    return [part for part in re.split(r"[\W_]+", spaced) if part]
+def _is_time(values: pl.Series, known: pl.Series) -> bool:
+    """Whether a column holds moments, by its type, its values or its name."""
+    parts = set(words_of(values.name))
+    if values.dtype.is_nested():
+        return False
+    named = bool(_MOMENTS & parts) or name_score(values.name, "timestamp") == 2
+    if values.dtype == pl.String:
+        return "date" in parts or time_share(known) >= 0.95
+    return values.dtype in (pl.Date, pl.Datetime) or named and time_share(known) >= 0.95
+
+
+def _are_long_codes(known: pl.Series) -> bool:
+    """Whether whole numbers have so many digits, in the middle, as only codes."""
+    whole = known.dtype.is_integer() or bool((known == known.round()).all())
+    return whole and float(known.median() or 0) >= _LONG_CODE  # type: ignore[arg-type]

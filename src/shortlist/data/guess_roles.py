@@ -7,6 +7,7 @@ for, never assumed: a swapped user and item column trains without any error.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +15,22 @@ from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.guess_meanings import (
+    has_amounts,
+    is_amount,
+    is_event_type,
+    words_of,
+)
+from shortlist.data.guess_owners import owner_of
+from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.data.validate import DAY_MS, iso_to_ms, ms_per_unit, to_floats
-from shortlist.errors import LogError, did_you_mean
+from shortlist.errors import LogError, did_you_mean, listed
 
 WORDS = {
     "user_id": "user u customer client member visitor reader viewer account person"
     " profile buyer shopper player subscriber listener reviewer consumer who",
-    "item_id": "item i movie film product sku article track song artist book isbn asin"
+    "item_id": "item i movie film product sku stockcode article track song artist book"
+    " isbn asin"
     " video game business listing recipe news content page venue hotel document post"
     " course app show what",
     "timestamp": "timestamp time ts date datetime created at when occurred",
@@ -33,28 +43,57 @@ FLAGS = {
     "timestamp": "--timestamp",
     "label": "--label",
 }
+NO_TIMES = (
+    "No column holds times, so the order of the file counts as the order of time. Pass"
+    " --timestamp if there is one."
+)
 _YEAR_1990_MS = 631_152_000_000
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
-
-
-# How much of an item, not how much it was liked.
-_AMOUNT = re.compile(r"qty|quantity|amount|count|units|price|number")
+_SHOWN = 5
+_OTHER_NUMBER = re.compile(r"amount|count|price|number")
+# Codes that tell under which circumstances an event happened.
+_CIRCUMSTANCES = frozenset(
+    "device hour minute day weekday dow month week quarter position rank slot page"
+    " platform os browser channel store shop region country city age gender discount"
+    " disc promo".split()
+)
+# Where no column names a user, each session is taken for one.
+_SESSIONS = frozenset({"session", "sess", "visit", "sid", "ssid", "ussid"})
 
 
 @dataclass
 class Roles:
-    """The columns given and found so far, with a sentence why for each."""
+    """The columns given and found so far, with a sentence why for each.
+
+    Args:
+        path: the log, for messages.
+        table: the first rows of the log.
+        columns: the column of each role.
+        reasons: a sentence for each role.
+        left_out: a sentence for each column without a role that was looked at.
+        warnings: what a person should look at.
+    """
 
     path: Path
     table: pl.DataFrame
     columns: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def free(self) -> list[str]:
         """Columns without a role; the index that pandas writes has no name."""
         taken = set(self.columns.values())
         return [name for name in self.table.columns if name and name not in taken]
+
+    def ids(self) -> dict[Owner, pl.Series]:
+        """The columns of the user and of the item, as far as they are known."""
+        roles: tuple[tuple[Owner, str], ...] = ((USER, "user_id"), (ITEM, "item_id"))
+        return {
+            owner: self.table[self.columns[role]]
+            for owner, role in roles
+            if role in self.columns
+        }
 
     def take(self, role: str, column: str, reason: str) -> None:
         """Gives `column` the role, for `reason`."""
@@ -98,10 +137,10 @@ def find_roles(
 
 def name_score(name: str, role: str) -> int:
     """How well a name fits a role: 2 wholly, 1 in part, 0 not at all."""
-    plain = name.split(":")[0]  # RecBole writes "user_id:token"
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", plain).lower()
-    parts = [part for part in re.split(r"[\W_]+", spaced) if part not in ("", "id")]
+    parts = [part for part in words_of(name) if part != "id"]
     words = WORDS[role].split()
+    if "".join(parts) in words:
+        return 2
     hits = [part in words or part.removesuffix("id") in words for part in parts]
     return 2 if hits and all(hits) else int(any(hits))
 
@@ -138,7 +177,7 @@ def _check_known(roles: Roles, role: str, column: str) -> None:
             "log-column-missing",
             f"{FLAGS[role]} must name a column of the log."
             f" Received: {column!r}.{did_you_mean(column, roles.table.columns)} Found"
-            f" the columns {roles.table.columns}. Name one of them.",
+            f" the columns {listed(roles.table.columns)}. Name one of them.",
             file=roles.path,
             column=column,
         )
@@ -150,21 +189,23 @@ def _take_by_name(roles: Roles, role: str) -> None:
         for name in roles.free()
         if name_score(name, role) and _fits(roles.table[name], role)
     }
+    if role == "label":
+        scores = {n: s for n, s in scores.items() if _may_rate(roles, n)}
     best = [name for name, score in scores.items() if score == max(scores.values())]
     if not best:
         return
     roles.take(role, best[0], f"The name {best[0]!r} says so.")
     if len(best) > 1:
         roles.warnings.append(
-            f"The columns {best} all sound like {role}; took {best[0]!r}. Pass"
-            f" {FLAGS[role]} to choose another."
+            f"{listed(best)} all sound like {role}; took {best[0]!r}. Pass"
+            f" {FLAGS[role]} {shlex.quote(best[1])} to choose another."
         )
 
 
 def _take_time(roles: Roles) -> None:
     if "timestamp" not in roles.columns:
         for name in roles.free():
-            if _time_share(roles.table[name]) >= 0.95:
+            if time_share(roles.table[name]) >= 0.95:
                 roles.take("timestamp", name, "Its values are times since 1990.")
                 return
         named = [name for name in roles.free() if name_score(name, "timestamp")]
@@ -175,10 +216,7 @@ def _take_time(roles: Roles) -> None:
                 " cannot be read as one. Convert it to ISO 8601 or seconds since 1970:"
                 " without it a split by time may train on the future."
             )
-        roles.warnings.append(
-            "No column holds times, so the order of the file counts as the order of"
-            " time. Pass --timestamp if there is one."
-        )
+        roles.warnings.append(NO_TIMES)
 
 
 def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> None:
@@ -186,6 +224,10 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
         table = attributes.get(role)
         if role not in roles.columns and table is not None:
             _take_by_overlap(roles, role, table)
+    sessions = [n for n in _id_candidates(roles) if _SESSIONS & set(words_of(n))]
+    if "user_id" not in roles.columns and len(sessions) == 1:
+        why = "No column names a user, so each session is taken for one."
+        roles.take("user_id", sessions[0], why)
     missing = [role for role in ("user_id", "item_id") if role not in roles.columns]
     if not missing:
         return
@@ -199,8 +241,18 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
 
 
 def _id_candidates(roles: Roles) -> list[str]:
-    names = [name for name in roles.free() if _may_be_id(roles.table[name])]
-    return [name for name in names if not _looks_rated(roles.table[name])] or names
+    columns = [roles.table[name] for name in roles.free()]
+    ids = [c.name for c in columns if _may_be_id(c) and c.n_unique() > 1]
+    likely = [
+        name
+        for name in ids
+        if not (
+            _looks_rated(roles.table[name])
+            or is_event_type(roles.table[name])
+            or has_amounts(roles.table[name])
+        )
+    ]
+    return likely or ids
 
 
 def _take_by_overlap(roles: Roles, role: str, table: pl.DataFrame) -> None:
@@ -221,15 +273,31 @@ def _take_label(roles: Roles) -> None:
     rated = [
         name
         for name in roles.free()
-        if _looks_rated(roles.table[name]) and not _AMOUNT.search(name.lower())
+        if _looks_rated(roles.table[name]) and _may_rate(roles, name)
     ]
     if len(rated) == 1:
-        roles.take("label", rated[0], "It holds few different numbers from 0 to 10.")
+        numbers = sorted(to_floats(roles.table[rated[0]]).drop_nulls().unique())
+        span = f"{numbers[0]:g} to {numbers[-1]:g}"
+        why = f"It holds {len(numbers)} different numbers, {span}."
+        roles.take("label", rated[0], why)
     elif rated:
         roles.warnings.append(
-            f"The columns {rated} could each be a rating; took none, so every event"
-            " counts 1. Pass --label to choose one."
+            f"{listed(rated)} could each be a rating; took none, so every event"
+            f" counts 1. Pass --label {shlex.quote(rated[0])} to choose one."
         )
+
+
+def _may_rate(roles: Roles, name: str) -> bool:
+    """Whether a column may say how much an item was liked, or whether it was taken.
+
+    The kind of an event, an amount and an attribute of the user or item say neither.
+    """
+    values = roles.table[name]
+    if name_score(name, "label") == 0 and _CIRCUMSTANCES & set(words_of(name)):
+        return False
+    if is_event_type(values) or is_amount(name) or _OTHER_NUMBER.search(name.lower()):
+        return False
+    return name_score(name, "label") == 2 or owner_of(values, roles.ids()) is None
 
 
 def _fits(values: pl.Series, role: str) -> bool:
@@ -249,13 +317,13 @@ def _is_id_type(values: pl.Series) -> bool:
 
 
 def _may_be_id(values: pl.Series) -> bool:
-    return _is_id_type(values) and _time_share(values) < 0.95
+    return _is_id_type(values) and time_share(values) < 0.95
 
 
 def _may_be_time(values: pl.Series) -> bool:
     if values.dtype in (pl.Date, pl.Datetime) or values.dtype.is_numeric():
         return True
-    return values.dtype == pl.String and _time_share(values) >= 0.5
+    return values.dtype == pl.String and time_share(values) >= 0.5
 
 
 def _may_be_label(values: pl.Series) -> bool:
@@ -268,10 +336,11 @@ def _looks_rated(values: pl.Series) -> bool:
         return False
     known = to_floats(values).drop_nulls()
     few = 2 <= known.n_unique() <= min(_MAX_LABEL_VALUES, len(known) / 2)
-    return bool(few and known.is_between(0, 10).all())
+    signs = known.is_in([-1.0, 0.0, 1.0]).all()  # likes and dislikes
+    return bool(few and (signs or known.is_between(0, 10).all()))
 
 
-def _time_share(values: pl.Series) -> float:
+def time_share(values: pl.Series) -> float:
     """The share of values that are times between 1990 and tomorrow."""
     if values.dtype in (pl.Date, pl.Datetime):
         return 1.0
@@ -296,14 +365,49 @@ def _overlap(ids: pl.Series, others: pl.Series) -> float:
 
 
 def _ambiguous(roles: Roles, rule: str) -> LogError:
-    known = {FLAGS[role]: column for role, column in roles.columns.items()}
+    known = [f"{FLAGS[role]} {column!r}" for role, column in roles.columns.items()]
+    given = {role: roles.columns.get(role) for role in ("user_id", "item_id")}
+    likely = [name for name in _likeliest(roles) if name not in given.values()]
+    missing = [role for role, column in given.items() if column is None]
+    for role, name in zip(missing, sorted(likely[:2], key=_user_first), strict=False):
+        given[role] = name
+    flags = " ".join(
+        f"{FLAGS[role]} {shlex.quote(column or 'COLUMN')}"
+        for role, column in given.items()
+    )
     return LogError(
         "guess-ambiguous",
-        f"{rule} Found {_described(roles.table, roles.table.columns)}; told so far:"
-        f" {known or 'nothing'}. Pass --user COLUMN and --item COLUMN.",
+        f"{rule} The likeliest columns: {_described(roles.table, likely)}; known so"
+        f" far: {', '.join(known) or 'none'}. Pass --user COLUMN and --item COLUMN."
+        f" For example: {flags}",
         file=roles.path,
     )
 
 
+def _likeliest(roles: Roles) -> list[str]:
+    """The columns without a role, those that look like ids first."""
+    ids = _id_candidates(roles)
+    ids.sort(key=lambda n: (_hint(n), roles.table[n].n_unique()), reverse=True)
+    names = [*ids, *(name for name in roles.free() if name not in ids)]
+    first = set(names[:_SHOWN])  # in the order of the file, as people know them
+    return [
+        *(name for name in roles.table.columns if name in first),
+        *names[_SHOWN:],
+    ]
+
+
+def _hint(name: str) -> int:
+    return max(
+        name_score(name, "user_id"), name_score(name, "item_id"), "id" in words_of(name)
+    )
+
+
+def _user_first(name: str) -> int:
+    return name_score(name, "item_id") - name_score(name, "user_id")
+
+
 def _described(table: pl.DataFrame, names: Iterable[str]) -> str:
-    return ", ".join(f"{n!r} ({table[n].n_unique()} values)" for n in names)
+    names = list(names)
+    shown = [f"{n!r} ({table[n].n_unique()} values)" for n in names[:_SHOWN]]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

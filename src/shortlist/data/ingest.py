@@ -26,8 +26,17 @@ from shortlist.data.events import (
 )
 from shortlist.data.findings import Finding, similar_ids
 from shortlist.data.kernels import IdMap
+from shortlist.data.log_attributes import LogAttributes
 from shortlist.data.rejected import Reason, findings_of
-from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Feature, Schema
+from shortlist.data.schema import (
+    CONTEXT,
+    FEATURE_PREFIX,
+    ITEM,
+    USER,
+    Feature,
+    Owner,
+    Schema,
+)
 from shortlist.data.split import TEST, TRAIN, VALIDATION
 from shortlist.data.vocabulary import bucket_rows
 from shortlist.errors import InputError, LogError, did_you_mean
@@ -94,8 +103,10 @@ class CodedLog:
         below: events left out by the implicit threshold.
         rejected: the bad rows set aside.
         findings: what reading noticed.
+        attributes: of users and items, where they are columns of the log.
     """
 
+    attributes: LogAttributes
     frames: list[pl.DataFrame] = field(default_factory=list)
     users: IdMap = field(default_factory=lambda: IdMap(pl.Int64))
     items: IdMap = field(default_factory=lambda: IdMap(pl.Int64))
@@ -159,7 +170,7 @@ def ingest(
         pairs = zip(names, known, strict=True)
         reading.text |= {name for name, ids in pairs if ids.dtype == pl.String}
     while True:
-        coded = CodedLog()
+        coded = CodedLog(LogAttributes(schema))
         try:
             with ThreadPoolExecutor(2) as pool:
                 for paths, part in given:
@@ -216,6 +227,8 @@ def _add(
             _values(events, f, coded.tables).alias(FEATURE_PREFIX + f.name)
             for f in context
         ]
+        codes: dict[Owner, np.ndarray] = {USER: users.result(), ITEM: items.result()}
+        coded.attributes.add(events, codes)
         times = pl.col("timestamp_ms")
         if schema.timestamp is None:
             first = coded.num_events
@@ -225,8 +238,8 @@ def _add(
         coded.below += block.below
         coded.rejected += block.rejected
         frame = events.select(
-            pl.Series("user_code", users.result()),
-            pl.Series("item_code", items.result()),
+            pl.Series("user_code", codes[USER]),
+            pl.Series("item_code", codes[ITEM]),
             times.alias("timestamp_ms"),
             "label",
             *given,

@@ -84,22 +84,28 @@ def _text(values: pl.Series) -> pl.Series:
 
 
 def findings_of(reasons: Iterable[Reason]) -> list[Finding]:
-    """One finding per file, column and reason, at the first row concerned."""
-    grouped: dict[tuple[Path, str, str], list[Reason]] = {}
+    """One finding per column and reason, at the first row of the file with most."""
+    grouped: dict[tuple[str, str], dict[Path, list[Reason]]] = {}
     for reason in reasons:
-        key = (reason.file.path, reason.column, reason.code)
-        grouped.setdefault(key, []).append(reason)
+        by_file = grouped.setdefault((reason.column, reason.code), {})
+        by_file.setdefault(reason.file.path, []).append(reason)
     findings = []
-    for alike in grouped.values():
-        first = alike[0]
+    for by_file in grouped.values():
+        sizes = {p: sum(len(r.rows) for r in alike) for p, alike in by_file.items()}
+        worst = max(sizes, key=lambda path: sizes[path])
+        first = by_file[worst][0]
+        message = first.message
+        if len(sizes) > 1:
+            where = f"In {len(sizes):,} files, most in this one ({sizes[worst]:,})."
+            message = f"{message} {where}"
         error = LogError(
             first.code,
-            first.message,
+            message,
             file=first.file.path,
             column=first.column or None,
             row=row_of(first.file, first.rows["event"][0]),
         )
-        findings.append(skipped_rows(error, sum(len(r.rows) for r in alike)))
+        findings.append(skipped_rows(error, sum(sizes.values())))
     return findings
 
 

@@ -54,8 +54,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Args:
         name: column name in the file; also its key in a batch.
         owner: what it describes. `user` and `item` features come from the attribute
-            file of that owner and are stored once per id; a `context` feature is a
-            column of the log itself and is stored with each event.
+            file of that owner, or from the log, and are stored once per id; a `context`
+            feature is a column of the log and is stored with each event.
         kind: `categorical` (one row), `multi_valued` (a list of rows), `numeric`
             (float32) or `bucketized` (a number as the row of its bucket).
         vocabulary: vocabulary and embedding table it looks up; its own name
@@ -76,6 +76,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         num_buckets: how many buckets of equal share are fitted without boundaries;
             fewer where values repeat.
         max_length: the first so many values of a multi-valued feature are kept.
+        from_log: a user or item feature is a column of the log instead of the attribute
+            file. Each id has the newest value in the log that is not missing.
 
     Raises:
         InputError: `schema-feature-field` for a field of another kind of feature,
@@ -95,6 +97,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     boundaries: tuple[float, ...] = ()
     num_buckets: int = 10
     max_length: int | None = None
+    from_log: bool = False
 
     def __post_init__(self) -> None:
         check_feature(self)
@@ -163,6 +166,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         weight_alpha: alpha of that.
         session_gap_minutes: events of one user further apart than this belong to
             different sessions; `None` for no sessions. Appended days begin anew.
+        title_from_log: the title is a column of the log instead of the items file.
 
     Raises:
         InputError: names, limits or weights that do not fit together; the code begins
@@ -186,6 +190,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight: Weight = "none"
     weight_alpha: float = 1.0
     session_gap_minutes: float | None = None
+    title_from_log: bool = False
 
     def __post_init__(self) -> None:
         check_schema(self, RESERVED, NEGATIVE_PREFIX)
@@ -193,6 +198,31 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def owned_by(self, owner: Owner) -> tuple[Feature, ...]:
         """The features of one owner, in schema order."""
         return tuple(f for f in self.features if f.owner == owner)
+
+    @property
+    def log_features(self) -> tuple[Feature, ...]:
+        """The features that are columns of the log, in schema order."""
+        return tuple(f for f in self.features if f.owner == CONTEXT or f.from_log)
+
+    @property
+    def log_title(self) -> str | None:
+        """The title, where it is a column of the log."""
+        return self.title if self.title_from_log else None
+
+    @property
+    def log_attributes(self) -> Schema:
+        """The same schema with the attributes that the log holds, and no others."""
+        features = tuple(f for f in self.features if f.from_log)
+        return msgspec.structs.replace(self, features=features, title=self.log_title)
+
+    @property
+    def file_attributes(self) -> Schema:
+        """The same schema with the attributes that come from files, and no others."""
+        features = (f for f in self.features if f.owner != CONTEXT and not f.from_log)
+        title = None if self.title_from_log else self.title
+        return msgspec.structs.replace(
+            self, features=tuple(features), title=title, title_from_log=False
+        )
 
     @property
     def stored_tables(self) -> tuple[str, ...]:

@@ -39,6 +39,9 @@ def check_feature(feature: Feature) -> None:
     if feature.hash_buckets is not None:
         why = "limit a vocabulary, and hash_buckets does without one"
         _refuse_fields(feature, _VOCABULARY, why)
+    if feature.owner == "context":
+        why = "belongs to user and item features; a context feature is always there"
+        _refuse_fields(feature, {"from_log": False}, why)
     if feature.boundaries:
         _refuse_fields(feature, {"num_buckets": 10}, "is for fitted boundaries only")
     if kind == "bucketized" and feature.vocabulary not in ("", feature.name):
@@ -84,13 +87,32 @@ def _check_roles(schema: Schema) -> None:
             "User, item, timestamp and label must be different columns. Received:"
             f" {sorted(twice)} more than once. Name one column for each.",
         )
-    both = {f.name for f in schema.features if f.owner == "context"} & set(roles)
-    if both:
+    of_log = {f.name for f in schema.features if f.owner == "context" or f.from_log}
+    if both := of_log & set(roles):
         raise InputError(
             "schema-column-twice",
-            "A context feature must be another column than user, item, timestamp and"
-            f" label. Received: {sorted(both)}. Copy the column under another name.",
+            "A context feature, and one with from_log, must be another column than"
+            f" user, item, timestamp and label. Received: {sorted(both)}. Copy the"
+            " column under another name.",
         )
+    if schema.title_from_log and schema.title is None:
+        raise InputError(
+            "schema-title",
+            "`title_from_log` must come with `title`, the column of the log. Received"
+            " no title. Name it, or remove title_from_log.",
+        )
+    if any(f.name == schema.title and _apart(schema, f) for f in schema.features):
+        raise InputError(
+            "schema-title",
+            "A title that is also a feature must come from the items file, and so must"
+            f" the feature. Received: {schema.title!r}. Remove the feature, or copy the"
+            " column under another name.",
+        )
+
+
+def _apart(schema: Schema, feature: Feature) -> bool:
+    """Whether a feature of the title's name is another column than the title."""
+    return feature.owner == "item" and (feature.from_log or schema.title_from_log)
 
 
 def _check_shared(schema: Schema) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shortlist.data.history import is_sorted
-from shortlist.errors import InputError, did_you_mean
+from shortlist.errors import InputError, did_you_mean, listed
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PartName = Literal["train", "validation", "test"]
@@ -69,7 +69,8 @@ class Split:
         if self.kind not in KINDS:
             raise InputError(
                 "split-kind",
-                f"`kind` of a split must be one of {KINDS}. Received: {self.kind!r}."
+                f"`kind` of a split must be one of {listed(KINDS)}. Received:"
+                f" {self.kind!r}."
                 f"{did_you_mean(self.kind, KINDS)}",
             )
         for name in ("test", "validation"):

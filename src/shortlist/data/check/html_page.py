@@ -7,12 +7,12 @@ from html import escape
 from pathlib import Path
 
 from shortlist.data.check.plots import Plot, plots_of
-from shortlist.data.check.report import LogReport
+from shortlist.data.check.report import LogReport, Verdict
 from shortlist.data.check.tables import place_of, summary_of, tables_of
 from shortlist.data.findings import Finding
 from shortlist.page import figure_html, page_html, table_html, write_page
 
-_WIDE = ("activity", "drift-validation", "drift-test")
+_WIDE = ("activity",)
 
 
 def write_html(
@@ -45,6 +45,7 @@ def report_html(
 ) -> str:
     """The page as text; arguments and errors as `write_html`."""
     body = [
+        _verdict(report.verdict),
         *_findings(report.findings),
         '<div class="plots">',
         *(_plot(plot) for plot in plots_of(report)),
@@ -52,6 +53,11 @@ def report_html(
         *(line for table in tables_of(report) for line in table_html(table)),
     ]
     return page_html(title, body, details=details)
+
+
+def _verdict(verdict: Verdict) -> str:
+    style = "ready" if verdict.ready else "problem"
+    return f'<p class="verdict {style}">{escape(verdict.message)}</p>'
 
 
 def _findings(findings: tuple[Finding, ...]) -> list[str]:

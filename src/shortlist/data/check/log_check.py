@@ -11,6 +11,13 @@ import polars as pl
 
 from shortlist.data import findings as look
 from shortlist.data.attributes import Attributes
+from shortlist.data.check.part_findings import (
+    of_cold,
+    of_drift,
+    of_leakage,
+    of_order,
+    of_parts,
+)
 from shortlist.data.check.parts import (
     Columns,
     by_part,
@@ -24,12 +31,8 @@ from shortlist.data.check.parts import (
 )
 from shortlist.data.check.report import (
     Activity,
-    Cold,
     Counts,
-    Drift,
-    Leakage,
     LogReport,
-    PartSummary,
     TimeSpan,
 )
 from shortlist.data.check.spread import (
@@ -38,12 +41,14 @@ from shortlist.data.check.spread import (
     spread_of,
     value_counts,
 )
+from shortlist.data.check.verdict import verdict_of
 from shortlist.data.contents import Sources
-from shortlist.data.findings import Finding, Severity
+from shortlist.data.findings import Finding
 from shortlist.data.grouped import GroupedLog
 from shortlist.data.id_rows import count_events, item_rows, user_rows
+from shortlist.data.label_findings import constant_label, zero_label
 from shortlist.data.schema import Owner, Schema
-from shortlist.data.split import PARTS, TEST, VALIDATION, Split
+from shortlist.data.split import PARTS, TIME_KINDS, Split
 from shortlist.data.time_findings import (
     clock_jumps,
     moment_text,
@@ -55,10 +60,6 @@ from shortlist.errors import LogError
 
 MAX_POINTS = 200
 """Points of the events over time."""
-SHIFT = 0.25
-"""A population stability index over this, and over chance, is a shift."""
-COLD_SHARE = 0.1
-"""Share of held-out events of unknown users or items that is worth a warning."""
 
 
 def check_log(
@@ -66,6 +67,8 @@ def check_log(
     schema: Schema,
     split: Split,
     sources: Sources | None = None,
+    *,
+    repeats: bool = False,
 ) -> LogReport:
     """Reports on a log.
 
@@ -75,6 +78,7 @@ def check_log(
         split: how it was divided.
         sources: the attribute files that go with it, to be read as `prepare` does;
             `None` to leave them out.
+        repeats: whether items that a user had before count, as `evaluation.repeats`.
 
     Raises:
         LogError: no event is left (`log-empty`), or an attribute file cannot be used.
@@ -100,10 +104,16 @@ def check_log(
     found = [
         *grouped.findings,
         *_of_columns(grouped, columns, schema, counts),
+        *(of_order(grouped, columns, split) if split.kind in TIME_KINDS else []),
         *([] if sources is None else _of_attributes(grouped, schema, sources)),
-        *_of_parts(parts, colds, leaks, drift, split),
+        *of_parts(parts, split),
+        *of_cold(colds),
+        *of_leakage(leaks, parts, repeats=repeats),
+        *of_drift(drift),
     ]
+    findings = tuple(sorted(found, key=_rank))
     return LogReport(
+        verdict=verdict_of(findings, counts),
         counts=counts,
         time=_time_span(columns.time) if columns.timed else None,
         events_per_user=spread_of(per_user),
@@ -119,7 +129,7 @@ def check_log(
         cold=colds,
         drift=drift,
         leakage=leaks,
-        findings=tuple(sorted(found, key=_rank)),
+        findings=findings,
     )
 
 
@@ -185,14 +195,18 @@ def _of_columns(
         events = counted.sum(axis=0)
         found += look.single_id(events, kind=kind, column=column)
         found += look.extreme_share(events, ids, kind=kind, column=column)
-        found += look.rare_ids(events, kind=kind, column=column)
+        found += look.rare_ids(events, kind=kind, column=column, timed=columns.timed)
     if columns.timed:
         time = schema.timestamp
         found += odd_times(columns.time, column=time)
         found += clock_jumps(columns.time, column=time)
         found += tied_events(counts.tied_events, counts.events, column=time)
-    if columns.labelled:
-        found += look.constant_label(columns.label, column=schema.label)
+    if schema.label is not None:
+        found += constant_label(columns.label, column=schema.label)
+    if schema.label is not None and schema.label_kind == "explicit":
+        values, sizes = value_counts(columns.label)
+        labels = dict(zip(values.tolist(), sizes.tolist(), strict=True))
+        found += zero_label(labels, column=schema.label)
     return found
 
 
@@ -204,103 +218,5 @@ def _of_attributes(
     users, items = (
         rows(grouped, schema, events).vocabulary.ids for rows in (user_rows, item_rows)
     )
-    return Attributes.read(schema, sources, users, items).findings
-
-
-def _of_parts(
-    parts: tuple[PartSummary, ...],
-    colds: tuple[Cold, ...],
-    leaks: tuple[Leakage, ...],
-    drifts: tuple[Drift, ...],
-    split: Split,
-) -> list[Finding]:
-    """What the split shows."""
-    found = [
-        Finding(
-            "empty-part",
-            "warning",
-            f"The split ({split.kind}) leaves the {part.part} part empty. Users may"
-            " have too few events for a share: try kind = 'last_n' under [split].",
-        )
-        for part in parts
-        if not part.events
-        and (part.part != PARTS[VALIDATION] or split.validation)
-        and (part.part != PARTS[TEST] or split.test)
-    ]
-    for unknown in colds:
-        found += _of_cold(unknown)
-    for leak in leaks:
-        found += _of_leakage(leak)
-    return found + [_of_drift(d) for d in drifts if d.psi > SHIFT + d.expected_psi]
-
-
-def _of_cold(unknown: Cold) -> list[Finding]:
-    shares = (
-        ("cold-users", "users", unknown.events_of_users, unknown.users),
-        ("cold-items", "items", unknown.events_of_items, unknown.items),
-    )
-    return [
-        Finding(
-            code,
-            "warning",
-            f"{share:.1%} of the {unknown.part} events are of {count:,} {kind} that the"
-            " parts before do not know: no model without features can rank them.",
-            count=count,
-        )
-        for code, kind, share, count in shares
-        if share > COLD_SHARE
-    ]
-
-
-def _of_leakage(leak: Leakage) -> list[Finding]:
-    told: list[tuple[str, Severity, int, str]] = [
-        (
-            "copied-events",
-            "problem",
-            leak.copies,
-            f"{leak.copies:,} {leak.part} events are also in a part before it (the same"
-            " user, item and time): the answer was seen in training. Remove one copy.",
-        ),
-        (
-            "own-future",
-            "warning",
-            leak.train_after_own,
-            f"{leak.train_after_own:,} training events"
-            f" ({leak.train_after_own_share:.1%}) happened after their user's first"
-            f" {leak.part} event: a model is asked about the past while it knows what"
-            " the user did next. Prefer a split by time.",
-        ),
-        (
-            "global-future",
-            "note",
-            leak.train_after_first,
-            f"{leak.train_after_first:,} training events"
-            f" ({leak.train_after_first_share:.1%}) happened after the first"
-            f" {leak.part} event, so a model knows trends of a time that had not come."
-            " kind = 'time_cut' under [split] rules it out.",
-        ),
-        (
-            "repeated-pairs",
-            "note",
-            leak.repeated_pairs,
-            f"{leak.repeated_pairs:,} {leak.part} events"
-            f" ({leak.repeated_pairs_share:.1%}) are of an item that the user did in a"
-            " part before. Seen items are never recommended, so they do not count.",
-        ),
-    ]
-    return [
-        Finding(code, severity, message, count=count)
-        for code, severity, count, message in told
-        if count
-    ]
-
-
-def _of_drift(drift: Drift) -> Finding:
-    quantity = drift.quantity.replace("_", " ")
-    return Finding(
-        "drift",
-        "warning",
-        f"The {quantity} of the {drift.part} events is not that of the events before:"
-        f" PSI {drift.psi:.2f} (over {SHIFT:g} is a shift). What is measured on this"
-        " part may not hold for the next one.",
-    )
+    read = Attributes.read(schema, sources, users, items, grouped.attributes)
+    return read.findings

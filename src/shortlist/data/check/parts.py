@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from shortlist.data.check.report import Cold, Drift, Leakage, PartSummary
 from shortlist.data.check.spread import value_counts
 from shortlist.data.grouped import GroupedLog
-from shortlist.data.split import KNOWN, PARTS, TRAIN
+from shortlist.data.split import KNOWN, PARTS, TRAIN, PartName
 
 _HOUR_MS = 3_600_000
+_WEEK_MS = 7 * 24 * _HOUR_MS
+_DRAWS = 20
 _DECILES = 10
 _MAX_LABELS = 20
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -103,12 +106,12 @@ def _pairs(
 
 def tied(columns: Columns) -> np.ndarray:
     """Mask `(n,)` of the events that share user and time with another one."""
-    same = _same_moment(columns)
+    same = same_moment(columns)
     mask: np.ndarray = np.r_[same, False] | np.r_[False, same]
     return mask
 
 
-def _same_moment(columns: Columns) -> np.ndarray:
+def same_moment(columns: Columns) -> np.ndarray:
     """Mask `(n - 1,)` of the events whose next one has the same user and time."""
     same_user: np.ndarray = columns.user[1:] == columns.user[:-1]
     same: np.ndarray = same_user & (columns.time[1:] == columns.time[:-1])
@@ -163,7 +166,11 @@ def cold(columns: Columns, part: int) -> Cold:
 
 
 def drifts(columns: Columns) -> tuple[Drift, ...]:
-    """Drift of every held-out part, by part and quantity."""
+    """Drift of every held-out part, by part and quantity.
+
+    The weekdays are left out of a part of less than a week, and the hours of one of
+    less than a day: it cannot have all of them.
+    """
     found: dict[int, list[Drift]] = {part: [] for part in held_out(columns)}
     for part, list_ in found.items():
         list_.append(_popularity_drift(columns, part))
@@ -171,35 +178,76 @@ def drifts(columns: Columns) -> tuple[Drift, ...]:
         tables = [
             value_counts(columns.label[columns.part == p]) for p in range(len(PARTS))
         ]
+        sizes = _clusters(columns, columns.label)
         for part, list_ in found.items():
-            list_.append(_label_drift(tables, part))
+            list_.append(_label_drift(tables, part, sizes))
     if columns.timed:
-        # 1970-01-01 was a Thursday, and the week begins on Monday.
-        hours = (columns.time // _HOUR_MS + _THURSDAY * 24) % (7 * 24)
-        week = by_part(hours, columns.part, 7 * 24).reshape(len(PARTS), 7, 24)
-        names = [str(hour) for hour in range(24)]
-        clocks = (
-            ("hour", names, week.sum(axis=1)),
-            ("weekday", [*_WEEKDAYS], week.sum(axis=2)),
-        )
-        for quantity, names, counts in clocks:
-            for part, list_ in found.items():
-                before = counts[:part].sum(axis=0)
-                list_.append(drift(PARTS[part], quantity, names, before, counts[part]))
+        for part, list_ in found.items():
+            list_ += _clock_drifts(columns, part)
     return tuple(drift for list_ in found.values() for drift in list_)
 
 
+def _clock_drifts(columns: Columns, part: int) -> list[Drift]:
+    times = columns.time[columns.part == part]
+    span = int(times.max() - times.min())
+    # 1970-01-01 was a Thursday, and the week begins on Monday.
+    hours = columns.time // _HOUR_MS + _THURSDAY * 24
+    week = by_part(hours % (7 * 24), columns.part, 7 * 24).reshape(len(PARTS), 7, 24)
+    names = [str(hour) for hour in range(24)]
+    found = []
+    for quantity, bins, counts, least, moments in (
+        ("hour", names, week.sum(axis=1), _WEEK_MS // 7, hours),
+        ("weekday", [*_WEEKDAYS], week.sum(axis=2), _WEEK_MS, hours // 24),
+    ):
+        if span >= least:
+            sizes = _clusters(columns, moments)
+            before, now = counts[:part].sum(axis=0), counts[part]
+            found.append(drift(PARTS[part], quantity, bins, before, now, sizes))
+    return found
+
+
+def _clusters(columns: Columns, values: np.ndarray) -> np.ndarray:
+    """Different pairs of user and value by part, `(3,)`: what is drawn one by one."""
+    pairs = pl.DataFrame({"user": columns.user, "value": values, "part": columns.part})
+    counts = pairs.unique().group_by("part").len()
+    sizes = np.zeros(len(PARTS), np.int64)
+    sizes[counts["part"].to_numpy()] = counts["len"].to_numpy()
+    return sizes
+
+
 def drift(
-    part: str, quantity: str, bins: list[str], before: np.ndarray, now: np.ndarray
+    part: PartName,
+    quantity: str,
+    bins: list[str],
+    before: np.ndarray,
+    now: np.ndarray,
+    sizes: np.ndarray | None = None,
 ) -> Drift:
-    """Compares two histograms, `(bins,)` counts, neither of them empty."""
+    """Compares two histograms, `(bins,)` counts, neither of them empty.
+
+    Args:
+        part: the part that is compared.
+        quantity: what the bins are of.
+        bins: their names.
+        before: counts of the parts before.
+        now: counts of the part.
+        sizes: independent draws by part, `(3,)`; every event is one by default.
+    """
     used = (before > 0) | (now > 0)
+    freedom = int(np.count_nonzero(used)) - 1
     events = 1 / before.sum() + 1 / now.sum()
+    draws = events
+    if sizes is not None:
+        number = PARTS.index(part)
+        draws = 1 / max(sizes[:number].sum(), 1) + 1 / max(sizes[number], 1)
     return Drift(
         part=part,
         quantity=quantity,
         psi=stability_index(before, now),
-        expected_psi=float((np.count_nonzero(used) - 1) * events),
+        expected_psi=float(freedom * events),
+        # Over the draws the index is nearly chi-squared.
+        chance_psi=float(freedom * draws),
+        chance_deviation=float(np.sqrt(2 * freedom) * draws),
         total_variation=float(
             np.abs(before / before.sum() - now / now.sum()).sum() / 2
         ),
@@ -222,21 +270,42 @@ def stability_index(before: np.ndarray, now: np.ndarray) -> float:
 
 
 def _popularity_drift(columns: Columns, part: int) -> Drift:
-    before = columns.items[:part].sum(axis=0)
+    before, now = columns.items[:part].sum(axis=0), columns.items[part]
+    names = [*(str(place) for place in range(1, _DECILES + 1)), "new"]
+    found = drift(PARTS[part], "item_popularity", names, *_tenths(before, now))
+    # The tenths are those of the events before, which fit these better than any others:
+    # so the index is above 0 without any drift.
+    generator = np.random.default_rng(0)
+    both, share = before + now, now.sum() / (before.sum() + now.sum())
+    indices = []
+    for _ in range(_DRAWS):
+        drawn = generator.binomial(both, share)
+        if drawn.any() and (drawn < both).any():
+            indices.append(stability_index(*_tenths(both - drawn, drawn)))
+    return msgspec.structs.replace(
+        found,
+        chance_psi=float(np.mean(indices)) if indices else found.chance_psi,
+        chance_deviation=float(np.std(indices)) if indices else found.chance_deviation,
+    )
+
+
+def _tenths(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Events in each tenth of popularity before and now, and of items that are new."""
     order = np.argsort(-before, kind="stable")
     more_popular = np.cumsum(before[order]) - before[order]
     decile = np.empty(len(before), np.int64)
     decile[order] = more_popular * _DECILES // before.sum()
     decile[before == 0] = _DECILES
-    names = [*(str(place) for place in range(1, _DECILES + 1)), "new"]
-    counts = [
-        np.bincount(decile, weights=events, minlength=len(names))
-        for events in (before, columns.items[part])
-    ]
-    return drift(PARTS[part], "item_popularity", names, *counts)
+    counted = (
+        np.bincount(decile, weights=events, minlength=_DECILES + 1)
+        for events in (before, now)
+    )
+    return next(counted), next(counted)
 
 
-def _label_drift(tables: list[tuple[np.ndarray, np.ndarray]], part: int) -> Drift:
+def _label_drift(
+    tables: list[tuple[np.ndarray, np.ndarray]], part: int, draws: np.ndarray
+) -> Drift:
     values = np.concatenate([values for values, _ in tables[:part]])
     sizes = np.concatenate([sizes for _, sizes in tables[:part]])
     known = np.unique(np.concatenate([values, tables[part][0]]))
@@ -259,7 +328,7 @@ def _label_drift(tables: list[tuple[np.ndarray, np.ndarray]], part: int) -> Drif
         )
         for at, w in ((values, sizes), tables[part])
     ]
-    return drift(PARTS[part], "label", names, *counts)
+    return drift(PARTS[part], "label", names, counts[0], counts[1], draws)
 
 
 def leakage(columns: Columns, part: int) -> Leakage:
@@ -287,7 +356,7 @@ def leakage(columns: Columns, part: int) -> Leakage:
 
 def _copies(columns: Columns, part: int) -> int:
     """Events of `part` with the user, item and time of an event of an earlier part."""
-    runs = np.cumsum(np.r_[True, ~_same_moment(columns)]) - 1
+    runs = np.cumsum(np.r_[True, ~same_moment(columns)]) - 1
     ours, known = np.zeros((2, runs[-1] + 1), bool)
     ours[runs[columns.part == part]] = True
     known[runs[columns.part < part]] = True

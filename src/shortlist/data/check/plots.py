@@ -93,12 +93,14 @@ def _drawings(report: LogReport) -> Iterator[_Drawing]:
         alt = f"Events by label; the mean is {report.labels.mean:.3g}."
         bars = report.labels.histogram
         yield ("labels", "Events by label", alt, _NARROW, _histogram_drawing(bars))
-    for part in PARTS[1:]:
-        if drifts := [drift for drift in report.drift if drift.part == part]:
-            told = (f"{d.quantity.replace('_', ' ')} {d.psi:.2f}" for d in drifts)
-            alt = f"Share of the events in each bin; PSI: {', '.join(told)}."
-            title = f"The {part} part beside the parts before it"
-            yield (f"drift-{part}", title, alt, (9.0, 4.6), _drift_drawing(drifts))
+    for drift in report.drift:
+        quantity = drift.quantity.replace("_", " ")
+        alt = f"Share of the {drift.part} events in each bin; PSI {drift.psi:.2f}."
+        title = (
+            f"{quantity.capitalize()} of the {drift.part} part (PSI {drift.psi:.2f})"
+        )
+        name = f"drift-{drift.part}-{quantity.replace(' ', '-')}"
+        yield (name, title, alt, _NARROW, _drift_drawing(drift))
 
 
 def _unit(activity: Activity) -> str:
@@ -110,8 +112,8 @@ def _histogram_drawing(bars: tuple[Bar, ...]) -> Callable[[Figure], None]:
     return lambda figure: _histogram(figure, bars)
 
 
-def _drift_drawing(drifts: list[Drift]) -> Callable[[Figure], None]:
-    return lambda figure: _drifts(figure, drifts)
+def _drift_drawing(drift: Drift) -> Callable[[Figure], None]:
+    return lambda figure: _drift(figure, drift)
 
 
 def _activity(figure: Figure, activity: Activity) -> None:
@@ -172,33 +174,27 @@ def _bar_name(bar: Bar) -> str:
     return f"{short_number(bar.low)}+" if bar.high > bar.low else short_number(bar.low)
 
 
-def _drifts(figure: Figure, drifts: list[Drift]) -> None:
-    grid = figure.subplots(2, 2, squeeze=False).ravel()
-    for axes, drift in zip(grid, drifts, strict=False):
-        used = [
-            place
-            for place, shares in enumerate(zip(drift.before, drift.share, strict=True))
-            if any(shares) or drift.quantity != "label"
-        ]
-        places = range(len(used))
-        for shift, shares, colour, label in (
-            (-0.2, drift.before, BLUE, "before"),
-            (0.2, drift.share, _COLOURS[drift.part], drift.part),
-        ):
-            heights = [shares[place] for place in used]
-            at = [place + shift for place in places]
-            axes.bar(at, heights, width=0.4, color=colour, label=label)
-        step = -(-len(used) // 12)
-        names = [drift.bins[place].removeprefix("from ") for place in used]
-        axes.set_xticks(places[::step], names[::step])
-        quantity = drift.quantity.replace("_", " ")
-        axes.set_title(f"{quantity}, PSI {drift.psi:.2f}")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        _finish(axes, formatted=True)
-    for axes in grid[len(drifts) :]:
-        axes.remove()
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2)
+def _drift(figure: Figure, drift: Drift) -> None:
+    axes = figure.add_subplot()
+    used = [
+        place
+        for place, shares in enumerate(zip(drift.before, drift.share, strict=True))
+        if any(shares) or drift.quantity != "label"
+    ]
+    places = range(len(used))
+    for shift, shares, colour, label in (
+        (-0.2, drift.before, BLUE, "before"),
+        (0.2, drift.share, _COLOURS[drift.part], drift.part),
+    ):
+        heights = [shares[place] for place in used]
+        at = [place + shift for place in places]
+        axes.bar(at, heights, width=0.4, color=colour, label=label)
+    step = -(-len(used) // 12)
+    names = [drift.bins[place].removeprefix("from ") for place in used]
+    axes.set_xticks(places[::step], names[::step])
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    _finish(axes, formatted=True)
+    figure.legend(loc="outside upper right", ncols=2)
 
 
 def _finish(axes: Axes, *, formatted: bool = False) -> None:

@@ -10,6 +10,22 @@ import msgspec
 
 from shortlist.data.findings import Finding
 
+SHIFT = 0.25
+"""A population stability index so far above that of chance is a shift."""
+_DEVIATIONS = 3.0
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a log can be trained on.
+
+    Args:
+        ready: no problem was found.
+        message: the answer in a sentence or two, and what to do first.
+    """
+
+    ready: bool
+    message: str
+
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """How much there is.
@@ -202,6 +218,11 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         expected_psi: the mean of the index if nothing drifted,
             `(bins - 1) * (1 / events before + 1 / events of the part)` (Yurdakul,
             Statistical Properties of Population Stability Index, 2018).
+        chance_psi: the mean of the index if nothing drifted, as `is_shift` takes it.
+            Events of one user in one bin count once (of a clock: within one hour or
+            day), for they are not drawn one by one. Of item popularity it is measured:
+            as many events are drawn out of all of them, several times.
+        chance_deviation: the standard deviation of that.
         total_variation: `sum(|a - e|) / 2` over the plain shares: 0 to 1.
         bins: names of the bins.
         before: share of the earlier parts' events in each bin.
@@ -212,10 +233,18 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     quantity: str
     psi: float
     expected_psi: float
+    chance_psi: float
+    chance_deviation: float
     total_variation: float
     bins: tuple[str, ...]
     before: tuple[float, ...]
     share: tuple[float, ...]
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether the difference is large, and larger than chance makes it."""
+        excess = self.psi - self.chance_psi
+        return excess > SHIFT and excess > _DEVIATIONS * self.chance_deviation
 
 
 class Leakage(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +280,7 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
     """The data report of one log under one schema and split.
 
     Args:
+        verdict: whether the log can be trained on.
         counts: how much there is.
         time: first to last event, or `None` for a log without times.
         events_per_user: over the users with an event.
@@ -265,6 +295,7 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
         findings: problems first, then warnings and notes.
     """
 
+    verdict: Verdict
     counts: Counts
     time: TimeSpan | None
     events_per_user: Spread

@@ -59,7 +59,8 @@ def _log(report: LogReport) -> Table:
             ("days", f"{time.days:,.1f}"),
             ("calendar days with events", f"{time.active_days:,}"),
         ]
-    return Table("Log", ("", "value"), tuple(rows))
+    note = "Density: the share of all pairs of a user and an item that occur."
+    return Table("Log", ("", "value"), tuple(rows), note)
 
 
 def _spread(report: LogReport) -> Table:
@@ -77,7 +78,9 @@ def _spread(report: LogReport) -> Table:
             row("item", report.events_per_item, report.counts.items),
         ),
         f"The most popular 1 % of the items have {top.top_1_percent:.1%} of the events,"
-        f" the most popular 10 % have {top.top_10_percent:.1%}.",
+        f" the most popular 10 % have {top.top_10_percent:.1%}.\n"
+        "p50 is the median. Gini is 0 if all have the same number of events, near 1 if"
+        " one has nearly all.",
     )
 
 
@@ -109,7 +112,8 @@ def _parts(report: LogReport) -> Table:
         events, users, items = (f"{count:,}" for count in counts)
         rows.append((part.part, events, share, users, items, first, last, mean))
     header = ("", "events", "share", "users", "items", "first", "last", "mean label")
-    return Table("Parts", header, tuple(rows))
+    note = "Training learns, validation stops it and sets weights, test is measured."
+    return Table("Parts", header, tuple(rows), note)
 
 
 def _moment(moment_ms: int, *, with_clock: bool) -> str:
@@ -130,7 +134,8 @@ def _cold(report: LogReport) -> Table:
         for cold in report.cold
     )
     header = ("", "users", "items", "events of such users", "events of such items")
-    return Table("Unknown to the parts before", header, rows)
+    note = "What only features or a history can rank: no event before has these ids."
+    return Table("Unknown to the parts before", header, rows, note)
 
 
 def _drift(report: LogReport) -> Table:
@@ -138,7 +143,7 @@ def _drift(report: LogReport) -> Table:
         (
             f"{drift.part}: {drift.quantity.replace('_', ' ')}",
             f"{drift.psi:.3f}",
-            f"{drift.expected_psi:.3f}",
+            f"{drift.chance_psi:.3f}",
             f"{drift.total_variation:.1%}",
         )
         for drift in report.drift
@@ -147,7 +152,8 @@ def _drift(report: LogReport) -> Table:
         "Drift against the parts before",
         ("", "PSI", "by chance", "total variation"),
         rows,
-        "Population stability index: below 0.1 is stable, over 0.25 a shift.",
+        "Population stability index: how unlike two histograms are.\n"
+        "By chance: what it would be without any drift; 0.25 above that is a shift.",
     )
 
 
@@ -167,6 +173,8 @@ def _leakage(report: LogReport) -> Table:
         "Leakage from the parts before",
         header,
         rows,
+        "Pairs of before: its events whose user had the item before.\n"
+        "Copies: the same with the same time.\n"
         "Train after first (own): training events after the first event of the part (of"
-        " the user's own).",
+        " the user's).",
     )

@@ -1,0 +1,253 @@
+"""Problems that a split shows: parts that are empty, cold, leaking or unlike others.
+
+One finding per kind, whatever the number of parts it concerns. Knows the numbers of the
+report, and for the order of the rows the columns of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from shortlist.data import findings as look
+from shortlist.data.check.parts import Columns, same_moment
+from shortlist.data.check.report import SHIFT, Cold, Drift, Leakage, PartSummary
+from shortlist.data.findings import Finding, Severity
+from shortlist.data.grouped import GroupedLog
+from shortlist.data.order_findings import (
+    REPEATED,
+    grouped_by_item,
+    id_ranks,
+    order_not_time,
+    repeats_told,
+    sorted_by,
+)
+from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
+
+COLD_SHARE = 0.1
+"""Share of held-out events of unknown users or items that is worth a note."""
+_MUCH_COLD = 0.3
+_REPEATED_OFTEN = 0.5
+_FEW_EVENTS = 10  # of a part, that say little about it
+_TIED_SHARE = 0.5
+
+
+def of_order(grouped: GroupedLog, columns: Columns, split: Split) -> list[Finding]:
+    """A split by time of rows whose order is not that of time.
+
+    Of a log with times the order of the rows decides where most neighbours are tied.
+    """
+    keys = {
+        f"item {name}": ranks[columns.item]
+        for name, ranks in id_ranks(grouped.item_ids).items()
+    }
+    if columns.labelled:
+        keys["label"] = columns.label
+    if not columns.timed:
+        in_file = columns.item[np.argsort(columns.time, kind="stable")]
+        found = sorted_by(columns.user, keys) or grouped_by_item(in_file)
+        return [order_not_time(found)] if found else []
+    tied = same_moment(columns)
+    neighbours = int(np.count_nonzero(columns.user[1:] == columns.user[:-1]))
+    if np.count_nonzero(tied) < _TIED_SHARE * max(neighbours, 1):
+        return []
+    if not (found := sorted_by(columns.user, keys, tied)):
+        return []
+    return [
+        Finding(
+            "order-not-time",
+            "warning",
+            "Most events share their time with the next one of their user, so the order"
+            f" of the rows decides which is newer, but {found}. Log the time of day, or"
+            ' set kind = "random" under [split].',
+        )
+    ]
+
+
+def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
+    """Parts that are empty although the split asks for them, and too small ones."""
+    asked: dict[str, float] = {
+        PARTS[VALIDATION]: split.validation,
+        PARTS[TEST]: split.test,
+    }
+    empty = [p.part for p in parts if not p.events and asked.get(p.part, 1.0)]
+    found = []
+    train = parts[TRAIN]
+    if min(train.users, train.items) < 2:
+        found.append(
+            Finding(
+                "log-too-small",
+                "problem",
+                "The training part must hold at least 2 users and 2 items. It has"
+                f" {train.users:,} and {train.items:,}. Give more events or hold out"
+                " fewer.",
+            )
+        )
+    held_out = [part for part in empty if part != PARTS[TRAIN]]
+    if held_out:
+        amount = split.test if PARTS[TEST] in held_out else split.validation
+        found.append(look.empty_part(held_out, split.kind, amount))
+    return found
+
+
+def of_cold(colds: Sequence[Cold]) -> list[Finding]:
+    """Held-out events of users or items that the parts before do not know."""
+    shares = [(c, c.events_of_users, c.users) for c in colds]
+    found = _of_cold("cold-users", "users", shares)
+    shares = [(c, c.events_of_items, c.items) for c in colds]
+    return found + _of_cold("cold-items", "items", shares)
+
+
+def _of_cold(
+    code: str, kind: str, shares: Sequence[tuple[Cold, float, int]]
+) -> list[Finding]:
+    """One finding on the parts with many events of such ids: share and number."""
+    cold = [entry for entry in shares if entry[1] > COLD_SHARE]
+    if not cold:
+        return []
+    told = _joined(
+        f"{share:.1%} of the {c.part} events are of {count:,} {kind}"
+        for c, share, count in cold
+    )
+    message = (
+        f"{told} that the parts before do not know: no model without features can rank"
+        " them."
+    )
+    much = any(share > _MUCH_COLD for _, share, _ in cold)
+    count = max(count for _, _, count in cold)
+    return [Finding(code, "warning" if much else "note", message, count=count)]
+
+
+def of_leakage(
+    leaks: Sequence[Leakage], parts: Sequence[PartSummary], *, repeats: bool
+) -> list[Finding]:
+    """What the parts before give away about a part.
+
+    Args:
+        leaks: of every held-out part with events.
+        parts: all parts.
+        repeats: whether items that a user had before count.
+    """
+    return [
+        *_leak(
+            leaks,
+            "copied-events",
+            "problem",
+            lambda k: k.copies,
+            lambda k: f"{k.copies:,} {k.part} events",
+            "are also in a part before (the same user, item and time): the answer was"
+            " seen in training. Remove one copy.",
+        ),
+        *_leak(
+            leaks,
+            "own-future",
+            "warning",
+            lambda k: k.train_after_own,
+            lambda k: (
+                f"{k.train_after_own:,} training events ({k.train_after_own_share:.1%})"
+                f" after their user's first {k.part} event"
+            ),
+            "tell a model what the user did next, and it is asked about the past."
+            " Prefer a split by time.",
+        ),
+        *_leak(
+            leaks,
+            "global-future",
+            "note",
+            lambda k: k.train_after_first,
+            lambda k: (
+                f"{k.train_after_first:,} training events"
+                f" ({k.train_after_first_share:.1%}) after the first {k.part} event"
+            ),
+            "tell a model trends of a time that had not come. kind = 'time_cut' under"
+            " [split] rules it out.",
+        ),
+        *_of_repeats(leaks, parts, repeats),
+    ]
+
+
+def _leak(
+    leaks: Sequence[Leakage],
+    code: str,
+    severity: Severity,
+    count: Callable[[Leakage], int],
+    told: Callable[[Leakage], str],
+    meaning: str,
+) -> list[Finding]:
+    """One finding about all parts that leak in one way."""
+    found = [leak for leak in leaks if count(leak)]
+    if not found:
+        return []
+    message = f"{_joined(told(leak) for leak in found)} {meaning}"
+    return [Finding(code, severity, message, count=sum(count(k) for k in found))]
+
+
+def _of_repeats(
+    leaks: Sequence[Leakage], parts: Sequence[PartSummary], repeats: bool
+) -> list[Finding]:
+    found = [leak for leak in leaks if leak.repeated_pairs]
+    if not found:
+        return []
+    count = sum(leak.repeated_pairs for leak in found)
+    events = {part.part: part.events for part in parts}
+    sure = [k for k in found if events[k.part] >= _FEW_EVENTS]
+    worst = max(sure, key=lambda k: k.repeated_pairs_share, default=None)
+    if worst is not None and worst.repeated_pairs_share >= REPEATED and not repeats:
+        message = repeats_told(worst.repeated_pairs_share, worst.part)
+        return [Finding("only-repeats", "problem", message, count=count)]
+    told = _joined(
+        f"{k.repeated_pairs:,} {k.part} events ({k.repeated_pairs_share:.1%})"
+        for k in found
+    )
+    often = worst is not None and worst.repeated_pairs_share >= _REPEATED_OFTEN
+    counted = (
+        "They count, since evaluation.repeats is set."
+        if repeats
+        else "Seen items are not recommended, so these do not count; repeats = true"
+        " under [evaluation] and [serving] keeps them."
+    )
+    return [
+        Finding(
+            "repeated-pairs",
+            "warning" if often and not repeats else "note",
+            f"{told} are of an item that the user had in a part before. {counted}",
+            count=count,
+        )
+    ]
+
+
+def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
+    """Parts that are unlike those before, beyond what chance explains.
+
+    A warning where labels or the clock differ, which a change of the export explains; a
+    note where only the popularity of items moves, as it does.
+    """
+    shifts = [drift for drift in drifts if drift.is_shift]
+    if not shifts:
+        return []
+    told = _joined(
+        f"{d.quantity.replace('_', ' ')} of the {d.part} events (PSI {d.psi:.2f},"
+        f" {d.chance_psi:.2f} by chance)"
+        for d in shifts
+    )
+    only_items = all(drift.quantity == "item_popularity" for drift in shifts)
+    fix = (
+        "Tastes move: train again often."
+        if only_items
+        else "Check whether the export or its clock changed; else what is measured on"
+        " this part may not hold for the next one."
+    )
+    return [
+        Finding(
+            "drift",
+            "note" if only_items else "warning",
+            f"Not as in the events before: {told}; {SHIFT:g} above chance is a shift."
+            f" {fix}",
+            count=len(shifts),
+        )
+    ]
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " and ".join(texts)

@@ -1,0 +1,134 @@
+"""Whether a log without times is in the order of time, and whether it tests repeats.
+
+Knows columns of events in file order. `shortlist init` and `check` ask the same
+functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from shortlist.data.findings import Finding
+
+SORTED_SHARE = 0.9
+"""Share of neighbours in one direction from which rows count as sorted."""
+REPEATED = 0.9
+"""Share of repeats among held-out events from which they are all the log has."""
+_DEVIATIONS = 4.0  # of a fair coin: one log in thousands
+_GROUPED = 1.1  # runs per item; rows in order of time have nearly one per event
+_FEW = 50
+
+
+def id_ranks(ids: pl.Series) -> dict[str, np.ndarray]:
+    """The ways in which a file may be sorted by these ids, as numbers that ascend.
+
+    Args:
+        ids: external id by code, Int64 or String.
+
+    Returns: by name, `(codes,)`; text has up to two: as text, and by its number.
+    """
+    if ids.dtype != pl.String:
+        return {"id": ids.to_numpy()}
+    frame = pl.DataFrame({"id": ids})
+    number = pl.col("id").str.extract(r"(\d{1,18})\D*$").cast(pl.Int64, strict=False)
+    ranks = frame.select(text=pl.col("id").rank("dense"), number=number.fill_null(-1))
+    found = {"id": ranks["text"].to_numpy()}
+    if (ranks["number"] >= 0).all():
+        found["number of the id"] = ranks["number"].to_numpy()
+    return found
+
+
+def sorted_by(
+    user: np.ndarray, keys: Mapping[str, np.ndarray], places: np.ndarray | None = None
+) -> str:
+    """What the rows of each user are sorted by, in words; nothing if by none.
+
+    Neighbours of one user with different values ascend or descend. In an order that has
+    nothing to do with the values half of them ascend; rows are sorted if
+    `SORTED_SHARE` of them go one way, and so many that chance does not explain it.
+
+    Args:
+        user: user of every event, `(n,)`; each user's in the order of the file.
+        keys: values that may be sorted by, by name, `(n,)` each.
+        places: mask `(n - 1,)` of the events whose order to the next one counts.
+    """
+    together = user[1:] == user[:-1]
+    if places is not None:
+        together = together & places
+    for name, values in keys.items():
+        up = int(np.count_nonzero(together & (values[1:] > values[:-1])))
+        down = int(np.count_nonzero(together & (values[1:] < values[:-1])))
+        pairs, most = up + down, max(up, down)
+        if not pairs or most < SORTED_SHARE * pairs:
+            continue
+        if (most - pairs / 2) / np.sqrt(pairs / 4) >= _DEVIATIONS:
+            way = "rising" if up >= down else "falling"
+            share = f"{most / pairs:.0%} of {pairs:,} neighbours, by chance 50%"
+            return f"the rows of each user are sorted by {name}, {way} ({share})"
+    return ""
+
+
+def grouped_by_item(item: np.ndarray) -> str:
+    """The same of a file in which the rows of each item lie together.
+
+    Args:
+        item: item codes in the order of the file, `(n,)`.
+    """
+    if len(item) < _FEW:
+        return ""
+    items = len(np.unique(item))
+    runs = 1 + int(np.count_nonzero(item[1:] != item[:-1]))
+    if items < 2 or len(item) < 2 * items or runs > _GROUPED * items:
+        return ""
+    return f"the rows of each item lie together ({runs:,} runs for {items:,} items)"
+
+
+def order_not_time(found: str) -> Finding:
+    """The finding for a log whose order of rows is not that of time.
+
+    Args:
+        found: what `sorted_by` or `grouped_by_item` says.
+    """
+    return Finding("order-not-time", "problem", order_told(found))
+
+
+def order_told(found: str) -> str:
+    """What the order of a file means for its split, and what to do."""
+    return (
+        "The log has no times, so the order of its rows counts as the order of time,"
+        f" but {found}. The newest events of a user are then not the newest, and"
+        ' what is measured on them means nothing. Set kind = "random" under [split],'
+        " or name a timestamp column."
+    )
+
+
+def repeated_share(user: np.ndarray, item: np.ndarray, part: np.ndarray) -> float:
+    """Share of the held-out events whose (user, item) pair an earlier part has.
+
+    Args:
+        user: `(n,)` integers.
+        item: `(n,)` integers.
+        part: `(n,)`, 0 training, 1 validation, 2 test.
+
+    Returns: 0 to 1, of the last part that has events; 0 if only training has.
+    """
+    last = int(part.max(initial=0))
+    if not last:
+        return 0.0
+    events = pl.DataFrame({"user": user, "item": item, "part": part})
+    first = pl.col("part").min().over("user", "item")
+    held = events.with_columns(first=first).filter(pl.col("part") == last)
+    return float((held["first"] < last).mean() or 0.0)  # type: ignore[arg-type]
+
+
+def repeats_told(share: float, part: str = "test") -> str:
+    """What it means that held-out events repeat what their user did before."""
+    return (
+        f"{share:.1%} of the {part} events are of an item that the user had before."
+        " Seen items are not recommended, so these events do not count, and little or"
+        " nothing is left to measure. If repeats are what you want to recommend, set"
+        " repeats = true under [evaluation] and [serving]."
+    )
