@@ -9,9 +9,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.errors import ResourceError
+from shortlist.serving.limits import BODY_LIMIT_BYTES
 from shortlist.serving.middleware import BodyLimit
 from shortlist.serving.recommender import Recommender
-from shortlist.serving.rest import BODY_LIMIT_BYTES, ServingState, create_app
+from shortlist.serving.rest import ServingState, create_app
 from tiny_bundle import ITEM_IDS, expected_list
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
@@ -129,7 +130,7 @@ def test_a_posted_event_changes_the_next_answer(client, user_id):
 
 def test_several_events_are_kept_together(client):
     rows = [
-        {"user_id": "new", "item_id": "heat", "timestamp_ms": 5, "label": 4.5},
+        {"user_id": "new", "item_id": "heat", "timestamp_ms": 10**12, "label": 4.5},
         {"user_id": "new", "item_id": "a/b"},
     ]
     response = client.post(EVENTS, json={"events": rows})
@@ -179,7 +180,7 @@ def test_a_wrong_event_is_refused_by_its_own_code(client, change, status, code):
 
 def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path):
     class FullDisk:
-        def read(self):
+        def blocks(self):
             return iter(())
 
         def append(self, events):

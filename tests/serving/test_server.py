@@ -14,7 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.server import claimed_port, free_port, serve
+from shortlist.serving.addresses import claimed_port, free_port
+from shortlist.serving.server import serve
 from tiny_bundle import expected_list
 
 SCRIPT = """
@@ -104,7 +105,7 @@ def test_a_signal_ends_it_cleanly_and_events_outlive_it(start, number):
 def test_an_open_connection_does_not_hold_it_up(start):
     running = start()
     with socket.create_connection(("127.0.0.1", running.port)) as sock:
-        sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: [::1]\r\n\r\n")
         sock.recv(100)
         code, _, err = running.end(signal.SIGINT)
     assert (code, err) == (0, "")
@@ -118,7 +119,8 @@ def test_any_id_gets_through_http(server, item_id):
 
 
 HEAD = (
-    b"POST /api/v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"POST /api/v1/recommend HTTP/1.1\r\nhost: [::1]\r\n"
+    b"content-type: application/json\r\n"
 )
 
 
@@ -157,11 +159,14 @@ def test_an_endless_chunked_body_is_cut_off(server):
         (HEAD + b"content-length: -1\r\n\r\n", {400}),
         (HEAD + b"content-length: " + b"9" * 5000 + b"\r\n\r\n", {400}),
         (HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}", {400}),
-        (b"GET /api/v1/items/%FF%00/similar HTTP/1.1\r\nhost: x\r\n\r\n", {404}),
-        (b"GET /%2e%2e%2fetc HTTP/1.1\r\nhost: x\r\n\r\n", {404}),
-        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", {414}),
-        (b"BREW /healthz HTTP/1.1\r\nhost: x\r\n\r\n", {405}),
-        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: \xff\x00\r\n\r\n", {400}),
+        (
+            b"GET /api/v1/items/%FF%00/similar HTTP/1.1\r\nhost: [::1]\r\n\r\n",
+            {404},
+        ),
+        (b"GET /%2e%2e%2fetc HTTP/1.1\r\nhost: [::1]\r\n\r\n", {404}),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: [::1]\r\n\r\n", {414}),
+        (b"BREW /healthz HTTP/1.1\r\nhost: [::1]\r\n\r\n", {405}),
+        (b"GET /healthz HTTP/1.1\r\nhost: [::1]\r\nx: \xff\x00\r\n\r\n", {400}),
         (b"\x16\x03\x01\x02\x00 not http\r\n\r\n", {400}),
     ],
 )

@@ -22,18 +22,25 @@ STATUS_OF_CODE = {
     "not-found": 404,
     "method-not-allowed": 405,
     "body-timeout": 408,
+    "event-id-reused": 409,
     "body-too-large": 413,
     "unsupported-media-type": 415,
+    "host-not-allowed": 421,
     "invalid-request": 422,
     "invalid-k": 422,
     "invalid-id": 422,
     "invalid-timestamp": 422,
     "future-timestamp": 422,
     "invalid-label": 422,
+    "invalid-event-id": 422,
     "events-rejected": 422,
     "internal-error": 500,
     "not-ready": 503,
     "events-not-stored": 503,
+    "events-unreadable": 503,
+    "events-file-lost": 503,
+    "overloaded": 503,
+    "events-full": 507,
 }
 
 
@@ -78,7 +85,7 @@ def on_shortlist_error(request: Request, error: Exception) -> Response:
     if status is None and isinstance(error, ResourceError):
         status = 503
     if status is None or status == 500:
-        return on_exception(request, error)
+        raise error
     return problem(error.code, str(error), status=status)
 
 
@@ -93,6 +100,14 @@ def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def on_exception(request: Request, error: Exception) -> Response:
-    """Answers for a failure of our own."""
+    """Answers for a failure of our own; `Answers` in the middleware logs it."""
     # What went wrong inside is not the client's business and may name files.
-    return problem("internal-error", "The server failed. Its log says more.")
+    return internal_error()
+
+
+def internal_error() -> Response:
+    """The answer for a failure of our own."""
+    return problem(
+        "internal-error",
+        "The server failed. Its log says more, under the id in x-request-id.",
+    )
