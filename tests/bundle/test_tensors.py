@@ -56,17 +56,21 @@ def one(shape, offsets="[0, 8]"):
     return f'{{"a": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}'
 
 
+def both(first, second):
+    return first[:-1] + ", " + second[1:].replace("a", "b", 1)
+
+
 HEADERS = {
     "of another shape": one([3]),
     "negative": one([-2, -1]),
     "of huge factors": one([2**40, 2**40]),
-    "of nothing times too much": one([2**62, 2**62, 0], "[0, 0]"),
+    "of nothing times too much": both(one([2**62, 2**62, 0], "[0, 0]"), one([2])),
     "of many dimensions": one([2] + [1] * 1000),
     "a hole": one([1], "[4, 8]"),
     "beyond the end": one([4], "[0, 16]"),
     "before the end": one([1], "[0, 4]"),
     "backwards": one([2], "[8, 0]"),
-    "two at one place": one([2])[:-1] + ", " + one([2])[1:].replace("a", "b", 1),
+    "two at one place": both(one([2]), one([2])),
     "a list": '["a"]',
     "deep": '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",
     "a tensor that is a number": '{"a": 5}',

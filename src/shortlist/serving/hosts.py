@@ -72,7 +72,8 @@ class HostCheck:
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        address, end, port = host[1:].partition("]")
+        return address if end and (not port or port.startswith(":")) else host
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdecimal() and ":" not in name else host
 
