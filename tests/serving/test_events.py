@@ -314,6 +314,23 @@ def test_a_file_that_is_no_longer_ours_gets_no_events(tmp_path, spoil, caplog):
     assert stat.S_IMODE(rescued.stat().st_mode) == 0o600
 
 
+def test_a_rescue_that_fails_is_told_and_events_are_refused(tmp_path, caplog):
+    folder = tmp_path / "folder"
+    store = SqliteEventStore(folder / "status")
+    store.append([event("ann")])
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to("/proc/self")  # has a file of that name, and takes no new one
+    with pytest.raises(ResourceError, match="found replaced") as caught:
+        store.append([event("bob")])
+    assert caught.value.code == "events-file-lost"
+    assert "could not be copied to" in caplog.text
+    folder.unlink()
+    (tmp_path / "moved").rename(folder)
+    store.append([event("cat")])
+    store.close()
+    assert users_of(folder / "status") == ["ann", "cat"]
+
+
 def test_a_file_that_comes_back_is_used_again(tmp_path, caplog):
     path = tmp_path / "e"
     store = SqliteEventStore(path)

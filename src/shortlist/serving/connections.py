@@ -9,7 +9,6 @@ Knows sockets of this process; knows no HTTP.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -26,7 +25,6 @@ _logger = logging.getLogger("shortlist.serving")
 
 _OTHER_FILES = 128  # descriptors for everything that is no connection
 _MOST_FILES = 65_536
-_LOOK_SECONDS = 0.25
 # Fields of `struct tcp_info` in <linux/tcp.h>: milliseconds since data was last sent,
 # and since data was last received.
 _LAST_SENT, _LAST_RECEIVED = 44, 52
@@ -51,7 +49,7 @@ def raise_file_limit(limits: ConnectionLimits) -> int:
 
 
 class ConnectionGuard:
-    """Looks at the connections to one port of this process, four times a second.
+    """Looks at the connections to one port of this process when it is told to.
 
     Works on Linux; elsewhere the web server's own limits are all there is.
 
@@ -66,14 +64,11 @@ class ConnectionGuard:
         self.num_closed = 0
         self._is_crowded = False
 
-    async def run(self) -> None:
-        """Looks until it is cancelled."""
-        if sys.platform != "linux":
-            return
-        while True:
+    async def look(self) -> None:
+        """Applies the limits once."""
+        if sys.platform == "linux":
             self.limit_writing()
             self.close_excess()
-            await asyncio.sleep(_LOOK_SECONDS)
 
     def limit_writing(self) -> None:
         """Has the kernel drop clients that do not read: connections inherit it."""

@@ -343,7 +343,7 @@ class SqliteEventStore:
                 self._connection = self._connect()
                 self._one("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._remember()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, ValueError) as error:
                 reason = f"gone, and could not be made again: {error}"
                 if not self._refused:
                     self._refused = True
@@ -360,19 +360,24 @@ class SqliteEventStore:
         what = "replaced" if place == "replaced" else "damaged or overwritten"
         if not self._refused:
             self._refused = True
-            stamp = time.strftime("%Y%m%dT%H%M%S")
-            rescue = self.path.with_name(f"{self.path.name}.rescued-{stamp}")
-            kept = copy_readable(self._connection, rescue)
             _logger.error(
                 "the events file %s was %s while serving: no more events are accepted."
-                " %d events that could be read are in %s. Restore the file and start"
-                " again.",
+                " %s. Restore the file and start again.",
                 self.path,
                 what,
-                kept,
-                rescue,
+                self._rescue(),
             )
         raise self._lost(what)
+
+    def _rescue(self) -> str:
+        """Copies what can be read into a file beside it; says how that went."""
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        rescue = self.path.with_name(f"{self.path.name}.rescued-{stamp}")
+        try:
+            kept = copy_readable(self._connection, rescue)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            return f"They could not be copied to {rescue}: {error}"
+        return f"{kept} events that could be read are in {rescue}"
 
     def _lost(self, what: str) -> ResourceError:
         return ResourceError(

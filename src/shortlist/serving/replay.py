@@ -5,9 +5,10 @@ Knows the vocabularies and the store, and nothing of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import polars as pl
 
 from shortlist.data.schema import Schema
 from shortlist.data.vocabulary import Vocabulary
@@ -16,36 +17,27 @@ from shortlist.serving.histories import PostedColumns, UserKey
 from shortlist.serving.results import ExternalId
 
 
-class _Rows(dict[ExternalId, int]):
-    """Rows of ids, each looked up once."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-
-    def __missing__(self, external_id: ExternalId) -> int:
-        row = self[external_id] = self._vocabulary.row(external_id)
-        return row
-
-
 class _Codes(dict[ExternalId, int]):
-    """Users as numbers: the row of a known one, -1, -2, ... for the others."""
-
-    def __init__(self, users: Vocabulary) -> None:
-        self._users = users
-        self._strangers: dict[str, int] = {}
+    """Ids numbered as they come: an id costs a look-up here, not in a vocabulary."""
 
     def __missing__(self, external_id: ExternalId) -> int:
-        code = self._users.row(external_id)
-        if code == 0:
-            new = -1 - len(self._strangers)
-            code = self._strangers.setdefault(str(external_id), new)
-        self[external_id] = code
+        code = self[external_id] = len(self)
         return code
 
-    def keys_of(self, codes: np.ndarray) -> list[UserKey]:
-        """The keys that the histories know the users by."""
-        names = list(self._strangers)
-        return [code if code > 0 else names[-1 - code] for code in codes.tolist()]
+    def of(self, external_ids: Sequence[ExternalId]) -> np.ndarray:
+        """Codes `(n,)` int32."""
+        found = map(self.__getitem__, external_ids)
+        return np.fromiter(found, np.int32, len(external_ids))
+
+    def rows(self, vocabulary: Vocabulary) -> np.ndarray:
+        """The row of each code, 0 for an id that the vocabulary lacks."""
+        rows = np.zeros(len(self), np.int32)
+        ids = list(self)
+        for kind, dtype in ((int, pl.Int64), (str, pl.String)):
+            codes = [code for code, id_ in enumerate(ids) if type(id_) is kind]
+            series = pl.Series([ids[code] for code in codes], dtype=dtype)
+            rows[codes] = vocabulary.lookup_series(series)
+        return rows
 
 
 def posted_columns(
@@ -62,32 +54,50 @@ def posted_columns(
         items: vocabulary of the items.
         schema: says which labels are interactions.
     """
-    user_codes, item_rows = _Codes(users), _Rows(items)
-    parts: list[tuple[np.ndarray, ...]] = []
-    for block in blocks:
-        size = len(block.times_ms)
-        rows = np.fromiter(map(item_rows.__getitem__, block.item_ids), np.int32, size)
-        kept = (rows > 0) & is_interaction(block.labels, schema)
-        # Codes of all: an id is a user's even if its first event does not count.
-        codes = np.fromiter(map(user_codes.__getitem__, block.user_ids), np.int64, size)
-        labels = block.labels.astype(np.float32)
-        parts.append((codes[kept], rows[kept], block.times_ms[kept], labels[kept]))
-    empty = (np.int64, np.int32, np.int64, np.float32)
-    codes, rows, times, values = (
+    user_codes, item_codes = _Codes(), _Codes()
+    parts = [
+        (
+            user_codes.of(block.user_ids),
+            item_codes.of(block.item_ids),
+            block.times_ms,
+            block.labels.astype(np.float32),
+        )
+        for block in blocks
+    ]
+    dtypes = (np.int32, np.int32, np.int64, np.float32)
+    codes, rows, times, labels = (
         np.concatenate([np.empty(0, dtype), *(part[i] for part in parts)])
-        for i, dtype in enumerate(empty)
+        for i, dtype in enumerate(dtypes)
     )
     parts.clear()
-    order = np.lexsort((times, codes))  # stable: one time keeps the order posted
+    keys, numbers = _keys(user_codes, users)
+    rows, codes = item_codes.rows(items)[rows], numbers[codes]
+    kept = np.flatnonzero((rows > 0) & is_interaction(labels, schema))
+    # Stable, so events of one time keep the order they were posted in.
+    order = kept[np.lexsort((times[kept], codes[kept]))]
     codes = codes[order]
-    begins = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
+    begins = np.flatnonzero(np.diff(codes, prepend=-1))
     return PostedColumns(
-        user_codes.keys_of(codes[begins]),
+        [keys[code] for code in codes[begins].tolist()],
         np.append(begins, len(codes)),
         rows[order],
         times[order],
-        values[order],
+        labels[order],
     )
+
+
+def _keys(codes: _Codes, users: Vocabulary) -> tuple[list[UserKey], np.ndarray]:
+    """The keys that the histories know users by, and the number of each code's key.
+
+    7 and "7" are one user: the row of a known one, else the text.
+    """
+    numbers: dict[UserKey, int] = {}
+    rows = codes.rows(users).tolist()
+    found = [
+        numbers.setdefault(row or str(id_), len(numbers))
+        for id_, row in zip(codes, rows, strict=True)
+    ]
+    return list(numbers), np.array(found, np.int32)
 
 
 def is_interaction(labels: np.ndarray, schema: Schema) -> np.ndarray:

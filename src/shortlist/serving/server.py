@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import importlib.util
 import ipaddress
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("shortlist.serving")
+
 _PACKAGES = ("granian", "onnxruntime", "starlette")
 _BACKLOG = 1024
 _GRACE_SECONDS = 10.0
 _THREADS_END_SECONDS = 0.1
 _LOADING_ENDS_SECONDS = 0.2
-_CHECK_STORE_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+_CHECK_FILE_SECONDS = 1.0
+_AFTER_FAILURE_SECONDS = 60.0
 _LOADING = "shortlist-loading"
 _HEAD_BYTES = 2**17  # the head of a request, and what is read ahead of a body
 
@@ -146,7 +151,12 @@ async def _serve(options: _Options) -> None:
         serving = loop.create_task(server.serve())
         working = loop.create_task(_work(options, state, stopping))
         asked = loop.create_task(stopping.asked.wait())
-        looking = loop.create_task(_look_after(guard, state))
+        looks = [
+            loop.create_task(_repeat(guard.look, _LOOK_SECONDS)),
+            loop.create_task(
+                _repeat(lambda: _check_events_file(state), _CHECK_FILE_SECONDS)
+            ),
+        ]
         try:
             await asyncio.wait(
                 [serving, working, asked], return_when=asyncio.FIRST_COMPLETED
@@ -161,7 +171,8 @@ async def _serve(options: _Options) -> None:
             server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait([serving], timeout=_GRACE_SECONDS)
             asked.cancel()
-            looking.cancel()
+            for look in looks:
+                look.cancel()
             if not working.done():
                 working.cancel()
             # Granian's threads end on their own, and one that wakes up after the
@@ -190,16 +201,20 @@ class _Stopping:
     is_drained: bool = False
 
 
-async def _look_after(guard: ConnectionGuard, state: ServingState) -> None:
-    """Watches connections and the events file while the server runs."""
-    watching = asyncio.ensure_future(guard.run())
-    try:
-        while True:
-            await asyncio.sleep(_CHECK_STORE_SECONDS)
-            if state.recommender is not None:
-                await asyncio.to_thread(state.recommender.check_events_file)
-    finally:
-        watching.cancel()
+async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Calls `look` until it is cancelled; a failure is logged and not the end."""
+    while True:
+        try:
+            await look()
+        except Exception:
+            _logger.exception("looking after the server failed")
+            await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+        await asyncio.sleep(seconds)
+
+
+async def _check_events_file(state: ServingState) -> None:
+    if state.recommender is not None:
+        await asyncio.to_thread(state.recommender.check_events_file)
 
 
 async def _end_loading(*, is_urgent: bool) -> None:
