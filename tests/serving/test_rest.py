@@ -320,13 +320,13 @@ def test_no_more_users_than_allowed_is_507(bundle_path):
     recommender.close()
 
 
-def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path):
+def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path, caplog):
     class FullDisk:
         def blocks(self):
             return iter(())
 
         def append(self, events):
-            raise ResourceError("events-not-stored", "No space.")
+            raise ResourceError("events-not-stored", "No space.", file="/srv/events")
 
         def close(self):
             pass
@@ -334,7 +334,8 @@ def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path):
     recommender = Recommender.load(bundle_path, events=FullDisk())
     client = TestClient(create_app(ServingState(recommender)))
     response = client.post(EVENTS, json={"user_id": "new", "item_id": "heat"})
-    problem(response, 503, "events-not-stored")
+    assert problem(response, 503, "events-not-stored") == "No space."
+    assert "No space. (file /srv/events)" in caplog.text
     answer = client.post(RECOMMEND, json={"user_id": "new"}).json()
     assert answer["source"] == "popular"
 

@@ -6,7 +6,6 @@ Knows a connection, and not where the file is held.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,12 +127,11 @@ def _decoded(row: tuple[Any, ...]) -> Row | None:
 
 
 def copy_readable(connection: sqlite3.Connection, path: Path) -> int:
-    """Copies what can be read of a damaged store into a new one.
+    """Copies what can be read of a damaged store into an empty file.
 
     Returns:
         The number of events copied.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(connect(path)) as copy:
         prepare(copy, path)
         copied = 0

@@ -5,6 +5,7 @@ Knows the system's files and no SQL.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -106,7 +107,7 @@ class EventFile:
         is_shorter = log is not None and before is not None and log.size < before.size
         return "changed" if is_shorter or found != self._stamps[""] else "same"
 
-    def has_own_header(self, application: int) -> bool:
+    def is_whole(self, application: int) -> bool:
         """Whether it begins as a store of ours, and is as long as it says.
 
         SQLite is not asked: it would take an empty file for a new database.
@@ -114,11 +115,14 @@ class EventFile:
         header = os.pread(self._descriptor, 100, 0)
         page = int.from_bytes(header[16:18], "big")
         pages = int.from_bytes(header[28:32], "big")
-        return (
-            header[:16] == b"SQLite format 3\0"
-            and int.from_bytes(header[68:72], "big") == application
-            and os.fstat(self._descriptor).st_size
-            >= pages * (65536 if page == 1 else page)
+        size = pages * (65536 if page == 1 else page)
+        return self._begins(header, application) and self._size() >= size
+
+    def is_cut_off(self, application: int) -> bool:
+        """Whether it is empty, or the first part of a store of ours."""
+        header = os.pread(self._descriptor, 100, 0)
+        return not self._size() or (
+            self._begins(header, application) and not self.is_whole(application)
         )
 
     def remove_siblings(self) -> None:
@@ -139,6 +143,13 @@ class EventFile:
         if self.is_open:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _begins(self, header: bytes, application: int) -> bool:
+        is_database = header[:16] == b"SQLite format 3\0"
+        return is_database and int.from_bytes(header[68:72], "big") == application
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
 
     def _named(self, ending: str) -> Path:
         return self.real_path.with_name(self.real_path.name + ending)
@@ -162,18 +173,22 @@ class EventFile:
         if not mode & 0o222:  # root may write it all the same, but should not
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if mode & 0o007:
-            os.fchmod(self._descriptor, mode & ~0o007)
+            with contextlib.suppress(PermissionError):  # it is another user's
+                os.fchmod(self._descriptor, mode & ~0o007)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Gives a complete file its name, which must be free.
+def publish(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Gives a complete file its name, which must be free unless `replace`.
 
     Raises:
         FileExistsError: something took the name meanwhile.
     """
     fsync(temporary)
-    os.link(temporary, path)
-    temporary.unlink()
+    if replace:
+        os.replace(temporary, path)
+    else:
+        os.link(temporary, path)
+        temporary.unlink()
     fsync(path.parent)
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 import numpy as np
@@ -128,6 +128,7 @@ class SqliteEventStore:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._refused = False
+        self._version = self._count = -1
         self._file = EventFile(self.path)
         try:
             self._connection = self._connect()
@@ -158,6 +159,7 @@ class SqliteEventStore:
             # What went into a file that is no longer at the path is not acknowledged.
             if self._file.place() not in ("same", "changed"):
                 self._ensure_file()
+            self._count += sum(fresh)
             self._remember()
         return fresh
 
@@ -235,8 +237,11 @@ class SqliteEventStore:
         return connection
 
     def _remember(self) -> None:
+        """Takes the file as it is now for the right one."""
         self._file.remember()
-        (self._version,) = self._one("PRAGMA data_version")
+        (version,) = self._one("PRAGMA data_version")
+        if version != self._version:  # another program has written
+            self._version, self._count = version, count_rows(self._connection)
 
     def _one(self, statement: str) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(statement).fetchone()
@@ -289,12 +294,15 @@ class SqliteEventStore:
 
     def _ensure_file(self) -> None:
         """Returns if the file is the right one; makes it again where it is gone."""
-        place = self._file.place()
-        if place in ("changed", "unlogged") and self._is_sound(place):
-            self._remember()
-            place = "same"
-        if place == "missing":
-            self._make_again()
+        place: str = self._file.place()
+        if place in ("changed", "unlogged"):
+            if self._is_sound(place):
+                self._remember()
+                place = "same"
+            elif self._file.is_cut_off(APPLICATION_ID):
+                place = "cut off"
+        if place in ("missing", "cut off"):
+            self._make_again(place)
         elif place != "same":
             self._refuse(place)
         if self._refused:
@@ -305,7 +313,7 @@ class SqliteEventStore:
         """Whether a file that something else wrote still holds what we wrote."""
         with contextlib.ExitStack() as undo:
             try:
-                if not self._file.has_own_header(APPLICATION_ID):
+                if not self._file.is_whole(APPLICATION_ID):
                     return False
                 (version,) = self._one("PRAGMA data_version")
                 if place == "unlogged":
@@ -324,18 +332,19 @@ class SqliteEventStore:
         self._connection = fresh
         return True
 
-    def _make_again(self) -> None:
+    def _make_again(self, place: str) -> None:
         """Writes everything known to a new file at the path."""
         with contextlib.ExitStack() as undo:
             try:
                 temporary = self._file.temporary()
                 undo.callback(temporary.unlink, missing_ok=True)
-                with contextlib.closing(sqlite3.connect(temporary)) as copy:
-                    self._connection.backup(copy)
-                # A file that was moved away becomes whole too, and its log holds
-                # nothing that SQLite could take for that of the new one.
-                self._one("PRAGMA wal_checkpoint(TRUNCATE)")
-                publish(temporary, self.path)
+                if self._copy(temporary, place) < self._count:
+                    self._refuse(place)
+                with contextlib.suppress(sqlite3.Error):
+                    # A file that was moved away becomes whole too, and its log holds
+                    # nothing that SQLite could take for that of the new one.
+                    self._one("PRAGMA wal_checkpoint(TRUNCATE)")
+                publish(temporary, self.path, replace=place == "cut off")
                 gone, self._file = self._file, EventFile(self.path)
                 self._connection.close()
                 gone.remove_siblings()
@@ -343,18 +352,36 @@ class SqliteEventStore:
                 self._connection = self._connect()
                 self._one("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._remember()
+            except ResourceError as error:
+                if error.code == "events-file-lost":
+                    raise
+                self._give_up(error)
             except (sqlite3.Error, OSError, ValueError) as error:
-                reason = f"gone, and could not be made again: {error}"
-                if not self._refused:
-                    self._refused = True
-                    _logger.error("the events file %s is %s", self.path, reason)
-                raise self._lost(reason) from error
+                self._give_up(error)
         _logger.error(
-            "the events file %s was deleted or moved away while serving: made again"
-            " with all %d events",
+            "the events file %s was %s while serving: made again with all %d events",
             self.path,
-            count_rows(self._connection),
+            "deleted or moved away" if place == "missing" else "cut off",
+            self._count,
         )
+
+    def _copy(self, path: Path, place: str) -> int:
+        """Copies everything into an empty file; the number of rows that it got."""
+        (version,) = self._one("PRAGMA data_version")
+        if version != self._version:  # another program has removed events
+            self._count = count_rows(self._connection)
+        if place == "cut off":
+            return copy_readable(self._connection, path)
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy)
+            return count_rows(copy)
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        reason = f"gone, and could not be made again: {error}"
+        if not self._refused:
+            self._refused = True
+            _logger.error("the events file %s is %s", self.path, reason)
+        raise self._lost(reason) from error
 
     def _refuse(self, place: str) -> None:
         what = "replaced" if place == "replaced" else "damaged or overwritten"
@@ -374,6 +401,7 @@ class SqliteEventStore:
         stamp = time.strftime("%Y%m%dT%H%M%S")
         rescue = self.path.with_name(f"{self.path.name}.rescued-{stamp}")
         try:
+            os.close(os.open(rescue, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             kept = copy_readable(self._connection, rescue)
         except (sqlite3.Error, OSError, ValueError) as error:
             return f"They could not be copied to {rescue}: {error}"

@@ -24,8 +24,10 @@ UserKey = int | str
 KEPT_EVENTS = 10_000
 """Posted events of one user that stay in the history; older ones only count as seen."""
 
-# Python objects and array headers of a user with posted events, measured.
+# Python objects and array headers of a user, measured: with events of this process, and
+# with those of earlier alone.
 _USER_BYTES = 900
+_STORED_USER_BYTES = 200
 
 
 class History(NamedTuple):
@@ -139,7 +141,7 @@ class UserHistories:
         self._num_users = len(self._place)
         arrays = (columns.offsets, columns.items, columns.times, columns.values)
         self._num_bytes = sum(array.nbytes for array in arrays)
-        self._num_bytes += sum(map(_user_bytes, columns.users))
+        self._num_bytes += _STORED_USER_BYTES * len(columns.users)
         # What these many events come to is found once, not at every request.
         many = np.flatnonzero(np.diff(columns.offsets) > self._kept_events)
         for place in many.tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -12,6 +13,8 @@ from starlette.responses import Response
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
 from shortlist.serving.payloads import Problem, RowProblem
+
+_logger = logging.getLogger("shortlist.serving")
 
 # The one table of error codes and HTTP statuses. Other codes: 422 for an InputError,
 # 503 for a ResourceError, else 500.
@@ -42,6 +45,9 @@ STATUS_OF_CODE = {
     "overloaded": 503,
     "events-full": 507,
 }
+
+# The store has logged it once, or nobody needs to do anything.
+_LOGGED_OR_PASSING = ("not-ready", "overloaded", "events-file-lost")
 
 
 def problem(
@@ -86,7 +92,11 @@ def on_shortlist_error(request: Request, error: Exception) -> Response:
         status = 503
     if status is None or status == 500:
         raise error
-    return problem(error.code, str(error), status=status)
+    if status == 503 and error.code not in _LOGGED_OR_PASSING:
+        _logger.warning("answered with 503: %s", error)
+    # Which files there are is not the client's business.
+    detail = str(error) if status < 500 else error.message
+    return problem(error.code, detail, status=status)
 
 
 def on_http_exception(request: Request, error: Exception) -> Response:
