@@ -139,11 +139,13 @@ def later(path):
 def test_another_kind_of_file_is_refused_and_left_alone(tmp_path, spoil):
     path = tmp_path / "e"
     spoil(path)
+    path.chmod(0o644)
     before = path.read_bytes()
     with pytest.raises(ArtifactError, match="must be a file that this ver") as caught:
         SqliteEventStore(path)
     assert (caught.value.code, caught.value.file) == ("events-unreadable", str(path))
     assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path):

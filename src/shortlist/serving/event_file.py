@@ -43,7 +43,7 @@ class EventFile:
     """An event store's file, opened and locked with `flock`.
 
     The system releases the lock however the process ends. A new file can be read by its
-    owner alone; an existing one loses what others may do with it.
+    owner alone.
 
     Args:
         path: file to make or open. A link to a file is followed.
@@ -68,7 +68,9 @@ class EventFile:
             )
             try:
                 self._lock()
-                self._make_private()
+                if not os.fstat(self._descriptor).st_mode & 0o222:
+                    # Root may write it all the same, but should not.
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 # SQLite syncs the file's bytes, not the name of a new file.
                 fsync(self.real_path.parent)
             except BaseException:
@@ -106,6 +108,15 @@ class EventFile:
         log, before = _Stamp.of(self._named("-wal")), self._stamps["-wal"]
         is_shorter = log is not None and before is not None and log.size < before.size
         return "changed" if is_shorter or found != self._stamps[""] else "same"
+
+    def make_private(self) -> None:
+        """Takes from an existing file what others may do with it."""
+        for ending in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                place = self._named(ending)
+                mode = stat.S_IMODE(place.stat().st_mode)
+                if mode & 0o007:
+                    place.chmod(mode & ~0o007)
 
     def is_whole(self, application: int) -> bool:
         """Whether it begins as a store of ours, and is as long as it says.
@@ -167,14 +178,6 @@ class EventFile:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-
-    def _make_private(self) -> None:
-        mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
-        if not mode & 0o222:  # root may write it all the same, but should not
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if mode & 0o007:
-            with contextlib.suppress(PermissionError):  # it is another user's
-                os.fchmod(self._descriptor, mode & ~0o007)
 
 
 def publish(temporary: Path, path: Path, *, replace: bool) -> None:

@@ -132,6 +132,7 @@ class SqliteEventStore:
         self._file = EventFile(self.path)
         try:
             self._connection = self._connect()
+            self._file.make_private()
             # From here on the file itself says what it is and holds what was posted.
             with store_errors(self.path):
                 self._one("PRAGMA wal_checkpoint(TRUNCATE)")
