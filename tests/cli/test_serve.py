@@ -24,32 +24,33 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_and_stop(bundle: Path, *arguments: str | Path) -> tuple[dict[str, str], str]:
-    """What the server prints once it is ready, and its standard error."""
-    command = [Path(sys.executable).with_name("shortlist"), "serve", "--json"]
+def run_and_stop(bundle: Path, *arguments: str | Path) -> str:
+    """What a server prints that is stopped once it is ready."""
+    command = [Path(sys.executable).with_name("shortlist"), "serve"]
     with subprocess.Popen(
         [*command, "--bundle", bundle, "--port=0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
+        assert process.stdout is not None and process.stderr is not None
+        first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return ready, err
+        said, err = first + process.stdout.read(), process.stderr.read()
+        assert (process.wait(timeout=60), err) == (0, "")
+    return said
 
 
 def test_without_a_file_it_is_said_that_events_are_not_kept(bundle: Path) -> None:
-    ready, err = run_and_stop(bundle)
-    assert ready["events"] is None
-    assert "held in memory and end with this server; --events FILE keeps them" in err
+    said = run_and_stop(bundle)
+    assert "held in memory and end with this server; --events FILE keeps them" in said
+    assert json.loads(run_and_stop(bundle, "--json"))["events"] is None
 
 
 def test_with_a_file_nothing_is_said(bundle: Path, tmp_path: Path) -> None:
-    ready, err = run_and_stop(bundle, "--events", tmp_path / "e")
-    assert (ready["events"], err) == (str(tmp_path / "e"), "")
+    assert "--events" not in run_and_stop(bundle, "--events", tmp_path / "e")
+    ready = json.loads(run_and_stop(bundle, "--json", "--events", tmp_path / "e"))
+    assert ready["events"] == str(tmp_path / "e")
 
 
 def test_flags_have_the_defaults_of_the_settings() -> None:

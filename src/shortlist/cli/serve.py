@@ -88,11 +88,13 @@ def serve(
             "events": None if events is None else str(events),
         }
         text = f"serving {path} (version {version}) at {running.url}"
-        typer.echo(json_module.dumps(ready) if json else text)
+        if json:
+            typer.echo(json_module.dumps(ready))
+            return
+        typer.echo(text)
         if events is None:
-            typer.echo(_NOT_KEPT, err=True)
-        if not json:
-            typer.echo("Ctrl-C ends it")
+            typer.echo(_NOT_KEPT)
+        typer.echo("Ctrl-C ends it")
 
     serve_bundle(
         path,
