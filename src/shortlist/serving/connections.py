@@ -16,6 +16,7 @@ import resource
 import socket
 import struct
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ _logger = logging.getLogger("shortlist.serving")
 
 _OTHER_FILES = 128  # descriptors for everything that is no connection
 _MOST_FILES = 65_536
+_TELL_SECONDS = 60.0
 # Fields of `struct tcp_info` in <linux/tcp.h>: milliseconds since data was last sent,
 # and since data was last received.
 _LAST_SENT, _LAST_RECEIVED = 44, 52
@@ -61,8 +63,7 @@ class ConnectionGuard:
     def __init__(self, port: int, limits: ConnectionLimits) -> None:
         self.port = port
         self.limits = limits
-        self.num_closed = 0
-        self._is_crowded = False
+        self._told_seconds = -_TELL_SECONDS
 
     async def look(self) -> None:
         """Applies the limits once."""
@@ -100,13 +101,14 @@ class ConnectionGuard:
         excess += kept[self.limits.in_all :]
         for _, descriptor in excess:
             self._close(descriptor)
-        self.num_closed += len(excess)
         self._tell(sum(map(len, clients.values())), len(excess))
         return len(excess)
 
     def _tell(self, num_open: int, num_closed: int) -> None:
-        """Says once when it becomes crowded, not at every look."""
-        if num_closed and not self._is_crowded:
+        """Says that it is crowded, at most once a minute."""
+        now = time.monotonic()
+        if num_closed and now - self._told_seconds >= _TELL_SECONDS:
+            self._told_seconds = now
             _logger.warning(
                 "%d open connections are too many (at most %d, and %d of one client):"
                 " those idle longest are closed",
@@ -114,7 +116,6 @@ class ConnectionGuard:
                 self.limits.in_all,
                 self.limits.per_client,
             )
-        self._is_crowded = bool(num_closed)
 
     def _sockets(self) -> Iterator[socket.socket]:
         """Sockets of this process at the port; not to be closed, they are not ours.
