@@ -50,3 +50,41 @@ def test_another_number_type_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="Tensor 'a' is F64") as caught:
         map_tensors(tmp_path / "t")
     assert caught.value.code == "tensors-not-float32"
+
+
+def one(shape, offsets="[0, 8]"):
+    return f'{{"a": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}'
+
+
+def both(first, second):
+    return first[:-1] + ", " + second[1:].replace("a", "b", 1)
+
+
+HEADERS = {
+    "of another shape": one([3]),
+    "negative": one([-2, -1]),
+    "of huge factors": one([2**40, 2**40]),
+    "of nothing times too much": both(one([2**62, 2**62, 0], "[0, 0]"), one([2])),
+    "of many dimensions": one([2] + [1] * 1000),
+    "a hole": one([1], "[4, 8]"),
+    "beyond the end": one([4], "[0, 16]"),
+    "before the end": one([1], "[0, 4]"),
+    "backwards": one([2], "[8, 0]"),
+    "two at one place": both(one([2]), one([2])),
+    "a list": '["a"]',
+    "deep": '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "a tensor that is a number": '{"a": 5}',
+    "a missing field": '{"a": {"dtype": "F32", "shape": [2]}}',
+    "offsets of text": one([2], '["0", 8]'),
+    "numbers without end": one("[" + "9" * 5000 + "]"),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS.keys())
+def test_a_header_that_does_not_fit_the_file_is_refused(tmp_path, header):
+    raw = header.encode()
+    (tmp_path / "t").write_bytes(len(raw).to_bytes(8, "little") + raw + b"12345678")
+    with pytest.raises(ArtifactError, match="safetensors format") as caught:
+        map_tensors(tmp_path / "t")
+    assert caught.value.code == "tensors-unreadable"
+    assert len(str(caught.value)) < 500

@@ -24,7 +24,7 @@ ROUTES = {
 GOOD_BODIES = {
     RECOMMEND: {"user_id": "ann", "k": 5, "history": ["heat"], "exclude_ids": [1]},
     RANK: {"user_id": 7, "item_ids": ["heat", "nowhere"]},
-    EVENTS: {"user_id": "ann", "item_id": "heat", "timestamp_ms": 5, "label": 3},
+    EVENTS: {"user_id": "ann", "item_id": "heat", "timestamp_ms": 10**12, "label": 3},
 }
 
 

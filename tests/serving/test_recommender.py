@@ -269,8 +269,8 @@ def test_a_posted_event_changes_the_next_answer(recommender, name):
 
 
 def test_events_are_ordered_by_their_time(recommender):
-    for item, timestamp_ms in (("heat", 30), ("a/b", 10), ("c:\\d", 20), ("heat", 20)):
-        recommender.add_event("zoe", item, timestamp_ms)
+    for item, second in (("heat", 30), ("a/b", 10), ("c:\\d", 20), ("heat", 20)):
+        recommender.add_event("zoe", item, 10**12 + second)
     expected = expected_list(0, [3, 6, 1, 1], excluded=[1, 3, 6])
     assert_same_list(recommender.recommend("zoe"), expected)
 
@@ -288,7 +288,9 @@ def test_batches_answer_as_single_calls_do(recommender):
 
 
 def test_a_restart_keeps_the_events(tmp_path, load):
-    load(events=SqliteEventStore(tmp_path / "e.sqlite")).add_event("zoe", "heat")
+    first = load(events=SqliteEventStore(tmp_path / "e.sqlite"))
+    first.add_event("zoe", "heat")
+    first.close()
     again = load(events=SqliteEventStore(tmp_path / "e.sqlite"))
     assert_same_list(again.recommend("zoe"), expected_list(0, [1]))
 

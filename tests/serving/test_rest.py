@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import logging
 import math
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from shortlist.errors import ResourceError
+from shortlist.errors import ArtifactError, ResourceError
+from shortlist.serving.events import SqliteEventStore
+from shortlist.serving.limits import BODY_LIMIT_BYTES, StateLimits
 from shortlist.serving.middleware import BodyLimit
 from shortlist.serving.recommender import Recommender
-from shortlist.serving.rest import BODY_LIMIT_BYTES, ServingState, create_app
+from shortlist.serving.rest import ServingState, create_app
 from tiny_bundle import ITEM_IDS, expected_list
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
@@ -129,7 +133,7 @@ def test_a_posted_event_changes_the_next_answer(client, user_id):
 
 def test_several_events_are_kept_together(client):
     rows = [
-        {"user_id": "new", "item_id": "heat", "timestamp_ms": 5, "label": 4.5},
+        {"user_id": "new", "item_id": "heat", "timestamp_ms": 10**12, "label": 4.5},
         {"user_id": "new", "item_id": "a/b"},
     ]
     response = client.post(EVENTS, json={"events": rows})
@@ -169,6 +173,11 @@ def test_one_wrong_event_refuses_all_and_each_row_is_told(client):
         ({"timestamp_ms": -1}, 422, "invalid-timestamp"),
         ({"label": 0.5}, 422, "invalid-label"),
         ({"user_id": 10**30}, 422, "invalid-id"),
+        ({"item_id": -(2**63) - 1}, 422, "invalid-id"),
+        ({"event_id": ""}, 422, "invalid-event-id"),
+        ({"event_id": "a b"}, 422, "invalid-event-id"),
+        ({"event_id": "é"}, 422, "invalid-event-id"),
+        ({"event_id": "x" * 257}, 422, "invalid-event-id"),
     ],
 )
 def test_a_wrong_event_is_refused_by_its_own_code(client, change, status, code):
@@ -177,13 +186,147 @@ def test_a_wrong_event_is_refused_by_its_own_code(client, change, status, code):
     assert client.post(RECOMMEND, json={"user_id": "new"}).json()["source"] == "popular"
 
 
-def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path):
+@pytest.mark.parametrize(
+    ("timestamp_ms", "code", "words"),
+    [
+        (1_700_000_000, "invalid-timestamp", "looks like seconds: multiply it by 1000"),
+        (700_000_000, "invalid-timestamp", "looks like seconds"),
+        (0, "invalid-timestamp", "not before 1990"),
+        (4018, "invalid-timestamp", "not before 1990"),
+        (631_151_999_999, "invalid-timestamp", "not before 1990"),
+        (1_700_000_000_000_000, "future-timestamp", "unit is milliseconds"),
+        (1_700_000_000_000.5, "invalid-request", "Expected `int | null`, got `float`"),
+        ("1700000000000", "invalid-request", "Expected `int | null`, got `str`"),
+        ("2024-01-31", "invalid-request", "Expected `int | null`, got `str`"),
+        (True, "invalid-request", "Expected `int | null`, got `bool`"),
+        ([1_700_000_000_000], "invalid-request", "got `array`"),
+    ],
+)
+def test_a_time_that_is_no_milliseconds_is_refused(client, timestamp_ms, code, words):
+    event = {"user_id": "new", "item_id": "heat", "timestamp_ms": timestamp_ms}
+    assert words in problem(client.post(EVENTS, json=event), 422, code)
+    several = client.post(EVENTS, json={"events": [event]})
+    assert several.status_code == 422
+    if code != "invalid-request":
+        assert several.json()["errors"][0]["code"] == code
+    assert client.post(RECOMMEND, json={"user_id": "new"}).json()["source"] == "popular"
+
+
+@pytest.mark.parametrize("timestamp_ms", [631_152_000_000, 1_700_000_000_000])
+def test_times_since_1990_are_accepted(client, timestamp_ms):
+    event = {"user_id": "new", "item_id": "heat", "timestamp_ms": timestamp_ms}
+    assert client.post(EVENTS, json=event).status_code == 202
+
+
+def test_a_number_beyond_64_bits_is_an_id_as_text(client):
+    for number in (2**63, 10**20, -(2**63) - 1):
+        detail = problem(client.post(RECOMMEND, json={"user_id": number}), 422, CODE)
+        assert "larger numbers and numbers with a point as text" in detail
+        event = {"user_id": str(number), "item_id": "heat"}
+        assert client.post(EVENTS, json=event).status_code == 202
+        answer = client.post(RECOMMEND, json={"user_id": str(number)}).json()
+        assert answer["source"] == "history"
+
+
+CODE = "invalid-id"
+EVENT = {"user_id": "new", "item_id": "heat"}
+
+
+@pytest.fixture
+def stored(bundle_path, tmp_path):
+    """A client of a server with an events file, and the number of events in it."""
+    store = SqliteEventStore(tmp_path / "e")
+    recommender = Recommender.load(bundle_path, events=store)
+    client = TestClient(create_app(ServingState(recommender)))
+    yield client, lambda: len(list(store.read()))
+    recommender.close()
+
+
+def test_a_retry_of_an_event_with_an_id_is_kept_once(stored):
+    client, count = stored
+    event = EVENT | {"event_id": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+    assert client.post(EVENTS, json=event).json() == {"accepted": 1}
+    again = client.post(EVENTS, json=event)
+    assert again.status_code == 202
+    assert again.json() == {"accepted": 1, "duplicates": 1}
+    assert count() == 1
+    mixed = {"events": [event, EVENT, event | {"event_id": "other"}]}
+    assert client.post(EVENTS, json=mixed).json() == {"accepted": 3, "duplicates": 1}
+    assert count() == 3
+
+
+@pytest.mark.parametrize("body", [EVENT, {"events": [EVENT, EVENT]}])
+def test_a_retry_of_a_request_with_a_key_is_kept_once(stored, body):
+    client, count = stored
+    size = len(body.get("events", [1]))
+    headers = {"Idempotency-Key": '"k-1"'}
+    first = client.post(EVENTS, json=body, headers=headers)
+    assert first.json() == {"accepted": size}
+    again = client.post(EVENTS, json=body, headers=headers)
+    assert again.json() == {"accepted": size, "duplicates": size}
+    other = client.post(EVENTS, json=body, headers={"Idempotency-Key": '"k-2"'})
+    assert other.json() == {"accepted": size}
+    assert count() == 2 * size
+
+
+def test_a_key_for_another_request_is_409_and_keeps_nothing(stored):
+    client, count = stored
+    headers = {"Idempotency-Key": "k"}
+    assert client.post(EVENTS, json=EVENT, headers=headers).status_code == 202
+    other = EVENT | {"item_id": "a/b"}
+    response = client.post(EVENTS, json=other, headers=headers)
+    assert "one event sent again" in problem(response, 409, "event-id-reused")
+    assert count() == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 201])
+def test_a_key_that_cannot_be_kept_is_422(stored, key):
+    client, count = stored
+    response = client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": key})
+    assert "`Idempotency-Key` must be" in problem(response, 422, "invalid-event-id")
+    assert count() == 0
+
+
+def test_a_retry_changes_no_answer(client):
+    event = EVENT | {"event_id": "a"}
+    for _ in range(3):
+        assert client.post(EVENTS, json=event).status_code == 202
+    answer = client.post(RECOMMEND, json={"user_id": "new"})
+    assert ids_of(answer) == [i for i, _ in expected_list(0, [1])]
+
+
+def test_an_events_file_that_was_replaced_is_503(stored, tmp_path):
+    client, _ = stored
+    (tmp_path / "e").rename(tmp_path / "before")
+    (tmp_path / "e").write_text("something else")
+    response = client.post(EVENTS, json=EVENT)
+    detail = problem(response, 503, "events-file-lost")
+    assert str(tmp_path) not in detail
+    assert client.post(RECOMMEND, json={"user_id": "ann"}).status_code == 200
+    # The events of the bundle itself are answered as ever.
+    assert client.get("/readyz").status_code == 200
+
+
+def test_no_more_users_than_allowed_is_507(bundle_path):
+    limits = StateLimits(max_users=2)
+    recommender = Recommender.load(bundle_path, limits=limits)
+    client = TestClient(create_app(ServingState(recommender)))
+    for user in ("zoe", "yan", "zoe"):
+        event = {"user_id": user, "item_id": "heat"}
+        assert client.post(EVENTS, json=event).status_code == 202
+    response = client.post(EVENTS, json=EVENT)
+    assert "at most 2 users" in problem(response, 507, "events-full")
+    assert client.post(RECOMMEND, json={"user_id": "new"}).json()["source"] == "popular"
+    recommender.close()
+
+
+def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path, caplog):
     class FullDisk:
-        def read(self):
+        def blocks(self):
             return iter(())
 
         def append(self, events):
-            raise ResourceError("events-not-stored", "No space.")
+            raise ResourceError("events-not-stored", "No space.", file="/srv/events")
 
         def close(self):
             pass
@@ -191,7 +334,8 @@ def test_events_that_cannot_be_stored_are_not_acknowledged(bundle_path):
     recommender = Recommender.load(bundle_path, events=FullDisk())
     client = TestClient(create_app(ServingState(recommender)))
     response = client.post(EVENTS, json={"user_id": "new", "item_id": "heat"})
-    problem(response, 503, "events-not-stored")
+    assert problem(response, 503, "events-not-stored") == "No space."
+    assert "No space. (file /srv/events)" in caplog.text
     answer = client.post(RECOMMEND, json={"user_id": "new"}).json()
     assert answer["source"] == "popular"
 
@@ -386,18 +530,104 @@ def test_before_a_bundle_is_loaded_only_health_is_fine(recommender):
 def test_a_stopping_server_is_not_ready_but_answers(recommender):
     client = TestClient(create_app(ServingState(recommender, is_draining=True)))
     problem(client.get("/readyz"), 503, "not-ready")
-    assert client.post(RECOMMEND, json={}).status_code == 200
+    response = client.post(RECOMMEND, json={})
+    assert response.status_code == 200
+    assert response.headers["connection"] == "close"
 
 
-def test_a_failure_of_ours_is_a_problem_that_tells_nothing(recommender, monkeypatch):
+@pytest.mark.parametrize("path", ["recommend", "rank", "add_events", "similar"])
+def test_a_failure_of_ours_is_logged_and_tells_the_client_nothing(
+    recommender, monkeypatch, caplog, path
+):
     def fail(*arguments, **options):
         raise RuntimeError("secret path /srv")
 
-    monkeypatch.setattr(recommender, "recommend", fail)
-    app = create_app(ServingState(recommender))
-    client = TestClient(app, raise_server_exceptions=False)
-    response = client.post(RECOMMEND, json={})
+    monkeypatch.setattr(recommender, path, fail)
+    client = TestClient(create_app(ServingState(recommender)))
+    headers = {"x-request-id": "req-17"}
+    asked = {
+        "recommend": lambda: client.post(RECOMMEND, json={}, headers=headers),
+        "rank": lambda: client.post(
+            RANK, json={"user_id": 1, "item_ids": [1]}, headers=headers
+        ),
+        "add_events": lambda: client.post(EVENTS, json=EVENT, headers=headers),
+        "similar": lambda: client.get("/api/v1/items/heat/similar", headers=headers),
+    }
+    response = asked[path]()
     assert "secret" not in problem(response, 500, "internal-error")
+    assert response.headers["x-request-id"] == "req-17"
+    (record,) = caplog.records
+    assert "request req-17" in record.getMessage()
+    assert "RuntimeError: secret path /srv" in caplog.text  # and its traceback
+    assert "in fail" in caplog.text
+
+
+def test_a_failure_outside_the_routes_is_logged_and_answered_too(recommender, caplog):
+    headers = {"content-length": "many", "x-request-id": "req-18"}
+    scope = http_scope([(k.encode(), v.encode()) for k, v in headers.items()])
+    status, body = asgi_post(
+        create_app(ServingState(recommender)), receive=None, scope=scope
+    )
+    assert (status, body["type"]) == (500, "urn:shortlist:error:internal-error")
+    assert "request req-18" in caplog.text and "ValueError" in caplog.text
+
+
+def test_an_error_of_an_artifact_is_logged_and_tells_nothing(
+    recommender, monkeypatch, caplog
+):
+    def fail(*arguments, **options):
+        raise ArtifactError("bundle-graph", "The graph /srv/x is broken.")
+
+    monkeypatch.setattr(recommender, "similar", fail)
+    client = TestClient(create_app(ServingState(recommender)))
+    response = client.get("/api/v1/items/heat/similar")
+    assert "/srv" not in problem(response, 500, "internal-error")
+    assert "The graph /srv/x is broken" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [
+        ("1.2-beta_3", "1.2-beta_3"),
+        ("a\r\nx-evil: 1", "a%0D%0Ax-evil:%201"),
+        ("a\0b", "a%00b"),
+        ("модель", "%D0%BC%D0%BE%D0%B4%D0%B5%D0%BB%D1%8C"),
+        ("é 🎬", "%C3%A9%20%F0%9F%8E%AC"),
+        ("\udc80", "?"),
+        ("", ""),
+        ("v" * 5000, "v" * 200),
+    ],
+)
+def test_any_version_of_a_bundle_fits_a_header(recommender, version, header):
+    recommender.manifest = msgspec.structs.replace(
+        recommender.manifest, version=version
+    )
+    client = TestClient(create_app(ServingState(recommender)))
+    response = client.get("/healthz")
+    assert response.status_code == 200
+    assert response.headers["x-model-version"] == header
+    assert "x-evil" not in response.headers
+
+
+def test_the_access_log_has_a_line_for_each_request_and_no_ids(recommender, caplog):
+    client = TestClient(create_app(ServingState(recommender), access_log=True))
+    with caplog.at_level(logging.INFO, "shortlist.access"):
+        client.get("/api/v1/items/heat/similar", headers={"x-request-id": "r1"})
+        client.post(RECOMMEND, json={"user_id": ""})
+        client.get("/nowhere")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split()[1:4] for line in lines] == [
+        ["GET", "similar", "200"],
+        ["POST", "recommend", "422"],
+        ["GET", "no", "route"],
+    ]
+    assert lines[0].endswith(" ms r1") and "heat" not in lines[0]
+
+
+def test_without_an_access_log_a_good_request_is_not_logged(client, caplog):
+    with caplog.at_level(logging.DEBUG, "shortlist"):
+        client.get("/healthz")
+    assert caplog.records == []
 
 
 def test_a_request_id_comes_back_or_is_made(client):
@@ -466,7 +696,41 @@ def test_a_length_that_lies_helps_nobody():
     assert (got, error.code, left) == ([60], "body-too-large", 0)
 
 
-def asgi_post(app, receive):
+def test_bodies_of_all_requests_together_are_limited():
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+
+    limited = BodyLimit(app, limit_bytes=100, held_limit_bytes=150)
+    released = asyncio.Event()
+
+    async def one(sizes):
+        async def receive():
+            if not sizes:
+                await released.wait()
+                return chunk(0, more=False)
+            return chunk(sizes.pop(0))
+
+        try:
+            await limited(http_scope([]), receive, None)
+        except ResourceError as error:
+            return error.code
+        return "read"
+
+    async def several():
+        first = asyncio.ensure_future(one([60, 40]))
+        await asyncio.sleep(0)
+        second = await one([40, 20])  # 160 bytes with the first's
+        third = asyncio.ensure_future(one([40]))
+        await asyncio.sleep(0)
+        released.set()
+        return second, await first, await third, await one([100])
+
+    # What a refused or finished request held is free again.
+    assert asyncio.run(several()) == ("overloaded", "read", "read", "read")
+
+
+def asgi_post(app, receive, scope=None):
     """Sends one request with a body of its own pace; returns the messages sent."""
     sent = []
 
@@ -474,7 +738,7 @@ def asgi_post(app, receive):
         sent.append(message)
 
     headers = [(b"content-type", b"application/json")]
-    scope = http_scope(headers) | {
+    scope = (scope or http_scope(headers)) | {
         "path": RECOMMEND,
         "query_string": b"",
         "root_path": "",

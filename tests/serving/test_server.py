@@ -5,6 +5,7 @@ import http.client
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,13 +15,19 @@ from urllib.parse import quote
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.server import claimed_port, free_port, serve
+from shortlist.serving.addresses import claimed_port, free_port
+from shortlist.serving.events import Event, SqliteEventStore
+from shortlist.serving.server import serve
 from tiny_bundle import expected_list
 
 SCRIPT = """
 import sys
+from shortlist.serving.limits import ConnectionLimits, ServerSettings
+from shortlist.serving.events import Event, SqliteEventStore
 from shortlist.serving.server import serve
-serve(sys.argv[1], port=0, events_path=sys.argv[2],
+connections = ConnectionLimits(in_all=int(sys.argv[4]), header_seconds=60)
+settings = ServerSettings(drain_seconds=float(sys.argv[3]), connections=connections)
+serve(sys.argv[1], port=0, events_path=sys.argv[2], settings=settings,
       on_ready=lambda server: print(server.url, flush=True))
 heavy = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 print("loaded", sorted(heavy & set(sys.modules)), flush=True)
@@ -30,9 +37,10 @@ print("loaded", sorted(heavy & set(sys.modules)), flush=True)
 class ServerProcess:
     """`serve` in a process of its own."""
 
-    def __init__(self, bundle_path, events_path):
+    def __init__(self, bundle_path, events_path, *, drain_seconds=0, in_all=4096):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, bundle_path, events_path],
+            [sys.executable, "-c", SCRIPT, bundle_path, events_path]
+            + [str(drain_seconds), str(in_all)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -41,9 +49,11 @@ class ServerProcess:
         assert url.startswith("http://127.0.0.1:"), self.process.communicate()
         self.port = int(url.rsplit(":", 1)[1])
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, headers=()):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = dict(headers)
+        if body is not None:
+            headers["content-type"] = "application/json"
         raw = None if body is None else json.dumps(body)
         connection.request(method, path, raw, headers)
         response = connection.getresponse()
@@ -69,8 +79,9 @@ class ServerProcess:
 def start(bundle_path, tmp_path):
     servers = []
 
-    def start_server():
-        servers.append(ServerProcess(bundle_path, tmp_path / "events.sqlite"))
+    def start_server(**settings):
+        events_path = tmp_path / "events.sqlite"
+        servers.append(ServerProcess(bundle_path, events_path, **settings))
         return servers[-1]
 
     yield start_server
@@ -104,7 +115,7 @@ def test_a_signal_ends_it_cleanly_and_events_outlive_it(start, number):
 def test_an_open_connection_does_not_hold_it_up(start):
     running = start()
     with socket.create_connection(("127.0.0.1", running.port)) as sock:
-        sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: [::1]\r\n\r\n")
         sock.recv(100)
         code, _, err = running.end(signal.SIGINT)
     assert (code, err) == (0, "")
@@ -118,7 +129,8 @@ def test_any_id_gets_through_http(server, item_id):
 
 
 HEAD = (
-    b"POST /api/v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"POST /api/v1/recommend HTTP/1.1\r\nhost: [::1]\r\n"
+    b"content-type: application/json\r\n"
 )
 
 
@@ -157,11 +169,14 @@ def test_an_endless_chunked_body_is_cut_off(server):
         (HEAD + b"content-length: -1\r\n\r\n", {400}),
         (HEAD + b"content-length: " + b"9" * 5000 + b"\r\n\r\n", {400}),
         (HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}", {400}),
-        (b"GET /api/v1/items/%FF%00/similar HTTP/1.1\r\nhost: x\r\n\r\n", {404}),
-        (b"GET /%2e%2e%2fetc HTTP/1.1\r\nhost: x\r\n\r\n", {404}),
-        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", {414}),
-        (b"BREW /healthz HTTP/1.1\r\nhost: x\r\n\r\n", {405}),
-        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: \xff\x00\r\n\r\n", {400}),
+        (
+            b"GET /api/v1/items/%FF%00/similar HTTP/1.1\r\nhost: [::1]\r\n\r\n",
+            {404},
+        ),
+        (b"GET /%2e%2e%2fetc HTTP/1.1\r\nhost: [::1]\r\n\r\n", {404}),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: [::1]\r\n\r\n", {414}),
+        (b"BREW /healthz HTTP/1.1\r\nhost: [::1]\r\n\r\n", {405}),
+        (b"GET /healthz HTTP/1.1\r\nhost: [::1]\r\nx: \xff\x00\r\n\r\n", {400}),
         (b"\x16\x03\x01\x02\x00 not http\r\n\r\n", {400}),
     ],
 )
@@ -295,6 +310,113 @@ def listens(port):
     except OSError:
         return False
     return True
+
+
+def test_events_survive_a_file_that_is_deleted_under_the_server(start, tmp_path):
+    first = start()
+    for user in ("zoe", "yan"):
+        event = {"user_id": user, "item_id": "heat"}
+        assert first.ask("POST", "/api/v1/events", event) == (202, {"accepted": 1})
+        for file in tmp_path.glob("events.sqlite*"):
+            file.unlink()
+    code, _, err = first.end(signal.SIGTERM)
+    assert code == 0
+    assert "was deleted or moved away while serving: made again" in err
+    second = start()
+    for user in ("zoe", "yan"):
+        status, answer = second.ask("POST", "/api/v1/recommend", {"user_id": user})
+        assert (status, answer["source"]) == (200, "history")
+
+
+def test_a_second_server_does_not_get_the_events_file(start, bundle_path, tmp_path):
+    start()
+    with pytest.raises(ResourceError, match="must belong to one server") as caught:
+        serve(bundle_path, port=0, events_path=tmp_path / "events.sqlite")
+    assert caught.value.code == "events-in-use"
+
+
+def test_a_row_that_is_no_event_stops_neither_start_nor_answers(
+    start, bundle_path, tmp_path
+):
+    store = SqliteEventStore(tmp_path / "events.sqlite")
+    store.append([Event(user_id="zoe", item_id="heat", timestamp_ms=5)])
+    store.close()
+    with sqlite3.connect(tmp_path / "events.sqlite") as connection:
+        connection.execute("INSERT INTO events VALUES ('zoe', 'a/b', 'noon', NULL)")
+    connection.close()
+    running = start()
+    status, answer = running.ask("POST", "/api/v1/recommend", {"user_id": "zoe"})
+    assert (status, answer["source"]) == (200, "history")
+    _, _, err = running.end(signal.SIGINT)
+    assert "1 rows of" in err and "are no events" in err
+
+
+def test_sigterm_is_seen_at_readyz_before_the_port_closes(start):
+    running = start(drain_seconds=60)
+    assert running.ask("GET", "/readyz")[0] == 200
+    running.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    while running.ask("GET", "/readyz")[0] == 200:
+        assert time.monotonic() < deadline
+    status, answer = running.ask("GET", "/readyz")
+    assert (status, answer["type"]) == (503, "urn:shortlist:error:not-ready")
+    assert running.ask("POST", "/api/v1/recommend", {})[0] == 200
+    code, _, err = running.end(signal.SIGTERM)  # the second one ends it at once
+    assert (code, err) == (143, "")
+
+
+def test_sigterm_ends_a_server_that_is_still_starting(bundle_path, tmp_path):
+    path = tmp_path / "events.sqlite"
+    SqliteEventStore(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 700000) INSERT INTO events SELECT 'u' || i, 'heat', i, NULL"
+            " FROM n"
+        )
+    connection.close()
+    port = free_port("127.0.0.1", 0)
+    script = SCRIPT.replace("port=0", f"port={port}")
+    command = [sys.executable, "-c", script, bundle_path, path, "60", "4096"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not listens(port):
+            assert time.monotonic() < deadline and process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    # It never became ready, and did not wait for its sixty seconds of draining.
+    assert (process.returncode, out) == (0, "")
+    SqliteEventStore(path).close()  # whole, and free again
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.1"])
+def test_a_request_for_another_host_is_refused(server, host):
+    status, answer = server.ask("GET", "/healthz", headers={"host": host})
+    assert (status, answer["type"]) == (421, "urn:shortlist:error:host-not-allowed")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nhost: localh"])
+def test_idle_and_half_open_connections_keep_nobody_out(start, sent):
+    running = start(in_all=64)
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            sock = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+            stack.enter_context(sock)
+            if sent:
+                sock.sendall(sent)
+        for _ in range(3):
+            assert running.ask("GET", "/healthz") == (200, {"status": "ok"})
+            assert running.ask("POST", "/api/v1/recommend", {})[0] == 200
+    code, _, err = running.end(signal.SIGINT)
+    assert code == 0 and err.count("too many") == 1
+
+
+def test_hundreds_of_connections_are_no_crowd(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+            stack.enter_context(sock)
+        assert server.ask("GET", "/healthz") == (200, {"status": "ok"})
 
 
 def test_two_servers_of_one_moment_do_not_share_a_port():

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 import shortlist
@@ -26,6 +27,7 @@ from shortlist.bundle.contents import (
     ScorerContents,
     check_contents,
 )
+from shortlist.bundle.held import hold_files
 from shortlist.bundle.manifest import (
     ITEMS,
     MANIFEST,
@@ -38,11 +40,13 @@ from shortlist.bundle.manifest import (
     files_version,
     vocabulary_path,
 )
-from shortlist.bundle.tensors import map_tensors, save_tensors
+from shortlist.bundle.tensors import save_tensors, tensors_in
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError
 
 ITEM_VECTORS = "item_vectors"
+
+Files = Mapping[str, np.ndarray]  # bytes of each file by its relative path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +86,17 @@ def write_bundle(
     return manifest
 
 
-def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
-    """Reads a bundle directory; tables and item vectors are memory-mapped.
+def read_bundle(
+    path: str | Path, *, verify: bool = True, memory_bytes: int | None = None
+) -> Bundle:
+    """Reads a bundle directory, each file once: what happens to it later is no matter.
 
     Args:
         path: directory `write_bundle` made, or a link to one.
         verify: compare the SHA-256 of every file with the manifest. Without it sizes,
             names and shapes are still checked.
+        memory_bytes: most bytes of files to copy into memory; half of the free memory
+            by default. Files beyond it are mapped if only their owner may write.
 
     Raises:
         ArtifactError: no bundle there, a later format, or a file is missing, added,
@@ -105,8 +113,9 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         )
     _check_links(root)
     manifest = Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
-    _check_files(root, manifest, verify=verify)
-    contents = _read_contents(root, manifest)
+    _check_names(root, manifest)
+    files = hold_files(root, manifest.files, verify=verify, memory_bytes=memory_bytes)
+    contents = _read_contents(root, manifest, files)
     check_contents(contents)
     return Bundle(path=root, manifest=manifest, contents=contents)
 
@@ -210,7 +219,7 @@ def _check_links(root: Path) -> None:
             )
 
 
-def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
+def _check_names(root: Path, manifest: Manifest) -> None:
     present = set(_files_under(root)) - {MANIFEST}
     for name in sorted(present - set(manifest.files)):
         raise ArtifactError(
@@ -228,7 +237,6 @@ def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
                 " there. Copy or export the bundle again.",
                 file=root / name,
             )
-        _check_file(root / name, manifest.files[name], verify=verify)
 
 
 def _needed(manifest: Manifest) -> set[str]:
@@ -244,63 +252,53 @@ def _needed(manifest: Manifest) -> set[str]:
     return needed
 
 
-def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
-    size = path.stat().st_size
-    expected, found = f"{entry.bytes} bytes", f"{size} bytes"
-    if size == entry.bytes and verify:
-        expected = f"SHA-256 {entry.sha256[:12]}…"
-        found = f"SHA-256 {_sha256(path)[:12]}…"
-    if expected != found:
-        raise ArtifactError(
-            "bundle-corrupt",
-            f"Every file must be as the manifest says: {path.name!r} must have"
-            f" {expected}. Found {found}. Copy or export the bundle again.",
-            file=path,
-        )
-
-
-def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
+def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleContents:
     if manifest.retrieval is not None and manifest.scorer is not None:
         refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
-            vocabulary = Vocabulary.load(root / file)
+            vocabulary = Vocabulary.load(root / file, files[file].tobytes())
             vocabularies[vocabulary.name] = vocabulary
     return BundleContents(
         name=manifest.name,
         schema=manifest.schema,
         vocabularies=vocabularies,
-        items=_read_frame(root / ITEMS),
-        users=_read_frame(root / USERS),
-        retrieval=_read_scorer(root, manifest.scorer)
-        or _read_retrieval(root, manifest.retrieval),
-        ranker=_read_ranker(root, manifest.ranker),
+        items=_read_frame(root / ITEMS, files[ITEMS]),
+        users=_read_frame(root / USERS, files[USERS]),
+        retrieval=_read_scorer(root, files, manifest.scorer)
+        or _read_retrieval(root, files, manifest.retrieval),
+        ranker=_read_ranker(root, files, manifest.ranker),
         metrics=manifest.metrics,
         environment=manifest.environment,
     )
 
 
-def _read_scorer(root: Path, entry: ScorerEntry | None) -> ScorerContents | None:
+def _read_scorer(
+    root: Path, files: Files, entry: ScorerEntry | None
+) -> ScorerContents | None:
     if entry is None:
         return None
-    towers = {name: _read_tower(root, tower) for name, tower in entry.towers.items()}
+    towers = {
+        name: _read_tower(root, files, tower) for name, tower in entry.towers.items()
+    }
     return ScorerContents(
         kind=entry.kind,
         config=entry.config,
-        arrays=map_tensors(root / entry.arrays, integers=True),
+        arrays=tensors_in(files[entry.arrays], root / entry.arrays, integers=True),
         towers=towers,
     )
 
 
 def _read_retrieval(
-    root: Path, entry: RetrievalEntry | None
+    root: Path, files: Files, entry: RetrievalEntry | None
 ) -> RetrievalContents | None:
-    return None if entry is None else _read_tower(root, entry)
+    return None if entry is None else _read_tower(root, files, entry)
 
 
-def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
-    vectors = map_tensors(root / entry.item_vectors).get(ITEM_VECTORS)
+def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalContents:
+    file = entry.item_vectors
+    vectors = tensors_in(files[file], root / file).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
         raise ArtifactError(
@@ -310,8 +308,8 @@ def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
             file=root / entry.item_vectors,
         )
     return RetrievalContents(
-        graph=(root / entry.graph).read_bytes(),
-        tables=map_tensors(root / entry.tables),
+        graph=files[entry.graph].tobytes(),
+        tables=tensors_in(files[entry.tables], root / entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         item_vectors=vectors,
@@ -320,12 +318,14 @@ def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
     )
 
 
-def _read_ranker(root: Path, entry: RankerEntry | None) -> RankerContents | None:
+def _read_ranker(
+    root: Path, files: Files, entry: RankerEntry | None
+) -> RankerContents | None:
     if entry is None:
         return None
     return RankerContents(
-        graph=(root / entry.graph).read_bytes(),
-        tables=map_tensors(root / entry.tables),
+        graph=files[entry.graph].tobytes(),
+        tables=tensors_in(files[entry.tables], root / entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         weight=entry.weight,
@@ -334,9 +334,9 @@ def _read_ranker(root: Path, entry: RankerEntry | None) -> RankerContents | None
     )
 
 
-def _read_frame(path: Path) -> pl.DataFrame:
+def _read_frame(path: Path, data: np.ndarray) -> pl.DataFrame:
     try:
-        return pl.read_ipc(path)
+        return pl.read_ipc(data.tobytes())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(
             "bundle-unreadable",

@@ -1,22 +1,25 @@
-"""Safetensors files as memory-mapped arrays. Knows no bundle.
+"""Safetensors files as arrays over the bytes of the file. Knows no bundle.
 
-The library's own NumPy reader copies every tensor into memory; a server wants the
-pages of a table only when their rows are asked for.
+The library's own NumPy reader copies every tensor into memory once more.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from shortlist.errors import ArtifactError
 
 TABLES: dict[str, type[np.number]] = {"F32": np.float32}
 NUMBERS: dict[str, type[np.number]] = {"F32": np.float32, "I32": np.int32}
+
+
+_LONGEST_HEADER = 100_000_000  # as the safetensors library has it
+_MOST_DIMENSIONS = 8
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -50,52 +53,102 @@ def map_tensors(path: str | Path, *, integers: bool = False) -> dict[str, np.nda
         integers: whether int32 is allowed beside float32.
 
     Raises:
+        ArtifactError: as `tensors_in`.
+    """
+    try:
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    except (ValueError, OSError) as error:  # an empty file cannot be mapped
+        raise _unreadable(str(error), path) from error
+    return tensors_in(data, path, integers=integers)
+
+
+def tensors_in(
+    data: np.ndarray, path: str | Path, *, integers: bool = False
+) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, as views of its bytes.
+
+    Args:
+        data: bytes of the file, uint8.
+        path: the file they come from, for messages.
+        integers: whether int32 is allowed beside float32.
+
+    Raises:
         ArtifactError: not a safetensors file (`tensors-unreadable`), or a tensor is
             of another type (`tensors-not-float32`).
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        # Opening checks the header: sizes, overlaps, holes. Only then is it used.
-        with safe_open(path, framework="np") as checked:
-            names = list(checked.keys())
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            "tensors-unreadable",
-            f"A table file must be in the safetensors format. Reading it failed:"
-            f" {error}. Copy or export the bundle again.",
-            file=path,
-        ) from error
     types = NUMBERS if integers else TABLES
-    with open(path, "rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes))
+    header_bytes = int.from_bytes(data[:8].tobytes(), "little")
+    begin = 8 + header_bytes
+    if not 2 <= header_bytes <= min(len(data) - 8, _LONGEST_HEADER):
+        raise _unreadable(f"a header of {header_bytes} bytes", path)
+    try:
+        header = msgspec.json.decode(
+            data[8:begin].tobytes(), type=dict[str, msgspec.Raw]
+        )
+        header.pop("__metadata__", None)
+        entries = {n: msgspec.json.decode(r, type=_Entry) for n, r in header.items()}
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unreadable(str(error), path) from error
+    _check_places(entries, len(data) - begin, path)
     return {
-        name: _map_tensor(Path(path), name, header[name], 8 + header_bytes, types)
-        for name in names
+        name: _tensor(data[begin:], name, entry, types, path)
+        for name, entry in entries.items()
     }
 
 
-def _map_tensor(
-    path: Path,
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """A tensor as the header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def _check_places(entries: Mapping[str, _Entry], size: int, path: str | Path) -> None:
+    """Raises unless the tensors lie one after the other and fill the file."""
+    end = 0
+    for entry in sorted(entries.values(), key=lambda entry: entry.data_offsets):
+        if entry.data_offsets[0] != end or entry.data_offsets[1] < end:
+            raise _unreadable(f"offsets {entry.data_offsets} after {end}", path)
+        end = entry.data_offsets[1]
+    if end != size:
+        raise _unreadable(f"tensors of {end} bytes in a file of {size}", path)
+
+
+def _tensor(
+    data: np.ndarray,
     name: str,
-    entry: dict[str, Any],
-    data: int,
+    entry: _Entry,
     types: Mapping[str, type[np.number]],
+    path: str | Path,
 ) -> np.ndarray:
-    dtype = types.get(entry["dtype"])
+    dtype = types.get(entry.dtype)
     if dtype is None:
         raise ArtifactError(
             "tensors-not-float32",
             f"Every tensor must be one of {[*types]}, every table float32. Tensor"
-            f" {name!r} is {entry['dtype']}."
+            f" {name!r} is {entry.dtype}."
             " Export the bundle again.",
             file=path,
         )
-    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-    if begin == end:  # an empty map is refused by the system
-        return np.zeros(shape, dtype)
-    mapped = np.memmap(path, dtype, mode="r", offset=data + begin, shape=shape)
-    # A plain view: `memmap` adds 1 us of Python to every slice taken from it.
-    plain: np.ndarray = mapped.view(np.ndarray)
-    return plain
+    begin, end = entry.data_offsets
+    size = math.prod(entry.shape) * np.dtype(dtype).itemsize
+    is_odd = len(entry.shape) > _MOST_DIMENSIONS or min(entry.shape, default=0) < 0
+    if is_odd or size != end - begin:
+        raise _unreadable(f"tensor {name!r} of another shape than its bytes", path)
+    raw = data[begin:end]
+    if raw.ctypes.data % np.dtype(dtype).alignment:  # another program wrote it
+        raw = raw.copy()
+    try:
+        return raw.view(dtype).reshape(entry.shape)
+    except ValueError as error:  # no numbers at all, times more than there may be
+        raise _unreadable(f"tensor {name!r}: {error}", path) from error
+
+
+def _unreadable(found: str, path: str | Path) -> ArtifactError:
+    return ArtifactError(
+        "tensors-unreadable",
+        f"A table file must be in the safetensors format. Reading it failed:"
+        f" {found}. Copy or export the bundle again.",
+        file=path,
+    )

@@ -191,11 +191,16 @@ class Vocabulary:
             write_frame(pl.DataFrame({"id": self.ids, "count": self.counts}), temporary)
 
     @classmethod
-    def load(cls, path: str | Path) -> Vocabulary:
-        """Reads what `save` wrote; raises `ArtifactError` for anything else."""
+    def load(cls, path: str | Path, raw: bytes | None = None) -> Vocabulary:
+        """Reads what `save` wrote; raises `ArtifactError` for anything else.
+
+        Args:
+            path: the file; its name is that of the vocabulary.
+            raw: bytes of the file, if they were read already.
+        """
         path = Path(path)
         try:
-            frame = pl.read_ipc(path)
+            frame = pl.read_ipc(path if raw is None else raw)
             ids, counts = frame["id"], frame["count"].cast(pl.Int64).to_numpy()
             known = ids.is_not_null().arg_max() if ids.null_count() < len(ids) else None
             unknown = len(ids) if known is None else known

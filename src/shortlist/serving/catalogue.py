@@ -127,7 +127,7 @@ def check_id(name: str, external_id: object) -> ExternalId:
         "invalid-id",
         f"`{name}` must be a 64-bit integer or a string of 1 to {MAX_ID_LENGTH}"
         f" Unicode characters. Received: {shortened(external_id)}. Send the id that the"
-        " log uses.",
+        " log uses; larger numbers and numbers with a point as text.",
     )
 
 

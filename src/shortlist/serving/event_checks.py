@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 from shortlist.data.schema import Schema
 from shortlist.errors import InputError
 from shortlist.serving.catalogue import Catalogue, check_id, shortened
 from shortlist.serving.events import Event
 
+MAX_EVENT_ID_LENGTH = 256
 _DAY_MS = 24 * 3600 * 1000
+# 1990-01-01. Nobody clicked on anything before; seconds of today are days of 1970.
+_EARLIEST_MS = 631_152_000_000
 
 
 def check_event(
@@ -20,14 +24,34 @@ def check_event(
     Raises:
         UnknownIdError: the item is not in the catalogue (`unknown-item`). The user may
             be new.
-        InputError: `invalid-id`, `invalid-timestamp`, `future-timestamp` or
-            `invalid-label`.
+        InputError: `invalid-id`, `invalid-timestamp`, `future-timestamp`,
+            `invalid-label` or `invalid-event-id`.
     """
     check_id("user_id", event.user_id)
     catalogue.require(event.item_id, suggest=False)  # there may be 1000 of them
     _check_timestamp(event.timestamp_ms, now_ms)
     if event.label is not None:
         _check_label(event.label, schema)
+    if event.event_id is not None:
+        check_event_id("event_id", event.event_id)
+
+
+def check_event_id(
+    name: str, event_id: str, *, longest: int = MAX_EVENT_ID_LENGTH
+) -> None:
+    """Raises unless what names an event, or a request, can be kept.
+
+    Raises:
+        InputError: empty, too long or not printable ASCII (`invalid-event-id`).
+    """
+    if isinstance(event_id, str) and re.fullmatch("[!-~]+", event_id):
+        if len(event_id) <= longest:
+            return
+    raise InputError(
+        "invalid-event-id",
+        f"`{name}` must be 1 to {longest} printable ASCII characters without blanks."
+        f" Received: {shortened(event_id)}. A UUID is fine.",
+    )
 
 
 def _check_timestamp(timestamp_ms: int, now_ms: int) -> None:
@@ -36,6 +60,17 @@ def _check_timestamp(timestamp_ms: int, now_ms: int) -> None:
             "invalid-timestamp",
             "`timestamp_ms` must be whole milliseconds since 1970. Received:"
             f" {shortened(timestamp_ms)}. Leave it out to use the time of arrival.",
+        )
+    if timestamp_ms < _EARLIEST_MS:
+        hint = (
+            "This looks like seconds: multiply it by 1000."
+            if timestamp_ms >= _EARLIEST_MS // 1000
+            else "Leave it out to use the time of arrival."
+        )
+        raise InputError(
+            "invalid-timestamp",
+            "`timestamp_ms` must be milliseconds since 1970, and not before 1990."
+            f" Received: {shortened(timestamp_ms)}. {hint}",
         )
     if timestamp_ms > now_ms + _DAY_MS:
         raise InputError(

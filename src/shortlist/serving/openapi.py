@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ class Operation:
         status: status of the answer.
         errors: statuses of the errors.
         query: query parameters and their JSON schemas.
+        headers: headers of the request that are looked at, and what they mean.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Operation:
     status: int = 200
     errors: tuple[int, ...] = ()
     query: Mapping[str, Mapping[str, Any]] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def openapi_document(
@@ -87,7 +89,7 @@ def _describe(
         str(status): _response(
             titles[status], "application/problem+json", schemas[Problem]
         )
-        for status in (*operation.errors, 500)
+        for status in (*operation.errors, 421, 500)
     }
     described: dict[str, Any] = {
         "operationId": operation.endpoint.__name__,
@@ -106,18 +108,26 @@ def _describe(
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     in_path = [part.split("}")[0] for part in operation.path.split("{")[1:]]
+    text = {"type": "string"}
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
             "description": "Percent-encoded; any characters.",
-            "schema": {"type": "string"},
+            "schema": text,
         }
         for name in in_path
     ] + [
-        {"name": name, "in": "query", "required": False, "schema": dict(schema)}
-        for name, schema in (operation.query or {}).items()
+        *(
+            {"name": name, "in": "query", "required": False, "schema": dict(schema)}
+            for name, schema in (operation.query or {}).items()
+        ),
+        *(
+            {"name": name, "in": "header", "required": False, "schema": text}
+            | {"description": meaning}
+            for name, meaning in operation.headers.items()
+        ),
     ]
 
 

@@ -13,7 +13,6 @@ import msgspec
 from shortlist.serving.recommender import MAX_K
 from shortlist.serving.results import ExternalId
 
-BODY_LIMIT_BYTES = 2**20
 MAX_ITEMS = 1000
 MAX_EXCLUDED = 10_000
 MAX_EVENTS = 1000
@@ -61,6 +60,16 @@ class EventRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Annotated[int, msgspec.Meta(description="Milliseconds since 1970.")] | None
     ) = None
     label: float | None = None
+    event_id: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="What a retry repeats: events of one id are kept once.",
+                extra_json_schema={"pattern": "^[!-~]{1,256}$"},
+            ),
+        ]
+        | None
+    ) = None
 
 
 class EventsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -71,10 +80,13 @@ class EventsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ]
 
 
-class EventsAccepted(msgspec.Struct):
-    """The events are on the disk."""
+class EventsAccepted(msgspec.Struct, omit_defaults=True):
+    """The events are kept: on the disk, if the server has an events file."""
 
     accepted: int
+    duplicates: Annotated[
+        int, msgspec.Meta(description="How many of them were there by their id.")
+    ] = 0
 
 
 class Health(msgspec.Struct):

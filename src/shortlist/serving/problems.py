@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -13,6 +14,8 @@ from starlette.responses import Response
 from shortlist.errors import InputError, ResourceError, ShortlistError
 from shortlist.serving.payloads import Problem, RowProblem
 
+_logger = logging.getLogger("shortlist.serving")
+
 # The one table of error codes and HTTP statuses. Other codes: 422 for an InputError,
 # 503 for a ResourceError, else 500.
 STATUS_OF_CODE = {
@@ -22,19 +25,29 @@ STATUS_OF_CODE = {
     "not-found": 404,
     "method-not-allowed": 405,
     "body-timeout": 408,
+    "event-id-reused": 409,
     "body-too-large": 413,
     "unsupported-media-type": 415,
+    "host-not-allowed": 421,
     "invalid-request": 422,
     "invalid-k": 422,
     "invalid-id": 422,
     "invalid-timestamp": 422,
     "future-timestamp": 422,
     "invalid-label": 422,
+    "invalid-event-id": 422,
     "events-rejected": 422,
     "internal-error": 500,
     "not-ready": 503,
     "events-not-stored": 503,
+    "events-unreadable": 503,
+    "events-file-lost": 503,
+    "overloaded": 503,
+    "events-full": 507,
 }
+
+# The store has logged it once, or nobody needs to do anything.
+_LOGGED_OR_PASSING = ("not-ready", "overloaded", "events-file-lost")
 
 
 def problem(
@@ -78,8 +91,12 @@ def on_shortlist_error(request: Request, error: Exception) -> Response:
     if status is None and isinstance(error, ResourceError):
         status = 503
     if status is None or status == 500:
-        return on_exception(request, error)
-    return problem(error.code, str(error), status=status)
+        raise error
+    if status == 503 and error.code not in _LOGGED_OR_PASSING:
+        _logger.warning("answered with 503: %s", error)
+    # Which files there are is not the client's business.
+    detail = str(error) if status < 500 else error.message
+    return problem(error.code, detail, status=status)
 
 
 def on_http_exception(request: Request, error: Exception) -> Response:
@@ -93,6 +110,14 @@ def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def on_exception(request: Request, error: Exception) -> Response:
-    """Answers for a failure of our own."""
+    """Answers for a failure of our own; `Answers` in the middleware logs it."""
     # What went wrong inside is not the client's business and may name files.
-    return problem("internal-error", "The server failed. Its log says more.")
+    return internal_error()
+
+
+def internal_error() -> Response:
+    """The answer for a failure of our own."""
+    return problem(
+        "internal-error",
+        "The server failed. Its log says more, under the id in x-request-id.",
+    )

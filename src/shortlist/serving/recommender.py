@@ -23,9 +23,22 @@ from shortlist.serving.catalogue import (
     suggest_id,
 )
 from shortlist.serving.event_checks import check_event
-from shortlist.serving.events import Event, EventStore, now_ms
-from shortlist.serving.histories import NO_HISTORY, History, UserHistories, UserKey
+from shortlist.serving.events import (
+    Event,
+    EventStore,
+    MemoryEventStore,
+    SqliteEventStore,
+    now_ms,
+)
+from shortlist.serving.histories import (
+    NO_HISTORY,
+    History,
+    UserHistories,
+    UserKey,
+)
+from shortlist.serving.limits import StateLimits
 from shortlist.serving.model import Model
+from shortlist.serving.replay import is_interaction, posted_columns
 from shortlist.serving.results import (
     ExternalId,
     Ranking,
@@ -50,13 +63,20 @@ class Recommender:
     Args:
         bundle: a bundle that was read.
         events: where posted events are kept; only in memory by default.
+        limits: how much posted state may be held in memory.
 
     Raises:
         ArtifactError: a graph of the bundle cannot be run (`bundle-graph`).
         ResourceError: ONNX Runtime is missing (`package-missing`).
     """
 
-    def __init__(self, bundle: Bundle, *, events: EventStore | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        events: EventStore | None = None,
+        limits: StateLimits | None = None,
+    ) -> None:
         contents = bundle.contents
         self.manifest = bundle.manifest
         self.catalogue = Catalogue(contents)
@@ -68,19 +88,31 @@ class Recommender:
                 contents.users[column] if column in contents.users.columns else None
                 for column in (HISTORY_TIMES, HISTORY_VALUES)
             ),
+            limits=limits,
         )
         self._model = (
             None
             if contents.retrieval is None
             else Model(contents.retrieval, contents.ranker, contents)
         )
-        self._events = events
-        if events is not None:
-            self._remember(events.read())
+        self._events = MemoryEventStore() if events is None else events
+        self._histories.load(
+            posted_columns(
+                self._events.blocks(),
+                self._users,
+                self.catalogue.vocabulary,
+                self._schema,
+            )
+        )
 
     @classmethod
     def load(
-        cls, path: str | Path, *, events: EventStore | None = None, verify: bool = True
+        cls,
+        path: str | Path,
+        *,
+        events: EventStore | None = None,
+        verify: bool = True,
+        limits: StateLimits | None = None,
     ) -> Recommender:
         """Reads a bundle directory and serves it.
 
@@ -88,11 +120,13 @@ class Recommender:
             path: directory of the bundle.
             events: where posted events are kept; only in memory by default.
             verify: check the SHA-256 of every file first.
+            limits: how much posted state may be held in memory.
 
         Raises:
             ArtifactError: the bundle is missing, damaged or of a later version.
         """
-        return cls(read_bundle(path, verify=verify), events=events)
+        bundle = read_bundle(path, verify=verify)
+        return cls(bundle, events=events, limits=limits)
 
     @property
     def model_version(self) -> str:
@@ -238,6 +272,7 @@ class Recommender:
         item_id: ExternalId,
         timestamp_ms: int | None = None,
         label: float | None = None,
+        event_id: str | None = None,
     ) -> None:
         """Keeps one event; the user's next answer takes it into account.
 
@@ -246,28 +281,36 @@ class Recommender:
             item_id: external id of a known item.
             timestamp_ms: milliseconds since the epoch; now by default.
             label: rating or click.
+            event_id: events of one id are kept once.
 
         Raises:
             UnknownIdError: `unknown-item`.
-            InputError: `invalid-id`, `invalid-timestamp`, `future-timestamp` or
-                `invalid-label`.
-            ResourceError: it could not be stored (`events-not-stored`).
+            InputError: `invalid-id`, `invalid-timestamp`, `future-timestamp`,
+                `invalid-label` or `event-id-reused`.
+            ResourceError: it could not be stored (`events-not-stored`,
+                `events-file-lost`), or there is no more room (`events-full`).
         """
         event = Event(
             user_id=user_id,
             item_id=item_id,
             timestamp_ms=now_ms() if timestamp_ms is None else timestamp_ms,
             label=label,
+            event_id=event_id,
         )
         self.add_events([event])
 
-    def add_events(self, events: Sequence[Event]) -> None:
-        """Keeps all the events, or none if one is wrong; raises as `add_event`."""
+    def add_events(self, events: Sequence[Event]) -> int:
+        """Keeps all the events, or none if one is wrong; raises as `add_event`.
+
+        Returns:
+            How many of them are new: the others were there by their `event_id`.
+        """
         for _, error in self.check_events(events):
             raise error
-        if self._events is not None:
-            self._events.append(events)
-        self._remember(events)
+        self._histories.check_room(self._key(event.user_id) for event in events)
+        fresh = self._events.append(events)
+        self._remember([e for e, is_new in zip(events, fresh, strict=True) if is_new])
+        return sum(fresh)
 
     def check_events(self, events: Sequence[Event]) -> list[tuple[int, InputError]]:
         """What `add_events` would refuse: index of the event, and why."""
@@ -279,29 +322,30 @@ class Recommender:
                 errors.append((index, error))
         return errors
 
-    def close(self) -> None:
-        """Closes the event store, if there is one."""
-        if self._events is not None:
-            self._events.close()
+    def check_events_file(self) -> None:
+        """Has the event store look after its file, if it has one."""
+        if isinstance(self._events, SqliteEventStore):
+            self._events.check()
 
-    def _remember(self, events: Iterable[Event]) -> None:
-        """Takes events into the histories; those of items of other bundles are left."""
+    def close(self) -> None:
+        """Closes the event store."""
+        self._events.close()
+
+    def _remember(self, events: Sequence[Event]) -> None:
+        """Takes events into the histories if the user took the item."""
+        labels = np.array([np.nan if e.label is None else e.label for e in events])
         known = []
-        for event in events:
-            row = self.catalogue.vocabulary.row(event.item_id)
-            if row and self._is_interaction(event):
-                key, label = self._key(event.user_id), event.label
-                known.append((key, row, event.timestamp_ms, label))
+        for event, counts in zip(
+            events, is_interaction(labels, self._schema), strict=True
+        ):
+            if counts:
+                row = self.catalogue.vocabulary.row(event.item_id)
+                key = self._key(event.user_id)
+                known.append((key, row, event.timestamp_ms, event.label))
         self._histories.add(known)
 
     def _is_trained(self, row: int) -> bool:
         return row > 0 and bool(self._users.counts[row] > 0)
-
-    def _is_interaction(self, event: Event) -> bool:
-        """Whether the user took the item: not if it was shown and not clicked."""
-        if not self._schema.is_thresholded or event.label is None:
-            return True
-        return event.label >= self._schema.positive_from
 
     def _key(self, user_id: ExternalId) -> UserKey:
         return self._users.row(user_id) or str(user_id)
@@ -318,7 +362,7 @@ class Recommender:
         if user_id is not None:
             key = self._key(check_id("user_id", user_id))
             known, row = self._histories.of(key), key if isinstance(key, int) else 0
-        stored = known.items
+        taken = [known.items, known.seen]
         if history is not None:
             known = History(self._known(history))
         judged = known.items
@@ -326,7 +370,7 @@ class Recommender:
         if exclude_ids:
             excluded.append(self._known(exclude_ids))
         if exclude_seen:
-            excluded += [stored, judged]
+            excluded += taken if history is None else [*taken, judged]
         # A user may have a row by attributes alone; nothing was learned for it then.
         trained = self._is_trained(row)
         source: Source = "popular"

@@ -2,7 +2,7 @@
 
 Recommender calls run inline in the handlers: they take well below a millisecond, less
 than handing them to a thread and back would. Storing events waits for the disk, so it
-alone goes to a thread. Neither ids nor bodies are logged.
+alone goes to a thread. Neither ids of users and items nor bodies are logged.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from starlette.types import ASGIApp
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
 from shortlist.serving.catalogue import shortened
+from shortlist.serving.event_checks import check_event_id
 from shortlist.serving.events import Event, now_ms
-from shortlist.serving.middleware import AnswerHeaders, BodyLimit
+from shortlist.serving.hosts import AllowedHosts, HostCheck
+from shortlist.serving.limits import BODY_LIMIT_BYTES
+from shortlist.serving.middleware import Answers, BodyLimit
 from shortlist.serving.openapi import Operation, openapi_document
 from shortlist.serving.payloads import (
-    BODY_LIMIT_BYTES,
     EventRequest,
     EventsAccepted,
     EventsRequest,
@@ -51,6 +53,9 @@ from shortlist.serving.recommender import MAX_K, Recommender
 from shortlist.serving.results import Ranking, Recommendations, SimilarItems
 
 BODY_TIMEOUT_SECONDS = 30.0
+
+IDEMPOTENCY_KEY = "idempotency-key"
+_LONGEST_KEY = 200  # the number of a row comes behind it
 
 BODY_ERRORS = (400, 408, 413, 415, 422, 503)
 
@@ -79,6 +84,8 @@ def create_app(
     *,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+    hosts: AllowedHosts | None = None,
+    access_log: bool = False,
 ) -> ASGIApp:
     """The REST application, as an ASGI callable.
 
@@ -86,6 +93,8 @@ def create_app(
         state: holds the recommender, now or later.
         body_limit_bytes: longest request body.
         body_timeout_seconds: longest wait for a whole request body.
+        hosts: names that a request may ask for; any by default.
+        access_log: log a line for each request.
     """
     api = _Api(state, body_timeout_seconds)
     app = Starlette(
@@ -105,7 +114,10 @@ def create_app(
     )
     # A redirect would be built from the Host header, which the client chooses.
     app.router.redirect_slashes = False
-    return AnswerHeaders(BodyLimit(app, body_limit_bytes), state.model_version)
+    guarded: ASGIApp = BodyLimit(app, body_limit_bytes)
+    if hosts is not None:
+        guarded = HostCheck(guarded, hosts)
+    return Answers(guarded, state, access_log=access_log)
 
 
 class _ExternalIdConvertor(Convertor[str]):
@@ -168,22 +180,12 @@ class _Api:
             if is_list
             else [_parse(raw, EventRequest)]
         )
-        recommender, arrival_ms = self.recommender, now_ms()
-        events = [
-            Event(
-                user_id=row.user_id,
-                item_id=row.item_id,
-                timestamp_ms=(
-                    arrival_ms if row.timestamp_ms is None else row.timestamp_ms
-                ),
-                label=row.label,
-            )
-            for row in rows
-        ]
-        if is_list and (wrong := recommender.check_events(events)):
+        events = _events(rows, request.headers.get(IDEMPOTENCY_KEY))
+        if is_list and (wrong := self.recommender.check_events(events)):
             return _rejected(wrong, len(events))
-        await run_in_threadpool(recommender.add_events, events)
-        return _json(EventsAccepted(len(events)), status=202)
+        new = await run_in_threadpool(self.recommender.add_events, events)
+        accepted = EventsAccepted(len(events), duplicates=len(events) - new)
+        return _json(accepted, status=202)
 
     async def healthz(self, request: Request) -> Response:
         return _json(Health())
@@ -278,7 +280,11 @@ class _Api:
                 body=(EventRequest, EventsRequest),
                 answer=EventsAccepted,
                 status=202,
-                errors=(*BODY_ERRORS, 404),
+                errors=(*BODY_ERRORS, 404, 409, 507),
+                headers={
+                    "Idempotency-Key": "What a retry of the whole request repeats: its"
+                    " events are kept once."
+                },
             ),
             Operation(
                 method="GET",
@@ -303,6 +309,27 @@ class _Api:
                 answer=dict,
             ),
         ]
+
+
+def _events(rows: list[EventRequest], key: str | None) -> list[Event]:
+    """The events of a request; its key gives an id to each that has none."""
+    if key is not None:
+        check_event_id("Idempotency-Key", key, longest=_LONGEST_KEY)
+    arrival_ms = now_ms()
+    return [
+        Event(
+            user_id=row.user_id,
+            item_id=row.item_id,
+            timestamp_ms=arrival_ms if row.timestamp_ms is None else row.timestamp_ms,
+            label=row.label,
+            event_id=(
+                f"{key}#{number}"
+                if row.event_id is None and key is not None
+                else row.event_id
+            ),
+        )
+        for number, row in enumerate(rows)
+    ]
 
 
 class _Envelope(msgspec.Struct):

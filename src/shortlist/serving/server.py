@@ -2,29 +2,30 @@
 
 Granian's embedded server is used, not its usual parent with spawned workers: nothing
 is imported twice, nothing is forked after ONNX Runtime has started, and one process
-gets the signals. Knows addresses, ports and signals; knows no routes.
+gets the signals. Knows signals and how a server ends; knows no routes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import importlib.util
 import ipaddress
+import logging
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shortlist.errors import InputError, ResourceError
+from shortlist.errors import ResourceError
+from shortlist.serving.addresses import claimed_port, resolve
+from shortlist.serving.connections import ConnectionGuard, raise_file_limit
 from shortlist.serving.events import SqliteEventStore
-from shortlist.serving.payloads import BODY_LIMIT_BYTES
+from shortlist.serving.limits import ServerSettings
 from shortlist.serving.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -33,11 +34,20 @@ if TYPE_CHECKING:
 
     from shortlist.serving.rest import ServingState
 
+T = TypeVar("T")
+
+_logger = logging.getLogger("shortlist.serving")
+
 _PACKAGES = ("granian", "onnxruntime", "starlette")
-_PORTS_TO_TRY = 100
 _BACKLOG = 1024
 _GRACE_SECONDS = 10.0
 _THREADS_END_SECONDS = 0.1
+_LOADING_ENDS_SECONDS = 0.2
+_LOOK_SECONDS = 0.25
+_CHECK_FILE_SECONDS = 1.0
+_AFTER_FAILURE_SECONDS = 60.0
+_LOADING = "shortlist-loading"
+_HEAD_BYTES = 2**17  # the head of a request, and what is read ahead of a body
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def serve(
     port: int = 8000,
     *,
     events_path: str | Path | None = None,
-    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    settings: ServerSettings | None = None,
     port_search: bool = False,
     allow_remote: bool = False,
     on_ready: Callable[[RunningServer], None] | None = None,
@@ -76,7 +86,7 @@ def serve(
         host: address to listen at.
         port: port to listen at; 0 takes a free one.
         events_path: SQLite file for posted events; in memory by default.
-        body_limit_bytes: longest request body.
+        settings: what the server allows.
         port_search: take the next free port if `port` is taken.
         allow_remote: allow an address that other machines can reach.
         on_ready: called in a thread of its own once the bundle is loaded. What it
@@ -90,37 +100,19 @@ def serve(
         ArtifactError: the bundle or the event store cannot be used.
     """
     _check_packages()
-    address = _resolve(host, allow_remote=allow_remote)
+    address = resolve(host, allow_remote=allow_remote)
+    settings = settings or ServerSettings()
+    fitting = raise_file_limit(settings.connections)
+    settings = replace(
+        settings,
+        connections=replace(settings.connections, in_all=fitting),
+        allowed_hosts=(*settings.allowed_hosts, host),
+    )
     with claimed_port(address, port, search=port_search) as claimed:
         options = _Options(
-            bundle_path, address, claimed, events_path, body_limit_bytes, on_ready
+            bundle_path, address, claimed, events_path, settings, on_ready
         )
         asyncio.run(_serve(options))
-
-
-def free_port(address: str, port: int, *, search: bool = False) -> int:
-    """Returns `port` if it is free on `address`, or with `search` the next free one.
-
-    Raises:
-        InputError: `invalid-port`.
-        ResourceError: `port-taken`, or `bind-failed` for an address of another machine.
-    """
-    if not 0 <= port <= 65535:
-        raise InputError(
-            "invalid-port",
-            f"A port must be a number from 0 to 65535. Received: {port}. 0 takes a"
-            " free one.",
-        )
-    last = min(65535, port + _PORTS_TO_TRY - 1) if search and port else port
-    for candidate in range(port, last + 1):
-        if found := _bound_port(address, candidate):
-            return found
-    tried = f"port {port}" if last == port else f"ports {port} to {last}"
-    raise ResourceError(
-        "port-taken",
-        f"The server needs a free port. On {address}, {tried} cannot be used."
-        " Stop what listens there, or choose another with --port.",
-    )
 
 
 def _check_packages() -> None:
@@ -133,43 +125,13 @@ def _check_packages() -> None:
         )
 
 
-@contextlib.contextmanager
-def claimed_port(address: str, port: int, *, search: bool) -> Iterator[int]:
-    """A free port that no other server of ours takes while this one runs.
-
-    Granian lets sockets share a port, so that two servers started at one moment would
-    both find it free and then get half of the requests each. On Linux the claim is a
-    name in the abstract namespace, which goes away with the process; elsewhere there
-    is none.
-    """
-    while True:
-        found = free_port(address, port, search=search)
-        claim = socket.socket(socket.AF_UNIX)
-        try:
-            if sys.platform == "linux":
-                claim.bind(f"\0shortlist-serve-{address}-{found}")
-        except OSError as error:
-            claim.close()
-            if not search or found >= 65535:
-                raise ResourceError(
-                    "port-taken",
-                    f"The server needs a free port. Another server takes {found} on"
-                    f" {address}. Choose another with --port.",
-                ) from error
-            port = found + 1
-            continue
-        with claim:
-            yield found
-        return
-
-
 @dataclass(frozen=True)
 class _Options:
     bundle_path: str | Path
     address: str
     port: int
     events_path: str | Path | None
-    body_limit_bytes: int
+    settings: ServerSettings
     on_ready: Callable[[RunningServer], None] | None
 
     @property
@@ -179,27 +141,38 @@ class _Options:
 
 
 async def _serve(options: _Options) -> None:
-    from shortlist.serving.rest import ServingState, create_app
+    from shortlist.serving.rest import ServingState
 
-    state, stopping = ServingState(), asyncio.Event()
-    app = create_app(state, body_limit_bytes=options.body_limit_bytes)
-    server = _granian(app, options)
+    state, stopping = ServingState(), _Stopping()
+    server = _granian(_app(options, state), options)
+    guard = ConnectionGuard(options.port, options.settings.connections)
     loop = asyncio.get_running_loop()
     with _signals(loop, stopping):
         serving = loop.create_task(server.serve())
         working = loop.create_task(_work(options, state, stopping))
-        asked = loop.create_task(stopping.wait())
+        asked = loop.create_task(stopping.asked.wait())
+        looks = [
+            loop.create_task(_repeat(guard.look, _LOOK_SECONDS)),
+            loop.create_task(
+                _repeat(lambda: _check_events_file(state), _CHECK_FILE_SECONDS)
+            ),
+        ]
         try:
             await asyncio.wait(
                 [serving, working, asked], return_when=asyncio.FIRST_COMPLETED
             )
             if serving.done():
                 _raise_bind_failure(serving, options)
+            state.is_draining = True
+            if stopping.is_drained and state.recommender is not None:
+                await asyncio.sleep(options.settings.drain_seconds)
         finally:
             state.is_draining = True
             server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait([serving], timeout=_GRACE_SECONDS)
             asked.cancel()
+            for look in looks:
+                look.cancel()
             if not working.done():
                 working.cancel()
             # Granian's threads end on their own, and one that wakes up after the
@@ -209,19 +182,81 @@ async def _serve(options: _Options) -> None:
                 state.recommender.close()
     if working.done() and not working.cancelled():
         working.result()
+    if state.recommender is None:
+        await _end_loading(is_urgent=stopping.by_signal)
 
 
-async def _work(
-    options: _Options, state: ServingState, stopping: asyncio.Event
-) -> None:
+@dataclass
+class _Stopping:
+    """That the server is to stop, and how.
+
+    Args:
+        asked: set once it is.
+        by_signal: a signal asked for it.
+        is_drained: `/readyz` shall answer 503 for some time first.
+    """
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    by_signal: bool = False
+    is_drained: bool = False
+
+
+async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Calls `look` until it is cancelled; a failure is logged and not the end."""
+    while True:
+        try:
+            await look()
+        except Exception:
+            _logger.exception("looking after the server failed")
+            await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+        await asyncio.sleep(seconds)
+
+
+async def _check_events_file(state: ServingState) -> None:
+    if state.recommender is not None:
+        await asyncio.to_thread(state.recommender.check_events_file)
+
+
+async def _end_loading(*, is_urgent: bool) -> None:
+    """Waits for a bundle that is still being read, or ends the process.
+
+    Reading cannot be broken off, and nothing is left behind: files are only read, and
+    SQLite undoes what was not committed.
+    """
+    for thread in threading.enumerate():
+        if thread.name == _LOADING:
+            waited = _LOADING_ENDS_SECONDS if is_urgent else None
+            await asyncio.to_thread(thread.join, waited)
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+
+
+def _app(options: _Options, state: ServingState) -> ASGIApp:
+    from shortlist.serving.hosts import AllowedHosts
+    from shortlist.serving.rest import create_app
+
+    settings = options.settings
+    is_loopback = ipaddress.ip_address(options.address).is_loopback
+    return create_app(
+        state,
+        body_limit_bytes=settings.body_limit_bytes,
+        body_timeout_seconds=settings.connections.body_seconds,
+        hosts=AllowedHosts(settings.allowed_hosts, any_address=not is_loopback),
+        access_log=settings.access_log,
+    )
+
+
+async def _work(options: _Options, state: ServingState, stopping: _Stopping) -> None:
     """Loads the bundle, tells `on_ready`, and stays until the server is to stop."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended already
-            loop.call_soon_threadsafe(stopping.set)
+            loop.call_soon_threadsafe(stopping.asked.set)
 
-    recommender = await asyncio.to_thread(_load, options)
+    recommender = await _in_thread(_load, options)
     state.recommender = recommender
     await _until_listening(options)
     if options.on_ready is not None:
@@ -231,15 +266,43 @@ async def _work(
             stop,
         )
         await asyncio.to_thread(options.on_ready, running)
-    await stopping.wait()
+    await stopping.asked.wait()
+
+
+async def _in_thread(load: Callable[[_Options], T], options: _Options) -> T:
+    """Calls `load` in a thread that nobody waits for at the end of the process."""
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = load(options)
+        except BaseException as error:
+            tell(loaded.set_exception, error)
+        else:
+            tell(loaded.set_result, result)
+
+    def tell(how: Callable[[Any], None], what: object) -> None:
+        def if_awaited() -> None:
+            if not loaded.done():
+                how(what)
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            loop.call_soon_threadsafe(if_awaited)
+
+    threading.Thread(target=run, name=_LOADING, daemon=True).start()
+    return await loaded
 
 
 def _load(options: _Options) -> Recommender:
+    settings = options.settings
     if options.events_path is None:
-        return Recommender.load(options.bundle_path)
-    events = SqliteEventStore(options.events_path)
+        return Recommender.load(options.bundle_path, limits=settings.state)
+    events = SqliteEventStore(options.events_path, max_bytes=settings.max_events_bytes)
     try:
-        return Recommender.load(options.bundle_path, events=events)
+        return Recommender.load(
+            options.bundle_path, events=events, limits=settings.state
+        )
     except BaseException:
         events.close()
         raise
@@ -259,8 +322,10 @@ async def _until_listening(options: _Options) -> None:
 
 def _granian(app: ASGIApp, options: _Options) -> Server:
     from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
+    limits = options.settings.connections
     return Server(
         app,
         address=options.address,
@@ -269,6 +334,11 @@ def _granian(app: ASGIApp, options: _Options) -> Server:
         http=HTTPModes.http1,
         websockets=False,
         backlog=_BACKLOG,
+        backpressure=limits.accepted,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(1000 * limits.header_seconds),
+            max_buffer_size=_HEAD_BYTES,
+        ),
         log_enabled=False,  # its lines would carry paths, and so ids
     )
 
@@ -285,18 +355,19 @@ def _raise_bind_failure(serving: asyncio.Task[None], options: _Options) -> None:
 
 
 @contextlib.contextmanager
-def _signals(
-    loop: asyncio.AbstractEventLoop, stopping: asyncio.Event
-) -> Iterator[None]:
+def _signals(loop: asyncio.AbstractEventLoop, stopping: _Stopping) -> Iterator[None]:
     """SIGINT and SIGTERM ask the server to stop; the second one ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may take signals; whoever runs this has it
         return
 
     def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
+        if stopping.asked.is_set():
             os._exit(128 + number)
-        stopping.set()
+        stopping.by_signal = True
+        # Ctrl-C comes from someone who waits; SIGTERM from what sends requests here.
+        stopping.is_drained = number == signal.SIGTERM
+        stopping.asked.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
@@ -306,45 +377,3 @@ def _signals(
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _resolve(host: str, *, allow_remote: bool) -> str:
-    try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-        is_loopback = ipaddress.ip_address(address).is_loopback
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "invalid-host",
-            f"The host must be an address of this machine. Received: {host!r}."
-            " Use 127.0.0.1.",
-        ) from error
-    if not (is_loopback or allow_remote):
-        raise InputError(
-            "remote-bind-refused",
-            "The server must listen on this machine only, because it has no"
-            f" authentication yet. Received host: {host!r}. Use 127.0.0.1 with a proxy"
-            " that checks who asks in front of it.",
-        )
-    return str(address)
-
-
-def _bound_port(address: str, port: int) -> int | None:
-    """The port, a free one for 0, or `None` if it cannot be had."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Granian's own sockets share a port (SO_REUSEPORT): a second server would
-        # silently get half of the first one's requests. This one does not share.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen()
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return None
-            raise ResourceError(
-                "bind-failed",
-                f"The server must be able to listen at {address}. The system said:"
-                f" {error.strerror}. Choose another --host.",
-            ) from error
-        found: int = probe.getsockname()[1]
-        return found
