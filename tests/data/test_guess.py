@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from shortlist.data.attribute_file import read_attributes
 from shortlist.data.events import read_events
 from shortlist.data.guess import guess_schema
 from shortlist.data.guess_roles import name_score
-from shortlist.data.layouts import GENRES
-from shortlist.data.log import read_attributes
 from shortlist.data.schema import Feature
+from shortlist.data.text_layouts import GENRES
 from shortlist.errors import LogError
 
 USERS, ITEMS, EVENTS = 40, 60, 600
@@ -182,7 +182,7 @@ def test_attribute_files_tell_user_and_item_apart(tmp_path: Path) -> None:
     assert (guess.schema.user_id, guess.schema.item_id) == ("a", "b")
     assert guess.users_id == "key"
     assert kinds(guess.schema.features) == {"plan": "categorical"}
-    table = read_attributes(tmp_path / "users.csv", "key", ["plan"])
+    table, _ = read_attributes(tmp_path / "users.csv", "key", ["plan"])
     assert table.height == USERS
 
 

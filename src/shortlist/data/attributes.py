@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from shortlist.data.attribute_file import read_attributes
 from shortlist.data.attribute_findings import unmatched_ids
 from shortlist.data.column_types import is_plain
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
-from shortlist.data.log import read_attributes
+from shortlist.data.list_text import split_lists
 from shortlist.data.numbers import (
     NumberStatistics,
     fit_numbers,
@@ -42,6 +45,22 @@ from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
 
 _KEY = "\x00id"  # no column of a file has this name
+
+
+class Source(NamedTuple):
+    """Where the attributes of users or items come from.
+
+    Args:
+        file: the attribute file, or `None`.
+        id_column: its column of ids.
+        layout: its layout, or all settings of reading; found out when `None`.
+        on_error: what a bad row does, as in `read_attributes`.
+    """
+
+    file: str | Path | None
+    id_column: str
+    layout: str | FileFormat | None = None
+    on_error: Literal["raise", "skip"] = "raise"
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class Attributes:
     def read(
         cls,
         schema: Schema,
-        files: Mapping[str, tuple[str | Path | None, str]],
+        files: Mapping[str, Source],
         user_ids: pl.Series,
         item_ids: pl.Series,
     ) -> Attributes:
@@ -74,7 +93,7 @@ class Attributes:
 
         Args:
             schema: which columns are needed.
-            files: `user` and `item` -> attribute file, or `None`, and its id column.
+            files: `user` and `item` -> attribute file and how to read it.
             user_ids: ids by row, as `Vocabulary.ids` has them.
             item_ids: the same of the items.
 
@@ -86,8 +105,8 @@ class Attributes:
         columns: dict[str, pl.DataFrame] = {}
         findings: list[Finding] = []
         for owner in owners:
-            file = files.get(owner, (None, ""))
-            columns[owner], found = _read(schema, owner, *file, ids[owner])
+            source = files.get(owner, Source(None, ""))
+            columns[owner], found = _read(schema, owner, Source(*source), ids[owner])
             findings += found
         return cls(schema, ids, columns, tuple(findings))
 
@@ -164,7 +183,8 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     NaN is no value. Works chunk by chunk, and gives its own output again.
 
     Args:
-        column: raw values: text, numbers or lists.
+        column: raw values: text, numbers or lists. Text of a multi-valued feature is
+            split at its separator, or is a list as JSON, Python or NumPy write it.
         feature: a categorical or multi-valued feature.
     """
     values = pl.col("values")
@@ -176,8 +196,9 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     elif feature.kind == "categorical":
         lists = pl.concat_list(_as_text(values, column.dtype))
     else:
-        parts = _as_text(values, column.dtype).str.split(feature.separator)
-        lists = parts.list.eval(pl.element().str.strip_chars())
+        frame = pl.DataFrame({"values": column})
+        texts = frame.select(_as_text(values, column.dtype)).to_series()
+        column, lists = split_lists(texts, feature.separator), values
     filled = pl.element().filter(pl.element().str.len_bytes() > 0)
     kept = lists.list.eval(filled).fill_null([])
     if feature.max_length is not None:
@@ -296,8 +317,7 @@ def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None
 def _read(
     schema: Schema,
     owner: Owner,
-    path: str | Path | None,
-    id_column: str,
+    source: Source,
     ids: pl.Series,
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """The columns that the schema needs of one owner, record i for row i."""
@@ -306,6 +326,7 @@ def _read(
     if owner == ITEM and schema.title is not None:
         names.append(schema.title)
     columns = list(dict.fromkeys(names))
+    path, id_column, layout, on_error = source
     if path is None:
         if columns:
             raise LogError(
@@ -315,7 +336,14 @@ def _read(
             )
         return pl.DataFrame(), []
     numbers = [f.name for f in features if f.is_number]
-    given = read_attributes(path, id_column, columns, numeric=numbers)
+    given, left_out = read_attributes(
+        path,
+        id_column,
+        columns,
+        layout=layout,
+        numeric=numbers,
+        on_error=on_error,
+    )
     for feature in features:
         check_nesting(feature, given[feature.name], path)
     title = schema.title if owner == ITEM else None
@@ -336,7 +364,7 @@ def _read(
     rows = pl.DataFrame({_KEY: ids}).join(
         wanted, on=_KEY, how="left", maintain_order="left"
     )
-    return rows.drop(_KEY), findings
+    return rows.drop(_KEY), left_out + findings
 
 
 def _rows(

@@ -48,18 +48,28 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int | None = None
 
 
-def skipped_rows(error: LogError, count: int) -> Finding:
-    """The finding for rows that were left out.
+def skipped_rows(
+    error: LogError,
+    count: int,
+    *,
+    files: tuple[int, int] = (1, 0),
+    what: Literal["row", "value"] = "row",
+) -> Finding:
+    """The finding for rows or values that were left out.
 
     Args:
         error: why the first of them cannot be used, and where it is.
         count: how many rows this reason concerns.
+        files: how many files, and how many of the rows the named one has.
+        what: `row` (code `rows-skipped`) or `value` (`values-skipped`).
     """
-    rows = "1 row was" if count == 1 else f"{count:,} rows were"
+    left_out = f"1 {what} was" if count == 1 else f"{count:,} {what}s were"
+    number, most = files
+    spread = f" in {number:,} files, {most:,} of them in this one" if number > 1 else ""
     return Finding(
-        "rows-skipped",
+        f"{what}s-skipped",
         "problem",
-        f"{rows} left out [{error.code}]. {error.message}",
+        f"{left_out} left out{spread} [{error.code}]. {error.message}",
         file=error.file,
         column=error.column,
         row=error.row,

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from shortlist.atomic import atomic_file
 from shortlist.data.column_types import is_plain
 from shortlist.data.findings import Finding, shorten, shown, skipped_rows
-from shortlist.data.layouts import LogFile
+from shortlist.data.formulas import without_formulas
 from shortlist.data.locate import row_of, rows_of
+from shortlist.data.log_file import LogFile
 from shortlist.errors import LogError
 
 _COLUMNS = pl.Schema(
@@ -83,23 +85,38 @@ def _text(values: pl.Series) -> pl.Series:
     return pl.Series(some, dtype=pl.String)
 
 
-def findings_of(reasons: Iterable[Reason]) -> list[Finding]:
-    """One finding per file, column and reason, at the first row concerned."""
-    grouped: dict[tuple[Path, str, str], list[Reason]] = {}
+def findings_of(
+    reasons: Iterable[Reason], what: Literal["row", "value"] = "row"
+) -> list[Finding]:
+    """One finding per column and reason, at the first row concerned.
+
+    Where it concerns several files, the one with most such rows is named.
+
+    Args:
+        reasons: of all files.
+        what: what was left out: rows, or single values.
+    """
+    grouped: dict[tuple[str, str], list[Reason]] = {}
     for reason in reasons:
-        key = (reason.file.path, reason.column, reason.code)
-        grouped.setdefault(key, []).append(reason)
+        grouped.setdefault((reason.column, reason.code), []).append(reason)
     findings = []
     for alike in grouped.values():
-        first = alike[0]
+        by_file: dict[Path, int] = {}
+        for reason in alike:
+            found = by_file.get(reason.file.path, 0) + len(reason.rows)
+            by_file[reason.file.path] = found
+        worst = max(by_file, key=lambda path: by_file[path])
+        first = next(r for r in alike if r.file.path == worst)
         error = LogError(
             first.code,
             first.message,
-            file=first.file.path,
+            file=worst,
             column=first.column or None,
             row=row_of(first.file, first.rows["event"][0]),
         )
-        findings.append(skipped_rows(error, sum(len(r.rows) for r in alike)))
+        count = sum(by_file.values())
+        files = (len(by_file), by_file[worst])
+        findings.append(skipped_rows(error, count, files=files, what=what))
     return findings
 
 
@@ -123,4 +140,4 @@ def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
             )
         )
     with atomic_file(path) as temporary:
-        pl.concat(frames).write_csv(temporary)
+        without_formulas(pl.concat(frames)).write_csv(temporary)
