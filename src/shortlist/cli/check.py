@@ -109,12 +109,13 @@ def _from_recipe(
     recipe = open_recipe(path, settings)
 
     from shortlist.cli.stages import log_paths
+    from shortlist.data.attributes import Source
     from shortlist.data.schema import ITEM, USER
 
     files = logs or log_paths(path, recipe.log.events) or []
     given = _Given(files, recipe.columns, recipe.split)
     options = {
-        "layout": recipe.log.layout,
+        "layout": recipe.log.file_format(),
         "test_events": log_paths(path, recipe.log.test_events),
         "validation_events": log_paths(path, recipe.log.validation_events),
     }
@@ -123,8 +124,18 @@ def _from_recipe(
     users = beside(path, log.users) if log.users else None
     items = beside(path, log.items) if log.items else None
     given.sources = {
-        USER: (users, log.users_id or columns.user_id),
-        ITEM: (items, log.items_id or columns.item_id),
+        USER: Source(
+            users,
+            log.users_id or columns.user_id,
+            log.users_format.file_format(),
+            log.on_error,
+        ),
+        ITEM: Source(
+            items,
+            log.items_id or columns.item_id,
+            log.items_format.file_format(),
+            log.on_error,
+        ),
     }
     return given
 
@@ -133,8 +144,9 @@ def _guessed(logs: list[Path]) -> _Given:
     from shortlist.cli.recipe_text import default_split
     from shortlist.data.guess import guess_schema
 
-    guess = guess_schema(logs[0])
+    guess = guess_schema(logs)
     given = _Given(logs, guess.schema, default_split(guess))
+    given.options = {"layout": guess.format}
     kind, test, rest = given.split.kind, given.split.test, given.split.validation
     split = f"{kind}, test {test:g}, validation {rest:g}, as `shortlist init` sets it."
     warnings = {f"warning {n}": text for n, text in enumerate(guess.warnings, start=1)}

@@ -55,7 +55,9 @@ def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
         "items": beside(path, log.items) if log.items else None,
         "users_id": log.users_id,
         "items_id": log.items_id,
-        "layout": log.layout,
+        "users_format": log.users_format.file_format(),
+        "items_format": log.items_format.file_format(),
+        "layout": log.file_format(),
         "on_error": log.on_error,
     }
 

@@ -52,9 +52,19 @@ def table_parts(table: Table) -> list[RenderableType]:
     return [Text(""), Text(table.title, style="bold"), shown, *note]
 
 
-def plain_text(text: str, style: str = "") -> Text:
-    """Text of a log or file name, without what moves the cursor of a terminal."""
-    shown = (
+def printable(text: str) -> str:
+    """Text of a log or file name on one line, without what a terminal would obey.
+
+    Control characters, line ends, and marks that change the direction of writing are
+    shown as escapes.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
-    return Text("".join(shown), style=style)
+
+
+def plain_text(text: str, style: str = "") -> Text:
+    """What `printable` makes of a text, for a table."""
+    return Text(printable(text), style=style)

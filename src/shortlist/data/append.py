@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import disk_errors, fsync
-from shortlist.data.attributes import Attributes, encode_column
+from shortlist.data.attributes import Attributes, Source, encode_column
 from shortlist.data.columns import Columns
 from shortlist.data.contents import Contents, Sources
 from shortlist.data.dataset import (
@@ -32,10 +32,11 @@ from shortlist.data.dataset import (
 )
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError, ReadAgain, Reading, read_blocks
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
 from shortlist.data.grouped import GroupedLog, group
 from shortlist.data.id_rows import IdRows
-from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
+from shortlist.data.ingest import CodedLog, Paths, Spill, ingest, number_events
 from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
@@ -61,7 +62,9 @@ def append(
     items: str | Path | None = None,
     users_id: str | None = None,
     items_id: str | None = None,
-    layout: str | None = None,
+    users_format: FileFormat | None = None,
+    items_format: FileFormat | None = None,
+    layout: str | FileFormat | None = None,
     on_error: OnError = "raise",
     memory_bytes: int | None = None,
 ) -> Dataset:
@@ -75,7 +78,10 @@ def append(
         items: item attributes, the same.
         users_id: id column of `users`; the log's own name of it by default.
         items_id: id column of `items`; the log's own name of it by default.
-        layout: layout of the files; found out from each when `None`.
+        users_format: settings of reading `users`.
+        items_format: settings of reading `items`.
+        layout: layout of the files, or all settings of reading; found out from each
+            when `None`.
         on_error: as of `prepare`.
         memory_bytes: as of `prepare`.
 
@@ -101,8 +107,12 @@ def append(
         remove_strays(dataset.path, info)
         stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
         sources = {
-            USER: (users, users_id or info.schema.user_id),
-            ITEM: (items, items_id or info.schema.item_id),
+            USER: Source(
+                users, users_id or info.schema.user_id, users_format, on_error
+            ),
+            ITEM: Source(
+                items, items_id or info.schema.item_id, items_format, on_error
+            ),
         }
         with _spill_folder(dataset.path) as folder:
             spill = Spill(folder, memory_bytes)
@@ -151,7 +161,7 @@ def _read(
     dataset: Dataset,
     events: Paths,
     spill: Spill,
-    layout: str | None,
+    layout: str | FileFormat | None,
     on_error: OnError,
 ) -> GroupedLog:
     info = dataset.info
@@ -168,7 +178,9 @@ def _read(
         if ids.dtype != dataset.vocabularies[owner].ids.dtype:
             _refuse_text(info.schema, owner, events, layout, on_error)
     last = max(s.last_timestamp_ms or 0 for s in info.segments)
-    if info.schema.timestamp is None:
+    if info.schema.timestamp is None or _had_one_time(info):
+        if coded.is_timed:
+            number_events(coded)
         _shift(coded, last + 1)
     log = group(coded, info.schema, Split(kind="files"), spill)
     first = int(log.frame["timestamp_ms"].min())  # type: ignore[arg-type]
@@ -186,7 +198,11 @@ def _read(
 
 
 def _refuse_text(
-    schema: Schema, owner: str, events: Paths, layout: str | None, on_error: OnError
+    schema: Schema,
+    owner: str,
+    events: Paths,
+    layout: str | FileFormat | None,
+    on_error: OnError,
 ) -> NoReturn:
     """Raises for the file whose ids are text while those of the dataset are integers.
 
@@ -206,7 +222,11 @@ def _refuse_text(
 
 
 def _is_text(
-    file: Path, schema: Schema, column: str, layout: str | None, on_error: OnError
+    file: Path,
+    schema: Schema,
+    column: str,
+    layout: str | FileFormat | None,
+    on_error: OnError,
 ) -> bool:
     """Whether an id column of one file is text."""
     reading = Reading()
@@ -277,6 +297,11 @@ def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
         if file is None
         else pl.concat([ids, pl.read_ipc(dataset.path / file)["id"]])
     )
+
+
+def _had_one_time(info: DatasetInfo) -> bool:
+    """Whether the times of the dataset are positions, as all of its log's were one."""
+    return any(finding.code == "times-all-equal" for finding in info.findings)
 
 
 def _shift(coded: CodedLog, first: int) -> None:

@@ -126,6 +126,35 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
     ]
 
 
+def ids_missing_as_text(
+    counts: Mapping[str, int], *, column: str | None = None
+) -> list[Finding]:
+    """Ids that are words for a missing value, such as `NULL` (`ids-missing-as-text`).
+
+    Args:
+        counts: their events, by id.
+        column: the column of the ids.
+    """
+    if not counts:
+        return []
+    events = sum(counts.values())
+    most = sorted(counts, key=lambda text: -counts[text])[:EXAMPLES]
+    told = ", ".join(f"{text!r} ({counts[text]:,} events)" for text in most)
+    more = f" and {len(counts) - EXAMPLES} more" if len(counts) > EXAMPLES else ""
+    values = ", ".join(f'"{text}"' for text in counts)
+    return [
+        Finding(
+            "ids-missing-as-text",
+            "problem",
+            f"{events:,} events have an id that is probably a missing value: {told}"
+            f"{more}. Each counts as one user or item. Set null_values = [{values}]"
+            ' under [log], and on_error = "skip" to leave these events out.',
+            column=column,
+            count=events,
+        )
+    ]
+
+
 _ID = pl.col("id")
 SPELLINGS: tuple[tuple[str, Severity, str, pl.Expr], ...] = (
     ("ids-white-space", "problem", "white space around them", _ID.str.strip_chars()),

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.events import OnError
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
 from shortlist.data.folds import LEFT_OUT, assign_fold
 from shortlist.data.frame_rows import FrameRows
@@ -44,6 +45,8 @@ class GroupedLog:
         below: events left out by the implicit threshold.
         rejected: the bad rows set aside.
         findings: what reading noticed.
+        is_timed: whether the times are real: a log without them, or with the same one
+            everywhere, has positions instead.
     """
 
     frame: pl.DataFrame
@@ -56,6 +59,7 @@ class GroupedLog:
     tables: Mapping[str, IdMap] = field(default_factory=dict)
     below: int = 0
     rejected: tuple[Reason, ...] = ()
+    is_timed: bool = True
 
 
 def read_grouped(
@@ -64,7 +68,7 @@ def read_grouped(
     split: Split,
     *,
     on_error: OnError = "raise",
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     test_events: Paths | None = None,
     validation_events: Paths | None = None,
 ) -> GroupedLog:
@@ -108,7 +112,7 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
         codes = codes - np.int32(begin) if begin else codes
         times = piece.frame["timestamp_ms"].to_numpy()
         events = piece.take(group_order(codes, times, end - begin))
-        if schema.timestamp is not None:
+        if coded.is_timed:
             kept = _without_duplicates(events)
             dropped += len(events) - len(kept)
             events = kept
@@ -125,6 +129,7 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
         below=coded.below,
         rejected=tuple(coded.rejected),
         findings=tuple(coded.findings),
+        is_timed=coded.is_timed,
     )
 
 

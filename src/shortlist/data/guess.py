@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.file_format import FileFormat
 from shortlist.data.guess_features import AttributeGuess, guess_features
-from shortlist.data.guess_roles import FLAGS, Roles, attribute_id, find_roles
-from shortlist.data.layouts import inspect_file
-from shortlist.data.log import read_table
+from shortlist.data.guess_reading import roles_of, settle, settle_repeated
+from shortlist.data.guess_roles import FLAGS, Roles, attribute_id
+from shortlist.data.propose import Sample, read_sample
 from shortlist.data.schema import LabelKind, Owner, Schema
 from shortlist.data.validate import to_floats
-from shortlist.errors import LogError
 
 _SAMPLED_ROWS = 500_000
 _OWNERS: dict[str, Owner] = {"user_id": "user", "item_id": "item"}
@@ -37,6 +38,11 @@ class Guess:
         items_id: column of the ids in the items file, or `None` without one.
         warnings: what a person should look at.
         events_per_user: median number of events looked at of one user.
+        format: settings of reading the log.
+        users_format: settings of reading the users file.
+        items_format: settings of reading the items file.
+        format_reasons: why, by the name of a setting, after `users.` or `items.` for
+            those of an attribute file; `on_error` where rows must be skipped.
     """
 
     layout: str
@@ -47,6 +53,10 @@ class Guess:
     items_id: str | None = None
     warnings: tuple[str, ...] = ()
     events_per_user: float = 0.0
+    format: FileFormat = FileFormat()
+    users_format: FileFormat = FileFormat()
+    items_format: FileFormat = FileFormat()
+    format_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class _Scale:
 
 
 def guess_schema(
-    events_path: str | Path,
+    events_path: str | Path | Sequence[str | Path],
     *,
     users_path: str | Path | None = None,
     items_path: str | Path | None = None,
@@ -69,38 +79,49 @@ def guess_schema(
     item_id: str | None = None,
     timestamp: str | None = None,
     label: str | None = None,
+    formats: Mapping[str, FileFormat] | None = None,
 ) -> Guess:
     """Proposes the schema of a log from the first 500,000 rows of its files.
 
     Args:
-        events_path: the interaction log, any supported layout.
+        events_path: the interaction log, one file or several of the same columns.
         users_path: user attributes, or `None`.
         items_path: item attributes, or `None`.
         user_id: column of the user, where the caller knows it.
         item_id: column of the item, where the caller knows it.
         timestamp: column of the time, where the caller knows it.
         label: column of the rating or click, where the caller knows it.
+        formats: settings of reading that are known, of `events`, `users` and `items`.
 
     Raises:
         LogError: a file cannot be read, a named column is missing, or user and item
             cannot be told apart (code `guess-ambiguous`, which lists the columns).
     """
-    path = Path(events_path)
-    paths = {"user_id": users_path, "item_id": items_path}
-    tables = {
-        role: (Path(at), _sample(Path(at)))
-        for role, at in paths.items()
+    known = {name: FileFormat() for name in ("events", "users", "items")}
+    known |= formats or {}
+    one = isinstance(events_path, str | Path)
+    paths = [Path(events_path)] if one else [Path(path) for path in events_path]  # type: ignore[union-attr, arg-type]
+    log = read_sample(paths, known["events"], _SAMPLED_ROWS)
+    # Whatever `prepare` would find in the attribute files is found here.
+    samples = {
+        role: read_sample([Path(at)], known[f"{_OWNERS[role]}s"], None)
+        for role, at in (("user_id", users_path), ("item_id", items_path))
         if at is not None
     }
     given = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
-    known_ids = {role: table for role, (_, table) in tables.items()}
-    roles = find_roles(path, _sample(path), given, known_ids)
+    known_ids = {role: sample.table for role, sample in samples.items()}
+    roles = roles_of(log, given, known_ids)
+    bad_rows = settle(roles, log)
     scale = _take_scale(roles)
     for name in roles.free():
         roles.reasons[name] = "Left out: a context feature only if known when asking."
+    tables = {role: (s.paths[0], s.table) for role, s in samples.items()}
     ids, attributes = _attributes(roles, tables)
+    for role, sample in samples.items():
+        if told := settle_repeated(sample, ids[role]):
+            roles.warnings.append(told)
     return Guess(
-        layout=inspect_file(path).layout,
+        layout=log.layout,
         schema=_schema(roles, scale, attributes),
         reasons=roles.reasons,
         num_rows=len(roles.table),
@@ -108,24 +129,32 @@ def guess_schema(
         items_id=ids.get("item_id"),
         warnings=tuple(roles.warnings),
         events_per_user=_events_per_user(roles),
+        format=log.format,
+        users_format=_format_of(samples, "user_id"),
+        items_format=_format_of(samples, "item_id"),
+        format_reasons=_format_reasons(log, samples, bad_rows),
     )
+
+
+def _format_of(samples: Mapping[str, Sample], role: str) -> FileFormat:
+    return samples[role].format if role in samples else FileFormat()
+
+
+def _format_reasons(
+    log: Sample, samples: Mapping[str, Sample], bad_rows: Mapping[str, str]
+) -> dict[str, str]:
+    reasons = dict(log.reasons)
+    if bad_rows:
+        reasons["on_error"] = " ".join(bad_rows.values())
+    for role, sample in samples.items():
+        owner = _OWNERS[role]
+        reasons |= {f"{owner}s.{name}": why for name, why in sample.reasons.items()}
+    return reasons
 
 
 def _events_per_user(roles: Roles) -> float:
     counts = roles.table.group_by(roles.columns["user_id"]).len()["len"]
     return float(counts.median() or 0.0)  # type: ignore[arg-type]
-
-
-def _sample(path: Path) -> pl.DataFrame:
-    table = read_table(path, num_rows=_SAMPLED_ROWS)
-    if table.is_empty():
-        raise LogError(
-            "log-empty",
-            "A log must hold a header and events. Found no row below the header."
-            " Check the export that wrote it.",
-            file=path,
-        )
-    return table
 
 
 def _take_scale(roles: Roles) -> _Scale:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from shortlist.data.guess_roles import is_index
+from shortlist.data.list_text import is_list_text
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
 
 _TITLES = frozenset({"title", "name", "headline", "label", "caption"})
@@ -48,7 +50,7 @@ def guess_features(
         taken: feature names of the other file, which cannot be used twice.
     """
     guess = AttributeGuess()
-    names = [name for name in table.columns if name and name != id_column]
+    names = [n for n in table.columns if not is_index(n) and n != id_column]
     if owner == ITEM:
         guess.title = _title(table, names)
     for name in names:
@@ -83,6 +85,8 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
         known = known.filter(known.str.len_bytes() > 0)
     if known.is_empty():
         return None, "", "Left out: it is empty."
+    if (typed := _typed_kind(values, known)) is not None:
+        return typed
     if isinstance(values.dtype, pl.List):
         return "multi_valued", "", "It holds lists."
     if values.dtype.is_nested() or values.dtype.is_temporal():
@@ -93,6 +97,20 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
     if values.dtype.is_numeric():
         return _numeric_kind(values, known, num_values)
     return _text_kind(values, known.cast(pl.String), num_values)
+
+
+def _typed_kind(
+    values: pl.Series, known: pl.Series
+) -> tuple[Kind | None, str, str] | None:
+    """The kind that a header of RecBole names, such as `genre:token_seq`."""
+    kind = values.name.rpartition(":")[2] if ":" in values.name else ""
+    if kind == "token_seq":
+        return "multi_valued", " ", "The header says so: tokens with blanks between."
+    if kind == "float_seq":
+        return None, "", "Left out: a list of numbers is no feature by itself."
+    if kind == "float" and values.dtype.is_numeric() and known.n_unique() > 1:
+        return "numeric", "", "The header says so: a number."
+    return None
 
 
 def _numeric_kind(
@@ -114,6 +132,8 @@ def _text_kind(
     values: pl.Series, known: pl.Series, num_values: int
 ) -> tuple[Kind | None, str, str]:
     parts = _parts(values.name)
+    if is_list_text(known):
+        return "multi_valued", "", "It holds lists."
     if "date" in parts:
         return None, "", "Left out: a date; a year or an age would be a feature."
     for separator in _SEPARATORS:

@@ -7,14 +7,14 @@ for, never assumed: a swapped user and item column trains without any error.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.validate import DAY_MS, iso_to_ms, ms_per_unit, to_floats
+from shortlist.data.time_guess import guess_times
+from shortlist.data.validate import to_floats
 from shortlist.errors import LogError, did_you_mean
 
 WORDS = {
@@ -33,7 +33,12 @@ FLAGS = {
     "timestamp": "--timestamp",
     "label": "--label",
 }
-_YEAR_1990_MS = 631_152_000_000
+# What columns without a name are called: by us, by pandas and by Spark.
+_NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
+_INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?|level_0|__index_level_0__")
+_IDS = ("user_id", "item_id")
+_NEARLY = 0.95
+"""Share of rows with an id of their own; repeated ids are reported."""
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 
 
@@ -52,9 +57,10 @@ class Roles:
     warnings: list[str] = field(default_factory=list)
 
     def free(self) -> list[str]:
-        """Columns without a role; the index that pandas writes has no name."""
+        """Columns without a role; the index that pandas writes is none."""
         taken = set(self.columns.values())
-        return [name for name in self.table.columns if name and name not in taken]
+        names = [name for name in self.table.columns if not is_index(name)]
+        return [name for name in names if name not in taken]
 
     def take(self, role: str, column: str, reason: str) -> None:
         """Gives `column` the role, for `reason`."""
@@ -96,6 +102,11 @@ def find_roles(
     return roles
 
 
+def is_index(name: str) -> bool:
+    """Whether pandas wrote a column of this name for the numbers of its rows."""
+    return not name or _INDEX.fullmatch(name) is not None
+
+
 def name_score(name: str, role: str) -> int:
     """How well a name fits a role: 2 wholly, 1 in part, 0 not at all."""
     plain = name.split(":")[0]  # RecBole writes "user_id:token"
@@ -118,7 +129,7 @@ def attribute_id(
     shares = {name: _overlap(ids, table[name]) for name in table.columns if name}
     if roles.columns[role] in shares:
         return roles.columns[role], shares[roles.columns[role]]
-    unique = [n for n in shares if table[n].n_unique() == len(table)]
+    unique = [n for n in shares if table[n].n_unique() >= _NEARLY * len(table)]
     best = max(unique, key=lambda n: (name_score(n, role), shares[n]), default=None)
     if best is not None and (name_score(best, role) or shares[best] >= 0.5):
         return best, shares[best]
@@ -164,7 +175,7 @@ def _take_by_name(roles: Roles, role: str) -> None:
 def _take_time(roles: Roles) -> None:
     if "timestamp" not in roles.columns:
         for name in roles.free():
-            if _time_share(roles.table[name]) >= 0.95:
+            if guess_times(roles.table[name]).share >= 0.95:
                 roles.take("timestamp", name, "Its values are times since 1990.")
                 return
         named = [name for name in roles.free() if name_score(name, "timestamp")]
@@ -172,8 +183,9 @@ def _take_time(roles: Roles) -> None:
             value = roles.table[name].drop_nulls().first()
             roles.warnings.append(
                 f"The column {name!r} is named as a time, but values such as {value!r}"
-                " cannot be read as one. Convert it to ISO 8601 or seconds since 1970:"
-                " without it a split by time may train on the future."
+                " cannot be read as one. Convert it to ISO 8601 or seconds since 1970,"
+                " or pass --set log.timestamp_format=FORMAT: without it a split by"
+                " time may train on the future."
             )
         roles.warnings.append(
             "No column holds times, so the order of the file counts as the order of"
@@ -195,7 +207,24 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
         why = f"It is the only other column of ids beside the {other}."
         roles.take(missing[0], names[0], why)
         return
+    if all(map(_NAMELESS.fullmatch, roles.table.columns)) and len(names) > 1:
+        _take_by_place(roles, missing, names)
+        return
     raise _ambiguous(roles, "One column must be the user and one the item.")
+
+
+def _take_by_place(roles: Roles, missing: list[str], names: list[str]) -> None:
+    """Files without a header name the user before the item."""
+    for role, name in zip(missing, names, strict=False):
+        kind = role.removesuffix("_id")
+        place = "first" if role == missing[0] else "next"
+        roles.take(role, name, f"The {place} column of ids: the {kind}.")
+    users, items = (roles.table[roles.columns[role]].n_unique() for role in _IDS)
+    roles.warnings.append(
+        "The columns have no names, so their order decided which is the user"
+        f" ({users:,} values) and which the item ({items:,} values). Check it, or pass"
+        " --user and --item."
+    )
 
 
 def _id_candidates(roles: Roles) -> list[str]:
@@ -249,13 +278,13 @@ def _is_id_type(values: pl.Series) -> bool:
 
 
 def _may_be_id(values: pl.Series) -> bool:
-    return _is_id_type(values) and _time_share(values) < 0.95
+    return _is_id_type(values) and guess_times(values).share < 0.95
 
 
 def _may_be_time(values: pl.Series) -> bool:
     if values.dtype in (pl.Date, pl.Datetime) or values.dtype.is_numeric():
         return True
-    return values.dtype == pl.String and _time_share(values) >= 0.5
+    return values.dtype == pl.String and guess_times(values).share >= 0.5
 
 
 def _may_be_label(values: pl.Series) -> bool:
@@ -269,21 +298,6 @@ def _looks_rated(values: pl.Series) -> bool:
     known = to_floats(values).drop_nulls()
     few = 2 <= known.n_unique() <= min(_MAX_LABEL_VALUES, len(known) / 2)
     return bool(few and known.is_between(0, 10).all())
-
-
-def _time_share(values: pl.Series) -> float:
-    """The share of values that are times between 1990 and tomorrow."""
-    if values.dtype in (pl.Date, pl.Datetime):
-        return 1.0
-    known = values.drop_nulls().head(10_000)
-    if values.dtype == pl.String and len(known):
-        times = iso_to_ms(known)
-    elif values.dtype.is_numeric() and len(known):
-        times = known.cast(pl.Float64) * ms_per_unit(known)
-    else:
-        return 0.0
-    tomorrow = time.time() * 1000 + DAY_MS
-    return float(times.is_between(_YEAR_1990_MS, tomorrow).fill_null(False).mean() or 0)  # type: ignore[arg-type]
 
 
 def _overlap(ids: pl.Series, others: pl.Series) -> float:

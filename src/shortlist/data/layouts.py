@@ -64,7 +64,7 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
             file=path,
         )
     path = Path(path)
-    compression = _compression(path)
+    compression = compression_of(path)
     raw = _read_head(path, compression)
     head = raw if given.encoding is None else _decoded(raw, given.encoding)
     if not head.removeprefix(BYTE_ORDER_MARK).strip():
@@ -98,7 +98,12 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
     return decoder.decode(raw).removeprefix("\ufeff").encode()
 
 
-def _compression(path: Path) -> str | None:
+def compression_of(path: Path) -> str | None:
+    """How a file is packed: `gzip`, `zstd` or `None`.
+
+    Raises:
+        LogError: it is missing, empty, no regular file or may not be read.
+    """
     if not path.exists():
         raise LogError(
             "log-file-missing",
