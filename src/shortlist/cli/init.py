@@ -40,8 +40,8 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Guess what the columns of a log are and write shortlist.toml."""
+    from shortlist.cli.printable import printable
     from shortlist.cli.recipe_text import write_recipe
-    from shortlist.cli.terminal import printable
     from shortlist.data.guess import guess_schema
     from shortlist.recipe import load_reading
 

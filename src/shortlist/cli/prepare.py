@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
+
+if TYPE_CHECKING:
+    from shortlist.data.findings import Finding
 
 
 def prepare(
@@ -38,10 +41,12 @@ def prepare(
 
     import msgspec
 
+    from shortlist.cli.printable import printable
     from shortlist.cli.stages import append_stage, prepare_stage
 
+    before: tuple[Finding, ...] = ()
     if append:
-        dataset = append_stage(loaded, recipe, append)
+        before, dataset = append_stage(loaded, recipe, append)
     else:
         dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
     info, path = dataset.info, beside(recipe, loaded.output.dataset)
@@ -50,7 +55,7 @@ def prepare(
         "fingerprint": info.fingerprint,
         "parts": info.parts,
         "statistics": info.statistics,
-        "findings": [msgspec.to_builtins(finding) for finding in info.findings],
+        "findings": msgspec.to_builtins(info.findings[len(before) :]),
     }
     counts = info.statistics
     parts = ", ".join(f"{name} {rows:,}" for name, rows in info.parts.items())
@@ -70,6 +75,13 @@ def prepare(
             warning = f"warning: the {part} part is empty, so {purpose}. Users may have"
             warning += " too few events for a share: try kind = 'last_n' under [split]."
             typer.echo(warning, err=True)
-    for finding in info.findings:
-        typer.echo(f"{finding.severity}: {finding.message}", err=True)
+    for finding in info.findings[len(before) :]:
+        typer.echo(printable(f"{finding.severity}: {_told(finding)}"), err=True)
     print_result(result, text, json)
+
+
+def _told(finding: Finding) -> str:
+    """A finding with its place."""
+    places = (("file", finding.file), ("row", finding.row))
+    told = ", ".join(f"{name} {value}" for name, value in places if value is not None)
+    return f"{finding.message} ({told})" if told else finding.message

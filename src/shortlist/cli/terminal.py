@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from shortlist.cli.printable import printable
 from shortlist.page import Table
 
 _PIPED_WIDTH = 120
@@ -50,19 +51,6 @@ def table_parts(table: Table) -> list[RenderableType]:
         shown.add_row(*(plain_text(cell) for cell in row))
     note = [Padding(Text(table.note, style="dim"), (0, 0, 0, 2))] if table.note else []
     return [Text(""), Text(table.title, style="bold"), shown, *note]
-
-
-def printable(text: str) -> str:
-    """Text of a log or file name on one line, without what a terminal would obey.
-
-    Control characters, line ends, and marks that change the direction of writing are
-    shown as escapes.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def plain_text(text: str, style: str = "") -> Text:

@@ -324,7 +324,7 @@ def _contents(
     vocabularies = dataset.vocabularies | {
         owner: rows.vocabulary for owner, rows in ids.items()
     }
-    read = [owner for owner, (file, _) in sources.items() if file is not None]
+    read = [owner for owner, source in sources.items() if source.file is not None]
     frames = {
         owner: _extended(dataset, owner, vocabularies)
         for owner in sources

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import msgspec
 import polars as pl
 
 from shortlist.data.file_format import FileFormat, as_format
@@ -90,11 +91,18 @@ def read_attributes(
     ]
     table = frame.select(wanted).with_columns(ids, *numbers)
     left_out = findings_of(rows.reasons) + findings_of(values.reasons, what="value")
+    if _keeps_last(layout):  # as the recipe says
+        left_out = [_as_note(found) for found in left_out]
     return AttributeTable(table.filter(~rows.bad), left_out)
 
 
 def _keeps_last(layout: str | FileFormat | None) -> bool:
     return as_format(layout).repeated_ids == "last"
+
+
+def _as_note(found: Finding) -> Finding:
+    repeated = "[log-id-duplicated]" in found.message
+    return msgspec.structs.replace(found, severity="note") if repeated else found
 
 
 def _check_width(frame: pl.DataFrame, file: LogFile, rows: Rejections) -> None:

@@ -32,6 +32,7 @@ from shortlist.data.numbers import (
     numbers_of,
     transform_numbers,
 )
+from shortlist.data.panics import panics_refused
 from shortlist.data.schema import (
     CONTEXT,
     FEATURE_PREFIX,
@@ -106,7 +107,10 @@ class Attributes:
         findings: list[Finding] = []
         for owner in owners:
             source = files.get(owner, Source(None, ""))
-            columns[owner], found = _read(schema, owner, Source(*source), ids[owner])
+            with panics_refused(source[0] or ""):
+                columns[owner], found = _read(
+                    schema, owner, Source(*source), ids[owner]
+                )
             findings += found
         return cls(schema, ids, columns, tuple(findings))
 

@@ -216,7 +216,8 @@ def _spellings(
 
 def shorten(value: object) -> str:
     """A value of a log as one printable line of at most 40 characters."""
-    text = repr(value)
+    # A value may be the whole of a damaged file.
+    text = repr(value[: 2 * _MAX_SHOWN] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 

@@ -10,8 +10,14 @@ import polars as pl
 
 from shortlist.data.file_format import FileFormat
 from shortlist.data.guess_features import AttributeGuess, guess_features
-from shortlist.data.guess_reading import roles_of, settle, settle_repeated
-from shortlist.data.guess_roles import FLAGS, Roles, attribute_id
+from shortlist.data.guess_reading import (
+    roles_of,
+    settle,
+    settle_repeated,
+    with_whole_ids,
+)
+from shortlist.data.guess_roles import FLAGS, Roles, attribute_id, name_score
+from shortlist.data.panics import panics_refused
 from shortlist.data.propose import Sample, read_sample
 from shortlist.data.schema import LabelKind, Owner, Schema
 from shortlist.data.validate import to_floats
@@ -99,16 +105,31 @@ def guess_schema(
     """
     known = {name: FileFormat() for name in ("events", "users", "items")}
     known |= formats or {}
+    named = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
     one = isinstance(events_path, str | Path)
     paths = [Path(events_path)] if one else [Path(path) for path in events_path]  # type: ignore[union-attr, arg-type]
+    with panics_refused(paths[0]):
+        return _guess(paths, known, (users_path, items_path), named)
+
+
+def _guess(
+    paths: list[Path],
+    known: Mapping[str, FileFormat],
+    attribute_paths: tuple[str | Path | None, str | Path | None],
+    given: Mapping[str, str | None],
+) -> Guess:
     log = read_sample(paths, known["events"], _SAMPLED_ROWS)
     # Whatever `prepare` would find in the attribute files is found here.
     samples = {
         role: read_sample([Path(at)], known[f"{_OWNERS[role]}s"], None)
-        for role, at in (("user_id", users_path), ("item_id", items_path))
+        for role, at in zip(_OWNERS, attribute_paths, strict=True)
         if at is not None
     }
-    given = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
+    for sample in samples.values():
+        ids = [
+            n for n in sample.table.columns if max(map(name_score, [n] * 2, _OWNERS))
+        ]
+        sample.table = with_whole_ids(sample.table, ids)
     known_ids = {role: sample.table for role, sample in samples.items()}
     roles = roles_of(log, given, known_ids)
     bad_rows = settle(roles, log)

@@ -108,6 +108,8 @@ def _typed_kind(
         return "multi_valued", " ", "The header says so: tokens with blanks between."
     if kind == "float_seq":
         return None, "", "Left out: a list of numbers is no feature by itself."
+    if kind == "token" and values.dtype.is_numeric():
+        return _text_kind(values, known.cast(pl.String), known.n_unique())
     if kind == "float" and values.dtype.is_numeric() and known.n_unique() > 1:
         return "numeric", "", "The header says so: a number."
     return None

@@ -6,7 +6,7 @@ settings of reading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -42,6 +42,7 @@ def roles_of(
         LogError: as `find_roles`.
     """
     path = log.paths[0]
+    log.table = with_whole_ids(log.table, log.table.columns)
     lists = [] if log.format.unroll else list_columns(log.table)
     if not lists:
         return find_roles(path, log.table, given, attributes)
@@ -60,6 +61,23 @@ def roles_of(
     if item in lists:
         return _unrolled(log, _together(log.table, item, lists), given, attributes)
     return roles
+
+
+def with_whole_ids(table: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Whole floats as the integers that pandas made them of, as ids are read.
+
+    Args:
+        table: the first rows.
+        names: the columns that may be ids.
+    """
+    whole = {}
+    for name in names:
+        known = table[name].drop_nulls()
+        if known.dtype.is_float() and len(known):
+            known = known.drop_nans()
+            if (known.is_finite() & (known % 1 == 0) & (known.abs() < 2**53)).all():
+                whole[name] = table[name].fill_nan(None).cast(pl.Int64)
+    return table.with_columns(**whole)
 
 
 def _sounds_like_items(values: pl.Series) -> bool:
@@ -91,6 +109,7 @@ def _unrolled(
 ) -> Roles:
     log.set("unroll", tuple(names), "A row holds several events: every element is one.")
     log.read(len(log.table))
+    log.table = with_whole_ids(log.table, log.table.columns)
     return find_roles(log.paths[0], log.table, given, attributes)
 
 
@@ -182,6 +201,7 @@ def settle_repeated(sample: Sample, id_column: str) -> str | None:
     repeated = len(known) - known.n_unique()
     if not repeated or sample.format.repeated_ids == "last":
         return None
-    told = f"{repeated:,} rows repeat an id of an earlier row"
+    rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
+    told = f"{rows} an id of an earlier row"
     sample.set("repeated_ids", "last", f"{told}: the last one is used.")
     return f"{told} in {sample.paths[0].name}; the last row of an id is used."

@@ -28,6 +28,7 @@ from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding, ids_missing_as_text, similar_ids
 from shortlist.data.kernels import IdMap
 from shortlist.data.missing_texts import missing_texts
+from shortlist.data.panics import panics_refused
 from shortlist.data.rejected import Reason, findings_of
 from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, Feature, Schema
 from shortlist.data.split import TEST, TRAIN, VALIDATION
@@ -178,7 +179,9 @@ def ingest(
                         on_error=on_error,
                     )
                     column = None if part == TRAIN and len(given) == 1 else part
-                    _add(coded, blocks, schema, column, spill, pool, known)
+                    first = paths if isinstance(paths, str | Path) else paths[0]
+                    with panics_refused(first):
+                        _add(coded, blocks, schema, column, spill, pool, known)
                     _check_some(coded, paths)
         except ReadAgain:
             spill.release(coded.frames)

@@ -20,6 +20,8 @@ from shortlist.data.locate import row_of, rows_of
 from shortlist.data.log_file import LogFile
 from shortlist.errors import LogError
 
+_MOST_KEPT = 1_000
+"""Characters of a value that are kept."""
 _COLUMNS = pl.Schema(
     {"event": pl.Int64, "column": pl.String, "code": pl.String, "value": pl.String}
 )
@@ -80,7 +82,7 @@ class Rejections:
 
 def _text(values: pl.Series) -> pl.Series:
     if is_plain(values.dtype):
-        return values.cast(pl.String, strict=False)
+        return values.cast(pl.String, strict=False).str.head(_MOST_KEPT)
     some = [None if v is None else shorten(v) for v in values.to_list()]
     return pl.Series(some, dtype=pl.String)
 

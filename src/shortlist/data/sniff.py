@@ -49,10 +49,12 @@ def records(
         text, separator = text.replace(separator, JOINED), JOINED
     found: list[list[str]] = []
     lines = io.StringIO(text, newline="")
-    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     with contextlib.suppress(csv.Error):
         for record in csv.reader(
-            lines, delimiter=separator, quotechar=quote or None, quoting=quoting
+            lines,
+            delimiter=separator,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
         ):
             found += [record] if record else []
             if len(found) == SNIFFED_RECORDS:
@@ -148,7 +150,7 @@ def guess_encoding(raw: bytes) -> str | None:
             return None
         return "utf-16-le" if odd > even else "utf-16-be"
     high = [byte for byte in raw if byte >= 0x80]
-    letters = sum(65 <= byte <= 90 or 97 <= byte <= 122 for byte in raw)
+    letters = sum(chr(byte).isalnum() for byte in raw if byte < 0x80)
     runs = re.findall(rb"[\x80-\xff]{3,}", raw)
     if 3 * len(high) > letters or 2 * sum(map(len, runs)) > len(high):
         return None

@@ -151,7 +151,8 @@ def find_format(texts: pl.Series) -> Found:
     read: dict[str, pl.Series] = {}
     for form in tried:
         times = parse_times(known, form)
-        if times.is_null().mean() <= 0.1 and (times.drop_nulls() <= tomorrow).all():
+        unread = times.null_count()
+        if unread <= 0.1 * len(times) and (times.drop_nulls() <= tomorrow).all():
             read[form] = times
     least = min((times.null_count() for times in read.values()), default=0)
     best = {f: times for f, times in read.items() if times.null_count() == least}

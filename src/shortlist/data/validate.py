@@ -30,6 +30,8 @@ from shortlist.errors import LogError
 Report = Callable[[str, pl.Series, pl.Series, str, str], None]
 
 DAY_MS = 86_400_000
+MAX_ID_BYTES = 4_096
+"""Longer text is no id; a log whose lines do not end may be one value."""
 
 # Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
@@ -79,7 +81,7 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
     """Ids as Int64 or String, never changed.
 
     Whole floats, which pandas makes of integers where one is missing, are integers.
-    Reports ids that are missing or blank.
+    Reports ids that are missing, blank or longer than `MAX_ID_BYTES`.
 
     Raises:
         LogError: the column holds neither text nor whole numbers.
@@ -102,6 +104,17 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
         rule = "Every event must name its user and item, every attribute row its id."
         fix = "Fill the id in or remove the row."
         report("log-id-missing", given, missing, rule, fix)
+    if ids.dtype == pl.String:
+        lengths = ids.str.len_bytes()
+        if (lengths.max() or 0) > MAX_ID_BYTES:  # type: ignore[operator]
+            rule = f"An id must have at most {MAX_ID_BYTES:,} bytes."
+            fix = (
+                "Check that the line ends where the event does, or name another column."
+            )
+            too_long = (lengths > MAX_ID_BYTES).fill_null(False)
+            report("log-id-long", given, too_long, rule, fix)
+            ids = ids.to_frame().select(pl.when(~too_long).then(pl.col(ids.name)))
+            return ids.to_series()
     return ids
 
 
