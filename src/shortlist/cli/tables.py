@@ -89,7 +89,9 @@ def _slices(report: dict[str, Any]) -> list[str]:
             for m in ("model", "popularity")
         )
         small = "  few users" if found["small"] else ""
-        rows.append((group_text(found), f"{found['users']:,}", *cells, small))
+        rows.append(
+            (printable(group_text(found)), f"{found['users']:,}", *cells, small)
+        )
     return ["", *_columns(rows, (40, 9, 26, 26, 0))] if rows else []
 
 

@@ -20,6 +20,7 @@ Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
 
 _EXTREME = {"user": (0.01, 100), "item": (0.1, 100)}
+_LEFT_OUT = {"row": "rows-skipped", "value": "values-skipped"}
 EXAMPLES = 3
 """Examples that a message shows."""
 _MAX_SHOWN = 40
@@ -67,7 +68,7 @@ def skipped_rows(
     number, most = files
     spread = f" in {number:,} files, {most:,} of them in this one" if number > 1 else ""
     return Finding(
-        f"{what}s-skipped",
+        _LEFT_OUT[what],
         "problem",
         f"{left_out} left out{spread} [{error.code}]. {error.message}",
         file=error.file,

@@ -126,10 +126,10 @@ def _guess(
         if at is not None
     }
     for sample in samples.values():
-        ids = [
-            n for n in sample.table.columns if max(map(name_score, [n] * 2, _OWNERS))
+        named = [
+            n for n in sample.table.columns if any(name_score(n, r) for r in _OWNERS)
         ]
-        sample.table = with_whole_ids(sample.table, ids)
+        sample.table = with_whole_ids(sample.table, named)
     known_ids = {role: sample.table for role, sample in samples.items()}
     roles = roles_of(log, given, known_ids)
     bad_rows = settle(roles, log)

@@ -6,6 +6,7 @@ Knows single texts and columns of them.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 
@@ -47,16 +48,11 @@ def parse_list(text: str) -> list[str] | None:
 
 
 def _element(item: str) -> str | None:
-    if item[0] == '"':
-        try:
-            return str(json.loads(item))
-        except ValueError:
-            return item[1:-1]
-    if item[0] == "'":
-        try:
-            return str(ast.literal_eval(item))
-        except (ValueError, SyntaxError):
-            return item[1:-1]
+    if item[0] in "\"'":
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError):
+                return str(read(item))
+        return item[1:-1]
     return None if item.lower() in _NOTHING else item
 
 

@@ -181,12 +181,16 @@ def _are_bare(file: LogFile) -> bool:
     text = _text(file)
     if quote not in text:
         return False
-    marks = {"delimiter": file.delimiter, "quotechar": quote}
     if len(file.delimiter) > 1:
         return False
     lines = text.splitlines()[: -1 if len(text) == _LOOKED_AT else None]
     try:
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True, **marks)
+        rows = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=file.delimiter,
+            quotechar=quote,
+            strict=True,
+        )
         odd = any("\n" in field for row in rows for field in row)
     except csv.Error:
         odd = True

@@ -108,13 +108,11 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
         lengths = ids.str.len_bytes()
         if (lengths.max() or 0) > MAX_ID_BYTES:  # type: ignore[operator]
             rule = f"An id must have at most {MAX_ID_BYTES:,} bytes."
-            fix = (
-                "Check that the line ends where the event does, or name another column."
-            )
+            fix = "Check that lines end where events do, or name another column."
             too_long = (lengths > MAX_ID_BYTES).fill_null(False)
             report("log-id-long", given, too_long, rule, fix)
-            ids = ids.to_frame().select(pl.when(~too_long).then(pl.col(ids.name)))
-            return ids.to_series()
+            kept = pl.when(~too_long).then(pl.col(ids.name))
+            ids = ids.to_frame().select(kept).to_series()
     return ids
 
 
