@@ -438,3 +438,53 @@ def test_what_a_recipe_does_not_say_is_refused_with_the_setting_that_reads_it(
     assert (result.code, result.json["error"]["code"]) == (2, code)
     assert words in result.json["error"]["message"]
     assert not (tmp_path / "dataset").exists()
+
+
+def test_init_finds_what_prepare_would_refuse_in_an_attribute_file(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(lines(plain) + "u1,i1,1600300000,more\n")
+    rows = "".join(f"i{n},T{n},{n}.5\n" for n in range(ITEMS))
+    rows += "i5,Again,1.5\nNULL,None,2.5\ni6,Wide,3.5,4\n"
+    Path("items.csv").write_text("item_id,title,price\n" + rows)
+    started = call("init", "log.csv", "--items", "items.csv", "--json")
+    assert started.code == 0, started.err
+    assert started.json["reading"]["on_error"] == (
+        "1 row has too many fields in log.csv. 1 row has too many fields in items.csv."
+        " 1 row has no id in items.csv."
+    )
+    log = load_recipe("shortlist.toml").log
+    assert log.on_error == "skip" and log.null_values == []
+    assert log.items_format.null_values == ["NULL"]
+    assert log.items_format.repeated_ids == "last"
+    prepared = call("prepare", "--json")
+    assert prepared.code == 0, prepared.err
+    dataset = Dataset.open("dataset")
+    assert dataset.info.statistics["events"] == USERS * EACH
+    titles = dict(dataset.items.select("id", "title").rows())
+    assert (titles["i5"], titles["i6"], titles["i7"]) == ("Again", "T6", "T7")
+
+
+def test_lines_of_utf8_among_damaged_ones_are_not_taken_for_latin_1(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = lines(lambda u, i, t: f"Jos\xe9{u},i{i},{t}").encode()
+    Path("log.csv").write_bytes(good + "Jos\xe9,i1,1600300000\n".encode("latin-1"))
+    refused = call("init", "log.csv", "--json")
+    assert refused.code == 2
+    error = refused.json["error"]
+    assert (error["code"], error["row"]) == ("log-encoding", USERS * EACH + 2)
+
+
+def test_the_user_may_name_the_columns_of_a_file_without_a_header(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(lines(lambda u, i, t: f"{i},{u},{t}", ""))
+    assert call("init", "log.csv", "--user", "column_2", "--item", "column_1").code == 0
+    recipe = load_recipe("shortlist.toml")
+    assert recipe.log.column_names == ["item_id", "user_id", "timestamp"]
+    assert call("prepare").code == 0
+    assert Dataset.open("dataset").info.statistics["users"] == USERS

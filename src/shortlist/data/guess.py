@@ -13,7 +13,7 @@ from shortlist.data.guess_features import AttributeGuess, guess_features
 from shortlist.data.guess_reading import (
     roles_of,
     settle,
-    settle_repeated,
+    settle_ids,
     with_whole_ids,
 )
 from shortlist.data.guess_roles import FLAGS, Roles, attribute_id, name_score
@@ -133,14 +133,14 @@ def _guess(
     known_ids = {role: sample.table for role, sample in samples.items()}
     roles = roles_of(log, given, known_ids)
     bad_rows = settle(roles, log)
+    roles.warnings += log.bad_rows
     scale = _take_scale(roles)
     for name in roles.free():
         roles.reasons[name] = "Left out: a context feature only if known when asking."
     tables = {role: (s.paths[0], s.table) for role, s in samples.items()}
     ids, attributes = _attributes(roles, tables)
     for role, sample in samples.items():
-        if told := settle_repeated(sample, ids[role]):
-            roles.warnings.append(told)
+        roles.warnings += settle_ids(sample, ids[role])
     return Guess(
         layout=log.layout,
         schema=_schema(roles, scale, attributes),
@@ -165,8 +165,10 @@ def _format_reasons(
     log: Sample, samples: Mapping[str, Sample], bad_rows: Mapping[str, str]
 ) -> dict[str, str]:
     reasons = dict(log.reasons)
-    if bad_rows:
-        reasons["on_error"] = " ".join(bad_rows.values())
+    told = [*log.bad_rows, *bad_rows.values()]
+    told += [why for sample in samples.values() for why in sample.bad_rows]
+    if told:
+        reasons["on_error"] = " ".join(told)
     for role, sample in samples.items():
         owner = _OWNERS[role]
         reasons |= {f"{owner}s.{name}": why for name, why in sample.reasons.items()}

@@ -15,6 +15,7 @@ from shortlist.data.missing_texts import missing_texts
 from shortlist.data.propose import Sample
 from shortlist.data.time_guess import guess_times
 from shortlist.data.unroll import list_columns
+from shortlist.data.validate import is_missing
 from shortlist.errors import LogError
 
 _NAMES = {
@@ -192,12 +193,27 @@ def _settle_names(roles: Roles, log: Sample) -> None:
     roles.columns = {role: new[old] for role, old in roles.columns.items()}
 
 
-def settle_repeated(sample: Sample, id_column: str) -> str | None:
-    """Lets the last row of a repeated id of an attribute file count.
+def settle_ids(sample: Sample, id_column: str) -> list[str]:
+    """Completes the settings of an attribute file with what its ids need.
 
-    Returns: what was found, or `None` where every id comes once.
+    Rows without an id are to be skipped, and of a repeated id the last row counts.
+
+    Returns: what was found.
     """
-    known = sample.table[id_column].drop_nulls()
+    ids = sample.table[id_column]
+    missing = is_missing(ids) | ids.is_in(texts := missing_texts(ids)).fill_null(False)
+    found = []
+    if texts:
+        sample.set("null_values", tuple(texts), "Missing ids, written as text.")
+    if count := int(missing.sum()):
+        rows = "1 row has" if count == 1 else f"{count:,} rows have"
+        sample.bad_rows.append(f"{rows} no id in {sample.paths[0].name}.")
+    if told := _repeated(sample, ids.filter(~missing)):
+        found.append(told)
+    return [*sample.bad_rows, *found]
+
+
+def _repeated(sample: Sample, known: pl.Series) -> str | None:
     repeated = len(known) - known.n_unique()
     if not repeated or sample.format.repeated_ids == "last":
         return None

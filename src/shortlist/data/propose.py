@@ -16,13 +16,16 @@ import polars as pl
 from shortlist.data import sniff
 from shortlist.data.file_format import FileFormat
 from shortlist.data.layouts import compression_of, inspect_file
-from shortlist.data.log import check_columns, read_table
+from shortlist.data.locate import extra_fields
+from shortlist.data.log import BEYOND_HEADER, check_columns, extra_values, load
 from shortlist.data.log_file import LogFile, open_bytes, open_text
 from shortlist.errors import LogError
 
 _LOOKED_AT = 4 << 20
 """Characters in which quotes are looked for."""
 _BAD_LINES = 200
+_FEW = 0.1
+"""Share of rows with too many fields; with more of them the header is wrong."""
 
 
 @dataclass
@@ -34,12 +37,14 @@ class Sample:
         format: the settings that read it.
         table: the rows.
         reasons: why, by setting.
+        bad_rows: rows that are to be skipped, and why.
     """
 
     paths: list[Path]
     format: FileFormat
     table: pl.DataFrame = field(default_factory=pl.DataFrame)
     reasons: dict[str, str] = field(default_factory=dict)
+    bad_rows: list[str] = field(default_factory=list)
 
     def set(self, name: str, value: object, reason: str) -> None:
         """Changes a setting."""
@@ -59,9 +64,8 @@ class Sample:
             num_rows: of all files together, or `None` for all rows.
         """
         each = None if num_rows is None else max(num_rows // len(self.paths), 1_000)
-        tables = [
-            read_table(path, layout=self.format, num_rows=each) for path in self.paths
-        ]
+        self.bad_rows = []
+        tables = [self._read_file(path, each) for path in self.paths]
         for path, table in zip(self.paths[1:], tables[1:], strict=True):
             wanted = [name for name in tables[0].columns if name]
             check_columns(wanted, table.columns, inspect_file(path, self.format))
@@ -73,6 +77,20 @@ class Sample:
                 " Check the export that wrote it.",
                 file=self.paths[0],
             )
+
+    def _read_file(self, path: Path, num_rows: int | None) -> pl.DataFrame:
+        """A file without the few rows that have too many fields."""
+        file = inspect_file(path, self.format)
+        table = load(file, None, (), num_rows, beyond=True)
+        extra = extra_values(table)
+        if extra is None:
+            return table
+        number = len(extra) - extra.null_count()
+        if number > _FEW * len(table):
+            raise extra_fields(file)
+        rows = "1 row has" if number == 1 else f"{number:,} rows have"
+        self.bad_rows.append(f"{rows} too many fields in {path.name}.")
+        return table.filter(extra.is_null()).drop(*BEYOND_HEADER)
 
 
 def read_sample(
@@ -118,7 +136,8 @@ def _repaired(sample: Sample, error: LogError) -> bool:
     """Whether a setting was found for what went wrong."""
     path, given = Path(error.file or sample.paths[0]), sample.format
     if error.code == "log-encoding" and given.encoding is None:
-        encoding = sniff.guess_encoding(_foreign_bytes(path))
+        foreign = _foreign_bytes(path)
+        encoding = sniff.guess_encoding(foreign) if foreign else None
         if encoding is None:
             return False
         reason = "It is not UTF-8: check letters beyond ASCII."
@@ -151,12 +170,18 @@ def _foreign_bytes(path: Path) -> bytes:
         if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in stream.peek(64)[:64]:
             return stream.read(1 << 16)
         found: list[bytes] = []
+        good = 0
         for line in stream:
-            if not line.isascii() and sniff.head_is_utf8(line) is not None:
-                found.append(line)
-                if len(found) == _BAD_LINES:
-                    break
-    return b"".join(found)
+            if line.isascii():
+                continue
+            if sniff.head_is_utf8(line) is None:
+                good += 1
+                continue
+            found.append(line)
+            if len(found) == _BAD_LINES:
+                break
+    # Letters of UTF-8 would become two others each: the bad lines are damaged.
+    return b"" if good > len(found) else b"".join(found)
 
 
 def _head(path: Path, given: FileFormat) -> str:
