@@ -131,6 +131,27 @@ SHAPES = {
         ids=NUMBERS,
         events=sum(3 + u % 6 for u in range(USERS)),
     ),
+    "a line per user with tabs": Shape(
+        {
+            "log.tsv": "".join(
+                "\t".join(map(str, [u, *of_user(u)[: 3 + u % 6]])) + "\n"
+                for u in range(USERS)
+            )
+        },
+        {"layout": "sequences", "separator": "\t"},
+        UNTIMED,
+        ids=NUMBERS,
+        events=sum(3 + u % 6 for u in range(USERS)),
+    ),
+    "row names of R": Shape(
+        {
+            "log.csv": '"user_id","item_id","timestamp"\n'
+            + "".join(
+                f'"{n}","u{u}","i{i}",{t}\n' for n, (u, i, t) in enumerate(EVENTS)
+            )
+        },
+        CSV,
+    ),
     "semicolons": Shape({"log.csv": separated(";")}, CSV, SEPARATED),
     "bars": Shape({"log.csv": separated("|")}, CSV, SEPARATED),
     "tabs": Shape({"log.csv": separated("\t")}, {"layout": "tsv"}, SEPARATED),

@@ -90,6 +90,14 @@ def test_encodings_are_proposed_where_they_can_be_told(
     assert sniff.guess_encoding(text.encode(encoding)) == expected
 
 
+def test_the_row_names_of_r_are_a_column_without_a_name() -> None:
+    header, rows = ["user", "item"], [["1", "u1", "5"], ["2", "u1", "6"]]
+    assert sniff.has_row_names([header, *rows])
+    assert not sniff.has_row_names([header, ["1", "u1", "5"], ["1", "u2", "6"]])
+    assert not sniff.has_row_names([header, ["u1", "5", ""], ["u2", "6", ""]])
+    assert not sniff.has_row_names([header, ["u1", "5"], ["u2", "6", "x"]])
+
+
 def test_padded_fields() -> None:
     assert sniff.is_padded([["user", " item"], ["1", " 2"]])
     assert not sniff.is_padded([["user", "item"], ["1", " 2"], ["2", "3"]])

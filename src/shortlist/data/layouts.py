@@ -38,6 +38,8 @@ from shortlist.errors import LogError, did_you_mean
 
 # Packed bytes that give the first few of the content for sure.
 _PACKED_HEAD_BYTES = 1 << 12
+_LINES = 50
+"""Lines that must look like a MovieLens log to be taken for one."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
@@ -180,7 +182,7 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
     _check_text(path, head)
     if given.separator or given.column_names or given.has_header is not None:
         return "csv"
-    line = start.decode("utf-8", errors="replace").splitlines()[0]
+    line, *more = start.decode("utf-8", errors="replace").splitlines()[:_LINES]
     fields, dat = line.split("\t"), line.split("::")
     numbers = all(field.isdigit() for field in dat)
     known = ("movielens-dat", len(dat)) in HEADERLESS and not (
@@ -188,7 +190,9 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
     )
     if known and dat[0].isdigit():
         return "movielens-dat"
-    if len(fields) == 4 and all(field.isdigit() for field in fields):
+    # Lines of a user and of items may begin with four numbers as well.
+    even = all(other.count("\t") == 3 for other in more[:-1] if other.strip())
+    if len(fields) == 4 and all(map(str.isdigit, fields)) and even:
         return "movielens-100k"
     bars = line.split("|")
     is_item = len(bars) == 24 and bars[0].isdigit() and set(bars[5:]) <= {"0", "1"}

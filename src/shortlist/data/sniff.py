@@ -103,6 +103,22 @@ def is_headerless(found: Sequence[Sequence[str]]) -> bool:
     return False not in told and True in told
 
 
+def has_row_names(found: Sequence[Sequence[str]]) -> bool:
+    """Whether rows begin with a name that the header does not count, as R writes them.
+
+    All of them have one field more than the header, the first of which never comes
+    again.
+    """
+    first, others = found[0], found[1:]
+    names = {record[0] for record in others}
+    return (
+        len(others) > 1
+        and len(names) == len(others)
+        and all(len(record) == len(first) + 1 for record in others)
+        and any(record[-1] for record in others)
+    )
+
+
 def are_sequences(text: str, *, complete: bool) -> str | None:
     """The separator of lines such as `user item item ...`, or `None` for others.
 

@@ -120,6 +120,8 @@ def _with_columns(file: LogFile, found: list[list[str]], text: str) -> LogFile:
         return replace(file, columns=tuple(names))
     header, lines = _header(text, file)
     header = tuple(name.strip() for name in header) if file.padded else header
+    if sniff.has_row_names(found):
+        header = ("", *header)
     if given.column_names:
         if len(given.column_names) != len(header):
             _refuse_names(file, len(header))
