@@ -153,6 +153,9 @@ SHAPES = {
         CSV,
     ),
     "semicolons": Shape({"log.csv": separated(";")}, CSV, SEPARATED),
+    "the separator in a line of its own": Shape(
+        {"log.csv": "sep=;\r\n" + separated(";").replace("\n", "\r\n")}, CSV, SEPARATED
+    ),
     "bars": Shape({"log.csv": separated("|")}, CSV, SEPARATED),
     "tabs": Shape({"log.csv": separated("\t")}, {"layout": "tsv"}, SEPARATED),
     "two colons": Shape(

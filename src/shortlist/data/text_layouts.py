@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ HEADERLESS: dict[tuple[str, int], tuple[str, ...]] = {
     ("movielens-100k", 24): (*_ITEMS_100K, *GENRES),
 }
 
+_HINT = re.compile(r'(?i)"?sep=(.)"?\r?\n')
 LEAVE_OUT = "Leave the layout out to have it recognized."
 
 
@@ -81,6 +83,9 @@ def delimited_text(file: LogFile, text: str) -> LogFile:
     marks = [given.separator] if given.separator else []
     if file.layout == "tsv" and not marks:
         marks = ["\t"]
+    # Excel writes its separator into a line of its own before all others.
+    if hint := _HINT.match(text):
+        marks, text = marks or [hint[1]], text[hint.end() :]
     mark = sniff.best_separator(text, marks, quote=quote, complete=complete)
     if mark is None:
         wanted = (
@@ -102,7 +107,8 @@ def delimited_text(file: LogFile, text: str) -> LogFile:
         quote_char=quote,
         padded=mark != " " and sniff.is_padded(found),
     )
-    return _with_columns(named, found, text)
+    known = _with_columns(named, found, text)
+    return replace(known, header_lines=known.header_lines + bool(hint))
 
 
 def _with_columns(file: LogFile, found: list[list[str]], text: str) -> LogFile:
