@@ -230,7 +230,7 @@ def test_a_log_without_times_or_labels(call, tmp_path: Path) -> None:
 
 
 def test_a_log_of_one_event_again_and_again(call, tmp_path: Path) -> None:
-    rows = "ann,x,1600000000\n" * 30 + "bob,y,1600000000\n" * 30
+    rows = "ann,x,1600000000\n" * 30 + "bob,y,1600000060\n" * 30
     path = write(tmp_path / "log.csv", "user,item,time\n" + rows)
     result = call("check", path, "--json", "--html", tmp_path / "page.html")
     assert result.code == 0, result.err

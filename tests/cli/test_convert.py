@@ -47,3 +47,16 @@ def test_rows_per_record_and_other_layouts(call, tmp_path: Path) -> None:
     assert pl.read_ipc(out).rows() == TABLE.rows()
     result = call("convert", tmp_path / "none", "--out", out, "--overwrite")
     assert (result.code, "error[log-file-missing]" in result.err) == (2, True)
+
+
+def test_settings_of_reading_are_those_of_a_recipe(call, tmp_path: Path) -> None:
+    text, out = tmp_path / "log.csv", tmp_path / "out.arrow"
+    text.write_bytes("Jos\xe9|1\nAnn|2\n".encode("latin-1"))
+    refused = call("convert", text, "--out", out)
+    assert (refused.code, "log-encoding" in refused.err) == (2, True)
+    settings = ["log.encoding=latin-1", 'log.column_names=["user", "item"]']
+    result = call("convert", text, "--out", out, *(f"--set={s}" for s in settings))
+    assert result.code == 0, result.err
+    assert pl.read_ipc(out).rows() == [("Jos\xe9", 1), ("Ann", 2)]
+    other = call("convert", text, "--out", out, "--set=seed=1", "--overwrite")
+    assert (other.code, "setting-invalid" in other.err) == (2, True)

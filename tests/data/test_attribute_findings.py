@@ -117,7 +117,7 @@ def test_what_an_append_finds_is_kept_with_the_rest(tmp_path: Path):
     split = Split(kind="time_cut", test=0.2, validation=0)
     prepare(log, SCHEMA, tmp_path / "out", items=items, split=split)
     (tmp_path / "day.csv").write_text("user,item,time\n1,2,100000\n2,3,100001\n")
-    write(tmp_path, [f"{n}.0" for n in range(1, 9)])
+    write(tmp_path, [f"0{n}" for n in range(1, 9)])
     dataset = append(tmp_path / "out", tmp_path / "day.csv", items=items)
     codes = [finding.code for finding in dataset.info.findings]
     assert codes[-2:] == ["attribute-ids-unmatched", "ids-number-form"]

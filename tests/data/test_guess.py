@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from shortlist.data.attribute_file import read_attributes
 from shortlist.data.events import read_events
 from shortlist.data.guess import guess_schema
 from shortlist.data.guess_roles import name_score
-from shortlist.data.layouts import GENRES
-from shortlist.data.log import read_attributes
 from shortlist.data.schema import Feature
+from shortlist.data.text_layouts import GENRES
 from shortlist.errors import LogError
 
 USERS, ITEMS, EVENTS = 40, 60, 600
@@ -183,7 +183,7 @@ def test_attribute_files_tell_user_and_item_apart(tmp_path: Path) -> None:
     assert (guess.schema.user_id, guess.schema.item_id) == ("a", "b")
     assert guess.users_id == "key"
     assert kinds(guess.schema.features) == {"plan": "categorical"}
-    table = read_attributes(tmp_path / "users.csv", "key", ["plan"])
+    table, _ = read_attributes(tmp_path / "users.csv", "key", ["plan"])
     assert table.height == USERS
 
 
@@ -331,12 +331,12 @@ def test_names_fit_roles_wholly_in_part_or_not(
 
 
 def test_a_time_that_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
-    rows = [f"u{i % 7},i{i % 5},{1 + i % 28:02}.09.2020 12:31" for i in range(60)]
+    rows = [f"u{i % 7},i{i % 5},KW {1 + i % 28:02} 2020" for i in range(60)]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     guess = guess_schema(tmp_path / "log.csv")
     assert guess.schema.timestamp is None
     assert any("'time' is named as a time" in warning for warning in guess.warnings)
-    assert any("'01.09.2020 12:31'" in warning for warning in guess.warnings)
+    assert any("'KW 01 2020'" in warning for warning in guess.warnings)
     assert guess.events_per_user == 9.0
 
 

@@ -125,7 +125,7 @@ def test_dataset_holds_the_events_of_the_log(
 ):
     folder = tmp_path_factory.mktemp("prepared")
     # All pairs first, so that the training part surely has two users and items.
-    pairs = [(u, i, 0, 3) for u in range(4) for i in range(4)]
+    pairs = [(u, i, i % 2, 3) for u in range(4) for i in range(4)]
     rows = [(users[u], items[i], T0 + t, r) for u, i, t, r in pairs + events]
     split = Split(test=test, validation=validation)
     dataset = prepare(

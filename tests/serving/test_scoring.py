@@ -60,6 +60,22 @@ def test_a_file_keeps_its_rows_and_gains_a_score(recommender, tmp_path, ending):
     assert scored["score"][2] is None
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_scored_tables_hold_no_formulas(recommender, tmp_path, ending):
+    texts = ["=cmd|' /C calc'!A0", "@SUM(A1)", "-2+3"]
+    pairs = pl.DataFrame(
+        {"user_id": USER_IDS[0], "item_id": ITEM_IDS[0], "note": texts}
+    )
+    pairs.write_parquet(tmp_path / "pairs.parquet")
+    out = tmp_path / f"out{ending}"
+    score_file(recommender, tmp_path / "pairs.parquet", out)
+    if ending == ".parquet":  # no spreadsheet runs it
+        assert pl.read_parquet(out)["note"].to_list() == texts
+    else:
+        found = pl.read_csv(out, separator="," if ending == ".csv" else "\t")
+        assert found["note"].to_list() == ["'" + text for text in texts]
+
+
 def test_bad_files_are_refused_and_nothing_is_written(recommender, tmp_path):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("user,itme\nann,heat\n")

@@ -34,6 +34,7 @@ from shortlist.cli import (
     train,
     tune,
 )
+from shortlist.cli.printable import printable
 from shortlist.errors import ShortlistError
 
 EXIT_INTERNAL = 1
@@ -111,8 +112,10 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _report(error.to_dict(), str(error), error.exit_code, arguments)
-    except Exception as error:
-        if debug:
+    except BaseException as error:
+        # A panic of Polars is no Exception.
+        is_fault = isinstance(error, Exception) or _is_panic(error)
+        if debug or not is_fault:
             raise
         text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
         text += " the command with --debug and report what it prints."
@@ -123,6 +126,11 @@ def run(arguments: list[str]) -> int:
     return code
 
 
+def _is_panic(error: BaseException) -> bool:
+    """Whether the Rust core of Polars gave up; told without importing it."""
+    return type(error).__name__ == "PanicException"
+
+
 def _report(
     values: dict[str, Any], text: str, exit_code: int, arguments: list[str]
 ) -> int:
@@ -130,5 +138,6 @@ def _report(
         return exit_code  # a step that was cut short leaves errors of all kinds
     if "--json" in arguments:
         typer.echo(json.dumps({"error": values}))
-    typer.echo(f"error[{values['code']}]: {text}", err=True)
+    lines = map(printable, text.split("\n"))
+    typer.echo(f"error[{values['code']}]: {chr(10).join(lines)}", err=True)
     return exit_code

@@ -138,6 +138,7 @@ def _from_recipe(
     recipe = open_recipe(path, settings)
 
     from shortlist.cli.stages import log_paths
+    from shortlist.data.attributes import Source
     from shortlist.data.schema import ITEM, USER
 
     files = logs or log_paths(path, recipe.log.events) or []
@@ -146,7 +147,7 @@ def _from_recipe(
     named = "" if path == Path(RECIPE_FILE) else f" --recipe {shlex.quote(str(path))}"
     given.next = f"shortlist prepare{named}"
     options = {
-        "layout": recipe.log.layout,
+        "layout": recipe.log.file_format(),
         "test_events": log_paths(path, recipe.log.test_events),
         "validation_events": log_paths(path, recipe.log.validation_events),
     }
@@ -155,8 +156,18 @@ def _from_recipe(
     users = beside(path, log.users) if log.users else None
     items = beside(path, log.items) if log.items else None
     given.sources = {
-        USER: (users, log.users_id or columns.user_id),
-        ITEM: (items, log.items_id or columns.item_id),
+        USER: Source(
+            users,
+            log.users_id or columns.user_id,
+            log.users_format.file_format(),
+            log.on_error,
+        ),
+        ITEM: Source(
+            items,
+            log.items_id or columns.item_id,
+            log.items_format.file_format(),
+            log.on_error,
+        ),
     }
     return given
 
@@ -165,10 +176,11 @@ def _guessed(logs: list[Path]) -> _Given:
     from shortlist.cli.guess_text import guess_lines
     from shortlist.data.guess import guess_schema
 
-    guess = guess_schema(logs[0])
+    guess = guess_schema(logs)
     # A file that is not in the order of time is shown as what it is.
     split = dataclasses.replace(guess, order="").split
     given = _Given(logs, guess.schema, split)
+    given.options = {"layout": guess.format}
     amounts = f"test {split.test:g}, validation {split.validation:g}"
     sets = f"sets {guess.split.kind} here" if guess.order else "sets it"
     told = f"{split.kind}, {amounts}; `shortlist init` {sets}."

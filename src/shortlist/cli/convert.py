@@ -22,11 +22,18 @@ def convert(
         int | None,
         typer.Option(help="TFRecord: 1, or rows of a batch; default: told by itself."),
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="How they are read: log.FIELD=VALUE, as in a recipe."
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write a flat training table as one Arrow file with narrow types."""
     from shortlist.data.convert import convert_tables
+    from shortlist.recipe import load_reading
 
     rows = convert_tables(
         sources,
@@ -34,6 +41,7 @@ def convert(
         rows_per_record=rows_per_record,
         compression=compression,  # type: ignore[arg-type] # checked there
         overwrite=overwrite,
+        format=load_reading(set_ or []).file_format(),
     )
     before = sum(source.stat().st_size for source in sources)
     after = out.stat().st_size

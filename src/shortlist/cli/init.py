@@ -18,13 +18,21 @@ ColumnOption = Annotated[str | None, typer.Option(help="Its column, if not guess
 
 
 def init(
-    log: Annotated[Path, typer.Argument(help="The interaction log.")],
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", help="The interaction log.")
+    ],
     users: Annotated[Path | None, typer.Option(help="User attribute file.")] = None,
     items: Annotated[Path | None, typer.Option(help="Item attribute file.")] = None,
     user: ColumnOption = None,
     item: ColumnOption = None,
     timestamp: ColumnOption = None,
     label: ColumnOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="How it is read: log.FIELD=VALUE, as in a recipe; repeatable."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path(
         RECIPE_FILE
     ),
@@ -33,29 +41,39 @@ def init(
 ) -> None:
     """Guess what the columns of a log are and write shortlist.toml."""
     from shortlist.cli.guess_text import guess_lines
+    from shortlist.cli.printable import printable
     from shortlist.cli.recipe_text import write_recipe
     from shortlist.data.guess import guess_schema
+    from shortlist.recipe import load_reading
 
+    known = load_reading(set_ or [])
     guess = guess_schema(
-        log,
+        logs,
         users_path=users,
         items_path=items,
         user_id=user,
         item_id=item,
         timestamp=timestamp,
         label=label,
+        formats={
+            "events": known.file_format(),
+            "users": known.users_format.file_format(),
+            "items": known.items_format.file_format(),
+        },
     )
-    write_recipe(out, guess, log=log, users=users, items=items, overwrite=overwrite)
+    write_recipe(out, guess, log=logs, users=users, items=items, overwrite=overwrite)
     result = {
         "recipe": str(out),
         "layout": guess.layout,
+        "reading": dict(guess.format_reasons),
         "reasons": guess.reasons,
         "columns": guess.columns,
         "split": guess.split.kind,
         "warnings": list(guess.warnings),
     }
     lines = [f"{out} written; the guesses, to be checked:"]
+    lines += [f"  {name}: {why}" for name, why in guess.format_reasons.items()]
     lines += [f"  {line}" for line in guess_lines(guess)]
     lines += [f"  warning: {warning}" for warning in guess.warnings]
     lines.append(f"next: shortlist check --recipe {out}")
-    print_result(result, "\n".join(lines), json)
+    print_result(result, "\n".join(map(printable, lines)), json)

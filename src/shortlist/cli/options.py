@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from shortlist.recipe import Recipe
 
 RECIPE_FILE = "shortlist.toml"
+_C1 = re.compile("[\x7f-\x9f]")
 
 RecipeOption = Annotated[
     Path, typer.Option("--recipe", "-r", help="The recipe file.", show_default=True)
@@ -72,4 +74,8 @@ def need_backend() -> None:
 
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
     """Prints the result once: as JSON, or as text for people."""
-    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+    if as_json:
+        text = json.dumps(result, ensure_ascii=False)
+        # JSON lets these pass; some terminals obey them.
+        text = _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    typer.echo(text)

@@ -20,6 +20,7 @@ from shortlist.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from shortlist.data.findings import Finding
     from shortlist.data.split import Split
 
 
@@ -42,20 +43,19 @@ def prepare(
 
     import msgspec
 
+    from shortlist.cli.printable import printable
     from shortlist.cli.stages import append_stage, prepare_stage
     from shortlist.data.check.tables import place_of
-    from shortlist.data.dataset import read_info
 
     path = beside(recipe, loaded.output.dataset)
-    known = 0
+    before: tuple[Finding, ...] = ()
     if append:
-        # What earlier days showed was told when they were read.
-        known = len(read_info(path).findings)
-        dataset = append_stage(loaded, recipe, append)
+        # What earlier days showed was reported when they were read.
+        before, dataset = append_stage(loaded, recipe, append)
     else:
         dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
     info = dataset.info
-    findings = info.findings[known:]
+    findings = info.findings[len(before) :]
     result = {
         "dataset": str(path),
         "fingerprint": info.fingerprint,
@@ -78,7 +78,8 @@ def prepare(
     for finding in findings:
         place = place_of(finding)
         where = f" ({place})" if place else ""
-        typer.echo(f"{finding.severity}: {finding.message}{where}", err=True)
+        text_of = f"{finding.severity}: {finding.message}{where}"
+        typer.echo(printable(text_of), err=True)
     print_result(result, text, json)
 
 

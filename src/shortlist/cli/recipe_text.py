@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from shortlist.recipe import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from shortlist.data.file_format import FileFormat
     from shortlist.data.guess import Guess
     from shortlist.data.schema import Feature
 
@@ -71,7 +74,7 @@ def write_recipe(
     path: Path,
     guess: Guess,
     *,
-    log: Path,
+    log: Path | Sequence[Path],
     users: Path | None,
     items: Path | None,
     overrides: Override | None = None,
@@ -82,7 +85,7 @@ def write_recipe(
     Args:
         path: the file to write.
         guess: what the columns are taken to be, and why.
-        log: the interaction log.
+        log: the interaction log, one file or several.
         users: the user attribute file.
         items: the item attribute file.
         overrides: values other than the defaults, by section and field.
@@ -96,7 +99,9 @@ def write_recipe(
             changed.setdefault(name, {}).setdefault("repeats", True)
     objective = "explicit" if guess.schema.label_kind == "explicit" else "binary"
     ranker = {"objective": objective, **changed.get("ranker", {})}
-    named = (("events", log), ("users", users), ("items", items))
+    logs = [log] if isinstance(log, Path) else list(log)
+    events = [_from(path, file) for file in logs]
+    named = (("users", users), ("items", items))
     blocks = [
         "# Written by `shortlist init` from the log: check the guesses, then run",
         "#   shortlist prepare && shortlist train && shortlist evaluate",
@@ -105,6 +110,7 @@ def write_recipe(
         _line("name", changed.get("recipe", {}).get("name", "recommender")),
         _line("seed", changed.get("recipe", {}).get("seed", 0)),
         "\n[log]  # paths from the folder of this file",
+        _line("events", events[0] if len(events) == 1 else events),
         *(_line(name, _from(path, file)) for name, file in named if file),
         *(
             _line(name, column)
@@ -114,7 +120,7 @@ def write_recipe(
             )
             if column is not None
         ),
-        _line("layout", guess.layout),
+        *_reading(guess),
         *_columns(guess),
         "\n[split]",
         *_split(guess),
@@ -131,6 +137,28 @@ def write_recipe(
     ]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def _reading(guess: Guess) -> list[str]:
+    """The settings of reading, those of the attribute files in tables of their own."""
+    why = guess.format_reasons
+    lines = [_line("layout", guess.layout, why.get("layout"))]
+    lines += _format_lines(guess.format, why, "")
+    if "on_error" in why:
+        lines.append(_line("on_error", "skip", why["on_error"]))
+    for name, given in (("users", guess.users_format), ("items", guess.items_format)):
+        found = _format_lines(given, why, f"{name}.")
+        lines += [f"\n[log.{name}_format]", *found] if found else []
+    return lines
+
+
+def _format_lines(given: FileFormat, why: Mapping[str, str], prefix: str) -> list[str]:
+    return [
+        _line(field.name, value, why.get(prefix + field.name))
+        for field in dataclasses.fields(given)
+        if (value := getattr(given, field.name)) != field.default
+        and (prefix or field.name != "layout")
+    ]
 
 
 def _columns(guess: Guess) -> list[str]:

@@ -16,6 +16,7 @@ from shortlist.packages import need_package
 if TYPE_CHECKING:
     from shortlist.bundle.export import History
     from shortlist.bundle.manifest import Manifest
+    from shortlist.data.findings import Finding
     from shortlist.recipe import PathOrPaths, Recipe
     from shortlist.training.runs import Run, RunInfo
     from shortlist.training.tuning import Tuned
@@ -39,12 +40,18 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
     )
 
 
-def append_stage(recipe: Recipe, path: Path, files: list[Path]) -> Dataset:
-    """New days join the dataset as its test part."""
+def append_stage(
+    recipe: Recipe, path: Path, files: list[Path]
+) -> tuple[tuple[Finding, ...], Dataset]:
+    """New days join the dataset as its test part.
+
+    Returns: what had been found before, and the dataset.
+    """
     from shortlist.data.append import append
 
     dataset = _dataset(recipe, path, rereads_attributes=True)
-    return append(dataset.path, files, **_attributes(recipe, path))
+    found = dataset.info.findings
+    return found, append(dataset.path, files, **_attributes(recipe, path))
 
 
 def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
@@ -55,7 +62,9 @@ def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
         "items": beside(path, log.items) if log.items else None,
         "users_id": log.users_id,
         "items_id": log.items_id,
-        "layout": log.layout,
+        "users_format": log.users_format.file_format(),
+        "items_format": log.items_format.file_format(),
+        "layout": log.file_format(),
         "on_error": log.on_error,
     }
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from shortlist.cli.printable import printable
+
 
 def items_table(items: Iterable[Any]) -> str:
     """Ranked items, one line each."""
     lines = [
-        f"{place:>3}. {item.title or item.item_id}  [{item.item_id}]  {item.score:.4f}"
+        f"{place:>3}. {printable(str(item.title or item.item_id))}"
+        f"  [{printable(str(item.item_id))}]  {item.score:.4f}"
         for place, item in enumerate(items, start=1)
     ]
     return "\n".join(lines) or "no items left to recommend"
@@ -86,7 +89,9 @@ def _slices(report: dict[str, Any]) -> list[str]:
             for m in ("model", "popularity")
         )
         small = "  few users" if found["small"] else ""
-        rows.append((group_text(found), f"{found['users']:,}", *cells, small))
+        rows.append(
+            (printable(group_text(found)), f"{found['users']:,}", *cells, small)
+        )
     return ["", *_columns(rows, (40, 9, 26, 26, 0))] if rows else []
 
 

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from shortlist.cli.printable import printable
 from shortlist.page import Table
 
 _PIPED_WIDTH = 120
@@ -53,8 +54,5 @@ def table_parts(table: Table) -> list[RenderableType]:
 
 
 def plain_text(text: str, style: str = "") -> Text:
-    """Text of a log or file name, without what moves the cursor of a terminal."""
-    shown = (
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
-    return Text("".join(shown), style=style)
+    """What `printable` makes of a text, for a table."""
+    return Text(printable(text), style=style)

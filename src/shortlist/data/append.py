@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import disk_errors, fsync
-from shortlist.data.attributes import Attributes, encode_column
+from shortlist.data.attributes import Attributes, Source, encode_column
 from shortlist.data.columns import Columns
 from shortlist.data.contents import Contents, Sources, pending_frames
 from shortlist.data.dataset import (
@@ -32,10 +32,11 @@ from shortlist.data.dataset import (
 )
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError, ReadAgain, Reading, read_blocks
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
 from shortlist.data.grouped import GroupedLog, group
 from shortlist.data.id_rows import IdRows
-from shortlist.data.ingest import CodedLog, Paths, Spill, ingest
+from shortlist.data.ingest import CodedLog, Paths, Spill, ingest, number_events
 from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
@@ -62,7 +63,9 @@ def append(
     items: str | Path | None = None,
     users_id: str | None = None,
     items_id: str | None = None,
-    layout: str | None = None,
+    users_format: FileFormat | None = None,
+    items_format: FileFormat | None = None,
+    layout: str | FileFormat | None = None,
     on_error: OnError = "raise",
     memory_bytes: int | None = None,
 ) -> Dataset:
@@ -76,7 +79,10 @@ def append(
         items: item attributes, the same.
         users_id: id column of `users`; the log's own name of it by default.
         items_id: id column of `items`; the log's own name of it by default.
-        layout: layout of the files; found out from each when `None`.
+        users_format: settings of reading `users`.
+        items_format: settings of reading `items`.
+        layout: layout of the files, or all settings of reading; found out from each
+            when `None`.
         on_error: as of `prepare`.
         memory_bytes: as of `prepare`.
 
@@ -103,8 +109,12 @@ def append(
         remove_strays(dataset.path, info)
         stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
         sources = {
-            USER: (users, users_id or info.schema.user_id),
-            ITEM: (items, items_id or info.schema.item_id),
+            USER: Source(
+                users, users_id or info.schema.user_id, users_format, on_error
+            ),
+            ITEM: Source(
+                items, items_id or info.schema.item_id, items_format, on_error
+            ),
         }
         with _spill_folder(dataset.path) as folder:
             spill = Spill(folder, memory_bytes)
@@ -153,7 +163,7 @@ def _read(
     dataset: Dataset,
     events: Paths,
     spill: Spill,
-    layout: str | None,
+    layout: str | FileFormat | None,
     on_error: OnError,
 ) -> GroupedLog:
     info = dataset.info
@@ -170,7 +180,9 @@ def _read(
         if ids.dtype != dataset.vocabularies[owner].ids.dtype:
             _refuse_text(info.schema, owner, events, layout, on_error)
     last = max(s.last_timestamp_ms or 0 for s in info.segments)
-    if info.schema.timestamp is None:
+    if info.schema.timestamp is None or _had_one_time(info):
+        if coded.is_timed:
+            number_events(coded)
         _shift(coded, last + 1)
     log = group(coded, info.schema, Split(kind="files"), spill)
     first = int(log.frame["timestamp_ms"].min())  # type: ignore[arg-type]
@@ -197,7 +209,11 @@ def _moment(timestamp_ms: int) -> str:
 
 
 def _refuse_text(
-    schema: Schema, owner: str, events: Paths, layout: str | None, on_error: OnError
+    schema: Schema,
+    owner: str,
+    events: Paths,
+    layout: str | FileFormat | None,
+    on_error: OnError,
 ) -> NoReturn:
     """Raises for the file whose ids are text while those of the dataset are integers.
 
@@ -217,7 +233,11 @@ def _refuse_text(
 
 
 def _is_text(
-    file: Path, schema: Schema, column: str, layout: str | None, on_error: OnError
+    file: Path,
+    schema: Schema,
+    column: str,
+    layout: str | FileFormat | None,
+    on_error: OnError,
 ) -> bool:
     """Whether an id column of one file is text."""
     reading = Reading()
@@ -298,6 +318,11 @@ def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
     return table.select(names).clear()
 
 
+def _had_one_time(info: DatasetInfo) -> bool:
+    """Whether the times of the dataset are positions, as all of its log's were one."""
+    return any(finding.code == "times-all-equal" for finding in info.findings)
+
+
 def _shift(coded: CodedLog, first: int) -> None:
     """Without times the position is the time: new events go on counting."""
     later = pl.col("timestamp_ms") + first
@@ -318,7 +343,7 @@ def _contents(
     vocabularies = dataset.vocabularies | {
         owner: rows.vocabulary for owner, rows in ids.items()
     }
-    read = [owner for owner, (file, _) in sources.items() if file is not None]
+    read = [owner for owner, source in sources.items() if source.file is not None]
     owners: tuple[Owner, ...] = (USER, ITEM)
     frames: dict[str, pl.DataFrame] = {
         owner: _extended(dataset, owner, vocabularies) for owner in owners

@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from shortlist.data.attribute_file import read_attributes
 from shortlist.data.attribute_findings import unmatched_ids
 from shortlist.data.column_types import is_plain
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
-from shortlist.data.log import read_attributes
+from shortlist.data.list_text import split_lists
 from shortlist.data.log_attributes import KEY
 from shortlist.data.numbers import (
     NumberStatistics,
@@ -30,6 +33,7 @@ from shortlist.data.numbers import (
     numbers_of,
     transform_numbers,
 )
+from shortlist.data.panics import panics_refused
 from shortlist.data.schema import (
     CONTEXT,
     FEATURE_PREFIX,
@@ -41,6 +45,22 @@ from shortlist.data.schema import (
 )
 from shortlist.data.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
+
+
+class Source(NamedTuple):
+    """Where the attributes of users or items come from.
+
+    Args:
+        file: the attribute file, or `None`.
+        id_column: its column of ids.
+        layout: its layout, or all settings of reading; found out when `None`.
+        on_error: what a bad row does, as in `read_attributes`.
+    """
+
+    file: str | Path | None
+    id_column: str
+    layout: str | FileFormat | None = None
+    on_error: Literal["raise", "skip"] = "raise"
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ class Attributes:
     def read(
         cls,
         schema: Schema,
-        files: Mapping[str, tuple[str | Path | None, str]],
+        files: Mapping[str, Source],
         user_ids: pl.Series,
         item_ids: pl.Series,
         of_log: Mapping[str, pl.DataFrame] | None = None,
@@ -74,7 +94,7 @@ class Attributes:
 
         Args:
             schema: which columns are needed.
-            files: `user` and `item` -> attribute file, or `None`, and its id column.
+            files: `user` and `item` -> attribute file and how to read it.
             user_ids: ids by row, as `Vocabulary.ids` has them.
             item_ids: the same of the items.
             of_log: the attributes that the log holds, as `GroupedLog.attributes`.
@@ -87,8 +107,11 @@ class Attributes:
         columns: dict[str, pl.DataFrame] = {}
         findings: list[Finding] = []
         for owner in owners:
-            file = files.get(owner, (None, ""))
-            read, found = _read(schema.file_attributes, owner, *file, ids[owner])
+            source = files.get(owner, Source(None, ""))
+            with panics_refused(source[0] or ""):
+                read, found = _read(
+                    schema.file_attributes, owner, Source(*source), ids[owner]
+                )
             if of_log and owner in of_log:
                 held = _beside(ids[owner], of_log[owner])
                 read = pl.concat([read, held], how="horizontal")
@@ -169,7 +192,8 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     NaN is no value. Works chunk by chunk, and gives its own output again.
 
     Args:
-        column: raw values: text, numbers or lists.
+        column: raw values: text, numbers or lists. Text of a multi-valued feature is
+            split at its separator, or is a list as JSON, Python or NumPy write it.
         feature: a categorical or multi-valued feature.
     """
     values = pl.col("values")
@@ -181,8 +205,9 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     elif feature.kind == "categorical":
         lists = pl.concat_list(_as_text(values, column.dtype))
     else:
-        parts = _as_text(values, column.dtype).str.split(feature.separator)
-        lists = parts.list.eval(pl.element().str.strip_chars())
+        frame = pl.DataFrame({"values": column})
+        texts = frame.select(_as_text(values, column.dtype)).to_series()
+        column, lists = split_lists(texts, feature.separator), values
     filled = pl.element().filter(pl.element().str.len_bytes() > 0)
     kept = lists.list.eval(filled).fill_null([])
     if feature.max_length is not None:
@@ -313,8 +338,7 @@ def check_title(column: pl.Series, file: str | Path) -> None:
 def _read(
     schema: Schema,
     owner: Owner,
-    path: str | Path | None,
-    id_column: str,
+    source: Source,
     ids: pl.Series,
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """The columns that the schema needs of one owner, record i for row i."""
@@ -323,6 +347,7 @@ def _read(
     if owner == ITEM and schema.title is not None:
         names.append(schema.title)
     columns = list(dict.fromkeys(names))
+    path, id_column, layout, on_error = source
     if path is None:
         if columns:
             raise LogError(
@@ -333,7 +358,14 @@ def _read(
             )
         return pl.DataFrame(), []
     numbers = [f.name for f in features if f.is_number]
-    given = read_attributes(path, id_column, columns, numeric=numbers)
+    given, left_out = read_attributes(
+        path,
+        id_column,
+        columns,
+        layout=layout,
+        numeric=numbers,
+        on_error=on_error,
+    )
     for feature in features:
         check_nesting(feature, given[feature.name], path)
     if owner == ITEM and schema.title is not None:
@@ -344,7 +376,7 @@ def _read(
     known = ids.drop_nulls()
     findings = unmatched_ids(known, keys, kind=owner, file=path, column=id_column)
     wanted = pl.DataFrame([keys.alias(KEY), *(given[name] for name in columns)])
-    return _beside(ids, wanted), findings
+    return _beside(ids, wanted), left_out + findings
 
 
 def _beside(ids: pl.Series, records: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,12 @@ from typing import NamedTuple
 
 import polars as pl
 
-from shortlist.data.attributes import Attributes, feature_vocabularies, merge_counts
+from shortlist.data.attributes import (
+    Attributes,
+    Source,
+    feature_vocabularies,
+    merge_counts,
+)
 from shortlist.data.context import ContextEncoder, context_counts, fit_context
 from shortlist.data.event_rows import EventRows
 from shortlist.data.findings import Finding
@@ -21,8 +26,8 @@ from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.tables import table_rows
 from shortlist.data.vocabulary import Vocabulary, vocabulary_file, write_frame
 
-# The attribute file of each owner and the name of its id column.
-Sources = Mapping[str, tuple[str | Path | None, str]]
+# The attribute file of each owner and how to read it.
+Sources = Mapping[str, Source]
 
 
 class ContentFiles(NamedTuple):

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.file_format import FileFormat
 from shortlist.data.flat_arrow import Compression, check_out, flat_schema, write_flat
 from shortlist.data.layouts import inspect_file
 from shortlist.data.log import read_table
+from shortlist.data.panics import panics_refused
 from shortlist.data.tfrecord.tables import convert_tfrecord
 from shortlist.errors import LogError
 
@@ -25,11 +27,13 @@ def convert_tables(
     rows_per_record: int | None = None,
     compression: Compression | None = None,
     overwrite: bool = False,
+    format: FileFormat | None = None,
 ) -> int:
     """Writes files with the same columns, one after the other, to one flat file.
 
     See `convert_tfrecord` for the arguments and the types; for other layouts floats
-    become Float32 where that changes none of them.
+    become Float32 where that changes none of them, and `format` has the settings of
+    reading.
 
     Returns: the number of rows.
 
@@ -41,7 +45,7 @@ def convert_tables(
         ResourceError: the disk is full or read-only.
     """
     check_out(out, compression, overwrite=overwrite)
-    layouts = [inspect_file(path).layout for path in paths]
+    layouts = [inspect_file(path, format).layout for path in paths]
     if layouts and set(layouts) == {"tfrecord"}:
         return convert_tfrecord(
             paths,
@@ -57,11 +61,12 @@ def convert_tables(
             f" {sorted(set(layouts))}. Convert them one by one.",
             file=paths[layouts.index("tfrecord")],
         )
-    tables = [read_table(path) for path in paths]
+    tables = [read_table(path, layout=format) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         _check_same(table, tables[0], path)
-    together = pl.concat(tables, rechunk=False)
-    return write_flat(out, flat_schema(together), [together], compression)
+    with panics_refused(paths[0]):
+        together = pl.concat(tables, rechunk=False)
+        return write_flat(out, flat_schema(together), [together], compression)
 
 
 def _check_same(table: pl.DataFrame, first: pl.DataFrame, path: str | Path) -> None:

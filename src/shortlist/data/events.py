@@ -22,8 +22,9 @@ import polars as pl
 
 from shortlist.data.attributes import check_nesting, check_title, tokens
 from shortlist.data.column_types import NUMBER, ColumnTypes, kind_of
+from shortlist.data.file_format import FileFormat
 from shortlist.data.implicit import implicit_events
-from shortlist.data.layouts import LogFile, inspect_file
+from shortlist.data.layouts import inspect_file
 from shortlist.data.locate import blank_lines, extra_fields, read_failures
 from shortlist.data.log import (
     BEYOND_HEADER,
@@ -38,6 +39,7 @@ from shortlist.data.log import (
     scan,
 )
 from shortlist.data.log_attributes import TITLE
+from shortlist.data.log_file import LogFile
 from shortlist.data.rejected import Reason, Rejections
 from shortlist.data.schema import FEATURE_PREFIX, Schema
 from shortlist.data.validate import (
@@ -67,12 +69,14 @@ class Reading:
         unquoted: files whose double quotes are ordinary characters.
         types: types of the columns by file; of an id column only those that differ.
         kinds: type of the id columns so far, and the first file that has it.
+        time_format: the format of the times, once a file has told it.
     """
 
     text: set[str] = field(default_factory=set)
     unquoted: set[Path] = field(default_factory=set)
     types: ColumnTypes = field(default_factory=ColumnTypes)
     kinds: dict[str, tuple[pl.DataType, Path]] = field(default_factory=dict)
+    time_format: str | None = None
 
 
 class ReadAgain(Exception):
@@ -104,7 +108,7 @@ def read_events(
     paths: str | Path | Sequence[str | Path],
     schema: Schema,
     *,
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     now_ms: int | None = None,
 ) -> pl.DataFrame:
     """Reads and checks one log, given as one or several files, into memory.
@@ -113,7 +117,8 @@ def read_events(
         paths: files with the same columns, read one after the other.
         schema: which columns to read and what they may hold. Without a label column,
             every label is 1.
-        layout: one of `layouts.LAYOUTS`, or `None` to recognize it per file.
+        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
+            per file.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
 
     Returns:
@@ -137,7 +142,7 @@ def read_blocks(
     schema: Schema,
     reading: Reading,
     *,
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     now_ms: int | None = None,
     on_error: OnError = "raise",
 ) -> Iterator[Block]:
@@ -147,7 +152,8 @@ def read_blocks(
         paths: files with the same columns, read one after the other.
         schema: which columns to read and what they may hold.
         reading: what is known from an earlier attempt; changed before `ReadAgain`.
-        layout: one of `layouts.LAYOUTS`, or `None` to recognize it per file.
+        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
+            per file.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
         on_error: `raise` at a bad row, the first in its column and block, or `skip` it
             and go on.
@@ -163,7 +169,7 @@ def read_blocks(
     for path in files:
         file = inspect_file(path, layout)
         if file.path in reading.unquoted:
-            file = replace(file, has_quotes=False)
+            file = replace(file, quote_char="")
         reader = _FileReader(file, schema, reading, now_ms, on_error)
         for block in reader.blocks():
             _check_kinds(block.events, schema, reading, file.path)
@@ -201,7 +207,8 @@ class _FileReader:
         self.schema = schema
         self.reading = reading
         self.on_error = on_error
-        self.times = Times(now_ms)
+        form = file.format.timestamp_format or reading.time_format
+        self.times = Times(now_ms, form)
         self.features = schema.log_features
         named = [schema.user_id, schema.item_id, schema.timestamp, schema.label]
         named += [*(feature.name for feature in self.features), schema.log_title]
@@ -224,6 +231,7 @@ class _FileReader:
                         check_title(frame[self.schema.log_title], self.file.path)
                     head = frame.head(FIRST_ROWS)
                     block = self._checked(head, first)
+                    self.reading.time_format = self.times.form
                     self._note_types(frame)
                     yield block
                     frame, first = frame.slice(len(head)), first + len(head)
@@ -242,7 +250,7 @@ class _FileReader:
         check_columns(self.columns, names, self.file)
         try:
             self._choose_integers(lazy)
-            extra = BEYOND_HEADER if self.file.header_lines else ()
+            extra = BEYOND_HEADER if self.file.has_width else ()
             wanted = lazy.select([*self.columns, *extra])
             records = events = 0
             for frame in wanted.collect_batches(
@@ -270,7 +278,7 @@ class _FileReader:
         self.integers = {n for n in ids if narrow(head[n], True).dtype == pl.Int64}
 
     def _without_blank_lines(self, frame: pl.DataFrame, first: int) -> pl.DataFrame:
-        if not (self.file.is_text and all(c.null_count() for c in frame)):
+        if not (self.file.has_blank_lines and all(c.null_count() for c in frame)):
             return frame
         blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
         if not blank.any():
@@ -342,9 +350,12 @@ class _FileReader:
 
     def _ids(self, values: pl.Series, report: Report) -> pl.Series:
         if values.name in self.integers:
-            numbers = values.to_frame().select(as_kind(values.name, pl.Int64()))
-            ids = numbers.to_series()
+            numbers = values.to_frame()
+            ids = numbers.select(as_kind(values.name, pl.Int64())).to_series()
             if ids.null_count():
+                # Perhaps they are written as pandas does where one is missing: 7.0
+                whole = as_kind(values.name, pl.Int64(), whole=True)
+                ids = numbers.select(whole).to_series()
                 filled = values.str.strip_chars().str.len_bytes() > 0
                 if (ids.is_null() & filled.fill_null(False)).any():
                     self.reading.text.add(values.name)  # a late value is no number

@@ -20,6 +20,7 @@ Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
 
 _EXTREME = {"user": (0.01, 100), "item": (0.1, 100)}
+_LEFT_OUT = {"row": "rows-skipped", "value": "values-skipped"}
 EXAMPLES = 3
 """Examples that a message shows."""
 _MAX_SHOWN = 40
@@ -48,18 +49,28 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int | None = None
 
 
-def skipped_rows(error: LogError, count: int) -> Finding:
-    """The finding for rows that were left out.
+def skipped_rows(
+    error: LogError,
+    count: int,
+    *,
+    files: tuple[int, int] = (1, 0),
+    what: Literal["row", "value"] = "row",
+) -> Finding:
+    """The finding for rows or values that were left out.
 
     Args:
         error: why the first of them cannot be used, and where it is.
         count: how many rows this reason concerns.
+        files: how many files, and how many of the rows the named one has.
+        what: `row` (code `rows-skipped`) or `value` (`values-skipped`).
     """
-    rows = "1 row was" if count == 1 else f"{count:,} rows were"
+    left_out = f"1 {what} was" if count == 1 else f"{count:,} {what}s were"
+    number, most = files
+    spread = f" in {number:,} files, {most:,} of them in this one" if number > 1 else ""
     return Finding(
-        "rows-skipped",
+        _LEFT_OUT[what],
         "problem",
-        f"{rows} left out [{error.code}]. {error.message}",
+        f"{left_out} left out{spread} [{error.code}]. {error.message}",
         file=error.file,
         column=error.column,
         row=error.row,
@@ -113,6 +124,35 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
             " export wrote them twice, or whether an unused column, such as the kind of"
             " event, tells them apart.",
             count=dropped,
+        )
+    ]
+
+
+def ids_missing_as_text(
+    counts: Mapping[str, int], *, column: str | None = None
+) -> list[Finding]:
+    """Ids that are words for a missing value, such as `NULL` (`ids-missing-as-text`).
+
+    Args:
+        counts: their events, by id.
+        column: the column of the ids.
+    """
+    if not counts:
+        return []
+    events = sum(counts.values())
+    most = sorted(counts, key=lambda text: -counts[text])[:EXAMPLES]
+    told = ", ".join(f"{text!r} ({counts[text]:,} events)" for text in most)
+    more = f" and {len(counts) - EXAMPLES} more" if len(counts) > EXAMPLES else ""
+    values = ", ".join(f'"{text}"' for text in counts)
+    return [
+        Finding(
+            "ids-missing-as-text",
+            "problem",
+            f"{events:,} events have an id that is probably a missing value: {told}"
+            f"{more}. Each counts as one user or item. Set null_values = [{values}]"
+            ' under [log], and on_error = "skip" to leave these events out.',
+            column=column,
+            count=events,
         )
     ]
 
@@ -178,7 +218,8 @@ def _spellings(
 
 def shorten(value: object) -> str:
     """A value of a log as one printable line of at most 40 characters."""
-    text = repr(value)
+    # A value may be the whole of a damaged file.
+    text = repr(value[: 2 * _MAX_SHOWN] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.events import OnError
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
 from shortlist.data.folds import LEFT_OUT, assign_fold
 from shortlist.data.frame_rows import FrameRows
@@ -46,6 +47,8 @@ class GroupedLog:
         findings: what reading noticed.
         attributes: `user` and `item` -> the attributes that are columns of the log: the
             ids as `log_attributes.KEY`, then a column each, record i for code i.
+        is_timed: whether the times are real: a log without them, or with the same one
+            everywhere, has positions instead.
     """
 
     frame: pl.DataFrame
@@ -59,6 +62,7 @@ class GroupedLog:
     below: int = 0
     rejected: tuple[Reason, ...] = ()
     attributes: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    is_timed: bool = True
 
 
 def read_grouped(
@@ -67,7 +71,7 @@ def read_grouped(
     split: Split,
     *,
     on_error: OnError = "raise",
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     test_events: Paths | None = None,
     validation_events: Paths | None = None,
 ) -> GroupedLog:
@@ -111,7 +115,7 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
         codes = codes - np.int32(begin) if begin else codes
         times = piece.frame["timestamp_ms"].to_numpy()
         events = piece.take(group_order(codes, times, end - begin))
-        if schema.timestamp is not None:
+        if coded.is_timed:
             kept = _without_duplicates(events)
             dropped += len(events) - len(kept)
             events = kept
@@ -133,6 +137,7 @@ def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> Groupe
             USER: coded.attributes.frame(USER, user_ids),
             ITEM: coded.attributes.frame(ITEM, item_ids),
         },
+        is_timed=coded.is_timed,
     )
 
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.file_format import FileFormat
 from shortlist.data.guess_features import AttributeGuess, guess_features
 from shortlist.data.guess_log import guess_log_columns, look_at_order, weight_offer
 from shortlist.data.guess_meanings import counted, is_amount
-from shortlist.data.guess_roles import FLAGS, NO_TIMES, Roles, attribute_id, find_roles
+from shortlist.data.guess_reading import (
+    roles_of,
+    settle,
+    settle_ids,
+    with_whole_ids,
+)
+from shortlist.data.guess_roles import FLAGS, NO_TIMES, Roles, attribute_id, name_score
 from shortlist.data.label_findings import asks_about_zero, stands_out, zero_told
-from shortlist.data.layouts import inspect_file
-from shortlist.data.log import read_table
 from shortlist.data.order_findings import REPEATED, order_told, repeats_told
+from shortlist.data.panics import panics_refused
+from shortlist.data.propose import Sample, read_sample
 from shortlist.data.schema import LabelKind, Owner, Schema, Weight
 from shortlist.data.split import Split
 from shortlist.data.validate import to_floats
-from shortlist.errors import LogError
 
 _SAMPLED_ROWS = 500_000
 _OWNERS: dict[str, Owner] = {"user_id": "user", "item_id": "item"}
@@ -50,6 +57,11 @@ class Guess:
         order: why the order of a file without times is not that of time; else empty.
         repeated_share: share of the held-out events whose pair of user and item comes
             before, under `split`.
+        format: settings of reading the log.
+        users_format: settings of reading the users file.
+        items_format: settings of reading the items file.
+        format_reasons: why, by the name of a setting, after `users.` or `items.` for
+            those of an attribute file; `on_error` where rows must be skipped.
     """
 
     layout: str
@@ -63,6 +75,10 @@ class Guess:
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     order: str = ""
     repeated_share: float = 0.0
+    format: FileFormat = FileFormat()
+    users_format: FileFormat = FileFormat()
+    items_format: FileFormat = FileFormat()
+    format_reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def split(self) -> Split:
@@ -88,7 +104,7 @@ class _Scale:
 
 
 def guess_schema(
-    events_path: str | Path,
+    events_path: str | Path | Sequence[str | Path],
     *,
     users_path: str | Path | None = None,
     items_path: str | Path | None = None,
@@ -96,39 +112,65 @@ def guess_schema(
     item_id: str | None = None,
     timestamp: str | None = None,
     label: str | None = None,
+    formats: Mapping[str, FileFormat] | None = None,
 ) -> Guess:
     """Proposes the schema of a log from the first 500,000 rows of its files.
 
     Args:
-        events_path: the interaction log, any supported layout.
+        events_path: the interaction log, one file or several of the same columns.
         users_path: user attributes, or `None`.
         items_path: item attributes, or `None`.
         user_id: column of the user, where the caller knows it.
         item_id: column of the item, where the caller knows it.
         timestamp: column of the time, where the caller knows it.
         label: column of the rating or click, where the caller knows it.
+        formats: settings of reading that are known, of `events`, `users` and `items`.
 
     Raises:
         LogError: a file cannot be read, a named column is missing, or user and item
             cannot be told apart (code `guess-ambiguous`, which lists the columns).
     """
-    path = Path(events_path)
-    paths = {"user_id": users_path, "item_id": items_path}
-    tables = {
-        role: (Path(at), _sample(Path(at)))
-        for role, at in paths.items()
+    known = {name: FileFormat() for name in ("events", "users", "items")}
+    known |= formats or {}
+    named = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
+    one = isinstance(events_path, str | Path)
+    paths = [Path(events_path)] if one else [Path(path) for path in events_path]  # type: ignore[union-attr, arg-type]
+    with panics_refused(paths[0]):
+        return _guess(paths, known, (users_path, items_path), named)
+
+
+def _guess(
+    paths: list[Path],
+    known: Mapping[str, FileFormat],
+    attribute_paths: tuple[str | Path | None, str | Path | None],
+    given: Mapping[str, str | None],
+) -> Guess:
+    log = read_sample(paths, known["events"], _SAMPLED_ROWS)
+    # Whatever `prepare` would find in the attribute files is found here.
+    samples = {
+        role: read_sample([Path(at)], known[f"{_OWNERS[role]}s"], None)
+        for role, at in zip(_OWNERS, attribute_paths, strict=True)
         if at is not None
     }
-    given = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
-    known_ids = {role: table for role, (_, table) in tables.items()}
-    roles = find_roles(path, _sample(path), given, known_ids)
-    scale = _take_scale(roles, is_given=label is not None)
+    for sample in samples.values():
+        named = [
+            n for n in sample.table.columns if any(name_score(n, r) for r in _OWNERS)
+        ]
+        sample.table = with_whole_ids(sample.table, named)
+    known_ids = {role: sample.table for role, sample in samples.items()}
+    roles = roles_of(log, given, known_ids)
+    bad_rows = settle(roles, log)
+    roles.warnings += log.bad_rows
+    scale = _take_scale(roles, is_given=given.get("label") is not None)
+    tables = {role: (s.paths[0], s.table) for role, s in samples.items()}
     ids, of_files = _of_files(roles, tables)
+    for role, sample in samples.items():
+        roles.warnings += settle_ids(sample, ids[role])
     of_log = guess_log_columns(roles, of_files)
     events_per_user = _events_per_user(roles)
     order, share = look_at_order(roles, _default_split(events_per_user, ""))
     return Guess(
-        layout=inspect_file(path).layout,
+        layout=log.layout,
         schema=_schema(roles, scale, of_files, of_log),
         reasons=roles.reasons,
         num_rows=len(roles.table),
@@ -142,6 +184,10 @@ def guess_schema(
         },
         order=order,
         repeated_share=share,
+        format=log.format,
+        users_format=_format_of(samples, "user_id"),
+        items_format=_format_of(samples, "item_id"),
+        format_reasons=_format_reasons(log, samples, bad_rows),
     )
 
 
@@ -151,6 +197,24 @@ def _default_split(events_per_user: float, order: str) -> Split:
     if events_per_user < FEW_EVENTS:
         return Split(kind="last_n", test=1, validation=1)
     return Split(kind="last_fraction", test=0.2, validation=0.1)
+
+
+def _format_of(samples: Mapping[str, Sample], role: str) -> FileFormat:
+    return samples[role].format if role in samples else FileFormat()
+
+
+def _format_reasons(
+    log: Sample, samples: Mapping[str, Sample], bad_rows: Mapping[str, str]
+) -> dict[str, str]:
+    reasons = dict(log.reasons)
+    told = [*log.bad_rows, *bad_rows.values()]
+    told += [why for sample in samples.values() for why in sample.bad_rows]
+    if told:
+        reasons["on_error"] = " ".join(told)
+    for role, sample in samples.items():
+        owner = _OWNERS[role]
+        reasons |= {f"{owner}s.{name}": why for name, why in sample.reasons.items()}
+    return reasons
 
 
 def _events_per_user(roles: Roles) -> float:
@@ -165,18 +229,6 @@ def _warnings(roles: Roles, order: str, share: float) -> list[str]:
     if share >= REPEATED:
         warnings.append(f"{repeats_told(share)} The recipe does so.")
     return warnings
-
-
-def _sample(path: Path) -> pl.DataFrame:
-    table = read_table(path, num_rows=_SAMPLED_ROWS)
-    if table.is_empty():
-        raise LogError(
-            "log-empty",
-            "A log must hold a header and events. Found no row below the header."
-            " Check the export that wrote it.",
-            file=path,
-        )
-    return table
 
 
 def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:

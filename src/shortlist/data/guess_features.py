@@ -9,7 +9,8 @@ import polars as pl
 
 from shortlist.data.column_types import is_plain
 from shortlist.data.guess_meanings import QUANTITIES, words_of
-from shortlist.data.guess_roles import WORDS, name_score, time_share
+from shortlist.data.guess_roles import WORDS, is_index, name_score, time_share
+from shortlist.data.list_text import is_list_text
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
 
 # The likeliest first.
@@ -64,7 +65,7 @@ def guess_features(
         has_title: the items have a title already.
     """
     guess = AttributeGuess()
-    names = [name for name in table.columns if name and name != id_column]
+    names = [n for n in table.columns if not is_index(n) and n != id_column]
     if owner == ITEM and not has_title:
         guess.title = _title(table, names)
     for name in names:
@@ -119,6 +120,8 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
         known = known.filter(known.str.len_bytes() > 0)
     if known.is_empty():
         return None, "", "Left out: it is empty."
+    if (typed := _typed_kind(values, known)) is not None:
+        return typed
     if isinstance(values.dtype, pl.List | pl.Array):
         inner = pl.Series(dtype=values.dtype.inner).dtype  # `inner` may be a class
         if is_plain(inner):
@@ -135,6 +138,22 @@ def _kind(values: pl.Series) -> tuple[Kind | None, str, str]:
     if values.dtype.is_numeric():
         return _numeric_kind(values, known, num_values)
     return _text_kind(values, known.cast(pl.String), num_values)
+
+
+def _typed_kind(
+    values: pl.Series, known: pl.Series
+) -> tuple[Kind | None, str, str] | None:
+    """The kind that a header of RecBole names, such as `genre:token_seq`."""
+    kind = values.name.rpartition(":")[2] if ":" in values.name else ""
+    if kind == "token_seq":
+        return "multi_valued", " ", "The header says so: tokens with blanks between."
+    if kind == "float_seq":
+        return None, "", "Left out: a list of numbers is no feature by itself."
+    if kind == "token" and values.dtype.is_numeric():
+        return _text_kind(values, known.cast(pl.String), known.n_unique())
+    if kind == "float" and values.dtype.is_numeric() and known.n_unique() > 1:
+        return "numeric", "", "The header says so: a number."
+    return None
 
 
 def _numeric_kind(
@@ -160,6 +179,8 @@ def _numeric_kind(
 def _text_kind(
     values: pl.Series, known: pl.Series, num_values: int
 ) -> tuple[Kind | None, str, str]:
+    if is_list_text(known):
+        return "multi_valued", "", "It holds lists."
     parts = {part.rstrip("0123456789") for part in words_of(values.name)}
     for separator in _SEPARATORS:
         lists = known.str.split(separator)

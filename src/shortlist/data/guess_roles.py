@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,8 @@ from shortlist.data.guess_meanings import (
 )
 from shortlist.data.guess_owners import owner_of
 from shortlist.data.schema import ITEM, USER, Owner
-from shortlist.data.validate import DAY_MS, iso_to_ms, ms_per_unit, to_floats
+from shortlist.data.time_guess import guess_times
+from shortlist.data.validate import to_floats
 from shortlist.errors import LogError, did_you_mean, listed
 
 WORDS = {
@@ -47,7 +47,12 @@ NO_TIMES = (
     "No column holds times, so the order of the file counts as the order of time. Pass"
     " --timestamp if there is one."
 )
-_YEAR_1990_MS = 631_152_000_000
+# What columns without a name are called: by us, by pandas and by Spark.
+_NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
+_INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?|level_0|__index_level_0__")
+_IDS = ("user_id", "item_id")
+_NEARLY = 0.95
+"""Share of rows with an id of their own; repeated ids are reported."""
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 _SHOWN = 5
 _OTHER_NUMBER = re.compile(r"amount|count|price|number")
@@ -82,9 +87,10 @@ class Roles:
     warnings: list[str] = field(default_factory=list)
 
     def free(self) -> list[str]:
-        """Columns without a role; the index that pandas writes has no name."""
+        """Columns without a role; the index that pandas writes is none."""
         taken = set(self.columns.values())
-        return [name for name in self.table.columns if name and name not in taken]
+        names = [name for name in self.table.columns if not is_index(name)]
+        return [name for name in names if name not in taken]
 
     def ids(self) -> dict[Owner, pl.Series]:
         """The columns of the user and of the item, as far as they are known."""
@@ -135,6 +141,11 @@ def find_roles(
     return roles
 
 
+def is_index(name: str) -> bool:
+    """Whether pandas wrote a column of this name for the numbers of its rows."""
+    return not name or _INDEX.fullmatch(name) is not None
+
+
 def name_score(name: str, role: str) -> int:
     """How well a name fits a role: 2 wholly, 1 in part, 0 not at all."""
     parts = [part for part in words_of(name) if part != "id"]
@@ -157,7 +168,7 @@ def attribute_id(
     shares = {name: _overlap(ids, table[name]) for name in table.columns if name}
     if roles.columns[role] in shares:
         return roles.columns[role], shares[roles.columns[role]]
-    unique = [n for n in shares if table[n].n_unique() == len(table)]
+    unique = [n for n in shares if table[n].n_unique() >= _NEARLY * len(table)]
     best = max(unique, key=lambda n: (name_score(n, role), shares[n]), default=None)
     if best is not None and (name_score(best, role) or shares[best] >= 0.5):
         return best, shares[best]
@@ -213,8 +224,9 @@ def _take_time(roles: Roles) -> None:
             value = roles.table[name].drop_nulls().first()
             roles.warnings.append(
                 f"The column {name!r} is named as a time, but values such as {value!r}"
-                " cannot be read as one. Convert it to ISO 8601 or seconds since 1970:"
-                " without it a split by time may train on the future."
+                " cannot be read as one. Convert it to ISO 8601 or seconds since 1970,"
+                " or pass --set log.timestamp_format=FORMAT: without it a split by"
+                " time may train on the future."
             )
         roles.warnings.append(NO_TIMES)
 
@@ -237,7 +249,24 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
         why = f"It is the only other column of ids beside the {other}."
         roles.take(missing[0], names[0], why)
         return
+    if all(map(_NAMELESS.fullmatch, roles.table.columns)) and len(names) > 1:
+        _take_by_place(roles, missing, names)
+        return
     raise _ambiguous(roles, "One column must be the user and one the item.")
+
+
+def _take_by_place(roles: Roles, missing: list[str], names: list[str]) -> None:
+    """Files without a header name the user before the item."""
+    for role, name in zip(missing, names, strict=False):
+        kind = role.removesuffix("_id")
+        place = "first" if role == missing[0] else "next"
+        roles.take(role, name, f"The {place} column of ids: the {kind}.")
+    users, items = (roles.table[roles.columns[role]].n_unique() for role in _IDS)
+    roles.warnings.append(
+        "The columns have no names, so their order decided which is the user"
+        f" ({users:,} values) and which the item ({items:,} values). Check it, or pass"
+        " --user and --item."
+    )
 
 
 def _id_candidates(roles: Roles) -> list[str]:
@@ -342,17 +371,7 @@ def _looks_rated(values: pl.Series) -> bool:
 
 def time_share(values: pl.Series) -> float:
     """The share of values that are times between 1990 and tomorrow."""
-    if values.dtype in (pl.Date, pl.Datetime):
-        return 1.0
-    known = values.drop_nulls().head(10_000)
-    if values.dtype == pl.String and len(known):
-        times = iso_to_ms(known)
-    elif values.dtype.is_numeric() and len(known):
-        times = known.cast(pl.Float64) * ms_per_unit(known)
-    else:
-        return 0.0
-    tomorrow = time.time() * 1000 + DAY_MS
-    return float(times.is_between(_YEAR_1990_MS, tomorrow).fill_null(False).mean() or 0)  # type: ignore[arg-type]
+    return guess_times(values).share
 
 
 def _overlap(ids: pl.Series, others: pl.Series) -> float:

@@ -24,9 +24,12 @@ from shortlist.data.events import (
     Reading,
     read_blocks,
 )
-from shortlist.data.findings import Finding, similar_ids
+from shortlist.data.file_format import FileFormat
+from shortlist.data.findings import Finding, ids_missing_as_text, similar_ids
 from shortlist.data.kernels import IdMap
 from shortlist.data.log_attributes import LogAttributes
+from shortlist.data.missing_texts import missing_texts
+from shortlist.data.panics import panics_refused
 from shortlist.data.rejected import Reason, findings_of
 from shortlist.data.schema import (
     CONTEXT,
@@ -38,6 +41,7 @@ from shortlist.data.schema import (
     Schema,
 )
 from shortlist.data.split import TEST, TRAIN, VALIDATION
+from shortlist.data.time_findings import one_time
 from shortlist.data.vocabulary import bucket_rows
 from shortlist.errors import InputError, LogError, did_you_mean
 
@@ -104,6 +108,7 @@ class CodedLog:
         rejected: the bad rows set aside.
         findings: what reading noticed.
         attributes: of users and items, where they are columns of the log.
+        is_timed: whether `timestamp_ms` are times; else they are positions.
     """
 
     attributes: LogAttributes
@@ -115,6 +120,7 @@ class CodedLog:
     below: int = 0
     rejected: list[Reason] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    is_timed: bool = True
 
     @property
     def num_events(self) -> int:
@@ -134,7 +140,7 @@ def ingest(
     *,
     test_events: Paths | None = None,
     validation_events: Paths | None = None,
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     now_ms: int | None = None,
     on_error: OnError = "raise",
     known: tuple[pl.Series, pl.Series] | None = None,
@@ -147,7 +153,8 @@ def ingest(
         spill: where the coded events are kept.
         test_events: events of the test part that come in files of their own.
         validation_events: the same of the validation part.
-        layout: layout of the files; found out from each when `None`.
+        layout: layout of the files, or all settings of reading; found out from each
+            when `None`.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
         on_error: `raise` at the first bad row, or `skip` it and go on.
         known: user and item ids that have the first codes.
@@ -183,7 +190,9 @@ def ingest(
                         on_error=on_error,
                     )
                     column = None if part == TRAIN and len(given) == 1 else part
-                    _add(coded, blocks, schema, column, spill, pool, known)
+                    first = paths if isinstance(paths, str | Path) else paths[0]
+                    with panics_refused(first):
+                        _add(coded, blocks, schema, column, spill, pool, known)
                     _check_some(coded, paths)
         except ReadAgain:
             spill.release(coded.frames)
@@ -191,11 +200,12 @@ def ingest(
             continue
         coded.findings += reading.types.findings()
         coded.findings += findings_of(coded.rejected)
-        for ids, name in (
-            (coded.users, schema.user_id),
-            (coded.items, schema.item_id),
-        ):
-            coded.findings += similar_ids(ids.ids().alias(name))
+        _find_in_ids(coded, schema)
+        coded.is_timed = schema.timestamp is not None
+        if coded.is_timed and known is None and (time := _only_time(coded)) is not None:
+            number_events(coded)
+            coded.is_timed = False
+            coded.findings.append(one_time(time, column=schema.timestamp))
         return coded
 
 
@@ -247,6 +257,42 @@ def _add(
             *columns,
         )
         coded.frames.append(spill.keep(frame))
+
+
+def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
+    """What the spelling of the ids shows."""
+    for ids, name, codes in (
+        (coded.users, schema.user_id, "user_code"),
+        (coded.items, schema.item_id, "item_code"),
+    ):
+        column = ids.ids().alias(name)
+        coded.findings += similar_ids(column)
+        counts = {
+            text: sum(int((f[codes] == ids.find_one(text)).sum()) for f in coded.frames)
+            for text in missing_texts(column)
+        }
+        used = {text: count for text, count in counts.items() if count}
+        coded.findings += ids_missing_as_text(used, column=name)
+
+
+def _only_time(coded: CodedLog) -> int | None:
+    """The time of all events, if there are several and it is the same everywhere."""
+    first: int | None = None
+    for frame in coded.frames:
+        least, most = frame["timestamp_ms"].min(), frame["timestamp_ms"].max()
+        first = least if first is None else first  # type: ignore[assignment]
+        if least != first or most != first:
+            return None
+    return first if coded.num_events > 1 else None
+
+
+def number_events(coded: CodedLog) -> None:
+    """Gives events their positions as times: the order of the file counts."""
+    first = 0
+    for place, frame in enumerate(coded.frames):
+        positions = pl.int_range(first, first + len(frame), dtype=pl.Int64)
+        coded.frames[place] = frame.with_columns(positions.alias("timestamp_ms"))
+        first += len(frame)
 
 
 def _maps(

@@ -10,12 +10,21 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 import polars as pl
 
-from shortlist.data.layouts import LogFile, damaged, open_bytes
+from shortlist.data.list_text import parse_list
+from shortlist.data.log_file import (
+    LogFile,
+    damaged,
+    encoding_error,
+    open_bytes,
+    open_text,
+)
+from shortlist.data.plain_text import is_plain_utf8, plain_separator, plain_text
 from shortlist.errors import LogError
+
+_TYPED = ("parquet", "arrow", "tfrecord")
 
 
 def row_of(file: LogFile, index: int) -> int | None:
@@ -26,29 +35,64 @@ def row_of(file: LogFile, index: int) -> int | None:
         lines and the header count as lines but not as events; the 1-based row for
         Parquet, Arrow and TFRecord; `None` if the text cannot be followed that far.
     """
-    if file.layout in ("parquet", "arrow", "tfrecord"):
-        return index + 1
-    with contextlib.suppress(csv.Error):
-        for line, _ in islice(_records(file), index, None):
-            return line
-    return None
+    return rows_of(file, [index])[0]
 
 
 def rows_of(file: LogFile, events: list[int]) -> list[int | None]:
     """The places of many events, as `row_of` gives them; `events` rise from 0."""
-    if file.layout in ("parquet", "arrow", "tfrecord"):
+    if file.layout in _TYPED and not file.format.unroll:
         return [event + 1 for event in events]
     found: list[int | None] = []
-    with contextlib.suppress(csv.Error):
+    with contextlib.suppress(csv.Error, OSError):
         wanted = iter(events)
         following = next(wanted, None)
-        for event, (line, _) in enumerate(_records(file)):
+        for event, line in enumerate(_event_lines(file)):
             while event == following:
                 found.append(line)
                 following = next(wanted, None)
             if following is None:
                 break
     return found + [None] * (len(events) - len(found))
+
+
+def _event_lines(file: LogFile) -> Iterator[int]:
+    """The line of each event; a line of a list has as many events as elements."""
+    if file.layout in _TYPED:
+        lists = _typed_lists(file)
+        for row, length in enumerate(lists.list.len().fill_null(0).to_list(), 1):
+            yield from [row] * length
+        return
+    for line, fields in _records(file):
+        yield from [line] * _num_events(file, fields)
+
+
+def _typed_lists(file: LogFile) -> pl.Series:
+    if file.layout == "parquet":
+        table = pl.scan_parquet(file.path, glob=False)
+    else:
+        table = pl.scan_ipc(file.path, glob=False)
+    return table.select(file.format.unroll[0]).collect().to_series()
+
+
+def _num_events(file: LogFile, fields: list[str]) -> int:
+    if file.layout == "sequences":
+        return sum(map(bool, fields[1:]))
+    if not file.format.unroll:
+        return 1
+    name = file.format.unroll[0]
+    if file.layout == "ndjson":
+        try:
+            value = json.loads(fields[0]).get(name)
+        except (ValueError, RecursionError, AttributeError):
+            return 0
+        if not isinstance(value, str):
+            return len(value) if isinstance(value, list) else 0
+    else:
+        place = file.columns.index(name)
+        value = fields[place] if place < len(fields) else ""
+    listed = parse_list(value)
+    separator = file.format.unroll_separator
+    return len(listed if listed is not None else value.split(separator)) if value else 0
 
 
 def blank_lines(file: LogFile) -> list[int]:
@@ -96,18 +140,14 @@ def extra_fields(file: LogFile) -> LogError:
 
 
 def _bad_text(file: LogFile) -> LogError | None:
-    if file.layout in ("parquet", "arrow", "tfrecord"):
+    if file.layout in _TYPED:
         return None
-    with io.BufferedReader(open_bytes(file.path, file.compression)) as stream:
-        for number, line in enumerate(stream, 1):
-            if not _is_utf8(line) and not file.layout.startswith("movielens"):
-                return LogError(
-                    "log-encoding",
-                    f"Text must be UTF-8. Found the bytes {_around(line)!r}. Save the"
-                    " file as UTF-8.",
-                    file=file.path,
-                    row=number,
-                )
+    if is_plain_utf8(file) and not file.layout.startswith("movielens"):
+        with io.BufferedReader(open_bytes(file.path, file.compression)) as stream:
+            for number, line in enumerate(stream, 1):
+                if not _is_utf8(line):
+                    found = f"Found the bytes {_around(line)!r}."
+                    return encoding_error(file.path, line, found, number)
     return _bad_quotes(file) if file.has_quotes else None
 
 
@@ -121,7 +161,9 @@ def _bad_quotes(file: LogFile) -> LogError | None:
             "log-quotes",
             "A field that starts with a double quote must end with one, and quotes"
             f" inside it must be doubled. Found: {reason}. Repair the row that"
-            " begins here.",
+            ' begins here, or set quote_char = "" under [log], or for an attribute'
+            " file under [log.users_format] or [log.items_format], if quotes are"
+            " ordinary characters.",
             file=file.path,
             row=row,
         )
@@ -133,7 +175,7 @@ def _bad_json(file: LogFile) -> LogError | None:
     for line, (text,) in _records(file):
         try:
             record = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             return LogError(
@@ -165,26 +207,27 @@ def _all_records(
     file: LogFile, *, strict: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """The line where each record begins, and its fields; none for a blank line."""
-    raw = io.BufferedReader(open_bytes(file.path, file.compression))
-    with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
+    with open_text(file) as text:
         for _ in range(file.header_lines):
             next(text, None)
         line = file.header_lines + 1
         if not file.has_quotes:
             for line, content in enumerate(text, line):
-                bare = content.rstrip("\r\n")
+                bare = plain_text(content, file).rstrip("\r\n")
                 blank = not (bare if file.is_text else bare.strip())
-                fields = bare.split(file.delimiter) if file.delimiter else [bare]
+                mark = plain_separator(file)
+                fields = bare.split(mark) if mark else [bare]
                 yield line, [] if blank else fields
             return
         held: list[str] = []  # the lines of one record
-        lines = _held(text, held)
-        reader = csv.reader(lines, delimiter=file.delimiter, strict=strict)
+        lines = (plain_text(content, file) for content in _held(text, held))
+        mark, quote = plain_separator(file), file.quote_char
+        reader = csv.reader(lines, delimiter=mark, quotechar=quote, strict=strict)
         try:
             for record in reader:
                 # The csv module lets a quote inside a bare field pass; Polars cannot.
-                if strict and "".join(held).count('"') % 2:
-                    raise csv.Error("a double quote that stands alone")
+                if strict and "".join(held).count(quote) % 2:
+                    raise csv.Error("a quote that stands alone")
                 yield line, record
                 line += len(held)
                 held.clear()
@@ -199,15 +242,15 @@ def _held(lines: Iterable[str], held: list[str]) -> Iterator[str]:
 
 
 def has_quoted_field(file: LogFile) -> bool:
-    """Whether a field begins with a double quote, so that quotes mean something."""
-    begin = f'{file.delimiter}"'.encode()
-    tail = b"\n"
-    with open_bytes(file.path, file.compression) as stream:
-        while chunk := bytes(stream.read(1 << 20)):
+    """Whether a field begins with a quote, so that quotes mean something."""
+    begin = f"{file.delimiter}{file.quote_char}"
+    tail = "\n"
+    with open_text(file) as stream:
+        while chunk := stream.read(1 << 20):
             text = tail + chunk
-            if begin in text or b'\n"' in text:
+            if begin in text or f"\n{file.quote_char}" in text:
                 return True
-            tail = text[-2:]
+            tail = text[-len(begin) :]
     return False
 
 

@@ -1,7 +1,6 @@
-"""Reads files of any supported layout: whole tables, and attributes of users or items.
+"""Reads files of any supported layout.
 
     read_table        a file with all its columns, as it is
-    read_attributes   a table with one row per user or item
     scan              a file as a lazy frame, for `data/events.py`
 
 Files are read column by column through Polars' streaming engine. Text stays text
@@ -19,13 +18,9 @@ from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.layouts import (
-    BYTE_ORDER_MARK,
-    GENRES,
-    LogFile,
-    inspect_file,
-    open_bytes,
-)
+from shortlist.data.file_format import FileFormat
+from shortlist.data.json_lines import check_json_lines
+from shortlist.data.layouts import inspect_file
 from shortlist.data.locate import (
     blank_lines,
     explain,
@@ -33,14 +28,11 @@ from shortlist.data.locate import (
     has_quoted_field,
     read_failures,
 )
+from shortlist.data.log_file import BYTE_ORDER_MARK, LogFile, open_bytes
+from shortlist.data.plain_text import plain_separator, plain_source
+from shortlist.data.text_layouts import GENRES
 from shortlist.data.tfrecord.tables import read_tfrecord
-from shortlist.data.validate import (
-    Refusal,
-    check_not_empty,
-    check_unique,
-    to_ids,
-    to_numbers,
-)
+from shortlist.data.unroll import sequence_events, unrolled
 from shortlist.errors import LogError, did_you_mean
 
 # Fields beyond the header that are looked at; each costs a little in every row.
@@ -52,7 +44,7 @@ SAMPLED_ROWS = 500
 def read_table(
     path: str | Path,
     *,
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     columns: Sequence[str] | None = None,
     exact: Collection[str] = (),
     num_rows: int | None = None,
@@ -65,7 +57,7 @@ def read_table(
     Args:
         path: CSV, TSV, NDJSON (plain, gzip or Zstandard), a MovieLens file, Parquet,
             Arrow or TFRecord.
-        layout: one of `layouts.LAYOUTS`, or `None` to recognize it.
+        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it.
         columns: the columns wanted, or `None` for all.
         exact: columns of ids: never Float64, whose text is not unique.
         num_rows: read only so many rows from the start.
@@ -73,52 +65,27 @@ def read_table(
     Raises:
         LogError: the file cannot be read or a column is missing.
     """
-    return _load(inspect_file(path, layout), columns, exact, num_rows)
+    return load(inspect_file(path, layout), columns, exact, num_rows)
 
 
-def read_attributes(
-    path: str | Path,
-    id_column: str,
-    columns: Sequence[str],
-    *,
-    layout: str | None = None,
-    numeric: Collection[str] = (),
-) -> pl.DataFrame:
-    """Reads the attributes of users or items.
-
-    Args:
-        path: a file of any supported layout.
-        id_column: the column of the ids, one row each; ids are never changed.
-        columns: the attribute columns wanted.
-        layout: one of `layouts.LAYOUTS`, or `None` to recognize it.
-        numeric: those of `columns` that must be numbers: returned as Float64 with
-            null where a value is missing.
-
-    Returns:
-        `id_column` (Int64 or String) and then `columns`, in file order.
-
-    Raises:
-        LogError: the file cannot be read, a column is missing, an id is missing or
-            repeated, or a numeric column holds text.
-    """
-    file = inspect_file(path, layout)
-    report = Refusal(file)
-    wanted = list(dict.fromkeys([id_column, *columns]))
-    table = _load(file, wanted, {id_column})
-    check_rows(len(table), file)
-    check_not_empty(table[id_column], file)
-    ids = to_ids(table[id_column], report, file)
-    check_unique(ids, report)
-    numbers = [to_numbers(table[name], report) for name in columns if name in numeric]
-    return table.with_columns(ids, *numbers)
-
-
-def _load(
+def load(
     file: LogFile,
     columns: Sequence[str] | None,
     exact: Collection[str],
     num_rows: int | None = None,
+    *,
+    beyond: bool = False,
 ) -> pl.DataFrame:
+    """Reads a file; see `read_table`.
+
+    Args:
+        file: the file.
+        columns: the columns wanted, or `None` for all.
+        exact: columns of ids.
+        num_rows: read only so many rows from the start.
+        beyond: give `BEYOND_HEADER` too where a row has more fields than the header,
+            instead of raising.
+    """
     lazy, names = scan(file)
     wanted = names if columns is None else list(columns)
     check_columns(wanted, names, file)
@@ -127,25 +94,33 @@ def _load(
         if not file.is_text:
             return lazy.select(wanted).collect(engine="streaming")
         try:
-            return _load_text(file, lazy, wanted, exact)
-        except pl.exceptions.PolarsError:
+            return _load_text(file, lazy, wanted, exact, beyond)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             if not has_stray_quotes(file):
                 raise
-    return _load(replace(file, has_quotes=False), columns, exact, num_rows)
+    unquoted = replace(file, quote_char="")
+    return load(unquoted, columns, exact, num_rows, beyond=beyond)
 
 
 def _load_text(
-    file: LogFile, lazy: pl.LazyFrame, columns: list[str], exact: Collection[str]
+    file: LogFile,
+    lazy: pl.LazyFrame,
+    columns: list[str],
+    exact: Collection[str],
+    beyond: bool,
 ) -> pl.DataFrame:
     """Numbers while streaming where the head has them; a second look where not."""
     sample = lazy.select(columns).head(SAMPLED_ROWS).collect(engine="streaming")
     kinds = {name: narrow(sample[name], name in exact).dtype for name in columns}
-    casts = [as_kind(name, kind) for name, kind in kinds.items()]
-    extra = list(map(pl.col, BEYOND_HEADER)) if file.header_lines else []
+    whole = {name for name in exact if name in kinds and _is_whole(sample[name])}
+    casts = [as_kind(name, kind, name in whole) for name, kind in kinds.items()]
+    extra = list(BEYOND_HEADER) if file.has_width else []
     frame = lazy.select(*casts, *extra).collect(engine="streaming")
-    if extra_values(frame) is not None:
+    if extra_values(frame) is None:
+        extra = []
+    elif not beyond:
         raise extra_fields(file)
-    frame = frame.select(columns)
+    frame = frame.select(*columns, *extra)
     doubtful = [name for name in columns if frame[name].null_count()]
     if doubtful:
         texts = lazy.select(doubtful).collect(engine="streaming")
@@ -160,28 +135,45 @@ def narrow(text: pl.Series, exact: bool) -> pl.Series:
         pl.when(pl.col(text.name).str.len_bytes() > 0).then(pl.col(text.name))
     )
     nulls = filled.to_series().null_count()
+    whole = exact and _is_whole(text)
     for kind in (pl.Int64,) if exact else (pl.Int64, pl.Float64):
-        numbers = filled.select(as_kind(text.name, kind())).to_series()
+        numbers = filled.select(as_kind(text.name, kind(), whole)).to_series()
         if nulls < len(text) and numbers.null_count() == nulls:
             return numbers
     return text
 
 
-def as_kind(name: str, kind: pl.DataType) -> pl.Expr:
-    """Text as `kind`, null where that would change it: '007', '+7' or '-0'."""
+def _is_whole(text: pl.Series) -> bool:
+    """Whether integers are written as pandas writes those of a column with gaps: 7.0"""
+    return bool(text.str.contains(r"^-?\d+\.0$").any())
+
+
+def as_kind(name: str, kind: pl.DataType, whole: bool = False) -> pl.Expr:
+    """Text as `kind`, null where that would change it: '007', '+7' or '-0'.
+
+    Args:
+        name: the column.
+        kind: what it becomes.
+        whole: '7.0' is 7.
+    """
     text = pl.col(name)
     if kind == pl.String:
         return text
+    if whole:
+        text = text.str.replace(r"\.0$", "")
     number = text.cast(kind, strict=False)
     if kind == pl.Int64:
         padded = text.str.starts_with("0") & (text.str.len_bytes() > 1)
         odd = padded | text.str.starts_with("-0") | text.str.starts_with("+")
     else:
-        odd = text.str.contains(r"^(\+|-?0\d|-0$)") | ~number.is_finite()
+        # Beyond 17 digits an integer is not what a float says.
+        odd = text.str.contains(r"^(\+|-?0\d|-0$|-?\d{17,}$)") | ~number.is_finite()
     return pl.when(~odd).then(number).alias(name)
 
 
 def _without_blank_lines(frame: pl.DataFrame, file: LogFile) -> pl.DataFrame:
+    if not file.has_blank_lines:
+        return frame
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
     if not blank.any():
         return frame
@@ -193,11 +185,24 @@ def _without_blank_lines(frame: pl.DataFrame, file: LogFile) -> pl.DataFrame:
 def scan(file: LogFile) -> tuple[pl.LazyFrame, list[str]]:
     """The file as a lazy frame, text layouts all String, and the names of its columns.
 
-    A text layout with a header has the columns `BEYOND_HEADER` more.
+    A text layout with fields has the columns `BEYOND_HEADER` more.
     """
     with readable(file):
-        lazy = _scan(file)
+        lazy = unrolled(_with_missing(_scan(file), file), file)
         return lazy, [n for n in lazy.collect_schema() if n not in BEYOND_HEADER]
+
+
+def _with_missing(lazy: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
+    """Without the texts that stand for a missing value."""
+    missing = file.format.null_values
+    if not missing:
+        return lazy
+    texts = [n for n, dtype in lazy.collect_schema().items() if dtype == pl.String]
+    known = [~pl.col(name).is_in(list(missing)) for name in texts]
+    return lazy.with_columns(
+        pl.when(is_known).then(pl.col(name)).alias(name)
+        for name, is_known in zip(texts, known, strict=True)
+    )
 
 
 def extra_values(frame: pl.DataFrame) -> pl.Series | None:
@@ -225,22 +230,38 @@ def _scan(file: LogFile) -> pl.LazyFrame:
         return read_tfrecord(file.path).lazy()
     if file.layout == "ndjson":
         return _scan_ndjson(file)
-    if not file.header_lines:
+    if file.layout.startswith("movielens"):
         return _scan_movielens(file)
-    return pl.scan_csv(
-        file.path,
+    if file.layout == "sequences":
+        return sequence_events(_scan_lines(file), file)
+    lazy = pl.scan_csv(
+        plain_source(file),
         has_header=False,
         skip_lines=file.header_lines,
-        separator=file.delimiter,
-        quote_char='"' if file.has_quotes else None,
+        separator=plain_separator(file),
+        quote_char=file.quote_char or None,
         schema=dict.fromkeys([*file.columns, *BEYOND_HEADER], pl.String),
         missing_columns="insert",
         extra_columns="ignore",
         glob=False,
     )
+    return lazy.with_columns(pl.all().str.strip_chars()) if file.padded else lazy
+
+
+def _scan_lines(file: LogFile) -> pl.LazyFrame:
+    return pl.scan_csv(
+        plain_source(file),
+        has_header=False,
+        separator="\x1f",
+        quote_char=None,
+        schema={"line": pl.String},
+        missing_columns="insert",
+        glob=False,
+    )
 
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
+    check_json_lines(file)
     # Polars takes some names for patterns: "log[1].ndjson".
     is_pattern = glob.escape(str(file.path)) != str(file.path)
     source: Path | bytes = file.path
@@ -288,7 +309,7 @@ def has_stray_quotes(file: LogFile) -> bool:
 
     They are where no field begins with one; then they trip Polars.
     """
-    return file.has_quotes and not has_quoted_field(file)
+    return file.has_quotes and file.has_width and not has_quoted_field(file)
 
 
 def check_columns(wanted: Sequence[str], names: Sequence[str], file: LogFile) -> None:

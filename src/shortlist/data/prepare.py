@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from shortlist.atomic import atomic_directory, check_absent
+from shortlist.data.attributes import Source
 from shortlist.data.contents import Contents
 from shortlist.data.dataset import (
     INFO_FILE,
@@ -25,6 +26,7 @@ from shortlist.data.dataset import (
 )
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError
+from shortlist.data.file_format import FileFormat
 from shortlist.data.findings import Finding
 from shortlist.data.flat_arrow import Compression, check_compression
 from shortlist.data.grouped import GroupedLog, check_apart, group
@@ -50,9 +52,11 @@ def prepare(
     items: str | Path | None = None,
     users_id: str | None = None,
     items_id: str | None = None,
+    users_format: FileFormat | None = None,
+    items_format: FileFormat | None = None,
     test_events: Paths | None = None,
     validation_events: Paths | None = None,
-    layout: str | None = None,
+    layout: str | FileFormat | None = None,
     on_error: OnError = "raise",
     compression: Compression | None = None,
     memory_bytes: int | None = None,
@@ -69,11 +73,15 @@ def prepare(
         items: item attribute file, needed when the schema has item features.
         users_id: id column of `users`; the log's own name of it by default.
         items_id: id column of `items`; the log's own name of it by default.
+        users_format: settings of reading `users`.
+        items_format: settings of reading `items`.
         test_events: for kind `files`, the user's own test events.
         validation_events: for kind `files`, the user's own validation events.
-        layout: layout of the event files; found out from each file when `None`.
+        layout: layout of the event files, or all settings of reading; found out from
+            each file when `None`.
         on_error: `raise` at the first bad row, or `skip` it: the rows set aside are
-            counted and listed in `rejected.csv` of the dataset.
+            counted and listed in `rejected.csv` of the dataset. Of attribute files see
+            `read_attributes`.
         compression: `zstd` for a smaller dataset that is read into memory; without it
             the events are read in place.
         memory_bytes: most bytes of events to hold at once, what exceeds them goes
@@ -90,8 +98,8 @@ def prepare(
     split = split or Split()
     _check_split_files(split, test_events, validation_events)
     sources = {
-        USER: (users, users_id or schema.user_id),
-        ITEM: (items, items_id or schema.item_id),
+        USER: Source(users, users_id or schema.user_id, users_format, on_error),
+        ITEM: Source(items, items_id or schema.item_id, items_format, on_error),
     }
     with (
         atomic_directory(out, overwrite=overwrite, marker=INFO_FILE) as folder,
@@ -176,7 +184,7 @@ def statistics(
 
 def time_findings(log: GroupedLog, schema: Schema) -> list[Finding]:
     """Jumps of the clock that wrote a log."""
-    if schema.timestamp is None:
+    if not log.is_timed:
         return []
     return clock_jumps(log.frame["timestamp_ms"].to_numpy(), column=schema.timestamp)
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from shortlist.atomic import atomic_file
 from shortlist.data.column_types import is_plain
 from shortlist.data.findings import Finding, shorten, shown, skipped_rows
-from shortlist.data.layouts import LogFile
+from shortlist.data.formulas import without_formulas
 from shortlist.data.locate import row_of, rows_of
+from shortlist.data.log_file import LogFile
 from shortlist.errors import LogError
 
+_MOST_KEPT = 1_000
+"""Characters of a value that are kept."""
 _COLUMNS = pl.Schema(
     {"event": pl.Int64, "column": pl.String, "code": pl.String, "value": pl.String}
 )
@@ -78,34 +82,43 @@ class Rejections:
 
 def _text(values: pl.Series) -> pl.Series:
     if is_plain(values.dtype):
-        return values.cast(pl.String, strict=False)
+        return values.cast(pl.String, strict=False).str.head(_MOST_KEPT)
     some = [None if v is None else shorten(v) for v in values.to_list()]
     return pl.Series(some, dtype=pl.String)
 
 
-def findings_of(reasons: Iterable[Reason]) -> list[Finding]:
-    """One finding per column and reason, at the first row of the file with most."""
-    grouped: dict[tuple[str, str], dict[Path, list[Reason]]] = {}
+def findings_of(
+    reasons: Iterable[Reason], what: Literal["row", "value"] = "row"
+) -> list[Finding]:
+    """One finding per column and reason, at the first row concerned.
+
+    Where it concerns several files, the one with most such rows is named.
+
+    Args:
+        reasons: of all files.
+        what: what was left out: rows, or single values.
+    """
+    grouped: dict[tuple[str, str], list[Reason]] = {}
     for reason in reasons:
-        by_file = grouped.setdefault((reason.column, reason.code), {})
-        by_file.setdefault(reason.file.path, []).append(reason)
+        grouped.setdefault((reason.column, reason.code), []).append(reason)
     findings = []
-    for by_file in grouped.values():
-        sizes = {p: sum(len(r.rows) for r in alike) for p, alike in by_file.items()}
-        worst = max(sizes, key=lambda path: sizes[path])
-        first = by_file[worst][0]
-        message = first.message
-        if len(sizes) > 1:
-            where = f"In {len(sizes):,} files, most in this one ({sizes[worst]:,})."
-            message = f"{message} {where}"
+    for alike in grouped.values():
+        by_file: dict[Path, int] = {}
+        for reason in alike:
+            found = by_file.get(reason.file.path, 0) + len(reason.rows)
+            by_file[reason.file.path] = found
+        worst = max(by_file, key=lambda path: by_file[path])
+        first = next(r for r in alike if r.file.path == worst)
         error = LogError(
             first.code,
-            message,
-            file=first.file.path,
+            first.message,
+            file=worst,
             column=first.column or None,
             row=row_of(first.file, first.rows["event"][0]),
         )
-        findings.append(skipped_rows(error, sum(sizes.values())))
+        count = sum(by_file.values())
+        files = (len(by_file), by_file[worst])
+        findings.append(skipped_rows(error, count, files=files, what=what))
     return findings
 
 
@@ -129,4 +142,4 @@ def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
             )
         )
     with atomic_file(path) as temporary:
-        pl.concat(frames).write_csv(temporary)
+        without_formulas(pl.concat(frames)).write_csv(temporary)

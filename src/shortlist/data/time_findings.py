@@ -124,6 +124,18 @@ def odd_times(timestamp_ms: np.ndarray, *, column: str | None = None) -> list[Fi
     return findings
 
 
+def one_time(timestamp_ms: int, *, column: str | None = None) -> Finding:
+    """The finding for a log whose events all have the same time (`times-all-equal`)."""
+    return Finding(
+        "times-all-equal",
+        "warning",
+        f"Every event has the same time, {moment_text(timestamp_ms)}. The log is read"
+        " as one without times: the order of the file counts as the order of time."
+        " Write the true times, or name no timestamp column.",
+        column=column,
+    )
+
+
 def _commonest(times: np.ndarray) -> tuple[int, int]:
     """A time that `MOMENT_SHARE` of the events have, if there is one, and its count.
 

@@ -13,9 +13,16 @@ from collections.abc import Callable
 import polars as pl
 
 from shortlist.data.findings import shown
-from shortlist.data.layouts import LogFile
 from shortlist.data.locate import row_of
+from shortlist.data.log_file import LogFile
 from shortlist.data.schema import Schema
+from shortlist.data.time_formats import (
+    Found,
+    check_format,
+    compact_format,
+    find_format,
+    parse_times,
+)
 from shortlist.errors import LogError
 
 # Called with an error code, the column as read, the mask of its bad rows, what must
@@ -23,6 +30,8 @@ from shortlist.errors import LogError
 Report = Callable[[str, pl.Series, pl.Series, str, str], None]
 
 DAY_MS = 86_400_000
+MAX_ID_BYTES = 4_096
+"""Longer text is no id; a log whose lines do not end may be one value."""
 
 # Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
@@ -71,11 +80,15 @@ class Refusal:
 def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
     """Ids as Int64 or String, never changed.
 
-    Reports ids that are missing or blank.
+    Whole floats, which pandas makes of integers where one is missing, are integers.
+    Reports ids that are missing, blank or longer than `MAX_ID_BYTES`.
 
     Raises:
-        LogError: the column holds neither text nor integers.
+        LogError: the column holds neither text nor whole numbers.
     """
+    given = values
+    if values.dtype.is_float():
+        values = _whole_ids(values, file)
     if values.dtype.is_integer():
         wide = values.cast(pl.Int64, strict=False)
         # Unsigned ids beyond 2^63 keep their digits as text.
@@ -86,18 +99,42 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
         ids = values.cast(pl.String)
         missing = (ids.str.strip_chars().str.len_bytes() == 0).fill_null(True)
     else:
-        raise LogError(
-            "log-id-type",
-            "Ids must be text or integers, so that each has one spelling. Received a"
-            f" column of type {values.dtype}. Write the ids as text or integers.",
-            file=file.path,
-            column=values.name,
-        )
+        raise _no_ids(values, file, f"a column of type {values.dtype}")
     if missing.any():
         rule = "Every event must name its user and item, every attribute row its id."
         fix = "Fill the id in or remove the row."
-        report("log-id-missing", values, missing, rule, fix)
+        report("log-id-missing", given, missing, rule, fix)
+    if ids.dtype == pl.String:
+        lengths = ids.str.len_bytes()
+        if (lengths.max() or 0) > MAX_ID_BYTES:  # type: ignore[operator]
+            rule = f"An id must have at most {MAX_ID_BYTES:,} bytes."
+            fix = "Check that lines end where events do, or name another column."
+            too_long = (lengths > MAX_ID_BYTES).fill_null(False)
+            report("log-id-long", given, too_long, rule, fix)
+            kept = pl.when(~too_long).then(pl.col(ids.name))
+            ids = ids.to_frame().select(kept).to_series()
     return ids
+
+
+def _whole_ids(values: pl.Series, file: LogFile) -> pl.Series:
+    """Floats as Int64, null for NaN; beyond 2^53 they are no longer exact."""
+    known = values.fill_nan(None)
+    whole = known.cast(pl.Int64, strict=False)
+    exact = (whole == known) & (known.abs() < 2**53)
+    bad = ~exact.fill_null(False) & known.is_not_null()
+    if bad.any():
+        raise _no_ids(values, file, f"the float {shown(values, bad.arg_max() or 0)}")
+    return whole
+
+
+def _no_ids(values: pl.Series, file: LogFile, found: str) -> LogError:
+    return LogError(
+        "log-id-type",
+        "Ids must be text or whole numbers, so that each has one spelling. Received"
+        f" {found}. Write the ids as text or integers.",
+        file=file.path,
+        column=values.name,
+    )
 
 
 def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
@@ -154,22 +191,27 @@ def to_numbers(values: pl.Series, report: Report) -> pl.Series:
 class Times:
     """Reads the times of one file, block by block.
 
-    Dates and ISO-8601 text without a zone are UTC. Numbers are seconds, milliseconds,
+    Dates and times without a zone are UTC. Numbers are seconds, milliseconds,
     microseconds or nanoseconds: one unit for the file, told from the median of the
-    first block.
+    first block; or they are dates written in digits. Other text is ISO-8601, or of the
+    one format that the first block can be read in.
 
     Args:
         now_ms: the present, milliseconds since the epoch.
+        form: the format of the times in the letters of strftime, where it is known.
     """
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, form: str | None = None) -> None:
         self.now_ms = now_ms
+        self.form = form
         self._kind = ""
+        if form is not None:
+            check_format(form)
 
     @property
     def are_text(self) -> bool:
-        """Whether the times read so far are ISO-8601 text."""
-        return self._kind == _ISO
+        """Whether the times read so far are text, not numbers since 1970."""
+        return self._kind == _ISO or self.form is not None
 
     def to_ms(self, values: pl.Series, report: Report) -> pl.Series:
         """Event times as Int64 milliseconds since the epoch.
@@ -203,18 +245,32 @@ class Times:
         if values.dtype != pl.String:
             report_no_time(values, values.is_not_null(), report)
             return pl.Series(values.name, [None] * len(values), dtype=pl.Int64)
-        if self._kind != _ISO:
+        if self.form is None and self._kind != _ISO:
             numbers = to_integers_or_floats(values)
             unread = numbers.is_null() & ~missing
             if self._kind or unread.sum() * 2 < len(values):
                 if unread.any():
                     report_no_time(values, unread, report)
                 return self._from_numbers(numbers, values, report)
-        self._kind = _ISO
-        times = iso_to_ms(values)
+        return self._from_text(values, missing, report)
+
+    def _from_text(
+        self, values: pl.Series, missing: pl.Series, report: Report
+    ) -> pl.Series:
+        if self.form is None:
+            times = iso_to_ms(values)
+            if self._kind or times.null_count() * 2 < len(values) + missing.sum():
+                self._kind = _ISO
+            else:
+                found = find_format(values)
+                if len(found.formats) > 1:
+                    _report_ambiguous(values, ~missing, found, report)
+                self.form = found.formats[0] if len(found.formats) == 1 else None
+        if self.form is not None:
+            times = parse_times(values, self.form)
         unread = times.is_null() & ~missing
         if unread.any():
-            report_no_time(values, unread, report)
+            report_no_time(values, unread, report, self.form)
         return times
 
     def _from_numbers(
@@ -222,6 +278,10 @@ class Times:
     ) -> pl.Series:
         if numbers.dtype.is_integer():
             numbers = _signed(numbers, values, report)
+        if self.form is None and not self._kind:
+            self.form = compact_format(numbers)
+        if self.form is not None:
+            return self._from_digits(numbers, values, report)
         self._kind = self._kind or _unit(numbers)
         unit = self._kind
         if numbers.dtype.is_float():
@@ -236,10 +296,21 @@ class Times:
             rule = f"All times must have one unit; most of this column are {unit}."
             fix = "Write all of them in the same unit."
             report("log-time-mixed", values, foreign, rule, fix)
-        _report_compact_dates(numbers, values, report)
         times = _scaled(numbers, factor)
         if times.null_count() > numbers.null_count():
             report_no_time(values, times.is_null() & numbers.is_not_null(), report)
+        return times
+
+    def _from_digits(
+        self, numbers: pl.Series, values: pl.Series, report: Report
+    ) -> pl.Series:
+        """Numbers such as 20240131, in the format of their digits."""
+        assert self.form is not None  # the caller looked
+        texts = numbers.cast(pl.Int64, strict=False).cast(pl.String)
+        times = parse_times(texts.alias(values.name), self.form)
+        unread = times.is_null() & numbers.is_not_null()
+        if unread.any():
+            report_no_time(values, unread, report, self.form)
         return times
 
 
@@ -315,11 +386,26 @@ def is_missing(values: pl.Series) -> pl.Series:
     return values.is_null()
 
 
-def report_no_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
-    """Reports values of a time column that are no times."""
+def report_no_time(
+    values: pl.Series, bad: pl.Series, report: Report, form: str | None = None
+) -> None:
+    """Reports values of a time column that are no times, or not of their format."""
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
-    fix = "Write this one as the others, or choose another timestamp column."
+    fix = "Write this one as the others, choose another timestamp column, or set"
+    fix += ' timestamp_format = "%d.%m.%Y %H:%M" or what it is under [log].'
+    if form is not None:
+        rule = f"Times must be written as timestamp_format says, {form!r}."
+        fix = "Write this one as the others, or correct the format under [log]."
     report("log-time-type", values, bad, rule, fix)
+
+
+def _report_ambiguous(
+    values: pl.Series, bad: pl.Series, found: Found, report: Report
+) -> None:
+    readings = " or ".join(f'"{form}"' for form in found.formats)
+    rule = "It must be clear which number of a date is the day."
+    fix = f"Set timestamp_format = {readings} under [log]."
+    report("log-time-ambiguous", values, bad, rule, fix)
 
 
 def report_missing_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
@@ -355,17 +441,3 @@ def _scaled(numbers: pl.Series, factor: float) -> pl.Series:
     if numbers.dtype.is_integer():
         return numbers.cast(pl.Int64) // round(1 / factor)
     return (numbers * factor).round().cast(pl.Int64, strict=False)
-
-
-def _report_compact_dates(
-    numbers: pl.Series, values: pl.Series, report: Report
-) -> None:
-    """20240131 is meant as a day, not as a second of August 1970."""
-    if not numbers.is_between(19_700_101, 21_001_231).all():
-        return
-    known = numbers.drop_nulls()
-    days = known.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
-    if len(known) and not days.null_count():
-        rule = "Times must be numbers since 1970 or ISO-8601 text."
-        fix = "These look like days: write them as 2024-01-31."
-        report("log-time-type", values, numbers.is_not_null(), rule, fix)

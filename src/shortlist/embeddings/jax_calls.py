@@ -41,7 +41,7 @@ def call(
 
     Returns: the arrays.
     """
-    found: list[Any] = _call_p.bind(
+    found: list[Any] = _call_p.bind(  # type: ignore[no-untyped-call]
         *arguments,
         function=function,
         results=tuple((tuple(shape), np.dtype(dtype)) for shape, dtype in results),
@@ -54,7 +54,7 @@ _call_p = Primitive("shortlist_numpy_call")
 _call_p.multiple_results = True
 
 
-@_call_p.def_impl
+@_call_p.def_impl  # type: ignore[untyped-decorator]
 def _call_now(
     *arguments: Any, function: NumpyFunction, results: Any, has_side_effect: bool
 ) -> list[Any]:
@@ -62,7 +62,7 @@ def _call_now(
     return [jnp.asarray(one) for one in function(*map(np.asarray, arguments))]
 
 
-@_call_p.def_abstract_eval
+@_call_p.def_abstract_eval  # type: ignore[untyped-decorator]
 def _shapes(
     *arguments: Any, function: NumpyFunction, results: Any, has_side_effect: bool
 ) -> list[ShapedArray]:

@@ -1,13 +1,12 @@
 """SHORTLIST.TOML -> DECISIONS: one file for all that a user decides."""
 
-from shortlist.recipe.load import build_recipe, load_recipe
+from shortlist.recipe.load import build_recipe, load_reading, load_recipe
+from shortlist.recipe.log import LogSection, PathOrPaths
 from shortlist.recipe.ranker import HeadSection, RankerSection
 from shortlist.recipe.recipe import (
     METRIC_NAMES,
     EvaluationSection,
-    LogSection,
     OutputSection,
-    PathOrPaths,
     Recipe,
     ServingSection,
     TrackingSection,
@@ -36,5 +35,6 @@ __all__ = [
     "TrainingSection",
     "TuneSection",
     "build_recipe",
+    "load_reading",
     "load_recipe",
 ]

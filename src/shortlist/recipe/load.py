@@ -11,6 +11,7 @@ from typing import Any
 import pydantic
 
 from shortlist.errors import RecipeError, did_you_mean
+from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import HeadSection
 from shortlist.recipe.recipe import Recipe
 from shortlist.recipe.search import SearchSection
@@ -45,6 +46,25 @@ def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
     for setting in settings or []:
         _apply(raw, setting)
     return build_recipe(raw, file=path)
+
+
+def load_reading(settings: list[str]) -> LogSection:
+    """The settings of reading, `log.field=value` each, for a log without a recipe.
+
+    Raises:
+        RecipeError: a setting of another section, or one that cannot be used.
+    """
+    raw: dict[str, Any] = {"log": {"events": "log"}}
+    for setting in settings:
+        if not setting.startswith("log."):
+            raise RecipeError(
+                "setting-invalid",
+                f"Before there is a recipe --set takes log.field=value. Received:"
+                f" {setting!r}. Change other fields in the recipe.",
+            )
+        _apply(raw, setting)
+    raw["columns"] = {"user_id": "user_id", "item_id": "item_id"}
+    return build_recipe(raw).log
 
 
 def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:

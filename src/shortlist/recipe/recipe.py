@@ -16,6 +16,7 @@ from pydantic import Field
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import did_you_mean
+from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import RankerSection
 from shortlist.recipe.retrieval import RetrievalSection
 from shortlist.recipe.search import TuneSection
@@ -26,8 +27,6 @@ from shortlist.recipe.section import (
     Seed,
 )
 from shortlist.recipe.training import TrainingSection
-
-PathOrPaths = str | list[str]
 
 METRIC_NAMES = (
     "recall",
@@ -46,21 +45,6 @@ METRIC_NAMES = (
     "personalization",
 )
 """Metrics of lists that `[evaluation] metrics` chooses from; docs/evaluation.md."""
-
-
-class LogSection(Section):
-    """Where the log and the attribute files are, relative to the recipe file."""
-
-    events: PathOrPaths
-    users: str | None = None
-    items: str | None = None
-    users_id: str | None = None
-    items_id: str | None = None
-    test_events: PathOrPaths | None = None
-    validation_events: PathOrPaths | None = None
-    layout: str | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    """What a bad row does: an error, or it is set aside and counted."""
 
 
 class EvaluationSection(Section):

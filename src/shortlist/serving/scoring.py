@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import atomic_file, check_absent
+from shortlist.data.formulas import without_formulas
 from shortlist.data.log import read_table
 from shortlist.errors import InputError, LogError, did_you_mean
 from shortlist.serving.recommender import Recommender
@@ -29,7 +30,8 @@ def score_file(
             the retrieval score.
         pairs: any layout `read_table` reads, with the user and item columns named as
             in the log, or `user_id` and `item_id`. Other columns are kept.
-        out: file to write, its format by its ending.
+        out: file to write, its format by its ending. In `.csv` and `.tsv` an
+            apostrophe is put before text that a spreadsheet would run as a formula.
         overwrite: replace an existing file.
 
     Returns: the numbers of `rows`, `unknown_users` and `unknown_items`.
@@ -116,7 +118,8 @@ def _column(frame: pl.DataFrame, names: tuple[str, str], file: str | Path) -> st
 
 def _write(frame: pl.DataFrame, path: Path, ending: str) -> None:
     if ending in (".csv", ".tsv"):
-        frame.write_csv(path, separator="," if ending == ".csv" else "\t")
+        table = without_formulas(frame)
+        table.write_csv(path, separator="," if ending == ".csv" else "\t")
     elif ending == ".parquet":
         frame.write_parquet(path)
     elif ending == ".ndjson":

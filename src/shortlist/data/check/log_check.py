@@ -91,7 +91,9 @@ def check_log(
             " named.",
         )
     columns = columns_of(
-        grouped, timed=schema.timestamp is not None, labelled=schema.label is not None
+        grouped,
+        timed=schema.timestamp is not None and grouped.is_timed,
+        labelled=schema.label is not None,
     )
     per_user, per_item = columns.users.sum(axis=0), columns.items.sum(axis=0)
     values, sizes = value_counts(columns.label) if columns.labelled else (None, None)

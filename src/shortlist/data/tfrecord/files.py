@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shortlist.data.layouts import LogFile, damaged, inspect_file, open_bytes
+from shortlist.data.layouts import inspect_file
+from shortlist.data.log_file import LogFile, damaged, open_bytes
 from shortlist.data.tfrecord.kernels import read_records
 from shortlist.data.tfrecord.reference import (
     FOOTER_BYTES,

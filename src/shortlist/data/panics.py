@@ -1,0 +1,38 @@
+"""Panics of Polars as errors of ours.
+
+A panic of its Rust core is no `Exception` in Python: it passes every `except` that does
+not name it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from shortlist.errors import LogError
+
+
+@contextlib.contextmanager
+def panics_refused(file: str | Path) -> Iterator[None]:
+    """Turns a panic while values of a file are looked at into a `LogError`.
+
+    Args:
+        file: the file the values are of, or the first of several.
+
+    Raises:
+        LogError: `log-values-unreadable`.
+    """
+    try:
+        yield
+    except pl.exceptions.PanicException as error:
+        reason = str(error).strip().splitlines() or ["no reason"]
+        raise LogError(
+            "log-values-unreadable",
+            "Every value must be one that can be worked with. Polars stopped with:"
+            f" {reason[0][:200]}. Look for values or lines that are far longer or"
+            " larger than the others, and repair or remove them.",
+            file=file,
+        ) from error

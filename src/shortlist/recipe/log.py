@@ -1,0 +1,68 @@
+"""The settings of reading: where the files are and how they are written."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from shortlist.data.file_format import FileFormat
+from shortlist.recipe.section import Section
+
+PathOrPaths = str | list[str]
+Strict = Annotated[bool, Field(strict=True)]
+
+
+class _ReadSection(Section):
+    """Settings of reading a file; what is not set is found out from it."""
+
+    layout: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    quote_char: str | None = None
+    has_header: Strict | None = None
+    column_names: list[str] = []
+    null_values: list[str] = []
+
+    @pydantic.model_validator(mode="after")
+    def _format_is_possible(self) -> Self:
+        self.file_format()
+        return self
+
+    def file_format(self) -> FileFormat:
+        """What the readers take."""
+        known = {field.name for field in dataclasses.fields(FileFormat)}
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name in known
+        }
+        return FileFormat(**given)
+
+
+class AttributeFormat(_ReadSection):
+    """How an attribute file is written."""
+
+    repeated_ids: Literal["raise", "last"] = "raise"
+    """Whether an id that comes again is an error, or its last row counts."""
+
+
+class LogSection(_ReadSection):
+    """Where the log and the attribute files are, relative to the recipe file."""
+
+    events: PathOrPaths
+    users: str | None = None
+    items: str | None = None
+    users_id: str | None = None
+    items_id: str | None = None
+    test_events: PathOrPaths | None = None
+    validation_events: PathOrPaths | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    """What a bad row does: an error, or it is set aside and counted."""
+    timestamp_format: str | None = None
+    unroll: list[str] = []
+    unroll_separator: str = " "
+    users_format: AttributeFormat = AttributeFormat()
+    items_format: AttributeFormat = AttributeFormat()
