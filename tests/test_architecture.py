@@ -19,7 +19,18 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from its own layer and those before it.
 LAYERS = [
-    {"errors", "atomic", "backend", "drawing", "lock", "native", "packages", "page"},
+    {
+        "errors",
+        "atomic",
+        "backend",
+        "drawing",
+        "lock",
+        "native",
+        "outputs",
+        "packages",
+        "page",
+        "reading",
+    },
     {"data"},
     {"recipe"},
     {"embeddings"},

@@ -3,8 +3,8 @@
 Everything is written under a temporary name beside its destination, fsynced and
 renamed. A temporary directory is locked with `flock` while its writer lives, so that
 the next writer of the same directory removes what a killed one left; on a disk without
-such locks the number of the process in its name decides. Knows nothing of what is
-written.
+such locks the number of the process in its name decides. Of a directory that is
+replaced only the files of ours are removed; `outputs` says which those are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,22 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
+from shortlist.outputs import (
+    MOUNTED,
+    Kind,
+    check_place,
+    check_replaceable,
+    contents_of,
+    refused_place,
+    remove_ours,
+)
 
 _UNUSABLE = (
     errno.EEXIST,
@@ -41,10 +51,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         ResourceError: no space, read-only file system or no permission.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_file(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             fsync(temporary)
             os.replace(temporary, path)
@@ -53,9 +63,23 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _new_file(path: Path) -> Path:
+    """An empty file beside `path` that was not there before.
+
+    Nobody can have put a link under its name, through which another file would be
+    written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(temporary, flags, 0o666))  # less the umask
+            return temporary
+
+
 @contextlib.contextmanager
 def atomic_directory(
-    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+    path: str | Path, *, overwrite: bool = False, kind: Kind | None = None
 ) -> Iterator[Path]:
     """Yields a temporary directory beside `path`; on success it becomes `path`.
 
@@ -63,7 +87,8 @@ def atomic_directory(
         path: destination; must not exist unless `overwrite`, or must be empty. What a
             link points to is written or replaced, and the link stays.
         overwrite: replace an existing directory after the new one is complete.
-        marker: file that an existing directory must hold to be replaced.
+        kind: what an existing directory must be to be replaced. What is not ours and
+            appears in it meanwhile is kept beside `path`, and a warning says where.
 
     Raises:
         InputError: as `check_absent`.
@@ -72,35 +97,38 @@ def atomic_directory(
     path = Path(path)
     with disk_errors(path):
         place = resolved(path)
-        _tidy(place)
-    check_absent(path, overwrite=overwrite, marker=marker)
+        _tidy(place, kind)
+    check_absent(path, overwrite=overwrite, kind=kind)
     with disk_errors(path):
         place.parent.mkdir(parents=True, exist_ok=True)
         with _beside(place) as temporary:
+            is_published = False
             try:
-                temporary.chmod(0o755)
                 yield temporary
-                publish_directory(temporary, place)
+                publish_directory(temporary, place, kind)
+                is_published = True
             except ResourceError as error:  # of a file inside: name what the user named
                 told = error.message.replace(str(temporary), str(path))
                 raise ResourceError(error.code, told, file=path) from error
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                if not is_published:
+                    _discard(temporary, place, kind)
 
 
-def publish_directory(temporary: Path, path: Path) -> None:
+def publish_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
     """Makes a complete directory take the place of `path`, after flushing it.
 
     Args:
-        temporary: on the same disk; may hold afterwards what was at `path`.
+        temporary: on the same disk.
         path: nothing, an empty directory, or one to be replaced; what a link points to,
             if it is one.
+        kind: of the directory to be replaced, whose files are removed.
     """
     path = resolved(path)
     for file in sorted(temporary.rglob("*")):
         fsync(file)
     fsync(temporary)
-    _replace_directory(temporary, path)
+    _replace_directory(temporary, path, kind)
     fsync(path.parent)
 
 
@@ -110,37 +138,33 @@ def resolved(path: Path) -> Path:
 
 
 def check_absent(
-    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+    path: str | Path, *, overwrite: bool = False, kind: Kind | None = None
 ) -> None:
     """Checks that an output may be written.
 
     Args:
         path: the output; an empty directory counts as absent.
         overwrite: an existing directory may be replaced.
-        marker: file by which a directory of this kind is known; a directory without
-            it is never replaced, whatever the user asked for.
+        kind: what it must be to be replaced; without one no directory is.
 
     Raises:
-        InputError: something is there (`output-exists`), or a directory that is not of
-            this kind (`output-foreign`).
+        InputError: something is there (`output-exists`), a directory that is not of
+            this kind or contains files of somebody else (`output-foreign`), or one
+            that nothing may be written to (`output-place`).
     """
     path = Path(path)
     with disk_errors(path):
-        _check_absent(path, overwrite, marker)
+        _check_absent(path, overwrite, kind)
 
 
-def _check_absent(path: Path, overwrite: bool, marker: str | None) -> None:
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if overwrite and path.is_dir():
-        if marker is not None and not (path / marker).is_file():
-            raise InputError(
-                "output-foreign",
-                f"--overwrite replaces only what Shortlist wrote. Found {str(path)!r},"
-                f" a directory without {marker}. Choose another path or remove it.",
-                file=path,
-            )
-        return
+def _check_absent(path: Path, overwrite: bool, kind: Kind | None) -> None:
+    if path.is_dir():
+        check_place(path)
+        if not any(path.iterdir()):
+            return
+        if overwrite:
+            check_replaceable(path, kind)
+            return
     if path.exists():
         raise InputError(
             "output-exists",
@@ -164,6 +188,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _error_number(error)
+        if number in (errno.EBUSY, errno.EXDEV):
+            raise refused_place(path, MOUNTED) from error
         # A missing file says nothing of the output, unless its folder cannot be made.
         orphan = number == errno.ENOENT and not Path(path).parent.is_dir()
         if orphan or number in _UNUSABLE:
@@ -214,16 +240,24 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, kind: str = "") -> Iterator[Path]:
+def _beside(path: Path, infix: str = "") -> Iterator[Path]:
     """A new hidden directory beside `path`, locked until the end."""
-    prefix = f".{path.name}.{os.getpid()}.{kind}"
     while True:
-        place = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+        place = _new_directory(path.parent, f".{path.name}.{os.getpid()}.{infix}")
         with _held(place) as is_held:
             # Else a tidying writer took it for a left one before it was locked.
             if is_held:
                 yield place
                 return
+
+
+def _new_directory(parent: Path, prefix: str) -> Path:
+    """A new directory of a random name; its mode is what the umask says."""
+    while True:
+        place = parent / f"{prefix}{secrets.token_hex(4)}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
+            return place
 
 
 @contextlib.contextmanager
@@ -255,12 +289,13 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _replace_directory(temporary: Path, path: Path) -> None:
-    """`temporary` takes the place of `path`; what was there may be under its name."""
+def _replace_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
+    """`temporary` takes the place of `path`, and what was there is removed."""
     if not path.exists() or not any(path.iterdir()):
         os.replace(temporary, path)
         return
     if _exchange(temporary, path):
+        _discard(temporary, path, kind)
         return
     # Elsewhere a full directory cannot be replaced in one call: move it aside first.
     # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
@@ -275,7 +310,33 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         except BaseException:
             os.replace(aside, path)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        _discard(aside, path, kind)
+
+
+def _discard(place: Path, path: Path, kind: Kind | None) -> None:
+    """Removes a hidden directory of ours: half-written, or what was at `path`.
+
+    What is not ours appeared in it after the check. It gets a name that people see, and
+    that no later writer tidies away, before anything is removed.
+    """
+    if not place.is_dir():
+        return
+    if kind is None or (found := contents_of(place, kind)) is None:
+        # Nothing was replaced without a kind, and half-written it has no manifest.
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    if not found.foreign:
+        remove_ours(place, kind)
+        return
+    kept = path.with_name(f"{path.name}.kept-{secrets.token_hex(4)}")
+    os.replace(place, kept)
+    remove_ours(kept, kind)
+    print(
+        f"warning[output-kept]: files that Shortlist did not write appeared in"
+        f" {str(path)!r} while it was replaced. They are kept in {str(kept)!r}.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -288,7 +349,7 @@ def _exchange(one: Path, other: Path) -> bool:
     return not failed
 
 
-def _tidy(path: Path) -> None:
+def _tidy(path: Path, kind: Kind | None) -> None:
     """Removes what killed writers of `path` left beside it, after putting it back."""
     pattern = rf"\.{re.escape(path.name)}\.(\d+)\.({_ASIDE})?[a-z0-9_]{{8}}"
     dead: list[tuple[Path, str, bool]] = []
@@ -306,7 +367,7 @@ def _tidy(path: Path) -> None:
             if is_next and not path.exists():
                 os.replace(place, path)
         for place, _, _ in dead:
-            shutil.rmtree(place, ignore_errors=True)
+            _discard(place, path, kind)
 
 
 def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:

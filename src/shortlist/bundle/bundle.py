@@ -41,6 +41,7 @@ from shortlist.bundle.manifest import (
 from shortlist.bundle.tensors import map_tensors, save_tensors
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError
+from shortlist.outputs import BUNDLE
 
 ITEM_VECTORS = "item_vectors"
 
@@ -73,9 +74,9 @@ def write_bundle(
         InputError: `path` exists (`output-exists`).
         ResourceError: the disk is full or not writable.
     """
-    check_absent(path, overwrite=overwrite, marker=MANIFEST)
+    check_absent(path, overwrite=overwrite, kind=BUNDLE)
     check_contents(contents)
-    with atomic_directory(path, overwrite=overwrite, marker=MANIFEST) as directory:
+    with atomic_directory(path, overwrite=overwrite, kind=BUNDLE) as directory:
         _write_files(directory, contents)
         manifest = _describe(directory, contents)
         (directory / MANIFEST).write_bytes(manifest.to_json())

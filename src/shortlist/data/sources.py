@@ -26,6 +26,7 @@ from shortlist.data.download import (
     read_text,
 )
 from shortlist.errors import ArtifactError, InputError, ResourceError, did_you_mean
+from shortlist.outputs import Kind, of_files
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 CITATION = (
@@ -81,6 +82,11 @@ class Publication:
     def files(self) -> tuple[str, ...]:
         """The files that must be there, beside the readme."""
         return tuple(f for f in (self.events, self.users, self.items) if f)
+
+    @property
+    def kind(self) -> Kind:
+        """What its folder in the cache contains."""
+        return of_files(self.title, *self.files, self.readme, _ORIGIN_FILE)
 
 
 def _csv_publication(name: str, title: str, licence: str) -> Publication:
@@ -271,7 +277,9 @@ def _origin_by_hand(archive: Path, checksum: Path) -> str:
 
 def _unpack(publication: Publication, archive: Path, root: Path, origin: str) -> None:
     """Takes the expected files, and no others, out of the archive."""
-    with atomic_directory(root / publication.name, overwrite=True) as folder:
+    with atomic_directory(
+        root / publication.name, overwrite=True, kind=publication.kind
+    ) as folder:
         try:
             with zipfile.ZipFile(archive) as file:
                 _check_members(publication, file)
@@ -327,6 +335,8 @@ def _rebuild(publication: Publication, root: Path, reason: ResourceError) -> Non
                 error.code,
                 f"{reason.message} The other way failed too: {error.message}",
             ) from error
-        with atomic_directory(root / publication.name, overwrite=True) as folder:
+        with atomic_directory(
+            root / publication.name, overwrite=True, kind=publication.kind
+        ) as folder:
             wheel.convert(file, folder)
             (folder / _ORIGIN_FILE).write_text(f"{wheel.ORIGIN}\n", encoding="utf-8")

@@ -21,6 +21,7 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
+from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
@@ -109,7 +110,7 @@ def train(
     if probe_batch_size:
         older = _sizes_begun_with(out, recipe, overwrite) if resume else None
         if older is None:
-            check_absent(out, overwrite=overwrite, marker=RUN_FILE)
+            check_absent(out, overwrite=overwrite, kind=RUN)
         recipe = with_sizes(recipe, older or _probed(dataset, recipe, begun, quiet))
         begun.recipe = recipe.to_builtins()
     if resume and not overwrite and _is_finished(out, begun):
