@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
@@ -40,6 +40,7 @@ _UNUSABLE = (
     errno.ENOTDIR,
 )
 _ASIDE = "old."
+_HEAD_BYTES = 4096
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
@@ -52,6 +53,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with disk_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise _no_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _new_file(path)
         try:
@@ -61,6 +64,16 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _no_file(path: Path) -> InputError:
+    """The error of an output that is a device, a pipe or a socket."""
+    return InputError(
+        "output-path",
+        f"An output must be a regular file. Found {str(path)!r}, a device, pipe or"
+        " socket, which would be replaced by a file. Choose another path.",
+        file=path,
+    )
 
 
 def _new_file(path: Path) -> Path:
@@ -170,6 +183,52 @@ def _check_absent(path: Path, overwrite: bool, kind: Kind | None) -> None:
             "output-exists",
             f"The output must not exist yet. Found {str(path)!r}. Choose another"
             " path, or pass --overwrite to replace what Shortlist wrote.",
+            file=path,
+        )
+
+
+def check_file(
+    path: str | Path,
+    is_ours: Callable[[bytes], bool],
+    *,
+    overwrite: bool,
+    name: str,
+    inputs: Iterable[str | Path] = (),
+) -> None:
+    """Checks, before any work, that a file may be written.
+
+    Args:
+        path: the file.
+        is_ours: whether a file that begins with these bytes may be replaced.
+        overwrite: an existing file may be replaced.
+        name: what is written, such as "a page".
+        inputs: files that are read, and never replaced.
+
+    Raises:
+        InputError: something is there (`output-exists`), or `overwrite` would replace
+            what is no file, an input, or not of this kind (`output-foreign`).
+    """
+    path = Path(path)
+    if not overwrite:
+        check_absent(path)
+        return
+    with disk_errors(path):
+        if not path.exists():
+            return
+        found = ""
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no regular file"
+        elif any(Path(i).exists() and path.samefile(i) for i in inputs):
+            found = "which is an input"
+        else:
+            with path.open("rb") as stream:
+                if not is_ours(stream.read(_HEAD_BYTES)):
+                    found = f"which is not {name} of Shortlist"
+    if found:
+        raise InputError(
+            "output-foreign",
+            f"--overwrite replaces only what Shortlist wrote: {name}. Found"
+            f" {str(path)!r}, {found}. Nothing was changed. Choose another path.",
             file=path,
         )
 

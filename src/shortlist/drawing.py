@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INK = "#010203"
 BLUE, ORANGE, GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
 SERIES = (BLUE, ORANGE, GREEN, "#8e63c4", "#c4474f", "#7d7d7d", "#a98b2d", "#3aa6b9")
+SOFTWARE = "Shortlist"
 _STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -70,6 +71,16 @@ def canvas(name: str, size: tuple[float, float]) -> Iterator[Figure]:
         yield matplotlib.figure.Figure(figsize=size)
 
 
+def is_png_of_ours(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is an image of `png_of`."""
+    if not head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return False
+    # Earlier ones hold no text: a header, the resolution, and then the data.
+    resolution = b"pHYs\0\0\x16\x25\0\0\x16\x25\1"
+    earlier = head[37:50] == resolution and head[58:62] == b"IDAT"
+    return earlier or f"tEXtSoftware\0{SOFTWARE}".encode() in head
+
+
 def png_of(figure: Figure) -> bytes:
     """The figure as a PNG on white, the same bytes in every run."""
     stream = io.BytesIO()
@@ -82,7 +93,7 @@ def png_of(figure: Figure) -> bytes:
             dpi=144,
             transparent=False,
             facecolor="white",
-            metadata={"Software": None},
+            metadata={"Software": SOFTWARE},
         )
     return stream.getvalue()
 

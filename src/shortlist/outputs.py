@@ -57,7 +57,7 @@ def _within(folder: str, names: str) -> str:
 
 
 _CHECKPOINT = (
-    r"(?:model|scorer)\.json|(?:scorer|weights)\.safetensors|rest\.npz"
+    r"(?:model|scorer)\.json|(?:scorer\.safetensors|weights(?:\.safetensors)?)|rest\.npz"
     r"|model\.weights\.h5|\.model\.weights\.h5\.[a-z0-9_]{8}/(?:model\.weights\.h5)?"
     r"|model\.weights\.h5\.tables/(?:[^/]+-[0-9a-f]{16}\.safetensors|[^/]+\.part)?"
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shortlist.atomic import atomic_file, check_absent
+from shortlist.atomic import atomic_file, check_file
 from shortlist.cli.recipe_toml import comment, toml_value
 from shortlist.data.split import Split
 from shortlist.recipe import (
@@ -77,8 +78,13 @@ def write_recipe(
         overrides: values other than the defaults, by section and field.
         overwrite: replace an existing file.
     """
-    if not overwrite:
-        check_absent(path)
+    check_file(
+        path,
+        lambda _: _is_recipe(path),
+        overwrite=overwrite,
+        name="a recipe",
+        inputs=[file for file in (log, users, items) if file is not None],
+    )
     changed = overrides or {}
     objective = "explicit" if guess.schema.label_kind == "explicit" else "binary"
     ranker = {"objective": objective, **changed.get("ranker", {})}
@@ -115,6 +121,15 @@ def write_recipe(
     ]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a file may be a recipe, perhaps one with a mistake in it."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return path.suffix == ".toml"
+    return not values or not values.keys().isdisjoint(("log", "columns"))
 
 
 def _columns(guess: Guess) -> list[str]:
