@@ -215,10 +215,10 @@ def test_what_appears_while_an_output_is_replaced_is_kept_in_sight(
     write(tmp_path / name)
     replace_directory = atomic._replace_directory
 
-    def late(temporary: Path, path: Path, kind: Kind | None) -> None:
+    def late(temporary: Path, path: Path) -> Path | None:
         (path / "late").mkdir()
         (path / "late" / "result.txt").write_text("just saved")
-        replace_directory(temporary, path, kind)
+        return replace_directory(temporary, path)
 
     monkeypatch.setattr(atomic, "_replace_directory", late)
     if steps == 2:

@@ -141,8 +141,12 @@ def publish_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
     for file in sorted(temporary.rglob("*")):
         fsync(file)
     fsync(temporary)
-    _replace_directory(temporary, path, kind)
-    fsync(path.parent)
+    old = _replace_directory(temporary, path)
+    try:
+        fsync(path.parent)
+    finally:
+        if old is not None:
+            _discard(old, path, kind)
 
 
 def resolved(path: Path) -> Path:
@@ -348,14 +352,13 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _replace_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
-    """`temporary` takes the place of `path`, and what was there is removed."""
+def _replace_directory(temporary: Path, path: Path) -> Path | None:
+    """`temporary` takes the place of `path`; returns where what was there lies."""
     if not path.exists() or not any(path.iterdir()):
         os.replace(temporary, path)
-        return
+        return None
     if _exchange(temporary, path):
-        _discard(temporary, path, kind)
-        return
+        return temporary
     # Elsewhere a full directory cannot be replaced in one call: move it aside first.
     # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
     with _held(path), _beside(path, _ASIDE) as aside:
@@ -369,7 +372,7 @@ def _replace_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
         except BaseException:
             os.replace(aside, path)
             raise
-        _discard(aside, path, kind)
+        return aside
 
 
 def _discard(place: Path, path: Path, kind: Kind | None) -> None:
