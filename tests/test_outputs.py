@@ -501,3 +501,29 @@ def test_devices_and_pipes_are_not_replaced(tmp_path):
         assert caught.value.code == "output-path"
     assert not Path("/dev/null").is_file()
     assert outputs.is_temporary(".a.0a1b2c3d.tmp") and not outputs.is_temporary(".a")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_lock_is_neither_a_link_nor_a_pipe(tmp_path, kind):
+    from shortlist.training.unfinished import State, Unfinished
+
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    lock = tmp_path / ".run.training" / "lock"
+    lock.parent.mkdir()
+    lock.symlink_to(victim) if kind == "link" else os.mkfifo(lock)
+    state = State(recipe={}, dataset_fingerprint="1", backend="jax")
+    with pytest.raises(InputError) as caught:
+        Unfinished(tmp_path / "run", state, overwrite=True)
+    assert caught.value.code == "output-path"
+    assert victim.read_text() == "precious"
+
+
+def test_files_of_a_download_are_not_written_through_links(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "u.zip.part").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        open(tmp_path / "u.zip.part", "wb", opener=atomic.no_link).close()
+    assert caught.value.errno == errno.ELOOP
+    assert victim.read_text() == "precious"

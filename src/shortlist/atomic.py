@@ -293,6 +293,15 @@ def _error_number(error: Exception) -> int:
     return int(found.group(1)) if found else 0
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that does not follow a link at the end of the path.
+
+    For files of a fixed name that are written in place: whoever puts a link there
+    would have another file written.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
 def fsync(path: Path) -> None:
     """Flushes a file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from shortlist.atomic import atomic_directory, disk_errors
+from shortlist.atomic import atomic_directory, atomic_file, disk_errors, no_link
 from shortlist.data import wheel
 from shortlist.data.download import (
     check_md5,
@@ -220,7 +220,7 @@ def _is_complete(publication: Publication, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with open(path, "a", opener=no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -244,7 +244,8 @@ def _provide(
         _rebuild(publication, root, error)
         return
     # Unpacking may fail for want of space: the next run can still check the archive.
-    checksum.write_text(f"{md5}  {archive.name}\n", encoding="ascii")
+    with atomic_file(checksum) as temporary:
+        temporary.write_text(f"{md5}  {archive.name}\n", encoding="ascii")
     _unpack(publication, archive, root, f"from {base_url}, MD5 {md5} checked")
     archive.unlink()
     checksum.unlink()
