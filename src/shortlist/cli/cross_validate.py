@@ -165,7 +165,7 @@ def _begin(
 
     plan = {
         "folds": folds,
-        "recipe": {n: v for n, v in recipe.to_builtins().items() if n not in _FREE},
+        "recipe": {n: v for n, v in recipe.to_record().items() if n not in _FREE},
     }
     file = folder / PLAN_FILE
     if resume and not overwrite and file.is_file():

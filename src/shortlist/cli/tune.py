@@ -72,11 +72,13 @@ def tune(
 
 
 def _header(tuned: Tuned, recipe: Recipe) -> list[str]:
-    best = tuned.best
+    best, address = tuned.best, recipe.tracking.mlflow
+    hidden = recipe.to_record()["tracking"]["mlflow"] != address
     return [
         f"Written by `shortlist tune`: trial {best.number} of {len(tuned.trials)},"
         f" {recipe.tune.metric} {best.result:.4f} on the validation part.",
         *(f"  {name} = {value!r}" for name, value in best.values.items()),
+        *(["Passwords are not copied: complete [tracking] mlflow."] if hidden else []),
     ]
 
 

@@ -112,7 +112,7 @@ def train(
         if older is None:
             check_absent(out, overwrite=overwrite, kind=RUN)
         recipe = with_sizes(recipe, older or _probed(dataset, recipe, begun, quiet))
-        begun.recipe = recipe.to_builtins()
+        begun.recipe = recipe.to_record()
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with contextlib.closing(
@@ -205,7 +205,7 @@ def _beginning(
             " with warm_start, on the command line --warm-start RUN.",
         )
     return State(
-        recipe=recipe.to_builtins(),
+        recipe=recipe.to_record(),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
         warm_start=older,
@@ -242,7 +242,7 @@ def _training(dataset: Dataset, recipe: Recipe) -> Training:
         dataset=str(dataset.path),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
-        recipe=recipe.to_builtins(),
+        recipe=recipe.to_record(),
     )
 
 
@@ -277,7 +277,7 @@ def _train_stages(job: Job) -> None:
             " Hold out more events, or look at positive_from.",
         )
     keras.utils.set_random_seed(recipe.seed)
-    write_json(folder / "recipe.json", recipe.to_builtins())
+    write_json(folder / "recipe.json", recipe.to_record())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
     keep_vocabularies(dataset, folder)
     write_json(folder / "environment.json", environment(keras.backend.backend()))
