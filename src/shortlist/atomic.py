@@ -31,6 +31,7 @@ from shortlist.outputs import (
     refused_place,
     remove_ours,
 )
+from shortlist.reading import error_number, not_readable
 
 _UNUSABLE = (
     errno.EEXIST,
@@ -41,6 +42,11 @@ _UNUSABLE = (
 )
 _ASIDE = "old."
 _HEAD_BYTES = 4096
+_ADVICE = {
+    "no-space": "Free some space or choose another output",
+    "read-only": "Choose an output on another file system",
+    "no-permission": "Change the mode or owner of its folder, or choose another output",
+}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
@@ -250,7 +256,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     except ShortlistError:
         raise
     except Exception as error:
-        number = _error_number(error)
+        number = error_number(error)
         if number in (errno.EBUSY, errno.EXDEV):
             raise refused_place(path, MOUNTED) from error
         # A missing file says nothing of the output, unless its folder cannot be made.
@@ -276,21 +282,20 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if number not in reasons:
             raise
         code, rule = reasons[number]
+        named = getattr(error, "filename", None)
+        if code == "no-permission" and named and not _is_readable(named):
+            raise not_readable(named) from error
         raise ResourceError(
             code,
-            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}. Free some"
-            " space or choose another output; nothing was left behind.",
+            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}."
+            f" {_ADVICE[code]}; nothing was left behind.",
             file=path,
         ) from error
 
 
-def _error_number(error: Exception) -> int:
-    """The system's number of an error, 0 if it has none."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    # Polars gives the number only in its text, also in errors that are no OSError.
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found.group(1)) if found else 0
+def _is_readable(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a file is missing or may be read: then it was to be written."""
+    return not os.path.lexists(path) or os.access(path, os.R_OK)
 
 
 def no_link(path: str, flags: int) -> int:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 import shortlist
 from shortlist.atomic import atomic_directory, check_absent
-from shortlist.bundle.checks import refuse
+from shortlist.bundle.checks import reading, refuse
 from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
@@ -97,6 +98,16 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
             names it. The codes begin with `bundle-`.
     """
     root = Path(path)
+    with reading(root / MANIFEST):
+        manifest = _read_manifest(root)
+        _check_files(root, manifest, verify=verify)
+    contents = _read_contents(root, manifest)
+    with reading(root / MANIFEST):
+        check_contents(contents)
+    return Bundle(path=root, manifest=manifest, contents=contents)
+
+
+def _read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise ArtifactError(
             "bundle-missing",
@@ -105,11 +116,7 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
             file=root,
         )
     _check_links(root)
-    manifest = Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
-    _check_files(root, manifest, verify=verify)
-    contents = _read_contents(root, manifest)
-    check_contents(contents)
-    return Bundle(path=root, manifest=manifest, contents=contents)
+    return Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
 
 
 def _write_files(directory: Path, contents: BundleContents) -> None:
@@ -230,6 +237,14 @@ def _check_files(root: Path, manifest: Manifest, *, verify: bool) -> None:
                 file=root / name,
             )
         _check_file(root / name, manifest.files[name], verify=verify)
+    version = files_version(manifest.files)
+    if manifest.version != version:
+        raise ArtifactError(
+            "bundle-corrupt",
+            f"The version of a bundle must be that of its files, {version!r}. Found"
+            f" {manifest.version[:40]!r}. Copy or export the bundle again.",
+            file=root / MANIFEST,
+        )
 
 
 def _needed(manifest: Manifest) -> set[str]:
@@ -266,7 +281,8 @@ def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
-            vocabulary = Vocabulary.load(root / file)
+            with reading(root / file):
+                vocabulary = Vocabulary.load(root / file)
             vocabularies[vocabulary.name] = vocabulary
     return BundleContents(
         name=manifest.name,
@@ -289,7 +305,7 @@ def _read_scorer(root: Path, entry: ScorerEntry | None) -> ScorerContents | None
     return ScorerContents(
         kind=entry.kind,
         config=entry.config,
-        arrays=map_tensors(root / entry.arrays, integers=True),
+        arrays=_map(root / entry.arrays, integers=True),
         towers=towers,
     )
 
@@ -301,7 +317,7 @@ def _read_retrieval(
 
 
 def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
-    vectors = map_tensors(root / entry.item_vectors).get(ITEM_VECTORS)
+    vectors = _map(root / entry.item_vectors).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
         raise ArtifactError(
@@ -312,7 +328,7 @@ def _read_tower(root: Path, entry: RetrievalEntry) -> RetrievalContents:
         )
     return RetrievalContents(
         graph=(root / entry.graph).read_bytes(),
-        tables=map_tensors(root / entry.tables),
+        tables=_map(root / entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         item_vectors=vectors,
@@ -326,7 +342,7 @@ def _read_ranker(root: Path, entry: RankerEntry | None) -> RankerContents | None
         return None
     return RankerContents(
         graph=(root / entry.graph).read_bytes(),
-        tables=map_tensors(root / entry.tables),
+        tables=_map(root / entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         weight=entry.weight,
@@ -335,21 +351,31 @@ def _read_ranker(root: Path, entry: RankerEntry | None) -> RankerContents | None
     )
 
 
+def _map(path: Path, *, integers: bool = False) -> dict[str, np.ndarray]:
+    with reading(path):
+        return map_tensors(path, integers=integers)
+
+
 def _read_frame(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_ipc(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        with reading(path):
+            return pl.read_ipc(path)
+    except ArtifactError as error:
         raise ArtifactError(
             "bundle-unreadable",
-            f"{path.name!r} must be an Arrow IPC file. Reading it failed: {error}."
-            " Export the bundle again.",
+            f"{path.name!r} must be an Arrow IPC file. Reading it failed:"
+            f" {error.__cause__}. Export the bundle again.",
             file=path,
         ) from error
 
 
 def _files_under(root: Path) -> Iterator[str]:
     """Relative paths of everything that is not a directory, with forward slashes."""
-    for directory, _, names in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for directory, _, names in os.walk(root, onerror=refuse):
         for name in names:
             yield (Path(directory) / name).relative_to(root).as_posix()
 

@@ -19,6 +19,9 @@ TABLES: dict[str, type[np.number]] = {"F32": np.float32}
 NUMBERS: dict[str, type[np.number]] = {"F32": np.float32, "I32": np.int32}
 
 
+MAX_DIMS, MAX_ROWS = 8, 2**40
+
+
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors to a safetensors file whose data begin at byte 64 x n.
 
@@ -93,6 +96,14 @@ def _map_tensor(
             file=path,
         )
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if len(shape) > MAX_DIMS or any(size > MAX_ROWS for size in shape):
+        raise ArtifactError(
+            "tensors-unreadable",
+            f"A tensor must have at most {MAX_DIMS} dimensions of at most {MAX_ROWS}."
+            f" Tensor {name[:80]!r} has {len(shape)}, the largest {max(shape)}. Copy or"
+            " export the bundle again.",
+            file=path,
+        )
     if begin == end:  # an empty map is refused by the system
         return np.zeros(shape, dtype)
     mapped = np.memmap(path, dtype, mode="r", offset=data + begin, shape=shape)

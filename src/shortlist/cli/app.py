@@ -36,7 +36,8 @@ from shortlist.cli import (
     train,
     tune,
 )
-from shortlist.errors import ShortlistError
+from shortlist.errors import ResourceError, ShortlistError
+from shortlist.reading import denied_by, not_readable
 
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
@@ -125,10 +126,14 @@ def run(arguments: list[str]) -> int:
     except ShortlistError as error:
         if debug:
             raise
-        return _report(error.to_dict(), str(error), error.exit_code, arguments)
+        shown = _told_of_permission(error)
+        return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
     except Exception as error:
         if debug:
             raise
+        if denied_by(error) is not None:
+            shown = _told_of_permission(error)
+            return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
         text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
         text += " the command with --debug and report what it prints."
         values = {"code": "internal", "message": text}
@@ -136,6 +141,20 @@ def run(arguments: list[str]) -> int:
     if code == EXIT_INTERRUPTED:
         typer.echo("interrupted", err=True)
     return code
+
+
+def _told_of_permission(error: Exception) -> ShortlistError:
+    """The error that says so where the cause is a file that may not be read.
+
+    Else it would be told as damage, with advice that does not help.
+    """
+    denied = denied_by(error)
+    if isinstance(error, ShortlistError):
+        if denied is None or isinstance(error, ResourceError):
+            return error
+        return not_readable(denied.filename or error.file or "a file")
+    assert denied is not None  # else it would be a fault of Shortlist
+    return not_readable(denied.filename or "a file")
 
 
 def _report(

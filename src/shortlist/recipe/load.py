@@ -11,6 +11,7 @@ from typing import Any
 import pydantic
 
 from shortlist.errors import RecipeError, did_you_mean
+from shortlist.reading import read_errors
 from shortlist.recipe.ranker import HeadSection
 from shortlist.recipe.recipe import Recipe
 from shortlist.recipe.search import SearchSection
@@ -28,6 +29,11 @@ def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
         RecipeError: no such file, no TOML, or a field that cannot be used.
     """
     path = Path(path)
+    with read_errors(path):
+        return _load_recipe(path, settings)
+
+
+def _load_recipe(path: Path, settings: list[str] | None) -> Recipe:
     if not path.is_file():
         raise RecipeError(
             "recipe-missing",
