@@ -39,12 +39,25 @@ def reading(file: str | os.PathLike[str]) -> Iterator[None]:
             ) from error
 
 
+LARGEST = 1e15
+"""Beyond it squares and sums of finite numbers leave the range of float32."""
+
+
 def check_finite(place: str, values: np.ndarray) -> None:
+    """Raises `ArtifactError` (`bundle-not-finite`) unless sums stay finite."""
     if not np.isfinite(values).all():
         raise ArtifactError(
             "bundle-not-finite",
             f"All numbers of a bundle must be finite. Found NaN or infinity in {place}."
             " Train again with a lower learning rate.",
+            file=place,
+        )
+    if values.size and max(float(values.max()), -float(values.min())) > LARGEST:
+        raise ArtifactError(
+            "bundle-not-finite",
+            f"All numbers of a bundle must be at most {LARGEST:g}, or sums of them are"
+            f" not finite. Found a larger one in {place}. Train again with a lower"
+            " learning rate.",
             file=place,
         )
 
