@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -42,6 +43,8 @@ from shortlist.reading import denied_by, not_readable
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+# How Typer says that an argument is a file that may not be read.
+_UNREADABLE = re.compile(r"path '(.*)' is not readable")
 
 app = typer.Typer(
     name="shortlist",
@@ -121,6 +124,9 @@ def run(arguments: list[str]) -> int:
     except Abort:
         code = EXIT_INTERRUPTED
     except TyperException as error:
+        if unread := _UNREADABLE.search(error.format_message()):
+            shown = not_readable(unread[1])
+            return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
         text = f"{error.format_message()} See: shortlist --help"
         return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
