@@ -165,7 +165,8 @@ def contents_of(folder: Path, kind: Kind) -> Contents | None:
         listed = _listed(found[0])
     pattern = kind.later if listed else kind.names
     folders = {f"{parent}/" for name in listed for parent in _parents(name)}
-    ours, foreign = [], []
+    ours: list[str] = []
+    foreign: list[str] = []
     for name in _walk(folder):
         known = name in listed or name in folders or pattern.fullmatch(_plain(name))
         (ours if known else foreign).append(name)

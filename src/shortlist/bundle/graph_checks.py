@@ -148,7 +148,7 @@ def check_graph(model: bytes, name: str) -> None:
 
 
 def _check_model(data: memoryview) -> None:
-    if data[4:8] == b"ORTM":
+    if bytes(data[4:8]) == b"ORTM":
         raise WireError("it is in the format of ONNX Runtime")
     model = message(data, _MODEL)
     if not model["graph"] or not model["opset_import"]:

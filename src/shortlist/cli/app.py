@@ -125,21 +125,18 @@ def run(arguments: list[str]) -> int:
         code = EXIT_INTERRUPTED
     except TyperException as error:
         if unread := _UNREADABLE.search(error.format_message()):
-            shown = not_readable(unread[1])
-            return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
+            return _report_error(not_readable(unread[1]), arguments)
         text = f"{error.format_message()} See: shortlist --help"
         return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
         if debug:
             raise
-        shown = _told_of_permission(error)
-        return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
+        return _report_error(_told_of_permission(error), arguments)
     except Exception as error:
         if debug:
             raise
         if denied_by(error) is not None:
-            shown = _told_of_permission(error)
-            return _report(shown.to_dict(), str(shown), shown.exit_code, arguments)
+            return _report_error(_told_of_permission(error), arguments)
         text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
         text += " the command with --debug and report what it prints."
         values = {"code": "internal", "message": text}
@@ -161,6 +158,10 @@ def _told_of_permission(error: Exception) -> ShortlistError:
         return not_readable(denied.filename or error.file or "a file")
     assert denied is not None  # else it would be a fault of Shortlist
     return not_readable(denied.filename or "a file")
+
+
+def _report_error(error: ShortlistError, arguments: list[str]) -> int:
+    return _report(error.to_dict(), str(error), error.exit_code, arguments)
 
 
 def _report(

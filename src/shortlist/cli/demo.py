@@ -122,7 +122,7 @@ def _check_figures(file: Path) -> None:
     def is_ours(_: bytes) -> bool:
         with contextlib.suppress(ValueError, AttributeError):
             values = json_module.loads(file.read_bytes())
-            return {"metrics", "seconds"} <= values.keys()
+            return bool({"metrics", "seconds"} <= values.keys())
         return False
 
     check_file(file, is_ours, overwrite=True, name="the figures of a demo")
