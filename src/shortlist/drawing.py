@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 INK = "#010203"
 BLUE, ORANGE, GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
 SERIES = (BLUE, ORANGE, GREEN, "#8e63c4", "#c4474f", "#7d7d7d", "#a98b2d", "#3aa6b9")
-SOFTWARE = "Shortlist"
 _STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -75,10 +74,9 @@ def is_png_of_ours(head: bytes) -> bool:
     """Whether a file that begins with these bytes is an image of `png_of`."""
     if not head.startswith(b"\x89PNG\r\n\x1a\n"):
         return False
-    # Earlier ones hold no text: a header, the resolution, and then the data.
+    # A header, the resolution and the data; cameras and editors write more than that.
     resolution = b"pHYs\0\0\x16\x25\0\0\x16\x25\1"
-    earlier = head[37:50] == resolution and head[58:62] == b"IDAT"
-    return earlier or f"tEXtSoftware\0{SOFTWARE}".encode() in head
+    return head[37:50] == resolution and head[58:62] == b"IDAT"
 
 
 def png_of(figure: Figure) -> bytes:
@@ -93,7 +91,7 @@ def png_of(figure: Figure) -> bytes:
             dpi=144,
             transparent=False,
             facecolor="white",
-            metadata={"Software": SOFTWARE},
+            metadata={"Software": None},
         )
     return stream.getvalue()
 
