@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {
         *{"errors", "atomic", "backend", "drawing", "interrupts", "lock", "native"},
-        *{"packages", "page", "processors"},
+        *{"outputs", "packages", "page", "processors", "reading"},
     },
     {"data"},
     {"recipe"},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import re
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from shortlist.atomic import (
     publish_directory,
 )
 from shortlist.errors import ArtifactError, InputError, ResourceError
+from shortlist.outputs import BUNDLE, DATASET, RUN, Kind
 
+KIND = Kind(name="a test output", names=re.compile(r"b\.txt|deep/(?:a\.txt)?"))
 SYSTEM_CALLS = ("fsync", "replace", "mkdir")
 
 
@@ -62,7 +65,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def write_directory(path: Path, text: str, *, overwrite: bool = False) -> None:
-    with atomic_directory(path, overwrite=overwrite) as folder:
+    with atomic_directory(path, overwrite=overwrite, kind=KIND) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "a.txt").write_text(text)
         (folder / "b.txt").write_text(text)
@@ -116,7 +119,7 @@ def test_directory_keeps_its_old_content_when_the_writer_fails(
         write_directory(path, "old")
     before = tree(tmp_path)
     with pytest.raises(type(interruption)):
-        with atomic_directory(path, overwrite=True) as folder:
+        with atomic_directory(path, overwrite=True, kind=KIND) as folder:
             (folder / "b.txt").write_text("half")
             assert tree(path) == (
                 {"b.txt": "old", "deep/a.txt": "old"} if exists else {}
@@ -129,9 +132,10 @@ def test_directory_keeps_its_old_content_when_the_writer_fails(
 def test_overwritten_directory_holds_nothing_of_the_old_one(tmp_path):
     path = tmp_path / "out"
     write_directory(path, "old")
-    (path / "left-over.txt").write_text("old")
-    write_directory(path, "new", overwrite=True)
-    assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}
+    with atomic_directory(path, overwrite=True, kind=KIND) as folder:
+        (folder / "b.txt").write_text("new")
+    assert tree(tmp_path) == {"out/b.txt": "new"}
+    assert os.listdir(path) == ["b.txt"]
 
 
 def test_empty_directory_may_be_filled_without_overwrite(tmp_path):
@@ -162,7 +166,8 @@ def test_check_absent_lets_new_and_empty_places_pass(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="must not exist yet"):
         check_absent(tmp_path / "file")
-    check_absent(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="only what Shortlist wrote"):
+        check_absent(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -301,27 +306,29 @@ def test_old_directory_is_put_back_when_the_new_one_cannot_take_its_place(
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("marker", ["dataset.json", "run.json", "manifest.json"])
-def test_a_directory_of_somebody_else_is_never_replaced(tmp_path, marker):
-    path = tmp_path / "photos"
+@pytest.mark.parametrize("kind", [DATASET, RUN, BUNDLE], ids=lambda kind: kind.name)
+def test_a_directory_of_somebody_else_is_never_replaced(tmp_path, kind):
+    path, (manifest,) = tmp_path / "photos", kind.manifests
     path.mkdir()
     (path / "holiday.png").write_bytes(b"x")
     with pytest.raises(InputError, match="only what Shortlist wrote") as caught:
-        with atomic_directory(path, overwrite=True, marker=marker) as folder:
-            (folder / marker).write_text("{}")
+        with atomic_directory(path, overwrite=True, kind=kind) as folder:
+            (folder / manifest).write_text("{}")
     assert caught.value.code == "output-foreign"
     assert [file.name for file in path.iterdir()] == ["holiday.png"]
     assert list(tmp_path.iterdir()) == [path]
-    (path / marker).write_text("old")
-    with atomic_directory(path, overwrite=True, marker=marker) as folder:
-        (folder / marker).write_text("new")
+    (path / "holiday.png").unlink()
+    ours = json.dumps({"format": f"shortlist-{kind.name.split()[1]}"})
+    (path / manifest).write_text(ours)
+    with atomic_directory(path, overwrite=True, kind=kind) as folder:
+        (folder / manifest).write_text("new")
     assert [file.read_text() for file in path.iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize("path", ["/proc/shortlist/output", "a" * 300])
 def test_impossible_paths_are_the_users_mistake(tmp_path, path):
     with pytest.raises((InputError, ResourceError)) as caught:
-        with atomic_directory(tmp_path / path, marker="x") as folder:
+        with atomic_directory(tmp_path / path, kind=KIND) as folder:
             (folder / "x").write_text("x")
     assert caught.value.code in ("output-path", "no-permission", "read-only")
     assert list(tmp_path.iterdir()) == []
@@ -384,7 +391,7 @@ def test_a_finished_directory_takes_the_place_behind_a_link(tmp_path):
     write_directory(tmp_path / "there", "old")
     write_directory(tmp_path / "new", "new")
     (tmp_path / "out").symlink_to("there")
-    publish_directory(tmp_path / "new", tmp_path / "out")
+    publish_directory(tmp_path / "new", tmp_path / "out", KIND)
     assert (tmp_path / "out").is_symlink()
     assert tree(tmp_path / "there") == {"b.txt": "new", "deep/a.txt": "new"}
 
@@ -435,7 +442,7 @@ def test_what_is_being_written_stays_whoever_writes(tmp_path):
         assert other.stdout is not None
         theirs = tmp_path / other.stdout.readline().strip()
         # Two writers of one process, as on two threads.
-        with atomic_directory(tmp_path / "out", overwrite=True) as ours:
+        with atomic_directory(tmp_path / "out", overwrite=True, kind=KIND) as ours:
             (ours / "b.txt").write_text("ours")
             write_directory(tmp_path / "out", "old")
             assert tree(theirs) == {"b.txt": "theirs"}
@@ -457,7 +464,7 @@ def test_the_old_directory_is_held_while_it_is_moved_aside(
 
     def tidied_before(source: Path, target: Path) -> None:
         if Path(target) == path and ".old." not in Path(source).name:
-            atomic._tidy(path)  # as another writer does
+            atomic._tidy(path, KIND)  # as another writer does
             seen.append(len(os.listdir(tmp_path)))
         replace(source, target)
 
@@ -471,15 +478,15 @@ def test_a_directory_taken_for_a_left_one_before_it_is_locked_is_made_again(
     tmp_path, monkeypatch
 ):
     made = []
-    mkdtemp = tempfile.mkdtemp
+    new_directory = atomic._new_directory
 
-    def tidied_after(**place: Any) -> str:
-        made.append(mkdtemp(**place))
+    def tidied_after(parent: Path, prefix: str) -> Path:
+        made.append(new_directory(parent, prefix))
         if len(made) == 1:
-            atomic._tidy(tmp_path / "out")
+            atomic._tidy(tmp_path / "out", KIND)
         return made[-1]
 
-    monkeypatch.setattr(tempfile, "mkdtemp", tidied_after)
+    monkeypatch.setattr(atomic, "_new_directory", tidied_after)
     write_directory(tmp_path / "out", "new")
     assert len(made) == 2
     assert tree(tmp_path) == {"out/b.txt": "new", "out/deep/a.txt": "new"}

@@ -3,8 +3,8 @@
 Everything is written under a temporary name beside its destination, fsynced and
 renamed. A temporary directory is locked with `flock` while its writer lives, so that
 the next writer of the same directory removes what a killed one left; on a disk without
-such locks the number of the process in its name decides. Knows nothing of what is
-written.
+such locks the number of the process in its name decides. Of a directory that is
+replaced only the files of ours are removed; `outputs` says which those are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,23 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
+from shortlist.outputs import (
+    MOUNTED,
+    Kind,
+    check_place,
+    check_replaceable,
+    contents_of,
+    refused_place,
+    remove_ours,
+)
+from shortlist.reading import error_number, not_readable
 
 _UNUSABLE = (
     errno.EEXIST,
@@ -30,6 +41,12 @@ _UNUSABLE = (
     errno.ENOTDIR,
 )
 _ASIDE = "old."
+_HEAD_BYTES = 4096
+_ADVICE = {
+    "no-space": "Free some space or choose another output",
+    "read-only": "Choose an output on another file system",
+    "no-permission": "Change the mode or owner of its folder, or choose another output",
+}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
@@ -41,10 +58,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         ResourceError: no space, read-only file system or no permission.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise _no_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_file(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             fsync(temporary)
             os.replace(temporary, path)
@@ -53,9 +72,33 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _no_file(path: Path) -> InputError:
+    """The error of an output that is a device, a pipe or a socket."""
+    return InputError(
+        "output-path",
+        f"An output must be a regular file. Found {str(path)!r}, a device, pipe or"
+        " socket, which would be replaced by a file. Choose another path.",
+        file=path,
+    )
+
+
+def _new_file(path: Path) -> Path:
+    """An empty file beside `path` that was not there before.
+
+    Nobody can have put a link under its name, through which another file would be
+    written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(temporary, flags, 0o666))  # less the umask
+            return temporary
+
+
 @contextlib.contextmanager
 def atomic_directory(
-    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+    path: str | Path, *, overwrite: bool = False, kind: Kind | None = None
 ) -> Iterator[Path]:
     """Yields a temporary directory beside `path`; on success it becomes `path`.
 
@@ -63,7 +106,8 @@ def atomic_directory(
         path: destination; must not exist unless `overwrite`, or must be empty. What a
             link points to is written or replaced, and the link stays.
         overwrite: replace an existing directory after the new one is complete.
-        marker: file that an existing directory must hold to be replaced.
+        kind: what an existing directory must be to be replaced. What is not ours and
+            appears in it meanwhile is kept beside `path`, and a warning says where.
 
     Raises:
         InputError: as `check_absent`.
@@ -72,36 +116,43 @@ def atomic_directory(
     path = Path(path)
     with disk_errors(path):
         place = resolved(path)
-        _tidy(place)
-    check_absent(path, overwrite=overwrite, marker=marker)
+        _tidy(place, kind)
+    check_absent(path, overwrite=overwrite, kind=kind)
     with disk_errors(path):
         place.parent.mkdir(parents=True, exist_ok=True)
         with _beside(place) as temporary:
+            is_published = False
             try:
-                temporary.chmod(0o755)
                 yield temporary
-                publish_directory(temporary, place)
+                publish_directory(temporary, place, kind)
+                is_published = True
             except ResourceError as error:  # of a file inside: name what the user named
                 told = error.message.replace(str(temporary), str(path))
                 raise ResourceError(error.code, told, file=path) from error
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                if not is_published:
+                    _discard(temporary, place, kind)
 
 
-def publish_directory(temporary: Path, path: Path) -> None:
+def publish_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
     """Makes a complete directory take the place of `path`, after flushing it.
 
     Args:
-        temporary: on the same disk; may hold afterwards what was at `path`.
+        temporary: on the same disk.
         path: nothing, an empty directory, or one to be replaced; what a link points to,
             if it is one.
+        kind: of the directory to be replaced, whose files are removed.
     """
     path = resolved(path)
     for file in sorted(temporary.rglob("*")):
         fsync(file)
     fsync(temporary)
-    _replace_directory(temporary, path)
-    fsync(path.parent)
+    old = _replace_directory(temporary, path)
+    try:
+        fsync(path.parent)
+    finally:
+        if old is not None:
+            _discard(old, path, kind)
 
 
 def resolved(path: Path) -> Path:
@@ -110,42 +161,84 @@ def resolved(path: Path) -> Path:
 
 
 def check_absent(
-    path: str | Path, *, overwrite: bool = False, marker: str | None = None
+    path: str | Path, *, overwrite: bool = False, kind: Kind | None = None
 ) -> None:
     """Checks that an output may be written.
 
     Args:
         path: the output; an empty directory counts as absent.
         overwrite: an existing directory may be replaced.
-        marker: file by which a directory of this kind is known; a directory without
-            it is never replaced, whatever the user asked for.
+        kind: what it must be to be replaced; without one no directory is.
 
     Raises:
-        InputError: something is there (`output-exists`), or a directory that is not of
-            this kind (`output-foreign`).
+        InputError: something is there (`output-exists`), a directory that is not of
+            this kind or contains files of somebody else (`output-foreign`), or one
+            that nothing may be written to (`output-place`).
     """
     path = Path(path)
     with disk_errors(path):
-        _check_absent(path, overwrite, marker)
+        _check_absent(path, overwrite, kind)
 
 
-def _check_absent(path: Path, overwrite: bool, marker: str | None) -> None:
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if overwrite and path.is_dir():
-        if marker is not None and not (path / marker).is_file():
-            raise InputError(
-                "output-foreign",
-                f"--overwrite replaces only what Shortlist wrote. Found {str(path)!r},"
-                f" a directory without {marker}. Choose another path or remove it.",
-                file=path,
-            )
-        return
+def _check_absent(path: Path, overwrite: bool, kind: Kind | None) -> None:
+    if path.is_dir():
+        check_place(path)
+        if not any(path.iterdir()):
+            return
+        if overwrite:
+            check_replaceable(path, kind)
+            return
     if path.exists():
         raise InputError(
             "output-exists",
             f"The output must not exist yet. Found {str(path)!r}. Choose another"
             " path, or pass --overwrite to replace what Shortlist wrote.",
+            file=path,
+        )
+
+
+def check_file(
+    path: str | Path,
+    is_ours: Callable[[bytes], bool],
+    *,
+    overwrite: bool,
+    name: str,
+    inputs: Iterable[str | Path] = (),
+) -> None:
+    """Checks, before any work, that a file may be written.
+
+    Args:
+        path: the file.
+        is_ours: whether a file that begins with these bytes may be replaced.
+        overwrite: an existing file may be replaced.
+        name: what is written, such as "a page".
+        inputs: files that are read, and never replaced.
+
+    Raises:
+        InputError: something is there (`output-exists`), or `overwrite` would replace
+            what is no file, an input, or not of this kind (`output-foreign`).
+    """
+    path = Path(path)
+    if not overwrite:
+        check_absent(path)
+        return
+    with disk_errors(path):
+        if not path.exists():
+            return
+        found = ""
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no regular file"
+        elif any(Path(i).exists() and path.samefile(i) for i in inputs):
+            found = "which is an input"
+        else:
+            with path.open("rb") as stream:
+                if not is_ours(stream.read(_HEAD_BYTES)):
+                    found = f"which is not {name} of Shortlist"
+    if found:
+        raise InputError(
+            "output-foreign",
+            f"--overwrite replaces only what Shortlist wrote: {name}. Found"
+            f" {str(path)!r}, {found}. Nothing was changed. Choose another path.",
             file=path,
         )
 
@@ -163,7 +256,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     except ShortlistError:
         raise
     except Exception as error:
-        number = _error_number(error)
+        number = error_number(error)
+        if number in (errno.EBUSY, errno.EXDEV):
+            raise refused_place(path, MOUNTED) from error
         # A missing file says nothing of the output, unless its folder cannot be made.
         orphan = number == errno.ENOENT and not Path(path).parent.is_dir()
         if orphan or number in _UNUSABLE:
@@ -187,21 +282,29 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if number not in reasons:
             raise
         code, rule = reasons[number]
+        named = getattr(error, "filename", None)
+        if code == "no-permission" and named and not _is_readable(named):
+            raise not_readable(named) from error
         raise ResourceError(
             code,
-            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}. Free some"
-            " space or choose another output; nothing was left behind.",
+            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}."
+            f" {_ADVICE[code]}; nothing was left behind.",
             file=path,
         ) from error
 
 
-def _error_number(error: Exception) -> int:
-    """The system's number of an error, 0 if it has none."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    # Polars gives the number only in its text, also in errors that are no OSError.
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found.group(1)) if found else 0
+def _is_readable(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a file is missing or may be read: then it was to be written."""
+    return not os.path.lexists(path) or os.access(path, os.R_OK)
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that does not follow a link at the end of the path.
+
+    For files of a fixed name that are written in place: whoever puts a link there
+    would have another file written.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def fsync(path: Path) -> None:
@@ -214,16 +317,24 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, kind: str = "") -> Iterator[Path]:
+def _beside(path: Path, infix: str = "") -> Iterator[Path]:
     """A new hidden directory beside `path`, locked until the end."""
-    prefix = f".{path.name}.{os.getpid()}.{kind}"
     while True:
-        place = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+        place = _new_directory(path.parent, f".{path.name}.{os.getpid()}.{infix}")
         with _held(place) as is_held:
             # Else a tidying writer took it for a left one before it was locked.
             if is_held:
                 yield place
                 return
+
+
+def _new_directory(parent: Path, prefix: str) -> Path:
+    """A new directory of a random name; its mode is what the umask says."""
+    while True:
+        place = parent / f"{prefix}{secrets.token_hex(4)}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
+            return place
 
 
 @contextlib.contextmanager
@@ -255,13 +366,13 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _replace_directory(temporary: Path, path: Path) -> None:
-    """`temporary` takes the place of `path`; what was there may be under its name."""
+def _replace_directory(temporary: Path, path: Path) -> Path | None:
+    """`temporary` takes the place of `path`; returns where what was there lies."""
     if not path.exists() or not any(path.iterdir()):
         os.replace(temporary, path)
-        return
+        return None
     if _exchange(temporary, path):
-        return
+        return temporary
     # Elsewhere a full directory cannot be replaced in one call: move it aside first.
     # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
     with _held(path), _beside(path, _ASIDE) as aside:
@@ -275,7 +386,33 @@ def _replace_directory(temporary: Path, path: Path) -> None:
         except BaseException:
             os.replace(aside, path)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        return aside
+
+
+def _discard(place: Path, path: Path, kind: Kind | None) -> None:
+    """Removes a hidden directory of ours: half-written, or what was at `path`.
+
+    What is not ours appeared in it after the check. It gets a name that people see, and
+    that no later writer tidies away, before anything is removed.
+    """
+    if not place.is_dir():
+        return
+    if kind is None or (found := contents_of(place, kind)) is None:
+        # Nothing was replaced without a kind, and half-written it has no manifest.
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    if not found.foreign:
+        remove_ours(place, kind)
+        return
+    kept = path.with_name(f"{path.name}.kept-{secrets.token_hex(4)}")
+    os.replace(place, kept)
+    remove_ours(kept, kind)
+    print(
+        f"warning[output-kept]: files that Shortlist did not write appeared in"
+        f" {str(path)!r} while it was replaced. They are kept in {str(kept)!r}.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -288,7 +425,7 @@ def _exchange(one: Path, other: Path) -> bool:
     return not failed
 
 
-def _tidy(path: Path) -> None:
+def _tidy(path: Path, kind: Kind | None) -> None:
     """Removes what killed writers of `path` left beside it, after putting it back."""
     pattern = rf"\.{re.escape(path.name)}\.(\d+)\.({_ASIDE})?[a-z0-9_]{{8}}"
     dead: list[tuple[Path, str, bool]] = []
@@ -306,7 +443,7 @@ def _tidy(path: Path) -> None:
             if is_next and not path.exists():
                 os.replace(place, path)
         for place, _, _ in dead:
-            shutil.rmtree(place, ignore_errors=True)
+            _discard(place, path, kind)
 
 
 def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:

@@ -70,6 +70,15 @@ def canvas(name: str, size: tuple[float, float]) -> Iterator[Figure]:
         yield matplotlib.figure.Figure(figsize=size)
 
 
+def is_png_of_ours(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is an image of `png_of`."""
+    if not head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return False
+    # A header, the resolution and the data; cameras and editors write more than that.
+    resolution = b"pHYs\0\0\x16\x25\0\0\x16\x25\1"
+    return head[37:50] == resolution and head[58:62] == b"IDAT"
+
+
 def png_of(figure: Figure) -> bytes:
     """The figure as a PNG on white, the same bytes in every run."""
     stream = io.BytesIO()

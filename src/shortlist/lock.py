@@ -14,12 +14,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from shortlist.atomic import is_alive
+from shortlist.atomic import is_alive, no_link
 from shortlist.errors import ResourceError
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -63,8 +64,11 @@ class Lock:
 
     def _acquire(self) -> int:
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            # What lies there may be a link to another file, or a pipe without reader.
+            descriptor = no_link(str(self.path), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
             try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), self.path)
                 self._lock(descriptor)
                 if _is_file(descriptor, self.path):
                     self._sign(descriptor)

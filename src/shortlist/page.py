@@ -120,6 +120,11 @@ def write_page(page: str, path: str | Path) -> None:
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a page of ours."""
+    return head.startswith(b"<!DOCTYPE html>") and _POLICY.encode() in head
+
+
 def figure_html(title: str, content: str, *, wide: bool = False) -> str:
     """A titled figure of an element."""
     width = ' class="wide"' if wide else ""

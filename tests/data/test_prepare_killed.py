@@ -138,7 +138,7 @@ OLD_REMAINS = [
 ]
 NEW_IS_THERE = [
     ("shortlist.atomic:_replace_directory", "after", 1),
-    ("shutil:rmtree", "before", 2),  # of what the new one replaced
+    ("shortlist.atomic:remove_ours", "before", 1),  # of what the new one replaced
 ]
 
 

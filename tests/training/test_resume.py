@@ -224,9 +224,10 @@ def test_the_old_run_stays_until_the_new_one_is_finished(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "run.json").write_text("old")
+    old = '{"format": "shortlist-run", "seconds": {}}'
+    (out / "run.json").write_text(old)
     stopped_in_ranking(dataset, out, overwrite=True)
-    assert (out / "run.json").read_text() == "old"
+    assert (out / "run.json").read_text() == old
     # That it is to be replaced was said once.
     assert_same(trained(dataset, out, resume=True), whole)
 

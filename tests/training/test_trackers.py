@@ -7,7 +7,8 @@ import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,58 @@ def test_broken_trackers_never_end_a_training(
     shown = capfd.readouterr().err
     for at in places:
         assert shown.count(f"warning[tracker-failed]: broken at {at} could") == 1
+
+
+class Unauthorized(BaseHTTPRequestHandler):
+    """An MLflow server that lets nobody in, and says what it got."""
+
+    def do_GET(self) -> None:
+        got = self.headers.get("Authorization", "")
+        body = f'{{"message": "not with {got} at {self.path}"}}'.encode()
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def unauthorized() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unauthorized) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_password_in_an_address_is_used_and_written_nowhere(
+    dataset: Dataset,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    unauthorized: str,
+) -> None:
+    secrets = ["hunter2-pw", "aHVudGVyMi1wdw", "YW5uOmh1bnRlcjItcHc"]
+    uri = f"http://ann:hunter2-pw@{unauthorized}"
+    given = WITHOUT_KERAS.model_copy(update={"tracking": TrackingSection(mlflow=uri)})
+    mlflow, store = MLflow(uri), Store(RunStore(tmp_path / "runs"))
+    assert mlflow.uri == uri
+    run = tracked(dataset, tmp_path / "run", [mlflow, store], recipe=given)
+    shown = capfd.readouterr()
+    assert "warning[tracker-failed]: MLflow could not" in shown.err
+    assert "not with Basic *** at" in shown.err  # the server got the real one
+    assert run.recipe["tracking"]["mlflow"] == f"http://***@{unauthorized}"
+    written = [f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()]
+    for secret in secrets:
+        assert secret not in shown.err + shown.out
+        assert not any(secret.encode() in content for content in written)
+    # The record does not decide whether a training may go on.
+    again = tracked(dataset, tmp_path / "run", [], recipe=given, resume=True)
+    assert again.info == run.info
 
 
 def test_a_missing_package_is_told_before_any_work(

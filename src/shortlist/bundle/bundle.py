@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 import shortlist
 from shortlist.atomic import atomic_directory, check_absent
-from shortlist.bundle.checks import refuse
+from shortlist.bundle.checks import reading, refuse
 from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
@@ -43,6 +44,7 @@ from shortlist.bundle.manifest import (
 from shortlist.bundle.tensors import save_tensors, tensors_in
 from shortlist.data.vocabulary import Vocabulary
 from shortlist.errors import ArtifactError
+from shortlist.outputs import BUNDLE
 
 ITEM_VECTORS = "item_vectors"
 
@@ -77,9 +79,9 @@ def write_bundle(
         InputError: `path` exists (`output-exists`).
         ResourceError: the disk is full or not writable.
     """
-    check_absent(path, overwrite=overwrite, marker=MANIFEST)
+    check_absent(path, overwrite=overwrite, kind=BUNDLE)
     check_contents(contents)
-    with atomic_directory(path, overwrite=overwrite, marker=MANIFEST) as directory:
+    with atomic_directory(path, overwrite=overwrite, kind=BUNDLE) as directory:
         _write_files(directory, contents)
         manifest = _describe(directory, contents)
         (directory / MANIFEST).write_bytes(manifest.to_json())
@@ -104,6 +106,16 @@ def read_bundle(
             names it. The codes begin with `bundle-`.
     """
     root = Path(path)
+    with reading(root / MANIFEST):
+        manifest = _read_manifest(root)
+    files = hold_files(root, manifest.files, verify=verify, memory_bytes=memory_bytes)
+    contents = _read_contents(root, manifest, files)
+    with reading(root / MANIFEST):
+        check_contents(contents)
+    return Bundle(path=root, manifest=manifest, contents=contents)
+
+
+def _read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise ArtifactError(
             "bundle-missing",
@@ -114,10 +126,7 @@ def read_bundle(
     _check_links(root)
     manifest = Manifest.from_json((root / MANIFEST).read_bytes(), root / MANIFEST)
     _check_names(root, manifest)
-    files = hold_files(root, manifest.files, verify=verify, memory_bytes=memory_bytes)
-    contents = _read_contents(root, manifest, files)
-    check_contents(contents)
-    return Bundle(path=root, manifest=manifest, contents=contents)
+    return manifest
 
 
 def _write_files(directory: Path, contents: BundleContents) -> None:
@@ -237,6 +246,14 @@ def _check_names(root: Path, manifest: Manifest) -> None:
                 " there. Copy or export the bundle again.",
                 file=root / name,
             )
+    version = files_version(manifest.files)
+    if manifest.version != version:
+        raise ArtifactError(
+            "bundle-corrupt",
+            f"The version of a bundle must be that of its files, {version!r}. Found"
+            f" {manifest.version[:40]!r}. Copy or export the bundle again.",
+            file=root / MANIFEST,
+        )
 
 
 def _needed(manifest: Manifest) -> set[str]:
@@ -258,7 +275,9 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
-            vocabulary = Vocabulary.load(root / file, files[file].tobytes())
+            with reading(root / file):
+                _checked_table(files[file])
+                vocabulary = Vocabulary.load(root / file, files[file].tobytes())
             vocabularies[vocabulary.name] = vocabulary
     return BundleContents(
         name=manifest.name,
@@ -285,7 +304,7 @@ def _read_scorer(
     return ScorerContents(
         kind=entry.kind,
         config=entry.config,
-        arrays=tensors_in(files[entry.arrays], root / entry.arrays, integers=True),
+        arrays=_tensors(files, root, entry.arrays, integers=True),
         towers=towers,
     )
 
@@ -297,8 +316,7 @@ def _read_retrieval(
 
 
 def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalContents:
-    file = entry.item_vectors
-    vectors = tensors_in(files[file], root / file).get(ITEM_VECTORS)
+    vectors = _tensors(files, root, entry.item_vectors).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
         raise ArtifactError(
@@ -309,7 +327,7 @@ def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalCon
         )
     return RetrievalContents(
         graph=files[entry.graph].tobytes(),
-        tables=tensors_in(files[entry.tables], root / entry.tables),
+        tables=_tensors(files, root, entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         item_vectors=vectors,
@@ -325,7 +343,7 @@ def _read_ranker(
         return None
     return RankerContents(
         graph=files[entry.graph].tobytes(),
-        tables=tensors_in(files[entry.tables], root / entry.tables),
+        tables=_tensors(files, root, entry.tables),
         inputs=entry.inputs,
         history_length=entry.history_length,
         weight=entry.weight,
@@ -334,21 +352,45 @@ def _read_ranker(
     )
 
 
+def _tensors(
+    files: Files, root: Path, name: str, *, integers: bool = False
+) -> dict[str, np.ndarray]:
+    with reading(root / name):
+        return tensors_in(files[name], root / name, integers=integers)
+
+
 def _read_frame(path: Path, data: np.ndarray) -> pl.DataFrame:
     try:
-        return pl.read_ipc(data.tobytes())
-    except (OSError, pl.exceptions.PolarsError) as error:
+        with reading(path):
+            frame = pl.from_arrow(_checked_table(data))
+            assert isinstance(frame, pl.DataFrame)
+            return frame
+    except ArtifactError as error:
         raise ArtifactError(
             "bundle-unreadable",
-            f"{path.name!r} must be an Arrow IPC file. Reading it failed: {error}."
-            " Export the bundle again.",
+            f"{path.name!r} must be an Arrow IPC file. Reading it failed:"
+            f" {error.__cause__}. Export the bundle again.",
             file=path,
         ) from error
 
 
+def _checked_table(data: np.ndarray) -> pa.Table:
+    """An Arrow file whose lengths, offsets and texts were looked at.
+
+    Polars believes them: it reads past the end of the file, or ends the process.
+    """
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+    table.validate(full=True)
+    return table
+
+
 def _files_under(root: Path) -> Iterator[str]:
     """Relative paths of everything that is not a directory, with forward slashes."""
-    for directory, _, names in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for directory, _, names in os.walk(root, onerror=refuse):
         for name in names:
             yield (Path(directory) / name).relative_to(root).as_posix()
 

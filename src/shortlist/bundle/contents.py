@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.bundle.checks import check_finite, refuse
+from shortlist.bundle.graph_checks import check_graph
 from shortlist.bundle.manifest import (
     FEATURE_PREFIX,
     ITEMS,
@@ -211,6 +212,7 @@ def _check_item_vectors(contents: BundleContents, part: RetrievalContents) -> No
 def _check_graph(contents: BundleContents, part: GraphContents, name: str) -> None:
     if not part.inputs:
         refuse(name, "must have an input", "none")
+    check_graph(part.graph, name)
     if part.history_length < any(entry.feature == HISTORY for entry in part.inputs):
         rule = "must have a history_length of at least 1 to read the history"
         refuse(name, rule, str(part.history_length))

@@ -5,8 +5,10 @@ The only module of `bundle/` that knows Keras.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,12 +83,31 @@ def to_onnx(model: keras.Model) -> bytes:
     """The dense part of a tower or ranker as an ONNX graph with one input."""
     width = model.input_shape[-1]
     signature = [keras.InputSpec(shape=(None, width), dtype="float32", name="input")]
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        _unrolled(model),
+    ):
         # The exporters of the backends warn of their own deprecations and tracing.
         warnings.simplefilter("ignore")
         file = Path(folder) / "graph.onnx"
         model.export(str(file), format="onnx", input_signature=signature, verbose=False)
         return file.read_bytes()
+
+
+@contextlib.contextmanager
+def _unrolled(model: keras.Model) -> Iterator[None]:
+    """Makes the steps of recurrent layers nodes of the graph: a bundle has no loops."""
+    flat = model._flatten_layers(include_self=False, recursive=True)
+    layers = [layer for layer in flat if isinstance(layer, keras.layers.RNN)]
+    before = [layer.unroll for layer in layers]
+    try:
+        for layer in layers:
+            layer.unroll = True
+        yield
+    finally:
+        for layer, unroll in zip(layers, before, strict=True):
+            layer.unroll = unroll
 
 
 def _users(pipeline: Pipeline, parts: tuple[str, ...]) -> pl.DataFrame:

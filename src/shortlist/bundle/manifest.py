@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -29,6 +29,11 @@ FEATURE_PREFIX = "feature:"
 _CHECKSUM = re.compile(rb'("checksum": ")([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
+# Beyond what any model has, and far below what exceeds the memory.
+LENGTH = msgspec.Meta(ge=0, le=100_000)
+SIZE = msgspec.Meta(ge=1, le=100_000)
+CANDIDATES = msgspec.Meta(ge=1, le=2**31 - 1)
+
 Objective = Literal["binary", "explicit", "listwise"]
 
 
@@ -36,7 +41,7 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size and SHA-256 of one file."""
 
     sha256: str
-    bytes: int
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class RetrievalEntry(
@@ -51,10 +56,10 @@ class RetrievalEntry(
     graph: str
     tables: str
     inputs: tuple[Input, ...]
-    history_length: int
-    embedding_dim: int
+    history_length: Annotated[int, LENGTH]
+    embedding_dim: Annotated[int, SIZE]
     item_vectors: str
-    num_queries: int = 1
+    num_queries: Annotated[int, SIZE] = 1
     item_bias: bool = False
 
 
@@ -84,9 +89,9 @@ class RankerEntry(
     graph: str
     tables: str
     inputs: tuple[Input, ...]
-    history_length: int
+    history_length: Annotated[int, LENGTH]
     weight: float
-    candidates: int
+    candidates: Annotated[int, CANDIDATES]
     objective: Objective
 
 
@@ -133,7 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         try:
             _check_format(msgspec.json.decode(raw, type=_Header), file)
             manifest = msgspec.json.decode(raw, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArtifactError(
                 "bundle-manifest",
                 "A bundle's manifest must be the JSON that `shortlist export` wrote."

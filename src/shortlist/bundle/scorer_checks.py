@@ -50,7 +50,10 @@ def check_scorer(
         make_scorer(kind, config)
     except (InputError, TypeError) as error:
         refuse(PLACE, f"must have the arguments of kind {kind!r}", str(error))
-    shapes = SHAPES[kind](config, arrays, sizes)
+    try:
+        shapes = SHAPES[kind](config, arrays, sizes)
+    except (KeyError, TypeError) as error:
+        refuse(PLACE, f"must have all arguments of kind {kind!r}", f"no {error}")
     shapes["counts"] = (np.float32, (sizes[1],))
     if set(arrays) != set(shapes):
         refuse(PLACE, f"must have the arrays {sorted(shapes)}", str(sorted(arrays)))

@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 a fault of Shortlist, or a problem that `check --strict` f
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import typer
@@ -35,11 +36,14 @@ from shortlist.cli import (
     tune,
 )
 from shortlist.cli.printable import printable
-from shortlist.errors import ShortlistError
+from shortlist.errors import ResourceError, ShortlistError
+from shortlist.reading import denied_by, not_readable
 
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+# How Typer says that an argument is a file that may not be read.
+_UNREADABLE = re.compile(r"path '(.*)' is not readable")
 
 app = typer.Typer(
     name="shortlist",
@@ -106,17 +110,21 @@ def run(arguments: list[str]) -> int:
     except Abort:
         code = EXIT_INTERRUPTED
     except TyperException as error:
+        if unread := _UNREADABLE.search(error.format_message()):
+            return _report_error(not_readable(unread[1]), arguments)
         text = f"{error.format_message()} See: shortlist --help"
         return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
         if debug:
             raise
-        return _report(error.to_dict(), str(error), error.exit_code, arguments)
+        return _report_error(_told_of_permission(error), arguments)
     except BaseException as error:
         # A panic of Polars is no Exception.
         is_fault = isinstance(error, Exception) or _is_panic(error)
         if debug or not is_fault:
             raise
+        if denied_by(error) is not None:
+            return _report_error(_told_of_permission(error), arguments)
         text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
         text += " the command with --debug and report what it prints."
         values = {"code": "internal", "message": text}
@@ -129,6 +137,24 @@ def run(arguments: list[str]) -> int:
 def _is_panic(error: BaseException) -> bool:
     """Whether the Rust core of Polars gave up; told without importing it."""
     return type(error).__name__ == "PanicException"
+
+
+def _told_of_permission(error: BaseException) -> ShortlistError:
+    """The error that says so where the cause is a file that may not be read.
+
+    Else it would be told as damage, with advice that does not help.
+    """
+    denied = denied_by(error)
+    if isinstance(error, ShortlistError):
+        if denied is None or isinstance(error, ResourceError):
+            return error
+        return not_readable(denied.filename or error.file or "a file")
+    assert denied is not None  # else it would be a fault of Shortlist
+    return not_readable(denied.filename or "a file")
+
+
+def _report_error(error: ShortlistError, arguments: list[str]) -> int:
+    return _report(error.to_dict(), str(error), error.exit_code, arguments)
 
 
 def _report(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,9 @@ from shortlist.cli.options import (
     open_recipe,
     print_result,
 )
+from shortlist.cli.places import check_outputs
 from shortlist.errors import ArtifactError, InputError
+from shortlist.outputs import DATASET, FOLDS, remove_ours
 
 if TYPE_CHECKING:
     from shortlist.recipe import Recipe
@@ -66,6 +67,7 @@ def cross_validate(
     check_page(html, overwrite)
     check_plots(plots, overwrite)
     folder = (out or beside(recipe, "cross-validation")).resolve()
+    check_outputs(loaded, recipe, {"the cross-validation": folder})
     of_folds = [_of_fold(loaded, folder, n + 1, folds) for n in range(folds)]
     _begin(folder, loaded, folds, overwrite=overwrite, resume=resume)
 
@@ -121,7 +123,7 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
     from shortlist.evaluation.user_values import REPORT_FILE, Evaluation
 
     if (place / "run" / REPORT_FILE).is_file():
-        shutil.rmtree(place / "dataset", ignore_errors=True)  # killed before it went
+        remove_ours(place / "dataset", DATASET)  # killed before it went
         return Evaluation.load(place / "run").report
     sizes = prepare_stage(recipe, path, overwrite=True).info.parts
     if not sizes["train"] or not sizes["test"]:
@@ -133,7 +135,7 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
         if error.code == "no-relevant-items":
             raise _too_many(recipe, sizes) from error
         raise
-    shutil.rmtree(place / "dataset")
+    remove_ours(place / "dataset", DATASET)
     return report
 
 
@@ -163,7 +165,7 @@ def _begin(
 
     plan = {
         "folds": folds,
-        "recipe": {n: v for n, v in recipe.to_builtins().items() if n not in _FREE},
+        "recipe": {n: v for n, v in recipe.to_record().items() if n not in _FREE},
     }
     file = folder / PLAN_FILE
     if resume and not overwrite and file.is_file():
@@ -176,10 +178,9 @@ def _begin(
                 file=file,
             )
         return
-    check_absent(folder, overwrite=overwrite, marker=PLAN_FILE)
+    check_absent(folder, overwrite=overwrite, kind=FOLDS)
     with disk_errors(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
+        remove_ours(folder, FOLDS)
         _write(file, plan)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json as json_module
 import time
 import urllib.request
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shortlist.cli.options import RECIPE_FILE, beside, need_backend
+from shortlist.errors import InputError
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from shortlist.serving.recommender import Recommender
     from shortlist.serving.server import RunningServer
 
+DEMO, DEMO_FILE = "shortlist-demo", "demo.json"
 SAMPLE_USERS = 3
 SHOWN_ITEMS = 5
 # Chosen on the validation part of the training data: docs/log.md.
@@ -47,6 +51,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
 ) -> None:
     """Prepare, train, evaluate, pack and serve MovieLens-100K."""
+    recipe_path = folder / RECIPE_FILE
+    check_folder(folder)
+    if json is not None:
+        _check_figures(json)
     need_backend()
     need_package("granian", "serve")
 
@@ -56,7 +64,6 @@ def demo(
     with clock.stage("fetch"):
         source = _fetch()
     typer.echo(f"{source.notice}\n")
-    recipe_path = folder / RECIPE_FILE
     recipe = _recipe(source, recipe_path, seed)
     with clock.stage("prepare"):
         dataset = stages.prepare_stage(recipe, recipe_path, overwrite=True)
@@ -76,6 +83,49 @@ def demo(
 
         write_json(json, figures)
         typer.echo(f"figures written to {json}")
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that nothing would be replaced but what an earlier demo wrote.
+
+    Raises:
+        InputError: a recipe or an output of somebody else is there (`output-foreign`).
+    """
+    names = (RECIPE_FILE, "dataset", "run", ".run.training", "bundle")
+    there = [name for name in names if (folder / name).exists()]
+    recipe, digest = folder / RECIPE_FILE, ""
+    if recipe.is_file():
+        digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
+    if there and (not digest or _of_earlier(folder / DEMO_FILE) != digest):
+        raise InputError(
+            "output-foreign",
+            "The demo replaces only what an earlier demo wrote and nobody changed."
+            f" Found {', '.join(map(repr, there))} in {str(folder)!r}. Nothing was"
+            " changed. Choose another --folder, or remove them.",
+            file=folder,
+        )
+
+
+def _of_earlier(file: Path) -> str | None:
+    """The SHA-256 of the recipe that an earlier demo wrote; `None` without one."""
+    try:
+        found = json_module.loads(file.read_bytes())
+        digest = found["files"][RECIPE_FILE]
+    except (FileNotFoundError, ValueError, TypeError, LookupError):
+        return None
+    return digest if isinstance(digest, str) and found["format"] == DEMO else None
+
+
+def _check_figures(file: Path) -> None:
+    from shortlist.atomic import check_file
+
+    def is_ours(_: bytes) -> bool:
+        with contextlib.suppress(ValueError, AttributeError):
+            values = json_module.loads(file.read_bytes())
+            return bool({"metrics", "seconds"} <= values.keys())
+        return False
+
+    check_file(file, is_ours, overwrite=True, name="the figures of a demo")
 
 
 class Clock:
@@ -109,6 +159,7 @@ def _recipe(source: Source, path: Path, seed: int) -> Recipe:
     from shortlist.cli.recipe_text import write_recipe
     from shortlist.data.guess import guess_schema
     from shortlist.recipe import load_recipe
+    from shortlist.training.runs import write_json
 
     guess = guess_schema(
         source.events, users_path=source.users, items_path=source.items
@@ -122,6 +173,8 @@ def _recipe(source: Source, path: Path, seed: int) -> Recipe:
         overrides={**OVERRIDES, "recipe": {**OVERRIDES["recipe"], "seed": seed}},
         overwrite=True,
     )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_json(path.parent / DEMO_FILE, {"format": DEMO, "files": {path.name: digest}})
     return load_recipe(path)
 
 

@@ -18,12 +18,18 @@ def check_page(path: Path | None, overwrite: bool) -> None:
 
     Raises:
         InputError: the file exists and `overwrite` is not set (`output-exists`), or it
-            is a folder (`output-foreign`).
+            is no page of ours (`output-foreign`).
         ResourceError: matplotlib is not installed (`package-missing`).
     """
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    from shortlist.atomic import check_file
+    from shortlist.page import is_page
+
+    if path.is_dir():
         raise _foreign("A page is a file", path, "a folder")
-    _check_output(path, overwrite)
+    need_package("matplotlib", "plots")
+    check_file(path, is_page, overwrite=overwrite, name="a page")
 
 
 def check_plots(folder: Path | None, overwrite: bool) -> None:
@@ -31,22 +37,23 @@ def check_plots(folder: Path | None, overwrite: bool) -> None:
 
     Raises:
         InputError: the folder holds something and `overwrite` is not set
-            (`output-exists`), or it is a file (`output-foreign`).
+            (`output-exists`), it is a file, or an image in it is no plot of ours
+            (`output-foreign`).
         ResourceError: matplotlib is not installed (`package-missing`).
     """
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise _foreign("Plots are written into a folder", folder, "a file")
-    _check_output(folder, overwrite)
-
-
-def _check_output(path: Path | None, overwrite: bool) -> None:
-    if path is None:
+    if folder is None:
         return
-    from shortlist.atomic import check_absent
+    from shortlist.atomic import check_absent, check_file
+    from shortlist.drawing import is_png_of_ours
 
+    if folder.exists() and not folder.is_dir():
+        raise _foreign("Plots are written into a folder", folder, "a file")
     need_package("matplotlib", "plots")
     if not overwrite:
-        check_absent(path)
+        check_absent(folder)
+    elif folder.is_dir():
+        for file in folder.glob("*.png"):
+            check_file(file, is_png_of_ours, overwrite=True, name="a plot")
 
 
 def _foreign(rule: str, path: Path, found: str) -> InputError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shortlist.atomic import atomic_file, check_absent
+from shortlist.atomic import atomic_file, check_file
 from shortlist.cli.recipe_toml import comment, toml_value
 from shortlist.data.split import KINDS
 from shortlist.recipe import (
@@ -91,8 +92,16 @@ def write_recipe(
         overrides: values other than the defaults, by section and field.
         overwrite: replace an existing file.
     """
-    if not overwrite:
-        check_absent(path)
+    check_file(
+        path,
+        lambda _: _is_recipe(path),
+        overwrite=overwrite,
+        name="a recipe",
+        inputs=[
+            *([log] if isinstance(log, Path) else log),
+            *(file for file in (users, items) if file is not None),
+        ],
+    )
     changed = {name: dict(fields) for name, fields in (overrides or {}).items()}
     if guess.repeats:
         for name in ("evaluation", "serving"):
@@ -159,6 +168,15 @@ def _format_lines(given: FileFormat, why: Mapping[str, str], prefix: str) -> lis
         if (value := getattr(given, field.name)) != field.default
         and (prefix or field.name != "layout")
     ]
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a file may be a recipe, perhaps one with a mistake in it."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return path.suffix == ".toml"
+    return not values or not values.keys().isdisjoint(("log", "columns"))
 
 
 def _columns(guess: Guess) -> list[str]:

@@ -14,7 +14,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def recipe_toml(recipe: Recipe, header: Iterable[str] = ()) -> str:
-    """The text of a file that reads as this recipe.
+    """The text of a file that reads as this recipe, but for passwords and keys.
 
     A field that is `None` is left out: TOML has no null, so a file that was read
     holds none but where it is the default.
@@ -24,7 +24,7 @@ def recipe_toml(recipe: Recipe, header: Iterable[str] = ()) -> str:
         header: lines of a comment above it.
     """
     lines = [f"# {comment(line)}" for line in header]
-    lines += _table(recipe.to_builtins(), ())
+    lines += _table(recipe.to_record(), ())
     return "\n".join(lines) + "\n"
 
 

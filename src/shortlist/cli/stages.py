@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortlist.cli.options import beside, need_backend
+from shortlist.cli.places import check_outputs
 from shortlist.data.dataset import Dataset
 from shortlist.data.split import Split
 from shortlist.data.stamps import changed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
     """LOG -> DATASET."""
+    check_outputs(recipe, path)
     from shortlist.data.prepare import prepare
 
     log, packed = recipe.log, recipe.output.compression
@@ -82,6 +84,7 @@ def train_stage(
     quiet: bool = False,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
+    check_outputs(recipe, path)
     need_backend()
     dataset = _dataset(recipe, path)
 
@@ -130,6 +133,7 @@ def fast_dev_run_stage(
 
 def tune_stage(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool) -> Tuned:
     """DATASET + SPACE -> the best settings on the validation part."""
+    check_outputs(recipe, path)
     need_backend()
     need_package("optuna", "tune")
     dataset = _dataset(recipe, path)
@@ -188,6 +192,7 @@ def export_stage(
     recipe: Recipe, path: Path, *, history: History, overwrite: bool
 ) -> Manifest:
     """RUN -> ONE DIRECTORY."""
+    check_outputs(recipe, path)
     need_backend()
     dataset, run = _open(recipe, path)
 

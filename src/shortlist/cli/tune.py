@@ -53,12 +53,17 @@ def tune(
     loaded = open_recipe(recipe, settings)
     written = recipe.with_name(f"{recipe.stem}.best.toml")
 
-    from shortlist.atomic import atomic_file, check_absent
+    from shortlist.atomic import atomic_file, check_file
     from shortlist.cli.recipe_toml import recipe_toml
     from shortlist.cli.stages import tune_stage
 
-    if not overwrite and not resume:
-        check_absent(written)
+    check_file(
+        written,
+        lambda head: head.startswith(b"# Written by `shortlist tune`"),
+        overwrite=overwrite or resume,
+        name="a recipe of a search",
+        inputs=[recipe],
+    )
     tuned = tune_stage(loaded, recipe, resume=resume, overwrite=overwrite)
     with atomic_file(written) as temporary:
         text = recipe_toml(tuned.recipe, _header(tuned, loaded))
@@ -67,11 +72,13 @@ def tune(
 
 
 def _header(tuned: Tuned, recipe: Recipe) -> list[str]:
-    best = tuned.best
+    best, address = tuned.best, recipe.tracking.mlflow
+    hidden = recipe.to_record()["tracking"]["mlflow"] != address
     return [
         f"Written by `shortlist tune`: trial {best.number} of {len(tuned.trials)},"
         f" {recipe.tune.metric} {best.result:.4f} on the validation part.",
         *(f"  {name} = {value!r}" for name, value in best.values.items()),
+        *(["Passwords are not copied: complete [tracking] mlflow."] if hidden else []),
     ]
 
 

@@ -44,7 +44,7 @@ def convert_tables(
         InputError: `column-type`, `output-exists`, `output-path`, `invalid-argument`.
         ResourceError: the disk is full or read-only.
     """
-    check_out(out, compression, overwrite=overwrite)
+    check_out(out, compression, overwrite=overwrite, inputs=paths)
     layouts = [inspect_file(path, format).layout for path in paths]
     if layouts and set(layouts) == {"tfrecord"}:
         return convert_tfrecord(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from shortlist.atomic import disk_errors
+from shortlist.atomic import atomic_file, disk_errors, no_link
 from shortlist.errors import ResourceError
 
 Progress = Callable[[int, int | None], None]
@@ -177,7 +177,7 @@ def _receive(url: str, part: Path, path: Path, progress: Progress) -> bool:
             done = 0
             _remember(part, url, response.headers)
         progress(done, total)
-        with part.open("ab" if resumed else "wb") as file:
+        with open(part, "ab" if resumed else "wb", opener=no_link) as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 done += len(chunk)
@@ -232,7 +232,8 @@ def _remember(part: Path, url: str, headers: Any) -> None:
     validator = headers.get("Last-Modified") if etag[:2] in ("", "W/") else etag
     if validator:
         note = json.dumps({"url": url, "validator": validator})
-        _note(part).write_text(note, encoding="utf-8")
+        with atomic_file(_note(part)) as temporary:
+            temporary.write_text(note, encoding="utf-8")
     else:
         _note(part).unlink(missing_ok=True)
 

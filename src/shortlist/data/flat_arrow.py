@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
-from shortlist.atomic import atomic_file, check_absent
+from shortlist.atomic import atomic_file, check_absent, check_file
 from shortlist.errors import InputError
 
 Compression = Literal["zstd"]
@@ -49,16 +49,25 @@ def flat_schema(table: pl.DataFrame) -> pa.Schema:
 
 
 def check_out(
-    out: str | Path, compression: Compression | None, *, overwrite: bool
+    out: str | Path,
+    compression: Compression | None,
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | Path],
 ) -> None:
     """Checks, before any work, where a file shall be written and how.
 
     Raises:
-        InputError: `output-exists` or `invalid-argument`.
+        InputError: `output-exists`, `output-foreign` or `invalid-argument`.
     """
     check_compression(compression)
-    if not overwrite or Path(out).is_dir():
+    if Path(out).is_dir():
         check_absent(out)
+    check_file(out, _is_arrow, overwrite=overwrite, name="an Arrow file", inputs=inputs)
+
+
+def _is_arrow(head: bytes) -> bool:
+    return head.startswith(b"ARROW1")
 
 
 def check_compression(compression: str | None) -> None:

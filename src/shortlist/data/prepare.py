@@ -18,7 +18,6 @@ from shortlist.atomic import atomic_directory, check_absent
 from shortlist.data.attributes import Source
 from shortlist.data.contents import Contents
 from shortlist.data.dataset import (
-    INFO_FILE,
     Dataset,
     DatasetInfo,
     fingerprint,
@@ -38,6 +37,7 @@ from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
 from shortlist.data.stamps import Stamping
 from shortlist.data.time_findings import clock_jumps
 from shortlist.errors import InputError, LogError
+from shortlist.outputs import DATASET
 
 REJECTED_FILE = "rejected.csv"
 
@@ -93,7 +93,7 @@ def prepare(
         InputError: `out` exists, or arguments that do not fit each other.
         ResourceError: no space, read-only file system or no permission.
     """
-    check_absent(out, overwrite=overwrite, marker=INFO_FILE)
+    check_absent(out, overwrite=overwrite, kind=DATASET)
     check_compression(compression)
     split = split or Split()
     _check_split_files(split, test_events, validation_events)
@@ -102,7 +102,7 @@ def prepare(
         ITEM: Source(items, items_id or schema.item_id, items_format, on_error),
     }
     with (
-        atomic_directory(out, overwrite=overwrite, marker=INFO_FILE) as folder,
+        atomic_directory(out, overwrite=overwrite, kind=DATASET) as folder,
         ThreadPoolExecutor(1) as beside,
     ):
         stamping = Stamping(files_of(events, validation_events, test_events))

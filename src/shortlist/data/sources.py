@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from shortlist.atomic import atomic_directory, disk_errors
+from shortlist.atomic import atomic_directory, atomic_file, disk_errors, no_link
 from shortlist.data import wheel
 from shortlist.data.download import (
     check_md5,
@@ -26,6 +26,7 @@ from shortlist.data.download import (
     read_text,
 )
 from shortlist.errors import ArtifactError, InputError, ResourceError, did_you_mean
+from shortlist.outputs import Kind, of_files
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 CITATION = (
@@ -81,6 +82,11 @@ class Publication:
     def files(self) -> tuple[str, ...]:
         """The files that must be there, beside the readme."""
         return tuple(f for f in (self.events, self.users, self.items) if f)
+
+    @property
+    def kind(self) -> Kind:
+        """What its folder in the cache contains."""
+        return of_files(self.title, *self.files, self.readme, _ORIGIN_FILE)
 
 
 def _csv_publication(name: str, title: str, licence: str) -> Publication:
@@ -214,7 +220,7 @@ def _is_complete(publication: Publication, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with open(path, "a", opener=no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -238,7 +244,8 @@ def _provide(
         _rebuild(publication, root, error)
         return
     # Unpacking may fail for want of space: the next run can still check the archive.
-    checksum.write_text(f"{md5}  {archive.name}\n", encoding="ascii")
+    with atomic_file(checksum) as temporary:
+        temporary.write_text(f"{md5}  {archive.name}\n", encoding="ascii")
     _unpack(publication, archive, root, f"from {base_url}, MD5 {md5} checked")
     archive.unlink()
     checksum.unlink()
@@ -271,7 +278,9 @@ def _origin_by_hand(archive: Path, checksum: Path) -> str:
 
 def _unpack(publication: Publication, archive: Path, root: Path, origin: str) -> None:
     """Takes the expected files, and no others, out of the archive."""
-    with atomic_directory(root / publication.name, overwrite=True) as folder:
+    with atomic_directory(
+        root / publication.name, overwrite=True, kind=publication.kind
+    ) as folder:
         try:
             with zipfile.ZipFile(archive) as file:
                 _check_members(publication, file)
@@ -327,6 +336,8 @@ def _rebuild(publication: Publication, root: Path, reason: ResourceError) -> Non
                 error.code,
                 f"{reason.message} The other way failed too: {error.message}",
             ) from error
-        with atomic_directory(root / publication.name, overwrite=True) as folder:
+        with atomic_directory(
+            root / publication.name, overwrite=True, kind=publication.kind
+        ) as folder:
             wheel.convert(file, folder)
             (folder / _ORIGIN_FILE).write_text(f"{wheel.ORIGIN}\n", encoding="utf-8")

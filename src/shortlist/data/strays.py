@@ -21,8 +21,8 @@ _OF_GENERATION = re.compile(
 )
 _REJECTED = re.compile(r"rejected-(\d+)\.csv")
 _TEMPORARY = re.compile(
-    r"\.(?:dataset\.json|rejected-\d+\.csv)\.\d+\.tmp"
-    r"|vocabularies-\d+/\.[^/]+\.arrow\.\d+\.tmp"
+    r"\.(?:dataset\.json|rejected-\d+\.csv)\.(?:\d+|[0-9a-f]{8})\.tmp"
+    r"|vocabularies-\d+/\.[^/]+\.arrow\.(?:\d+|[0-9a-f]{8})\.tmp"
     r"|spill-\d+/spill-\d+\.arrow"
 )
 _FOLDER = re.compile(r"(?:vocabularies|spill)-\d+")

@@ -11,10 +11,12 @@ from typing import Any
 import pydantic
 
 from shortlist.errors import RecipeError, did_you_mean
+from shortlist.reading import read_errors
 from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import HeadSection
 from shortlist.recipe.recipe import Recipe
 from shortlist.recipe.search import SearchSection
+from shortlist.recipe.secrets import redacted
 
 
 def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
@@ -28,6 +30,11 @@ def load_recipe(path: str | Path, settings: list[str] | None = None) -> Recipe:
         RecipeError: no such file, no TOML, or a field that cannot be used.
     """
     path = Path(path)
+    with read_errors(path):
+        return _load_recipe(path, settings)
+
+
+def _load_recipe(path: Path, settings: list[str] | None) -> Recipe:
     if not path.is_file():
         raise RecipeError(
             "recipe-missing",
@@ -80,7 +87,7 @@ def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except pydantic.ValidationError as error:
-        problems = "; ".join(_problem(e) for e in error.errors())
+        problems = redacted("; ".join(_problem(e) for e in error.errors()))
         raise RecipeError(
             "recipe-invalid",
             f"The recipe cannot be used: {problems.rstrip('.')}"
@@ -94,7 +101,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(
             "setting-invalid",
-            f"--set takes section.field=value. Received: {setting!r}.",
+            f"--set takes section.field=value. Received: {redacted(setting)!r}.",
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]

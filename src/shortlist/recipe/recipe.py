@@ -20,6 +20,7 @@ from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import RankerSection
 from shortlist.recipe.retrieval import RetrievalSection
 from shortlist.recipe.search import TuneSection
+from shortlist.recipe.secrets import redacted
 from shortlist.recipe.section import (
     Flag,
     Positive,
@@ -168,6 +169,14 @@ class Recipe(Section):
         if self.ranker.enabled:
             found["ranker"] = self.ranker
         return found
+
+    def to_record(self) -> dict[str, Any]:
+        """As `to_builtins`, without passwords and keys: for whatever is written."""
+        plain = self.to_builtins()
+        uri = plain["tracking"]["mlflow"]
+        if uri is not None:
+            plain["tracking"]["mlflow"] = redacted(uri)
+        return plain
 
     def to_builtins(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""

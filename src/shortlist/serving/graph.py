@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from shortlist.bundle.graph_checks import check_graph
 from shortlist.errors import ArtifactError, ResourceError
 
 
@@ -45,7 +46,10 @@ class Graph:
                 "Serving a model needs the package onnxruntime, which is not"
                 " installed. Run: pip install 'shortlist[serve]'",
             ) from error
+        check_graph(model, name)
         options = onnxruntime.SessionOptions()
+        # Else bytes that say so are read in another format, which nothing has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # A tower is a few small products: threads would cost more than they bring,
         # and spinning ones would take the cores of the web server.
         options.intra_op_num_threads = 1

@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from shortlist.bundle.checks import refuse
 from shortlist.bundle.contents import (
     BundleContents,
     RetrievalContents,
@@ -28,7 +29,7 @@ from shortlist.models.scorers.scorer import (
     cosines,
 )
 from shortlist.models.scorers.search import best_items
-from shortlist.models.scorers.storage import restore
+from shortlist.models.scorers.storage import UNUSABLE, restore
 from shortlist.native import top_k
 from shortlist.serving.encoder import InputEncoder
 from shortlist.serving.graph import Graph
@@ -170,7 +171,10 @@ class ScorerRetrieval:
         towers = {
             name: TowerRetrieval(tower, contents) for name, tower in part.towers.items()
         }
-        self._scorer = restore(part.kind, part.config, part.arrays, towers)
+        try:
+            self._scorer = restore(part.kind, part.config, part.arrays, towers)
+        except UNUSABLE as error:
+            refuse("scorer", f"must be one of kind {part.kind!r}", str(error))
         self.knows_strangers = isinstance(self._scorer, Popularity)
 
     def search(self, queries: Sequence[UserQuery], k: int) -> Found | None:

@@ -49,11 +49,25 @@ def score_file(
         )
     if not overwrite:
         check_absent(out)
+    if out.exists() and not out.is_file():
+        raise InputError(
+            "output-foreign",
+            f"Scores are written to a file. Found {str(out)!r}, which is none. Choose"
+            " another output.",
+            file=out,
+        )
     if out.exists() and out.samefile(pairs):
         raise InputError(
             "output-exists",
             f"The scores must go to another file than the pairs. Received {str(out)!r}"
             " for both. Choose another output.",
+            file=out,
+        )
+    if out.exists() and "score" not in read_table(out).columns:
+        raise InputError(
+            "output-foreign",
+            f"--overwrite replaces only what Shortlist wrote. Found {str(out)!r},"
+            " without a column 'score'. Choose another output.",
             file=out,
         )
     schema = recommender.manifest.schema

@@ -17,6 +17,7 @@ import msgspec
 from shortlist.atomic import atomic_directory
 from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
+from shortlist.outputs import CHECKPOINT
 
 Model = TypeVar("Model", bound=keras.Model)
 
@@ -26,7 +27,7 @@ WEIGHTS_FILE = "model.weights.h5"
 
 def save_model(path: str | Path, model: keras.Model) -> None:
     """Writes a checkpoint, whole or not at all."""
-    with atomic_directory(path, overwrite=True) as folder:
+    with atomic_directory(path, overwrite=True, kind=CHECKPOINT) as folder:
         config = msgspec.json.encode(model.get_config())
         (folder / CONFIG_FILE).write_bytes(msgspec.json.format(config, indent=2))
         save_weights(model, folder / WEIGHTS_FILE)

@@ -20,6 +20,7 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
+from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
@@ -108,9 +109,9 @@ def train(
     if probe_batch_size:
         older = _sizes_begun_with(out, recipe, overwrite) if resume else None
         if older is None:
-            check_absent(out, overwrite=overwrite, marker=RUN_FILE)
+            check_absent(out, overwrite=overwrite, kind=RUN)
         recipe = with_sizes(recipe, older or _probed(dataset, recipe, begun, quiet))
-        begun.recipe = recipe.to_builtins()
+        begun.recipe = recipe.to_record()
     if resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
     with Unfinished(out, begun, overwrite=overwrite, resume=resume) as unfinished:
@@ -201,7 +202,7 @@ def _beginning(
             " with warm_start, on the command line --warm-start RUN.",
         )
     return State(
-        recipe=recipe.to_builtins(),
+        recipe=recipe.to_record(),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
         warm_start=older,
@@ -238,7 +239,7 @@ def _training(dataset: Dataset, recipe: Recipe) -> Training:
         dataset=str(dataset.path),
         dataset_fingerprint=dataset.info.fingerprint,
         backend=keras.backend.backend(),
-        recipe=recipe.to_builtins(),
+        recipe=recipe.to_record(),
     )
 
 
@@ -273,7 +274,7 @@ def _train_stages(job: Job) -> None:
             " Hold out more events, or look at positive_from.",
         )
     keras.utils.set_random_seed(recipe.seed)
-    write_json(folder / "recipe.json", recipe.to_builtins())
+    write_json(folder / "recipe.json", recipe.to_record())
     (folder / "schema.json").write_bytes(dataset.schema.to_json())
     keep_vocabularies(dataset, folder)
     write_json(folder / "environment.json", environment(keras.backend.backend()))

@@ -26,6 +26,14 @@ import msgspec
 
 from shortlist.atomic import atomic_directory, atomic_file, disk_errors
 from shortlist.errors import ArtifactError, InputError, ResourceError, did_you_mean
+from shortlist.outputs import (
+    FAILURE,
+    RUN,
+    check_replaceable,
+    contents_of,
+    remove_ours,
+)
+from shortlist.training.databases import check_database, remove_database
 from shortlist.training.runs import RUN_FILE, Run, RunInfo, now, write_json
 
 INDEX_FILE = "index.sqlite"
@@ -121,10 +129,8 @@ class RunStore:
         if (kept / RUN_FILE).is_file():
             _take_over(run.path, kept)
         else:
-            with atomic_directory(kept, overwrite=True) as folder:
-                shutil.copytree(
-                    run.path, folder, dirs_exist_ok=True, copy_function=_share
-                )
+            with atomic_directory(kept, overwrite=True, kind=RUN) as folder:
+                _share_ours(run.path, folder)
                 _take_over(run.path, folder)
         return self.get(name)
 
@@ -132,7 +138,7 @@ class RunStore:
         """Keeps the record of a training that did not finish."""
         said = msgspec.json.encode((failure, recipe, os.getpid()))
         name = _name(failure.created_at, hashlib.sha256(said).hexdigest()[:8])
-        with atomic_directory(self.path / name, overwrite=True) as folder:
+        with atomic_directory(self.path / name, overwrite=True, kind=FAILURE) as folder:
             write_json(folder / FAILURE_FILE, failure)
             write_json(folder / "recipe.json", recipe)
         return self.get(name)
@@ -203,13 +209,20 @@ class RunStore:
         )
 
     def remove(self, name: str) -> Record:
-        """Deletes one run, found as by `get`, with its models."""
+        """Deletes one run, found as by `get`, with its models.
+
+        Raises:
+            InputError: files of somebody else are in its folder (`output-foreign`).
+        """
         record = self.get(name)
+        folder = self.path / record.id
+        kind = RUN if (folder / RUN_FILE).is_file() else FAILURE
         with disk_errors(self.path):
+            check_replaceable(folder, kind)
             # Hidden in one step: a reader sees the whole run or none.
-            gone = tempfile.mkdtemp(prefix=".removed.", dir=self.path)
-            os.replace(self.path / record.id, gone)
-            shutil.rmtree(gone)
+            gone = Path(tempfile.mkdtemp(prefix=".removed.", dir=self.path))
+            os.replace(folder, gone)
+            remove_ours(gone, kind)
         self.records(limit=0)
         return record
 
@@ -233,13 +246,15 @@ class RunStore:
         if not self.path.is_dir() or not os.access(self.path, os.W_OK):
             return _prepared(sqlite3.connect(":memory:", isolation_level=None))
         file = self.path / INDEX_FILE
+        check_database(
+            file, "SELECT name FROM sqlite_master WHERE type = 'table'", "runs"
+        )
         try:
             return _prepared(self._open(file))
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # damaged: the folders say it all
-            for end in ("", "-wal", "-shm"):
-                file.with_name(file.name + end).unlink(missing_ok=True)
+            remove_database(file)
             return _prepared(self._open(file))
 
     def _open(self, file: Path) -> sqlite3.Connection:
@@ -431,7 +446,16 @@ def _digest(folder: Path, *names: str) -> str:
     return digest.hexdigest()[:8]
 
 
-def _share(source: str, target: str) -> None:
+def _share_ours(source: Path, target: Path) -> None:
+    """Links or copies the files of a run; what others put beside them stays there."""
+    found = contents_of(source, RUN)
+    for name in found.ours if found is not None else []:
+        if not name.endswith("/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            _share(source / name, target / name)
+
+
+def _share(source: Path, target: Path) -> None:
     """Links a file, or copies it to another disk."""
     try:
         os.link(source, target)
@@ -441,10 +465,11 @@ def _share(source: str, target: str) -> None:
 
 def _take_over(source: Path, target: Path) -> None:
     """Copies the files of a run's own folder, which later commands write."""
-    for file in source.iterdir():
-        if file.is_file() and not file.name.startswith("."):
-            with atomic_file(target / file.name) as temporary:
-                shutil.copy2(file, temporary)
+    found = contents_of(source, RUN)
+    for name in found.ours if found is not None else []:
+        if "/" not in name and not name.startswith("."):
+            with atomic_file(target / name) as temporary:
+                shutil.copy2(source / name, temporary)
 
 
 def failure_now(

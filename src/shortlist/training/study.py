@@ -14,8 +14,6 @@ Knows Optuna; knows nothing of datasets or training.
 from __future__ import annotations
 
 import contextlib
-import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +28,9 @@ from optuna.trial import TrialState
 
 from shortlist.atomic import disk_errors
 from shortlist.errors import ArtifactError, InputError, ResourceError
+from shortlist.outputs import TRIAL, remove_ours
 from shortlist.recipe.search import SearchSection, TuneSection, as_text
+from shortlist.training.databases import check_database, remove_database
 from shortlist.training.search_space import Dimension
 from shortlist.training.unfinished import training_lock
 
@@ -161,6 +161,7 @@ class Study:
         return RunningTrial(self, asked)
 
     def _make_room(self, resume: bool, overwrite: bool) -> None:
+        check_database(self.file, "SELECT study_name FROM studies", NAME)
         if not self.file.exists() or (resume and not overwrite):
             return
         if not overwrite:
@@ -171,8 +172,7 @@ class Study:
                 file=self.file,
             )
         with disk_errors(self.folder):
-            for end in ("", "-journal", "-wal", "-shm"):
-                self.file.with_name(STUDY_FILE + end).unlink(missing_ok=True)
+            remove_database(self.file)
             self._remove_trials()
 
     def _open(self, begun: dict[str, Any]) -> None:
@@ -245,9 +245,7 @@ class Study:
         self._storage.engine.dispose()
 
     def _remove_trials(self) -> None:
-        for folder in self.folder.glob("*trial-*"):
-            if re.fullmatch(r"\.?trial-\d{5}(\.\w+)*", folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+        remove_ours(self.folder, TRIAL)
 
     def _sampler(self, number: int) -> Any:
         """TPE (Bergstra et al., 2011), for one trial: nothing to remember between."""

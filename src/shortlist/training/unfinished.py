@@ -27,6 +27,13 @@ from shortlist import interrupts
 from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.lock import Lock
+from shortlist.outputs import (
+    RUN,
+    TRAINING,
+    check_replaceable,
+    is_temporary,
+    remove_ours,
+)
 from shortlist.training.runs import RUN_FILE, write_json
 
 FORMAT_VERSION = 1
@@ -113,6 +120,8 @@ class Unfinished:
         self.state = begun
         self._started = time.monotonic()
         with disk_errors(out):
+            if not resume:
+                _check_ours(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = training_lock(self.folder)
         try:
@@ -161,15 +170,15 @@ class Unfinished:
         """The finished run, with its `run.json`, takes its place."""
         digest = hashlib.sha256((self.run_folder / RUN_FILE).read_bytes()).hexdigest()
         self._write(run_sha256=digest)
-        check_absent(self.out, overwrite=self.state.overwrite, marker=RUN_FILE)
+        check_absent(self.out, overwrite=self.state.overwrite, kind=RUN)
         with disk_errors(self.out):
-            publish_directory(self.run_folder, self.out)
+            publish_directory(self.run_folder, self.out, RUN)
         self.remove()
 
     def remove(self) -> None:
         """Removes the folder, the lock last."""
         self._empty()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_ours(self.folder, TRAINING)
 
     def close(self) -> None:
         """Lets others go on; removes the folder if there is nothing to go on from."""
@@ -216,7 +225,7 @@ class Unfinished:
             self._remove_others()
 
     def _begin(self, overwrite: bool) -> None:
-        check_absent(self.out, overwrite=overwrite, marker=RUN_FILE)
+        check_absent(self.out, overwrite=overwrite, kind=RUN)
         self.state.overwrite = overwrite
         with disk_errors(self.out):
             self._empty()
@@ -245,18 +254,21 @@ class Unfinished:
         if self.state.checkpoint is not None:
             named |= {self.state.checkpoint.folder}
             named |= {self.state.checkpoint.best_folder or "run"}
-        for path in self.folder.iterdir():
-            if path.name not in named:
+        remove_ours(self.folder, TRAINING, keep=named)
+        for path in self.run_folder.iterdir():
+            if is_temporary(path.name):  # half-written by a killed process
                 _remove(path)
-        for path in self.run_folder.glob(".*"):  # half-written by a killed process
-            _remove(path)
 
     def _empty(self) -> None:
         """The state goes first: without it the rest counts for nothing."""
         (self.folder / STATE_FILE).unlink(missing_ok=True)
-        for path in self.folder.iterdir():
-            if path.name != "lock":
-                _remove(path)
+        remove_ours(self.folder, TRAINING, keep={"lock"})
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises `InputError` (`output-foreign`) if others have put something there."""
+    if folder.is_symlink() or folder.is_dir():
+        check_replaceable(folder, None if folder.is_symlink() else TRAINING)
 
 
 def training_lock(folder: Path) -> Lock:

@@ -102,8 +102,8 @@ def convert_tfrecord(
         InputError: `invalid-argument`, `output-exists` or `output-path`.
         ResourceError: the disk is full or read-only.
     """
-    check_out(out, compression, overwrite=overwrite)
     files = [paths] if isinstance(paths, str | Path) else list(paths)
+    check_out(out, compression, overwrite=overwrite, inputs=files)
     survey = Survey(files, rows_per_record, None)
     survey.complete()
     return write_flat(out, survey.flat_schema(), survey.frames(), compression)

@@ -22,6 +22,7 @@ from shortlist.models.scorers.factorization import Factorization
 from shortlist.models.scorers.item_knn import ItemKnn
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
+from shortlist.outputs import CHECKPOINT
 
 CONFIG_FILE = "scorer.json"
 ARRAYS_FILE = "scorer.safetensors"
@@ -113,7 +114,7 @@ def save_scorer(path: str | Path, scorer: Scorer) -> None:
     from safetensors.numpy import save
 
     arrays = {k: np.ascontiguousarray(v) for k, v in scorer.arrays().items()}
-    with atomic_directory(path, overwrite=True) as folder:
+    with atomic_directory(path, overwrite=True, kind=CHECKPOINT) as folder:
         stored = msgspec.json.encode(_Stored(scorer.kind, scorer.get_config()))
         (folder / CONFIG_FILE).write_bytes(msgspec.json.format(stored, indent=2))
         (folder / ARRAYS_FILE).write_bytes(save(arrays))

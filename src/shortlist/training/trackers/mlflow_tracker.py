@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlist.packages import need_package
+from shortlist.recipe.secrets import redacted
 from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
@@ -40,6 +41,7 @@ class MLflow(Tracker):
 
     def __init__(self, uri: str | Path, experiment: str = "shortlist") -> None:
         self.uri, self.artifacts = _resolved(str(uri))
+        self.address = self.uri
         self.experiment = experiment
 
     def check(self) -> None:
@@ -91,7 +93,8 @@ class MLflow(Tracker):
 
     def fail(self, error: BaseException, seconds: float) -> None:
         """Closes the run as failed, or as killed if it was interrupted or pruned."""
-        self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}")
+        reason = redacted(f"{type(error).__name__}: {error}", self.uri)
+        self.client.set_tag(self.run_id, "error", reason)
         is_failure = isinstance(error, Exception) and not isinstance(error, Pruned)
         state = "FAILED" if is_failure else "KILLED"
         self.client.set_terminated(self.run_id, state)

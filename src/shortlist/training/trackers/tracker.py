@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from shortlist.recipe.secrets import redacted
 from shortlist.training.run_store import best_metrics
 from shortlist.training.runs import Run
 
@@ -49,6 +50,8 @@ class Tracker:
     """
 
     name = "tracker"
+    address = ""
+    """Where it is told, with passwords and keys that no message may show."""
 
     def check(self) -> None:
         """Raises `ResourceError` if a package is missing; before any work starts."""
@@ -148,9 +151,10 @@ class Tracking:
         except Exception as error:
             if id(tracker) not in self._silent:
                 self._silent.add(id(tracker))
+                reason = redacted(f"{type(error).__name__}: {error}", tracker.address)
                 print(
                     f"warning[tracker-failed]: {tracker.name} could not be told of this"
-                    f" training, which goes on: {type(error).__name__}: {error}",
+                    f" training, which goes on: {reason}",
                     file=sys.stderr,
                     flush=True,
                 )

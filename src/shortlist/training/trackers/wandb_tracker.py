@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shortlist.packages import need_package
+from shortlist.recipe.secrets import redacted
 from shortlist.training.run_store import Pruned
 from shortlist.training.runs import Run
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
@@ -84,7 +85,8 @@ class WeightsAndBiases(Tracker):
 
     def fail(self, error: BaseException, seconds: float) -> None:
         """Closes the run as failed, unless it was only given up."""
-        self.run.summary.update({"error": f"{type(error).__name__}: {error}"})
+        reason = redacted(f"{type(error).__name__}: {error}", self.address)
+        self.run.summary.update({"error": reason})
         self.run.finish(exit_code=0 if isinstance(error, Pruned) else 1)
 
 

@@ -1,0 +1,61 @@
+"""Files that may not be read: an error of their own, whoever finds out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+from shortlist.errors import ResourceError, ShortlistError
+
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def read_errors(path: object) -> Iterator[None]:
+    """Turns the error about a file that may not be read into one that says so.
+
+    Args:
+        path: the file, if the system's error does not name one.
+
+    Raises:
+        ResourceError: `no-permission`.
+    """
+    try:
+        yield
+    except Exception as error:
+        denied = denied_by(error)
+        if denied is None or isinstance(error, ResourceError):
+            raise
+        raise not_readable(denied.filename or path) from error
+
+
+def denied_by(error: BaseException | None) -> OSError | None:
+    """The system's refusal among an error and its causes, if there is one."""
+    while error is not None:
+        if not isinstance(error, ShortlistError) and error_number(error) in _DENIED:
+            return error if isinstance(error, OSError) else PermissionError()
+        error = error.__cause__
+    return None
+
+
+def not_readable(path: object) -> ResourceError:
+    """The error of a file or folder that this user may not read."""
+    return ResourceError(
+        "no-permission",
+        f"You must be allowed to read {os.fspath(path)!r}."  # type: ignore[call-overload]
+        f" The system said: {os.strerror(errno.EACCES)}. Change its mode or owner (of"
+        " its folder too), or run as a user who may read it.",
+        file=path,
+    )
+
+
+def error_number(error: BaseException) -> int:
+    """The system's number of an error, 0 if it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # Polars gives the number only in its text, also in errors that are no OSError.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found.group(1)) if found else 0
