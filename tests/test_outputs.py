@@ -331,7 +331,8 @@ def test_the_state_of_a_training_is_removed_and_nothing_else(tmp_path):
     assert "'notes.txt'" in str(refused(lambda: begin(tmp_path / "run")))
     assert tree(tmp_path) == before
     (hidden / "notes.txt").unlink()
-    begin(tmp_path / "run").close()
+    with begin(tmp_path / "run"):
+        pass
     assert os.listdir(tmp_path) == []
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(b"cat")

@@ -1,11 +1,16 @@
-"""Tensors are mapped, not copied, and other tools read the same file."""
+"""Tensors are views of the bytes of a file, and other tools read the same file."""
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from shortlist.bundle.tensors import map_tensors, save_tensors
+from shortlist.bundle.tensors import save_tensors, tensors_in
 from shortlist.errors import ArtifactError
+
+
+def tensors_of(path):
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    return tensors_in(data, path)
 
 
 def test_tensors_come_back_and_the_library_reads_them_too(tmp_path):
@@ -15,23 +20,24 @@ def test_tensors_come_back_and_the_library_reads_them_too(tmp_path):
         "empty": np.zeros((0, 4), np.float32),
     }
     save_tensors(tmp_path / "t", tensors)
-    for read in (map_tensors(tmp_path / "t"), load_file(tmp_path / "t")):
+    for read in (tensors_of(tmp_path / "t"), load_file(tmp_path / "t")):
         assert read.keys() == tensors.keys()
         for name, expected in tensors.items():
             np.testing.assert_array_equal(read[name], expected)
 
 
-def test_data_begin_on_a_cache_line_and_are_mapped_read_only(tmp_path):
+def test_data_begin_on_a_cache_line_and_are_read_only_views(tmp_path):
     save_tensors(tmp_path / "t", {"a": np.ones((4, 16), np.float32)})
-    mapped = map_tensors(tmp_path / "t")["a"]
-    assert mapped.ctypes.data % 64 == 0
-    assert not mapped.flags.owndata
-    assert not mapped.flags.writeable
+    data = np.memmap(tmp_path / "t", np.uint8, "r").view(np.ndarray)
+    view = tensors_in(data, tmp_path / "t")["a"]
+    assert view.ctypes.data % 64 == 0
+    assert not view.flags.owndata
+    assert not view.flags.writeable
 
 
 def test_no_tensors_at_all_is_a_file_too(tmp_path):
     save_tensors(tmp_path / "t", {})
-    assert map_tensors(tmp_path / "t") == {}
+    assert tensors_of(tmp_path / "t") == {}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ def test_no_tensors_at_all_is_a_file_too(tmp_path):
 def test_what_is_no_safetensors_file_is_refused(tmp_path, raw):
     (tmp_path / "t").write_bytes(raw)
     with pytest.raises(ArtifactError, match="safetensors format") as caught:
-        map_tensors(tmp_path / "t")
+        tensors_of(tmp_path / "t")
     assert caught.value.code == "tensors-unreadable"
     assert caught.value.file == str(tmp_path / "t")
 
@@ -48,7 +54,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, raw):
 def test_another_number_type_is_refused(tmp_path):
     save_file({"a": np.ones(3, np.float64)}, tmp_path / "t")
     with pytest.raises(ArtifactError, match="Tensor 'a' is F64") as caught:
-        map_tensors(tmp_path / "t")
+        tensors_of(tmp_path / "t")
     assert caught.value.code == "tensors-not-float32"
 
 
@@ -85,6 +91,6 @@ def test_a_header_that_does_not_fit_the_file_is_refused(tmp_path, header):
     raw = header.encode()
     (tmp_path / "t").write_bytes(len(raw).to_bytes(8, "little") + raw + b"12345678")
     with pytest.raises(ArtifactError, match="safetensors format") as caught:
-        map_tensors(tmp_path / "t")
+        tensors_of(tmp_path / "t")
     assert caught.value.code == "tensors-unreadable"
     assert len(str(caught.value)) < 500

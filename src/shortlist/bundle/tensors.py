@@ -45,23 +45,6 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         file.write(raw[data:])
 
 
-def map_tensors(path: str | Path, *, integers: bool = False) -> dict[str, np.ndarray]:
-    """Maps every tensor of a safetensors file, read-only.
-
-    Args:
-        path: the file.
-        integers: whether int32 is allowed beside float32.
-
-    Raises:
-        ArtifactError: as `tensors_in`.
-    """
-    try:
-        data = np.memmap(path, np.uint8, "r").view(np.ndarray)
-    except (ValueError, OSError) as error:  # an empty file cannot be mapped
-        raise _unreadable(str(error), path) from error
-    return tensors_in(data, path, integers=integers)
-
-
 def tensors_in(
     data: np.ndarray, path: str | Path, *, integers: bool = False
 ) -> dict[str, np.ndarray]:
