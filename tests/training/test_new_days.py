@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from shortlist.data.append import append
-from shortlist.data.dataset import Dataset, read_info, write_info
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import read_info, with_sums, write_info
 from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.prepare import prepare
@@ -86,7 +87,7 @@ def without(dataset: Dataset, files: set[str], folder: Path) -> Dataset:
     shutil.copytree(dataset.path, folder)
     info = read_info(folder)
     left = tuple(s for s in info.segments if s.file not in files)
-    write_info(folder, msgspec.structs.replace(info, segments=left))
+    write_info(folder, with_sums(folder, msgspec.structs.replace(info, segments=left)))
     return Dataset.open(folder)
 
 
