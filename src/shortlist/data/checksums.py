@@ -144,8 +144,12 @@ def first_problem(
         return next(((name, p) for name, p in found if p is not None), None)
 
 
-def sealed(manifest: msgspec.Struct) -> bytes:
-    """A manifest as indented JSON, with the checksum of its other fields."""
+def sealed(manifest: Any) -> bytes:
+    """A manifest as indented JSON, with the checksum of its other fields.
+
+    Args:
+        manifest: what JSON makes an object of.
+    """
     document = msgspec.json.decode(msgspec.json.encode(manifest))
     document[CHECKSUM] = _document_sum(document)
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
