@@ -252,6 +252,10 @@ class _Place:
 
     def _numbers(self, array: Any) -> np.ndarray:
         if pa.types.is_dictionary(array.type):
+            try:
+                array.validate(full=True)  # decoding follows its indices
+            except pa.ArrowException as error:
+                raise _unreadable(self.file, error) from error
             array = array.dictionary_decode()
         self._check(array)
         if pa.types.is_boolean(array.type):
@@ -322,15 +326,9 @@ def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
             whole = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         for batch in whole:
             _check_batch(batch)
-    # Names that are no text are a ValueError.
+        names = reader.schema.names  # that are no text are a ValueError
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ArtifactError(
-            "columns-unreadable",
-            f"There must be an Arrow IPC file at the path. Reading it failed: {error}."
-            " Write it with polars write_ipc or pyarrow.ipc.new_file.",
-            file=path,
-        ) from error
-    names = reader.schema.names
+        raise _unreadable(path, error) from error
     if len(set(names)) < len(names):
         raise ArtifactError(
             "columns-unreadable",
@@ -351,9 +349,15 @@ def _check_batch(batch: Any) -> None:
     if batch.num_rows > _MOST_ROWS:  # without buffers there is nothing to compare with
         raise ValueError(f"a batch claims {batch.num_rows:,} rows")
     batch.validate()
-    for column in batch.columns:
-        if pa.types.is_dictionary(column.type):  # decoding follows its indices
-            column.validate(full=True)
+
+
+def _unreadable(path: Path | None, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        "columns-unreadable",
+        f"There must be an Arrow IPC file at the path. Reading it failed: {error}."
+        " Write it with polars write_ipc or pyarrow.ipc.new_file.",
+        file=path,
+    )
 
 
 def _check_same(kinds: dict[str, str], found: dict[str, str], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Ids to codes, hashes and the order of events: the compiled core, or its twin.
 
-Knows columns of ids and arrays of groups and times; knows nothing of logs. All checks
-of types and ranges are here: the core and the twin trust their arguments.
+Knows columns of ids and arrays of groups and times; knows nothing of logs. Types and
+ranges are checked here for both ways, with messages that say what to do.
 """
 
 from __future__ import annotations
@@ -331,6 +331,11 @@ def _blocks(path: Path) -> Iterator[memoryview]:
 
 
 def _checked_groups(groups: np.ndarray, num_groups: int) -> np.ndarray:
+    if not 0 <= operator.index(num_groups) <= _MOST_IDS + 1:
+        raise InputError(
+            "invalid-groups",
+            f"There must be 0 to 2**31 groups. Received: {num_groups}.",
+        )
     if groups.dtype != np.int32 or groups.ndim != 1:
         raise InputError(
             "invalid-groups",
