@@ -301,9 +301,11 @@ def _padded(
     values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, padding: np.ndarray
 ) -> np.ndarray:
     """The lists of `rows` over `padding`, `(n, width)`."""
-    begins = offsets[rows].astype(np.int64)
+    begins, ends = (offsets[rows + n].astype(np.int64) for n in (0, 1))
+    if np.any((begins < 0) | (begins > ends) | (ends > len(values))):
+        raise IndexError("The offsets of a list must rise within its values.")
     places = begins[:, None] + np.arange(padding.shape[1])
-    present = places < offsets[rows + 1][:, None]
+    present = places < ends[:, None]
     padding[present] = values[places[present]]
     return padding
 
