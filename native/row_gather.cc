@@ -247,14 +247,15 @@ std::uint32_t chunk_of(const std::int64_t* starts, std::size_t num_chunks,
 
 void find_places(const std::int64_t* rows, std::size_t num_rows,
                  const std::int64_t* starts, std::size_t num_chunks, Place* places) {
-  // As an unsigned number a negative row is too large as well.
-  std::uint64_t largest = 0;
+  // A row is out of range if it, or the last one less it, is negative.
+  const std::int64_t last = starts[num_chunks] - 1;
+  std::int64_t outside = 0;
   for (std::size_t i = 0; i < num_rows; ++i) {
-    largest = std::max(largest, static_cast<std::uint64_t>(rows[i]));
+    outside |= rows[i] | (last - std::max<std::int64_t>(rows[i], 0));
     const std::uint32_t chunk = chunk_of(starts, num_chunks, rows[i]);
     places[i] = {chunk, static_cast<std::uint32_t>(rows[i] - starts[chunk])};
   }
-  if (num_rows > 0 && largest >= static_cast<std::uint64_t>(starts[num_chunks])) {
+  if (outside < 0) {
     throw std::out_of_range("A row must lie in one of the chunks.");
   }
 }

@@ -128,6 +128,8 @@ void check(const RowNetwork& network) {
   }
 }
 
+// A value is out of range if it, or the largest one less it, has the highest bit: sums
+// that every instruction set has for vectors, and comparisons not.
 [[noreturn]] void refuse_value() {
   throw std::out_of_range("A value must be one of those that are shuffled.");
 }
@@ -174,12 +176,12 @@ void permute_rows(const RowNetwork& network, const std::int64_t* values, std::si
   std::uint64_t block[kAtOnce];
   for (std::size_t begin = 0; begin < n; begin += kAtOnce) {
     const std::size_t count = std::min(n - begin, kAtOnce);
-    std::uint64_t largest = 0;
+    std::uint64_t outside = 0;
     for (std::size_t i = 0; i < count; ++i) {
       block[i] = static_cast<std::uint64_t>(values[begin + i]) - offset;
-      largest = std::max(largest, block[i]);
+      outside |= block[i] | (network.size - 1 - block[i]);
     }
-    if (largest >= network.size) refuse_value();
+    if (outside >> 63 != 0) refuse_value();
     walk(pass, network, block, count);
     for (std::size_t i = 0; i < count; ++i) {
       images[begin + i] = static_cast<std::int64_t>(block[i] + offset);
@@ -196,13 +198,13 @@ void rows_of_blocks(const BlockOrder& blocks, const std::int64_t* positions,
   std::uint64_t within[kAtOnce];
   for (std::size_t begin = 0; begin < n; begin += kAtOnce) {
     const std::size_t count = std::min(n - begin, kAtOnce);
-    std::uint64_t largest = 0;
+    std::uint64_t outside = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const auto position = static_cast<std::uint64_t>(positions[begin + i]);
-      largest = std::max(largest, position);
+      outside |= position | (num_rows - 1 - position);
       places[i] = position + (position >= blocks.after_gap ? blocks.gap : 0);
     }
-    if (largest >= num_rows) refuse_value();
+    if (outside >> 63 != 0) refuse_value();
     divide(blocks.block, places, within, count);
     if (blocks.table == nullptr) {
       walk(pass, blocks.network, places, count);
