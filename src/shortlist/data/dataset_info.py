@@ -31,8 +31,15 @@ from shortlist.errors import ArtifactError
 FORMAT_VERSION = 2
 INFO_FILE = "dataset.json"
 TABLES = ("users", "items")
-COUNTS = ("events", "users", "items", "rows_read", "rows_skipped")
-COUNTS += ("duplicates_dropped", "below_threshold")
+COUNTS = (
+    "events",
+    "users",
+    "items",
+    "rows_read",
+    "rows_skipped",
+    "duplicates_dropped",
+    "below_threshold",
+)
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
