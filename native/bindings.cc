@@ -13,7 +13,7 @@
 #include <optional>
 #include <string>
 
-#include "checked_arrays.h"
+#include "checked_array_bindings.h"
 #include "data_bindings.h"
 #include "dot_tile.h"
 #include "embedding_bindings.h"

@@ -13,7 +13,7 @@
 
 #include "array_bindings.h"
 #include "arrow_columns.h"
-#include "checked_arrays.h"
+#include "checked_array_bindings.h"
 #include "group_order.h"
 #include "hashing.h"
 #include "id_map.h"

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "array_bindings.h"
-#include "checked_arrays.h"
+#include "checked_array_bindings.h"
 #include "history_gather.h"
 #include "row_gather.h"
 #include "row_order.h"

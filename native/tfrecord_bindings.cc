@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "checked_arrays.h"
+#include "checked_array_bindings.h"
 #include "crc32c.h"
 #include "tf_record.h"
 

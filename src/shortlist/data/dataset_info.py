@@ -213,7 +213,7 @@ def read_info(path: Path) -> DatasetInfo:
                 file=file,
             )
         info = msgspec.json.decode(raw, type=DatasetInfo)
-        problem = seal_problem(raw, required=bool(info.files)) or _problem(path, info)
+        problem = seal_problem(raw, required=bool(info.files)) or _problem(info)
     except (
         msgspec.MsgspecError,
         UnicodeDecodeError,
@@ -236,7 +236,7 @@ def damaged(file: Path, problem: object) -> ArtifactError:
     )
 
 
-def _problem(folder: Path, info: DatasetInfo) -> str | None:
+def _problem(info: DatasetInfo) -> str | None:
     """What is missing or contradictory in a description."""
     names = info.needed_files
     if info.files and (lacking := {*names} - info.files.keys()):
@@ -259,6 +259,4 @@ def _problem(folder: Path, info: DatasetInfo) -> str | None:
     least = min((segment.events for segment in info.segments), default=0)
     if min(least, info.generation) < 0:
         return "`events` and `generation` must be at least 0"
-    if info.files and fingerprint(folder, info) != info.fingerprint:
-        return "Its fingerprint is not that of its schema and files"
     return None

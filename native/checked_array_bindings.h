@@ -1,7 +1,7 @@
 // The arrays that a call from Python brings, with their shapes and number types
 // checked. Knows nothing of what they hold.
-#ifndef SHORTLIST_CHECKED_ARRAYS_H_
-#define SHORTLIST_CHECKED_ARRAYS_H_
+#ifndef SHORTLIST_CHECKED_ARRAY_BINDINGS_H_
+#define SHORTLIST_CHECKED_ARRAY_BINDINGS_H_
 
 #include <nanobind/nanobind.h>
 
@@ -94,4 +94,4 @@ Grid<T> grid_of(Arrays& arrays, nanobind::handle array, const char* name) {
 
 }  // namespace shortlist
 
-#endif  // SHORTLIST_CHECKED_ARRAYS_H_
+#endif  // SHORTLIST_CHECKED_ARRAY_BINDINGS_H_
