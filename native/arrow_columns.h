@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #include <string_view>
 
 namespace shortlist {
@@ -40,19 +41,30 @@ struct TextView {
 };
 static_assert(sizeof(TextView) == 16, "as laid out by Arrow");
 
+struct TextBuffer {
+  const char* data;
+  std::size_t size;
+};
+
 struct TextColumn {
   const TextView* views;
   std::size_t size;
   Validity is_valid;
-  const char* const* buffers;
+  const TextBuffer* buffers;
+  std::size_t num_buffers;
 
-  // The bytes of one text. They may be those of the view, which must stay.
+  // The bytes of one text. They may be those of the view, which must stay. Throws
+  // std::out_of_range for a view that leads out of its buffer.
   std::string_view text(std::size_t i) const {
     const TextView& view = views[i];
     if (view.is_inline()) return {view.inline_bytes(), view.length};
     std::uint32_t place[2];
     std::memcpy(place, &view.rest, sizeof place);
-    return {buffers[place[0]] + place[1], view.length};
+    if (place[0] >= num_buffers || buffers[place[0]].size < place[1] ||
+        buffers[place[0]].size - place[1] < view.length) {
+      throw std::out_of_range("A text must lie in a buffer of its column.");
+    }
+    return {buffers[place[0]].data + place[1], view.length};
   }
 };
 

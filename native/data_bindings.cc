@@ -1,7 +1,9 @@
 // Converts the columns and arrays of a call, releases the GIL and calls the kernels.
 //
-// Types and ranges are checked in src/shortlist/data/kernels.py, the only caller. A
-// column comes as the parts of a pyarrow.Array: its offset and its buffers.
+// src/shortlist/data/kernels.py is the only caller and has the better messages; here
+// shapes, types and lengths are checked once more, so that a wrong call is an
+// exception. A column comes as the parts of a pyarrow.Array: its offset and its
+// buffers.
 #include "data_bindings.h"
 
 #include <cstdint>
@@ -11,6 +13,7 @@
 
 #include "array_bindings.h"
 #include "arrow_columns.h"
+#include "checked_array_bindings.h"
 #include "group_order.h"
 #include "hashing.h"
 #include "id_map.h"
@@ -27,75 +30,92 @@ class HeldColumn {
  public:
   // The first two of the buffers are the validity, if any, and the values or views.
   HeldColumn(const nb::list& buffers, std::size_t offset, std::size_t size) {
+    require(buffers.size() >= 2, "A column must have two buffers at least.");
+    require(offset <= kMost && size <= kMost, "A column must end in memory.");
     column_.size = size;
-    column_.is_valid = {arrays_.values<const std::uint8_t>(buffers[0]), offset};
+    column_.is_valid = {nullptr, offset};
+    if (!buffers[0].is_none()) {
+      const Span<const char> bits = bytes(buffers[0]);
+      require(bits.size >= (offset + size + 7) / 8, "Short validity of a column.");
+      column_.is_valid.bits = reinterpret_cast<const std::uint8_t*>(bits.data);
+    }
     read_values(buffers, offset);
   }
 
   const Column& get() const { return column_; }
 
  private:
+  static constexpr std::size_t kMost = std::size_t{1} << 56;
+
   void read_values(const nb::list& buffers, std::size_t offset);
 
+  Span<const char> bytes(nb::handle buffer) {
+    const Py_buffer& view = arrays_.get(buffer);
+    return {static_cast<const char*>(view.buf), static_cast<std::size_t>(view.len)};
+  }
+
+  // The values of the column; no buffer is needed for none.
+  template <typename Value>
+  const Value* values(nb::handle buffer, std::size_t offset) {
+    if (buffer.is_none()) {
+      require(offset + column_.size == 0, "A column must have values.");
+      return nullptr;
+    }
+    const Span<const char> all = bytes(buffer);
+    require(all.size / sizeof(Value) >= offset + column_.size,
+            "Short values of a column.");
+    return reinterpret_cast<const Value*>(all.data) + offset;
+  }
+
   Arrays arrays_;
-  std::vector<const char*> texts_;
+  std::vector<TextBuffer> texts_;
   Column column_ = {};
 };
 
 template <>
 void HeldColumn<IntColumn>::read_values(const nb::list& buffers, std::size_t offset) {
-  column_.values = arrays_.values<const std::int64_t>(buffers[1]) + offset;
+  column_.values = values<std::int64_t>(buffers[1], offset);
 }
 
 template <>
 void HeldColumn<TextColumn>::read_values(const nb::list& buffers, std::size_t offset) {
-  column_.views = arrays_.values<const TextView>(buffers[1]) + offset;
+  column_.views = values<TextView>(buffers[1], offset);
   for (std::size_t b = 2; b < buffers.size(); ++b) {
-    texts_.push_back(arrays_.values<const char>(buffers[b]));
+    const Span<const char> text = bytes(buffers[b]);
+    texts_.push_back({text.data, text.size});
   }
   column_.buffers = texts_.data();
-}
-
-template <typename T>
-struct Filled {
-  T* values;
-  std::size_t size;
-};
-
-template <typename T>
-Filled<T> to_fill(nb::handle array, Arrays& arrays) {
-  const Py_buffer& view = arrays.get(array, true);
-  return {static_cast<T*>(view.buf), static_cast<std::size_t>(view.shape[0])};
+  column_.num_buffers = texts_.size();
 }
 
 template <typename Ids>
 void add(IdMap<Ids>& map, const nb::list& buffers, std::size_t offset,
          nb::handle codes) {
   Arrays arrays;
-  const Filled<std::int32_t> out = to_fill<std::int32_t>(codes, arrays);
+  const auto out = vector_of<std::int32_t>(arrays, codes, "codes");
   const HeldColumn<typename Ids::Column> column(buffers, offset, out.size);
   nb::gil_scoped_release release;
-  map.add(column.get(), out.values);
+  map.add(column.get(), out.data);
 }
 
 template <typename Ids>
 void find(const IdMap<Ids>& map, const nb::list& buffers, std::size_t offset,
           nb::handle codes) {
   Arrays arrays;
-  const Filled<std::int32_t> out = to_fill<std::int32_t>(codes, arrays);
+  const auto out = vector_of<std::int32_t>(arrays, codes, "codes");
   const HeldColumn<typename Ids::Column> column(buffers, offset, out.size);
   nb::gil_scoped_release release;
-  map.find(column.get(), out.values);
+  map.find(column.get(), out.data);
 }
 
 template <typename Column>
 void hash(const nb::list& buffers, std::size_t offset, std::uint64_t seed,
           nb::handle hashes) {
   Arrays arrays;
-  const Filled<std::uint64_t> out = to_fill<std::uint64_t>(hashes, arrays);
+  const auto out = vector_of<std::uint64_t>(arrays, hashes, "hashes");
   const HeldColumn<Column> column(buffers, offset, out.size);
   nb::gil_scoped_release release;
-  hash_column(column.get(), seed, out.values);
+  hash_column(column.get(), seed, out.data);
 }
 
 // The code of any object; -1 for what no map of numbers holds.
@@ -122,30 +142,49 @@ std::int32_t find_text(const IdMap<TextIds>& map, nb::handle id) {
   return map.find_one(TextIds::id({bytes, length}));
 }
 
+constexpr const char* kTooManyIds = "There must be as many ids as are asked for.";
+
 void copy_ints(const IdMap<IntIds>& map, nb::handle ids) {
   Arrays arrays;
-  const Filled<std::int64_t> out = to_fill<std::int64_t>(ids, arrays);
+  const auto out = vector_of<std::int64_t>(arrays, ids, "ids");
   nb::gil_scoped_release release;
-  map.read([&](const IntIds& from) { from.copy(out.size, out.values); });
+  map.read([&](const IntIds& from) {
+    require(out.size <= from.size(), kTooManyIds);
+    from.copy(out.size, out.data);
+  });
 }
 
 std::size_t num_text_bytes(const IdMap<TextIds>& map, std::size_t count) {
   nb::gil_scoped_release release;
-  return map.read([&](const TextIds& from) { return from.num_bytes(count); });
+  return map.read([&](const TextIds& from) {
+    require(count <= from.size(), kTooManyIds);
+    return from.num_bytes(count);
+  });
 }
 
 void copy_texts(const IdMap<TextIds>& map, nb::handle offsets, nb::handle bytes) {
   Arrays arrays;
-  const Filled<std::int64_t> out = to_fill<std::int64_t>(offsets, arrays);
-  char* const texts = to_fill<char>(bytes, arrays).values;
+  const auto out = vector_of<std::int64_t>(arrays, offsets, "offsets");
+  const auto texts = vector_of<std::uint8_t>(arrays, bytes, "bytes");
+  require(out.size > 0, "There must be one offset more than ids.");
   nb::gil_scoped_release release;
-  map.read([&](const TextIds& from) { from.copy(out.size - 1, out.values, texts); });
+  map.read([&](const TextIds& from) {
+    require(out.size - 1 <= from.size(), kTooManyIds);
+    require(from.num_bytes(out.size - 1) <= texts.size, "Short memory for texts.");
+    from.copy(out.size - 1, out.data, reinterpret_cast<char*>(texts.data));
+  });
 }
 
 template <typename Ids>
 nb::class_<IdMap<Ids>> bind_map(nb::module_& m, const char* name) {
   return nb::class_<IdMap<Ids>>(m, name)
-      .def(nb::init<std::size_t>(), "most"_a)
+      .def(
+          "__init__",
+          [](IdMap<Ids>* map, std::size_t most) {
+            require(most < std::size_t{1} << 31, "A map holds up to 2^31 - 1 ids.");
+            new (map) IdMap<Ids>(most);
+          },
+          "most"_a)
       .def("__len__", &IdMap<Ids>::size)
       .def("add", &add<Ids>, "buffers"_a, "offset"_a, "codes"_a,
            "Fills codes (n,) int32; new ids get the next ones.")
@@ -165,26 +204,29 @@ void update_hash(StreamHash& hash, nb::handle piece) {
 void order_groups(nb::handle groups, nb::handle times, std::size_t num_groups,
                   bool is_wide, std::size_t threads, nb::handle order) {
   Arrays arrays;
-  const auto* group_values = arrays.values<const std::int32_t>(groups);
-  const auto* time_values = arrays.values<const std::int64_t>(times);
-  const Filled<std::int64_t> out = to_fill<std::int64_t>(order, arrays);
-  const GroupedRows rows = {group_values, out.size, num_groups};
+  const auto group = vector_of<const std::int32_t>(arrays, groups, "groups");
+  const auto time = vector_of<const std::int64_t>(arrays, times, "times");
+  const auto out = vector_of<std::int64_t>(arrays, order, "order");
+  require(group.size == time.size && group.size == out.size,
+          "Groups, times and order must have one length.");
+  require(is_wide || group.size <= std::numeric_limits<std::uint32_t>::max(),
+          "So many rows must be sorted with wide numbers.");
+  const GroupedRows rows = {group.data, group.size, num_groups};
   nb::gil_scoped_release release;
   if (is_wide) {
-    group_order<std::uint64_t>(rows, time_values, threads, out.values);
+    group_order<std::uint64_t>(rows, time.data, threads, out.data);
   } else {
-    group_order<std::uint32_t>(rows, time_values, threads, out.values);
+    group_order<std::uint32_t>(rows, time.data, threads, out.data);
   }
 }
 
 void count_groups(nb::handle groups, std::size_t threads, nb::handle offsets) {
   Arrays arrays;
-  const Py_buffer& view = arrays.get(groups);
-  const auto* values = static_cast<const std::int32_t*>(view.buf);
-  const auto num_rows = static_cast<std::size_t>(view.shape[0]);
-  const Filled<std::int64_t> out = to_fill<std::int64_t>(offsets, arrays);
+  const auto group = vector_of<const std::int32_t>(arrays, groups, "groups");
+  const auto out = vector_of<std::int64_t>(arrays, offsets, "offsets");
+  require(out.size > 0, "There must be one offset more than groups.");
   nb::gil_scoped_release release;
-  group_offsets({values, num_rows, out.size - 1}, threads, out.values);
+  group_offsets({group.data, group.size, out.size - 1}, threads, out.data);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "parallel.h"
@@ -28,6 +29,11 @@ struct Entry {
 
 std::uint64_t unsigned_time(std::int64_t time) {
   return static_cast<std::uint64_t>(time) ^ (std::uint64_t{1} << 63);
+}
+
+// As an unsigned number a negative group is too large as well.
+[[noreturn]] void refuse_group() {
+  throw std::out_of_range("A group must lie between 0 and the number of groups.");
 }
 
 // How groups are dealt out: neighbours together.
@@ -142,6 +148,7 @@ template <typename Row>
 void group_order(const GroupedRows& rows, const std::int64_t* times,
                  std::size_t threads, std::int64_t* order) {
   if (rows.num_rows == 0) return;
+  if (rows.num_groups == 0) refuse_group();
   const Dealing dealing = dealing_of(rows);
   const std::size_t num_chunks = (rows.num_rows + kChunkRows - 1) / kChunkRows;
   // places[chunk][bucket], first the number of rows.
@@ -150,7 +157,9 @@ void group_order(const GroupedRows& rows, const std::int64_t* times,
              [&](std::size_t chunk, std::size_t begin, std::size_t end) {
                std::size_t* counts = places.data() + chunk * dealing.num_buckets;
                for (std::size_t i = begin; i < end; ++i) {
-                 ++counts[static_cast<std::uint32_t>(rows.groups[i]) >> dealing.shift];
+                 const auto group = static_cast<std::uint32_t>(rows.groups[i]);
+                 if (group >= rows.num_groups) refuse_group();
+                 ++counts[group >> dealing.shift];
                }
              });
   std::vector<std::size_t> starts(dealing.num_buckets + 1, 0);
@@ -205,7 +214,9 @@ void group_offsets(const GroupedRows& rows, std::size_t threads,
         part == 0 ? offsets + 1 : counts.data() + (part - 1) * num_groups;
     const std::size_t end = rows.num_rows * (part + 1) / num_parts;
     for (std::size_t i = rows.num_rows * part / num_parts; i < end; ++i) {
-      ++own[rows.groups[i]];
+      const auto group = static_cast<std::uint32_t>(rows.groups[i]);
+      if (group >= num_groups) refuse_group();
+      ++own[group];
     }
   });
   for (std::size_t g = 0; g < num_groups; ++g) {

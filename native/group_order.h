@@ -13,13 +13,14 @@
 namespace shortlist {
 
 struct GroupedRows {
-  const std::int32_t* groups;  // 0 <= group < num_groups
+  const std::int32_t* groups;  // others than 0 .. num_groups - 1 are refused
   std::size_t num_rows;
   std::size_t num_groups;
 };
 
 // Fills order (num_rows): rows by group, then time, then place. Row is a type that can
-// number all rows: a narrow one takes less memory while they are sorted.
+// number all rows: a narrow one takes less memory while they are sorted. Throws
+// std::out_of_range for a group out of range.
 template <typename Row>
 void group_order(const GroupedRows& rows, const std::int64_t* times,
                  std::size_t threads, std::int64_t* order);
@@ -30,7 +31,7 @@ extern template void group_order<std::uint64_t>(const GroupedRows&, const std::i
                                                 std::size_t, std::int64_t*);
 
 // Fills offsets (num_groups + 1): group g has the places offsets[g] .. offsets[g + 1]
-// of the order.
+// of the order. Throws as group_order.
 void group_offsets(const GroupedRows& rows, std::size_t threads, std::int64_t* offsets);
 
 }  // namespace shortlist

@@ -1,6 +1,7 @@
 #include "history_gather.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "parallel.h"
 
@@ -25,9 +26,18 @@ struct Range {
 void find_users(const UserItems& stored, const std::int64_t* users, std::size_t n,
                 Range* ranges) {
   for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(stored.offsets + users[i]);
+  const auto num_items = static_cast<std::int64_t>(stored.num_items);
   for (std::size_t i = 0; i < n; ++i) {
+    // As an unsigned number a negative user is too large as well.
+    if (static_cast<std::uint64_t>(users[i]) >= stored.num_users) {
+      throw std::out_of_range("A user must be one of those stored.");
+    }
     const std::int64_t begin = stored.offsets[users[i]];
-    ranges[i] = {begin, users[i] == 0 ? begin : stored.offsets[users[i] + 1]};
+    const std::int64_t end = users[i] == 0 ? begin : stored.offsets[users[i] + 1];
+    if (begin < 0 || begin > end || end > num_items) {
+      throw std::out_of_range("The offsets of users must rise within their items.");
+    }
+    ranges[i] = {begin, end};
   }
 }
 

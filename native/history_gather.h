@@ -1,7 +1,7 @@
 // Gathers what users did before a moment, or last, as padded lists, threaded.
 //
-// Knows histories and threads; knows nothing of Python. Arguments are trusted: users
-// and shapes are checked by the caller (src/shortlist/data/gather_kernels.py).
+// Knows histories and threads; knows nothing of Python. Shapes are checked by the
+// caller (gather_bindings.cc), users and offsets here, as they are read.
 #ifndef SHORTLIST_HISTORY_GATHER_H_
 #define SHORTLIST_HISTORY_GATHER_H_
 
@@ -17,6 +17,8 @@ struct UserItems {
   const std::int64_t* timestamps;  // (num_items,), rising for each user
   const void* items;               // (num_items,)
   std::size_t item_bytes;          // 1 or 2 unsigned, or 4
+  std::size_t num_users;
+  std::size_t num_items;
 };
 
 struct HistoryQuery {
@@ -31,7 +33,8 @@ struct HistoryQuery {
 };
 
 // Fills `out` (num_rows, length) with the newest items strictly before each moment,
-// oldest first, and -1 behind them. Nothing depends on `threads`.
+// oldest first, and -1 behind them. Nothing depends on `threads`. Throws
+// std::out_of_range for a user out of range, or one whose items lie outside.
 void gather_histories(const UserItems& stored, const HistoryQuery& query,
                       std::size_t threads, std::int32_t* out);
 

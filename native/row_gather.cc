@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 #include <type_traits>
 
 #include "parallel.h"
@@ -147,6 +148,9 @@ void gather_ragged(const GatheredColumn& column, const Place* places, std::size_
     const ColumnChunk& chunk = chunks[places[i].chunk];
     const std::size_t begin = offset_at(chunk, places[i].row);
     const std::size_t end = offset_at(chunk, std::size_t{places[i].row} + 1);
+    if (begin > end || end > chunk.num_values) {
+      throw std::out_of_range("The offsets of a list must rise within its values.");
+    }
     const std::size_t length = std::min(end - begin, width);
     const char* const values = chunk.values + begin * sizeof(Value);
     for (std::size_t k = 0; k < length; ++k) {
@@ -198,13 +202,6 @@ Kernel kernel_for(StoredType stored, const GatheredColumn& column, bool one_chun
   return kernel_of<double, float>(column, one_chunk);
 }
 
-std::size_t size_of(WideType type) { return type == WideType::kInt64 ? 8 : 4; }
-
-std::size_t size_of(StoredType type) {
-  constexpr std::size_t kSizes[kStoredTypes] = {1, 1, 2, 2, 4, 4, 8, 2, 4, 8};
-  return kSizes[static_cast<std::size_t>(type)];
-}
-
 // A column whose chunks differ in type goes row by row.
 void gather_mixed(const GatheredColumn& column, const Place* places, std::size_t n,
                   char* out) {
@@ -250,9 +247,16 @@ std::uint32_t chunk_of(const std::int64_t* starts, std::size_t num_chunks,
 
 void find_places(const std::int64_t* rows, std::size_t num_rows,
                  const std::int64_t* starts, std::size_t num_chunks, Place* places) {
+  // A row is out of range if it, or the last one less it, is negative.
+  const std::int64_t last = starts[num_chunks] - 1;
+  std::int64_t outside = 0;
   for (std::size_t i = 0; i < num_rows; ++i) {
+    outside |= rows[i] | (last - std::max<std::int64_t>(rows[i], 0));
     const std::uint32_t chunk = chunk_of(starts, num_chunks, rows[i]);
     places[i] = {chunk, static_cast<std::uint32_t>(rows[i] - starts[chunk])};
+  }
+  if (outside < 0) {
+    throw std::out_of_range("A row must lie in one of the chunks.");
   }
 }
 
@@ -269,6 +273,13 @@ bool in_one_chunk(const Place* places, std::size_t n) {
 }
 
 }  // namespace
+
+std::size_t size_of(WideType type) { return type == WideType::kInt64 ? 8 : 4; }
+
+std::size_t size_of(StoredType type) {
+  constexpr std::size_t kSizes[kStoredTypes] = {1, 1, 2, 2, 4, 4, 8, 2, 4, 8};
+  return kSizes[static_cast<std::size_t>(type)];
+}
 
 void gather_rows(const std::int64_t* rows, std::size_t num_rows,
                  const std::int64_t* starts, std::size_t num_chunks,

@@ -1,8 +1,8 @@
 // Gathers the rows of many columns at once, widened and padded, threaded.
 //
-// Knows columns in chunks and threads; knows nothing of files or Python. Arguments are
-// trusted: rows, types and lengths are checked by the caller
-// (src/shortlist/data/gather_kernels.py).
+// Knows columns in chunks and threads; knows nothing of files or Python. Types and
+// lengths are checked by the caller (gather_bindings.cc), rows and offsets here, as
+// they are read.
 #ifndef SHORTLIST_ROW_GATHER_H_
 #define SHORTLIST_ROW_GATHER_H_
 
@@ -39,6 +39,7 @@ struct ColumnChunk {
   const char* offsets;  // null where all rows are equally long
   StoredType type;
   bool wide_offsets;  // int64, not int32
+  std::size_t num_values;
 };
 
 // A kind fits its chunks: integers become integers, floats float32, and neither an
@@ -50,9 +51,13 @@ struct GatheredColumn {
   char* out;  // (num_rows, width); lists end with -1, or 0 for floats
 };
 
+std::size_t size_of(StoredType type);
+std::size_t size_of(WideType type);
+
 // Fills `out` of every column with the values of `rows`. The chunks are the same rows
 // in every column: chunk c begins at starts[c], rises, and has fewer than 2^32 rows.
-// Nothing depends on `threads`.
+// Nothing depends on `threads`. Throws std::out_of_range for a row that is in no chunk,
+// or a list that leads out of its values.
 void gather_rows(const std::int64_t* rows, std::size_t num_rows,
                  const std::int64_t* starts, std::size_t num_chunks,
                  const std::vector<GatheredColumn>& columns, std::size_t threads);

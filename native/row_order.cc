@@ -116,6 +116,24 @@ void walk(Pass pass, const RowNetwork& network, std::uint64_t* values, std::size
   }
 }
 
+void check(const RowNetwork& network) {
+  const std::uint64_t bits = network.low_bits + network.high_bits;
+  const bool fits = network.size >= 1 && network.size <= std::uint64_t{1} << 62 &&
+                    network.low_bits == bits / 2 && bits >= 2 && bits <= 62 &&
+                    (network.size - 1) >> bits == 0 &&
+                    (bits == 2 || (network.size - 1) >> (bits - 1) != 0);
+  if (!fits) {
+    throw std::invalid_argument(
+        "A network must be of 1 to 2^62 values, and of the bits that number them.");
+  }
+}
+
+// A value is out of range if it, or the largest one less it, has the highest bit: sums
+// that every instruction set has for vectors, and comparisons not.
+[[noreturn]] void refuse_value() {
+  throw std::out_of_range("A value must be one of those that are shuffled.");
+}
+
 // The block and the place within it of each of `n` places.
 void divide(std::uint64_t block, std::uint64_t* places, std::uint64_t* within,
             std::size_t n) {
@@ -134,20 +152,36 @@ void divide(std::uint64_t block, std::uint64_t* places, std::uint64_t* within,
   }
 }
 
+// The number of rows of checked blocks.
+std::uint64_t rows_of(const BlockOrder& blocks) {
+  check(blocks.network);
+  const std::uint64_t most = std::uint64_t{1} << 62;
+  if (blocks.block == 0 || blocks.block > most / blocks.network.size ||
+      blocks.gap >= blocks.block) {
+    throw std::invalid_argument(
+        "Blocks must have a row at least, and up to 2^62 together.");
+  }
+  return blocks.network.size * blocks.block - blocks.gap;
+}
+
 }  // namespace
 
 void permute_rows(const RowNetwork& network, const std::int64_t* values, std::size_t n,
                   std::int64_t first, bool backward, std::int64_t* images,
                   const std::string& instruction_set) {
+  check(network);
   const Passes& passes = find(instruction_set);
   const Pass pass = backward ? passes.backward : passes.forward;
   const auto offset = static_cast<std::uint64_t>(first);
   std::uint64_t block[kAtOnce];
   for (std::size_t begin = 0; begin < n; begin += kAtOnce) {
     const std::size_t count = std::min(n - begin, kAtOnce);
+    std::uint64_t outside = 0;
     for (std::size_t i = 0; i < count; ++i) {
       block[i] = static_cast<std::uint64_t>(values[begin + i]) - offset;
+      outside |= block[i] | (network.size - 1 - block[i]);
     }
+    if (outside >> 63 != 0) refuse_value();
     walk(pass, network, block, count);
     for (std::size_t i = 0; i < count; ++i) {
       images[begin + i] = static_cast<std::int64_t>(block[i] + offset);
@@ -158,15 +192,19 @@ void permute_rows(const RowNetwork& network, const std::int64_t* values, std::si
 void rows_of_blocks(const BlockOrder& blocks, const std::int64_t* positions,
                     std::size_t n, std::int64_t* rows,
                     const std::string& instruction_set) {
+  const std::uint64_t num_rows = rows_of(blocks);
   const Pass pass = find(instruction_set).forward;
   std::uint64_t places[kAtOnce];
   std::uint64_t within[kAtOnce];
   for (std::size_t begin = 0; begin < n; begin += kAtOnce) {
     const std::size_t count = std::min(n - begin, kAtOnce);
+    std::uint64_t outside = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const auto position = static_cast<std::uint64_t>(positions[begin + i]);
+      outside |= position | (num_rows - 1 - position);
       places[i] = position + (position >= blocks.after_gap ? blocks.gap : 0);
     }
+    if (outside >> 63 != 0) refuse_value();
     divide(blocks.block, places, within, count);
     if (blocks.table == nullptr) {
       walk(pass, blocks.network, places, count);

@@ -1,7 +1,7 @@
 // The rows at positions of a shuffled epoch, computed one by one.
 //
-// Knows keys, sizes and numbers; knows nothing of sources, epochs or Python. Arguments
-// are trusted: shapes and ranges are held by src/shortlist/data/order.py.
+// Knows keys, sizes and numbers; knows nothing of sources, epochs or Python. Every
+// number is checked: what is out of range would be moved about for ever.
 //
 // Sources: Black and Rogaway (2002), Ciphers with Arbitrary Finite Domains (cycle
 // walking); Mitchell et al. (2022), Bandwidth-Optimal Random Shuffling for GPUs; Steele
@@ -17,8 +17,8 @@ namespace shortlist {
 
 constexpr std::size_t kOrderRounds = 8;
 
-// A Feistel network on low_bits + high_bits bits, 1 to 32 each; what it moves out of
-// 0 .. size - 1 it moves again.
+// A Feistel network on low_bits + high_bits bits, 1 to 32 each: the fewest that number
+// `size` values, and 2 at least. What it moves out of 0 .. size - 1 it moves again.
 struct RowNetwork {
   std::uint64_t keys[kOrderRounds];
   std::uint64_t size;
@@ -32,14 +32,16 @@ struct BlockOrder {
   std::uint64_t block;
   std::uint64_t gap;
   std::uint64_t after_gap;
-  const std::int64_t* table;  // the block at each place, or null for the network's
+  const std::int64_t* table;  // (network.size,) the block at each place, or null for
+                              // the network's
   RowNetwork network;
 };
 
 // images[i] = first + the image of values[i] - first, which is below the size;
 // backward, the value that it is the image of. `images` may be `values`. Every
 // instruction set gives the same. Throws std::invalid_argument for one that
-// instruction_sets() does not list.
+// instruction_sets() does not list or a network of other sizes, and std::out_of_range
+// for a value that is not among those it moves.
 void permute_rows(const RowNetwork& network, const std::int64_t* values, std::size_t n,
                   std::int64_t first, bool backward, std::int64_t* images,
                   const std::string& instruction_set = "");

@@ -1,6 +1,6 @@
 // Converts the bytes and names of a call, releases the GIL and reads.
 //
-// Arguments are checked in src/shortlist/data/tfrecord/kernels.py, the only caller.
+// src/shortlist/data/tfrecord/kernels.py is the only caller.
 #include "tfrecord_bindings.h"
 
 #include <nanobind/ndarray.h>
@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "checked_array_bindings.h"
 #include "crc32c.h"
 #include "tf_record.h"
 
@@ -62,8 +63,13 @@ nb::tuple read_block(Buffer data, const std::vector<nb::bytes>& features,
   std::vector<std::string> texts;
   for (const nb::bytes& name : features) texts.emplace_back(name.c_str(), name.size());
   const FeatureNames names(std::move(texts));
+  require(names.size() == kinds.size(), "Every feature must have a kind.");
   std::vector<ValueKind> known;
-  for (int kind : kinds) known.push_back(static_cast<ValueKind>(kind));
+  for (int kind : kinds) {
+    require(kind >= 0 && kind <= static_cast<int>(ValueKind::kIntegers),
+            "A kind must be none, text, floats or integers.");
+    known.push_back(static_cast<ValueKind>(kind));
+  }
   const Bytes bytes = {data.data(), data.shape(0)};
   RecordBlock block;
   {

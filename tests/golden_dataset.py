@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from shortlist.data.append import append
-from shortlist.data.dataset import write_info
+from shortlist.data.dataset_info import write_info
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split

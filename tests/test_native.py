@@ -265,7 +265,7 @@ def test_more_items_than_32_bits_can_number_are_refused():
 
 
 @pytest.mark.parametrize("find", [top_k, top_k_reference])
-@pytest.mark.parametrize("k", [0, -1, 1.5, "3", None, True])
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", None, True, 2**31, 2**62, 2**80])
 def test_k_that_is_not_a_positive_integer_is_refused(find, k):
     with pytest.raises(InputError, match="`k` must be a whole number") as caught:
         find(ONES, ONES, k)
@@ -298,6 +298,20 @@ def test_exclusions_that_do_not_fit_are_refused(find, offsets, indices, message)
     with pytest.raises(InputError, match=message) as caught:
         find(ONES, ONES, 1, exclude=(np.array(offsets), np.array(indices)))
     assert caught.value.code == "invalid-exclude"
+
+
+@pytest.mark.parametrize("exclude", [(), (np.zeros(3, int),), (np.zeros(3, int),) * 3])
+@pytest.mark.parametrize("find", [top_k, top_k_reference])
+def test_exclusions_that_are_no_pair_are_refused(find, exclude):
+    with pytest.raises(InputError, match="must be .offsets, indices") as caught:
+        find(ONES, ONES, 1, exclude=exclude)
+    assert caught.value.code == "invalid-exclude"
+
+
+def test_a_query_of_no_vectors_is_refused():
+    with pytest.raises(InputError, match="must have a vector at least") as caught:
+        top_k(np.zeros((2, 0, 3), np.float32), np.ones((4, 3), np.float32), 1)
+    assert caught.value.code == "invalid-vectors"
 
 
 def test_empty_exclusions_exclude_nothing():

@@ -16,6 +16,7 @@
 #include <thread>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "../group_order.h"
@@ -49,18 +50,18 @@ class Views {
     }
     for (std::size_t b = 0; b < 2; ++b) {
       buffers_[b].shrink_to_fit();
-      starts_[b] = buffers_[b].data();
+      starts_[b] = {buffers_[b].data(), buffers_[b].size()};
     }
   }
 
   TextColumn column(Validity validity) const {
-    return {views_.data(), views_.size(), validity, starts_.data()};
+    return {views_.data(), views_.size(), validity, starts_.data(), starts_.size()};
   }
 
  private:
   std::vector<TextView> views_;
   std::array<std::vector<char>, 2> buffers_;
-  std::array<const char*, 2> starts_ = {};
+  std::array<TextBuffer, 2> starts_ = {};
 };
 
 std::vector<std::string> some_texts(std::size_t count, std::mt19937& random) {
@@ -234,6 +235,56 @@ void check_order(std::size_t num_rows, std::int32_t num_groups, int shift) {
   }
 }
 
+template <typename Call>
+bool is_refused(const Call& call) {
+  try {
+    call();
+  } catch (const std::out_of_range&) {
+    return true;
+  }
+  return false;
+}
+
+// What leads out of a column or of the groups is refused, on any number of threads.
+void check_refusals() {
+  const std::int64_t times[] = {1, 2, 3};
+  std::int64_t order[3], offsets[3];
+  for (const std::int32_t wrong : {-1, 2, std::numeric_limits<std::int32_t>::min()}) {
+    const std::int32_t groups[] = {0, 1, wrong};
+    const GroupedRows rows = {groups, 3, 2};
+    for (const std::size_t threads : {1, 4}) {
+      require(
+          is_refused([&] { group_order<std::uint32_t>(rows, times, threads, order); }),
+          "a group out of range has no place in an order");
+      require(is_refused([&] { group_offsets(rows, threads, offsets); }),
+              "a group out of range is not counted");
+    }
+  }
+  const std::int32_t zero = 0;
+  require(
+      is_refused([&] { group_order<std::uint64_t>({&zero, 1, 0}, times, 1, order); }),
+      "there are no rows of no groups");
+  const std::string text(20, 'x');
+  for (const auto& [buffer, place] : {std::pair<std::uint32_t, std::uint32_t>{1, 0},
+                                      {0, 1},
+                                      {0, 0xFFFFFFFFu},
+                                      {0xFFFFFFFFu, 0}}) {
+    TextView view = TextIds::id(text).view;
+    const std::uint32_t lying[] = {buffer, place};
+    std::memcpy(&view.rest, lying, sizeof lying);
+    const TextBuffer held = {text.data(), text.size()};
+    const TextColumn column = {&view, 1, {nullptr, 0}, &held, 1};
+    std::int32_t code;
+    std::uint64_t hash;
+    IdMap<TextIds> map(9);
+    require(is_refused([&] { map.add(column, &code); }), "a lying view is not added");
+    require(is_refused([&] { map.find(column, &code); }), "a lying view is not found");
+    require(is_refused([&] { hash_column(column, 0, &hash); }),
+            "a lying view has no hash");
+    require(map.size() == 0, "nothing was added");
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -252,5 +303,7 @@ int main() {
   // Rows of several chunks, in parts that count for themselves.
   check_order<std::uint32_t>(2500000, 1000, 30);
   std::printf("order of groups\n");
+  check_refusals();
+  std::printf("refusals\n");
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <stdexcept>
 #include <vector>
 
 #include "../history_gather.h"
@@ -51,7 +52,7 @@ struct Stored {
       for (char& byte : values[c]) byte = static_cast<char>(random() % 60);
       column.chunks.push_back({values[c].data(),
                                offset_bytes == 0 ? nullptr : offsets[c].data(), type,
-                               offset_bytes == 8});
+                               offset_bytes == 8, count});
     }
   }
 
@@ -139,7 +140,7 @@ void check_histories(std::size_t num_items, std::size_t num_rows) {
     moments[i] = static_cast<std::int64_t>(random() % (num_items + 2)) - 1;
   }
   const UserItems stored = {offsets.data(), timestamps.data(), items.data(),
-                            sizeof(Item)};
+                            sizeof(Item),   num_users,         num_items};
   for (const std::int64_t gap : {-1, 0, 3}) {
     for (const bool last : {false, true}) {
       if (last && gap >= 0) continue;
@@ -153,6 +154,58 @@ void check_histories(std::size_t num_items, std::size_t num_rows) {
       }
     }
   }
+}
+
+template <typename Call>
+bool is_refused(const Call& call) {
+  try {
+    call();
+  } catch (const std::out_of_range&) {
+    return true;
+  }
+  return false;
+}
+
+// Rows outside of all chunks, and lists and users outside of their values.
+void check_refusals() {
+  const std::vector<std::int32_t> values(4, 7);
+  const std::int64_t starts[] = {0, 3};
+  std::vector<std::int32_t> out(2 * 4);
+  const auto gathers = [&](std::int64_t row, const std::int64_t* offsets) {
+    const ColumnChunk chunk = {reinterpret_cast<const char*>(values.data()),
+                               reinterpret_cast<const char*>(offsets),
+                               StoredType::kInt32, true, values.size()};
+    const GatheredColumn column = {{chunk},
+                                   offsets == nullptr ? std::size_t{1} : 4,
+                                   WideType::kInt32,
+                                   reinterpret_cast<char*>(out.data())};
+    const std::int64_t rows[] = {0, row};
+    for (const std::size_t threads : {1, 3}) {
+      if (!is_refused([&] { gather_rows(rows, 2, starts, 1, {column}, threads); })) {
+        return true;
+      }
+    }
+    return false;
+  };
+  const std::int64_t rising[] = {0, 1, 1, 4}, beyond[] = {0, 1, 1, 5},
+                     falling[] = {0, 2, 1, 4}, negative[] = {0, 1, -9, 4};
+  require(gathers(2, nullptr) && gathers(2, rising), "rows are gathered");
+  for (const std::int64_t row : {-1, 3, 1 << 30}) {
+    require(!gathers(row, nullptr) && !gathers(row, rising), "a row must be there");
+  }
+  require(!gathers(2, beyond) && !gathers(1, falling) && !gathers(1, negative),
+          "lists must rise within their values");
+
+  const std::int64_t times[] = {1, 2, 3, 4};
+  const auto finds = [&](std::int64_t user, const std::int64_t* offsets) {
+    const UserItems stored = {offsets, times, values.data(), 4, 3, 4};
+    const HistoryQuery query = {&user, nullptr, 1, 4, -1};
+    return !is_refused([&] { gather_histories(stored, query, 2, out.data()); });
+  };
+  require(finds(2, rising), "histories are gathered");
+  require(!finds(-1, rising) && !finds(3, rising), "a user must be there");
+  require(!finds(2, beyond) && !finds(1, falling) && !finds(1, negative),
+          "items of a user must be there");
 }
 
 }  // namespace
@@ -169,5 +222,7 @@ int main() {
     check_histories<std::int32_t>(num_items, 5000);
   }
   std::printf("histories\n");
+  check_refusals();
+  std::printf("refusals\n");
   return 0;
 }

@@ -102,6 +102,46 @@ void check_unknown_set() {
   require(false, "an unknown instruction set is refused");
 }
 
+template <typename Call>
+bool is_refused(const Call& call) {
+  try {
+    call();
+  } catch (const std::logic_error&) {  // invalid_argument or out_of_range
+    return true;
+  }
+  return false;
+}
+
+// Sizes and values that would be moved about for ever.
+void check_refusals() {
+  std::int64_t image = 0;
+  const auto moves = [&](const RowNetwork& network, std::int64_t value) {
+    return !is_refused([&] { permute_rows(network, &value, 1, 5, false, &image); });
+  };
+  require(moves(network_of(9), 5) && moves(network_of(9), 13), "values are moved");
+  for (const std::int64_t value : {4, 14, -1}) {
+    require(!moves(network_of(9), value), "a value must be one of those moved");
+  }
+  RowNetwork wrong = network_of(9);
+  for (const std::uint64_t size : {0, 17, 8}) {
+    wrong.size = size;
+    require(!moves(wrong, 5), "a network has the bits of its size");
+  }
+  wrong = network_of(9);
+  wrong.low_bits = 0;
+  require(!moves(wrong, 5), "both halves of a network have bits");
+  std::int64_t row = 0;
+  const auto finds = [&](const BlockOrder& blocks, std::int64_t position) {
+    return !is_refused([&] { rows_of_blocks(blocks, &position, 1, &row); });
+  };
+  const RowNetwork three = network_of(3);
+  require(finds({4, 2, 2, nullptr, three}, 9), "positions have rows");
+  require(!finds({4, 2, 2, nullptr, three}, 10), "a position must be there");
+  require(!finds({4, 2, 2, nullptr, three}, -1), "a position is not negative");
+  require(!finds({0, 0, 0, nullptr, three}, 0), "a block has rows");
+  require(!finds({4, 4, 0, nullptr, three}, 0), "the last block has a row");
+}
+
 }  // namespace
 
 int main() {
@@ -121,6 +161,7 @@ int main() {
     check_blocks(3, 9, with_table);
   }
   check_unknown_set();
+  check_refusals();
   std::printf("orders of blocks\n");
   return 0;
 }

@@ -4,7 +4,8 @@ The choice is made once, when this module is imported. Without the compiled core
 everything works, slower, and one `NativeFallbackWarning` per process says so. With
 `SHORTLIST_NATIVE=0` in the environment the twin is used on purpose, without a warning.
 
-All checks of shapes and ranges are here: the core trusts its arguments.
+Shapes and ranges are checked here, with messages that say what to do; the core refuses
+a wrong call too, with a `ValueError` or `IndexError`.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def top_k(
         queries: `(num_queries, dim)` float32, or `(num_queries, several, dim)`: the
             score of an item is then the highest of the several.
         items: `(num_items, dim)` float32.
-        k: results per query, at least 1; may exceed `num_items`.
+        k: results per query, from 1 to below 2**31; may exceed `num_items`.
         exclude: items that a query must not get, as `(offsets, indices)`: query `i`
             excludes `indices[offsets[i]:offsets[i + 1]]`, in any order, repeats
             allowed. `offsets` is `(num_queries + 1,)` int64, `indices` int32.
@@ -141,6 +142,12 @@ def _top_k_of_several(
     that gives it this score, so one search per vector misses nothing.
     """
     k = _check_k(k)
+    if not np.shape(queries)[1]:
+        raise InputError(
+            "invalid-vectors",
+            "Every query must have a vector at least. Received: an array of shape"
+            f" {np.shape(queries)}.",
+        )
     found = [
         top_k(queries[:, i], items, k, exclude=exclude, threads=threads)
         for i in range(np.shape(queries)[1])
@@ -239,11 +246,11 @@ def _to_float_matrix(name: str, vectors: np.ndarray) -> np.ndarray:
 
 def _check_k(k: int) -> int:
     value = _to_integer(k)
-    if value is None or value < 1:
+    if value is None or not 1 <= value < 2**31:
         raise InputError(
             "invalid-k",
-            f"`k` must be a whole number of at least 1. Received: {k!r}. Ask for at"
-            " least one item.",
+            "`k` must be a whole number of at least 1 and below 2**31. Received:"
+            f" {k!r}. Ask for at least one item, and no more than there are.",
         )
     return value
 
@@ -275,6 +282,11 @@ def _check_exclude(
 ) -> Exclusions | None:
     if exclude is None:
         return None
+    if len(exclude) != 2:
+        raise InputError(
+            "invalid-exclude",
+            f"`exclude` must be (offsets, indices). Received: {len(exclude)} arrays.",
+        )
     offsets, indices = (np.asarray(array) for array in exclude)
     if not _is_csr(offsets, indices, num_queries):
         raise InputError(

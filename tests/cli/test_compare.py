@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -107,8 +106,9 @@ def test_what_cannot_be_compared_is_refused(call, folders, tmp_path: Path) -> No
     ):
         other = tmp_path / name
         shutil.copytree(run, other)
-        file = other / "evaluation.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+        evaluation = Evaluation.load(other)
+        evaluation.report.update(changed)
+        evaluation.save(other)
         result = call("compare", run, other, "--json")
         assert result.code == 3
         assert result.json["error"]["code"] == f"compare-{name}"

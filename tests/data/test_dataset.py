@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data.dataset import FORMAT_VERSION, Dataset, padded
+from shortlist.data.dataset import Dataset, padded
+from shortlist.data.dataset_info import FORMAT_VERSION
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
@@ -242,6 +243,14 @@ def test_folder_without_a_dataset_says_how_to_make_one(tmp_path):
         assert e.value.exit_code == 3
 
 
+def without_sums(path):
+    """Makes a dataset one of a version that recorded no checksums."""
+    file = path / "dataset.json"
+    info = json.loads(file.read_text())
+    del info["files"], info["checksum"]
+    file.write_text(json.dumps(info))
+
+
 FILES = [
     *(f"events/0000{number}.arrow" for number in range(3)),
     "users-0.arrow",
@@ -279,12 +288,21 @@ def test_cut_off_file_is_named_when_it_is_read(dataset, file, read, size):
     assert caught.value.file == str(path)
 
 
-def test_cut_off_vocabulary_is_named(dataset):
+@pytest.mark.parametrize(
+    ("recorded", "says", "code"),
+    [
+        (True, "It must have .* bytes. Found 100", "dataset-damaged"),
+        (False, "must be an Arrow file", "vocabulary-unreadable"),
+    ],
+)
+def test_cut_off_vocabulary_is_named(dataset, recorded, says, code):
     path = dataset.path / "vocabularies-0" / "item.arrow"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ArtifactError, match="must be an Arrow file") as caught:
+    if not recorded:  # as in a dataset of an earlier version
+        without_sums(dataset.path)
+    with pytest.raises(ArtifactError, match=says) as caught:
         Dataset.open(dataset.path)
-    assert caught.value.code == "vocabulary-unreadable"
+    assert caught.value.code == code
     assert caught.value.file == str(path)
 
 

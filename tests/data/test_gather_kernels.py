@@ -275,3 +275,54 @@ def test_arguments_of_newest_items(change, code):
             **{**good, **change},
         )
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offsets": np.array([0, 0, 1, 1], np.int32)},
+        {"offsets": np.empty(0, np.int64)},
+        {"timestamps": np.array([4, 5])},
+        {"timestamps": np.array([4.0])},
+        {"items": np.array([9])},
+        {"items": np.array([[9]], np.int32)},
+    ],
+)
+def test_stored_histories_of_newest_items(change):
+    stored = {
+        "offsets": np.array([0, 0, 1, 1]),
+        "timestamps": np.array([4]),
+        "items": np.array([9], np.int32),
+    }
+    with pytest.raises(InputError, match="one time per item") as caught:
+        newest_items(*(stored | change).values(), np.array([1]), None, 2)
+    assert caught.value.code == "invalid-argument"
+
+
+@pytest.mark.parametrize("offsets", [[0, 0, 2], [0, 1, 0], [0, -1, 1], [0, 5, 9]])
+def test_offsets_of_users_that_lie_are_refused(offsets):
+    with pytest.raises(IndexError, match="must rise within their items"):
+        newest_items(
+            np.array(offsets),
+            np.array([4]),
+            np.array([9], np.int32),
+            np.array([1]),
+            None,
+            2,
+        )
+
+
+@pytest.mark.parametrize(
+    "starts", [[0, 11], [0, 5, 10], [1, 10], [0], np.array([0, 10], np.int32)]
+)
+def test_columns_without_the_rows_of_their_chunks_are_refused(starts):
+    with pytest.raises(ValueError):
+        gather_rows(np.array([0]), np.asarray(starts), [Column("c", [np.arange(10)])])
+
+
+def test_lists_whose_offsets_change_later_are_refused():
+    offsets = np.array([0, 1, 2])
+    column = Column("c", [np.arange(2)], [offsets])
+    offsets[2] = 9
+    with pytest.raises((IndexError, ValueError)):
+        gather_rows(np.array([1]), np.array([0, 2]), [column])

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from golden_dataset import SCHEMA, make
-from shortlist.data.dataset import Dataset, fingerprint
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import fingerprint
 from shortlist.data.loader import Loader
 from shortlist.data.rows import TrainingRows
 from shortlist.data.stamps import changed

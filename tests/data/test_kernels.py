@@ -357,3 +357,21 @@ def test_threads_are_at_least_one(way, call):
     with pytest.raises(InputError, match="Received: 0") as caught:
         call(*arrays, 1, threads=0)
     assert caught.value.code == "invalid-threads"
+
+
+@pytest.mark.parametrize("num_groups", [-1, 2**31 + 1])
+def test_a_number_of_groups_that_is_none_is_refused(way, num_groups):
+    nothing = np.empty(0, np.int32)
+    for call in (
+        lambda: group_offsets(nothing, num_groups),
+        lambda: group_order(nothing, np.empty(0, np.int64), num_groups),
+    ):
+        with pytest.raises(InputError, match="0 to 2\\*\\*31 groups") as caught:
+            call()
+        assert caught.value.code == "invalid-groups"
+
+
+def test_no_groups_have_no_rows(way):
+    nothing = np.empty(0, np.int32)
+    assert group_offsets(nothing, 0).tolist() == [0]
+    assert group_order(nothing, np.empty(0, np.int64), 0).tolist() == []

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist import native
-from shortlist.data.order import Order
-from shortlist.data.order_kernels import Network, round_keys
+from shortlist.data.order import Bijection, Order
+from shortlist.data.order_kernels import Blocks, Network, round_keys
+from shortlist.errors import InputError
 from table_cases import needs_core
 
 SIZES = st.one_of(
@@ -92,3 +93,62 @@ def test_an_unknown_instruction_set_is_refused() -> None:
         native.core().permute_rows(
             network.keys, 9, network.bits, values, 0, False, values, "abacus"
         )
+
+
+@pytest.fixture(params=[pytest.param("core", marks=needs_core), "twin"])
+def way(request, monkeypatch):
+    """Runs a test with the compiled core and again with the twin."""
+    if request.param == "twin":
+        monkeypatch.setattr(native, "_core", None)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**62 + 1])
+def test_a_network_of_no_values_or_too_many_is_refused(size):
+    with pytest.raises(InputError, match="1 to 2\\*\\*62 values") as caught:
+        Network(size, round_keys((1,)))
+    assert caught.value.code == "invalid-argument"
+
+
+def test_a_network_without_a_key_for_each_round_is_refused():
+    with pytest.raises(InputError, match="8 keys") as caught:
+        Network(9, round_keys((1,))[:7])
+    assert caught.value.code == "invalid-argument"
+
+
+@pytest.mark.parametrize("size", [9, 3_000])
+@pytest.mark.parametrize("outside", [-1, 0, 2**40])
+def test_values_out_of_range_are_refused(way, size, outside):
+    bijection = Bijection(size, (1,))
+    values = np.array([0, outside if outside else size])
+    for apply in (bijection.apply, bijection.network.apply, bijection.invert):
+        with pytest.raises(IndexError):
+            apply(values)
+    with pytest.raises(IndexError):
+        bijection.apply(np.array([5, 4]), first=5)
+
+
+@pytest.mark.parametrize("shuffle", ["global", "windowed", "none"])
+@pytest.mark.parametrize("outside", [-1, 5_000, 2**40])
+def test_positions_out_of_range_are_refused(way, shuffle, outside):
+    order = Order(5_000, shuffle, window=300, block=16, key=(1,))
+    assert sorted(order.rows(np.arange(5_000))) == list(range(5_000))
+    with pytest.raises((IndexError, InputError)):
+        order.rows(np.array([outside]))
+
+
+@pytest.mark.parametrize("table", [None, np.array([2, 0, 1])])
+@pytest.mark.parametrize("position", [-1, 10, 2**62])
+def test_positions_outside_of_blocks_are_refused(way, table, position):
+    network = Network(3, round_keys((1,)))
+    blocks = Blocks(block=4, gap=2, after_gap=2, network=network, table=table)
+    assert len(blocks.rows(np.arange(10))) == 10
+    with pytest.raises(IndexError):
+        blocks.rows(np.array([0, position]))
+
+
+@pytest.mark.parametrize("change", [{"num_rows": 0}, {"window": 0}, {"block": 0}])
+def test_an_order_of_nothing_is_refused(change):
+    given = {"num_rows": 9, "shuffle": "windowed", "window": 4, "block": 2, "key": (1,)}
+    with pytest.raises(InputError, match="must have a row at least") as caught:
+        Order(**given | change)
+    assert caught.value.code == "invalid-argument"

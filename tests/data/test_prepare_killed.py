@@ -13,7 +13,8 @@ import pytest
 
 from killed import run_killed, run_python
 from shortlist.data.append import append
-from shortlist.data.dataset import Dataset, DatasetInfo, fingerprint
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import DatasetInfo, fingerprint
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
@@ -127,7 +128,7 @@ OLD_REMAINS = [
     ("shortlist.data.vocabulary:Vocabulary.save", "before", 2),
     ("shortlist.data.vocabulary:Vocabulary.save", "after", 3),
     ("shortlist.data.prepare:write_rejected", "after", 1),
-    ("shortlist.data.prepare:fingerprint", "after", 1),
+    ("shortlist.data.prepare:with_sums", "after", 1),
     ("shortlist.data.prepare:write_info", "before", 1),
     ("shortlist.data.prepare:write_info", "after", 1),
     ("os:replace", "before", 1),
@@ -217,7 +218,7 @@ NOT_APPENDED = [
     ("shortlist.data.vocabulary:Vocabulary.save", "after", 1),
     ("shortlist.data.append:write_rejected", "after", 1),
     ("shortlist.data.append:fsync", "before", 4),
-    ("shortlist.data.append:fingerprint", "after", 1),
+    ("shortlist.data.append:with_sums", "after", 1),
     ("shortlist.data.append:write_info", "before", 1),
     ("os:replace", "before", 1),  # a vocabulary
     ("os:replace", "before", 5),  # dataset.json itself

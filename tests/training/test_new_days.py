@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from shortlist.data.append import append
-from shortlist.data.dataset import Dataset, read_info, write_info
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import read_info, with_sums, write_info
 from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.prepare import prepare
@@ -86,7 +87,7 @@ def without(dataset: Dataset, files: set[str], folder: Path) -> Dataset:
     shutil.copytree(dataset.path, folder)
     info = read_info(folder)
     left = tuple(s for s in info.segments if s.file not in files)
-    write_info(folder, msgspec.structs.replace(info, segments=left))
+    write_info(folder, with_sums(folder, msgspec.structs.replace(info, segments=left)))
     return Dataset.open(folder)
 
 
@@ -239,7 +240,8 @@ def test_what_it_cannot_follow_is_refused(first: Dataset, tmp_path: Path) -> Non
     other = next_days(other, tmp_path)
     told = refused(ArtifactError, "new-days-mismatch", other, warm_start=older.path)
     assert "a run with other events" in told
-    info = msgspec.structs.replace(older.info, trained_on=())  # of earlier versions
+    # As earlier versions left it.
+    info = msgspec.structs.replace(older.info, trained_on=(), files={}, checksum="")
     write_json(older.path / "run.json", info)
     second = next_days(first, tmp_path, 22)
     told = refused(ArtifactError, "new-days-mismatch", second, warm_start=older.path)

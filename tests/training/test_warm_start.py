@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -27,6 +28,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import Run, train
 from shortlist.training.checkpoint import load_model
+from shortlist.training.runs import write_json
 from shortlist.training.warm_start import warm_start
 
 pytestmark = pytest.mark.backend
@@ -241,6 +243,8 @@ def test_a_run_without_a_model_is_refused_before_any_work(
         warm_start=scored.path,
     )
     shutil.rmtree(alone.path / "vocabularies")  # as earlier versions left it
+    info = msgspec.structs.replace(alone.info, files={}, checksum="")
+    write_json(alone.path / "run.json", info)
     refused(ArtifactError, found, old_dataset, out, retrieval, warm_start=alone.path)
     with pytest.raises(ArtifactError, match="finished run must be at") as caught:
         trained(old_dataset, out, BOTH, warm_start=tmp_path / "nowhere")

@@ -20,14 +20,13 @@ import polars as pl
 
 from shortlist.atomic import disk_errors, fsync
 from shortlist.data.attributes import Attributes, Source, encode_column
-from shortlist.data.columns import Columns
 from shortlist.data.contents import Contents, Sources, pending_frames
-from shortlist.data.dataset import (
-    Dataset,
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import (
     DatasetInfo,
     Segment,
-    fingerprint,
     read_info,
+    with_sums,
     write_info,
 )
 from shortlist.data.event_rows import write_events
@@ -40,11 +39,11 @@ from shortlist.data.ingest import CodedLog, Paths, Spill, ingest, number_events
 from shortlist.data.prepare import files_of, time_findings
 from shortlist.data.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
-from shortlist.data.split import KNOWN, TEST, TIME_KINDS, PartName, Split
+from shortlist.data.split import KNOWN, PARTS, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.stamps import Stamping
-from shortlist.data.strays import remove_strays
+from shortlist.data.strays import files_left, remove_strays
 from shortlist.data.time_findings import moment_text
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data.vocabulary import Vocabulary, read_frame
 from shortlist.errors import InputError, LogError, ResourceError, listed
 from shortlist.lock import Lock
 
@@ -265,15 +264,18 @@ def _append(
         msgspec.structs.replace(segment, part=_MOVED[segment.part])
         for segment in info.segments
     ]
-    contents = _contents(dataset, moved, log, sources)
+    contents = _contents(dataset, log, sources)
     rows = contents.event_rows(log)
-    number = 1 + max(int(Path(s.file).stem) for s in info.segments)
+    numbers = (Path(segment.file).stem for segment in info.segments)
+    number = 1 + max(int(stem) for stem in numbers if stem.isdecimal())
     new = write_events(folder, rows, (TEST,), number, info.compression)
     files = contents.write(folder, generation)
-    if log.rejected:
-        write_rejected(folder / f"rejected-{generation}.csv", log.rejected)
+    rejected = [f"rejected-{generation}.csv"] if log.rejected else []
+    for file in rejected:
+        write_rejected(folder / file, log.rejected)
     result = msgspec.structs.replace(
         info,
+        files=files_left(info, generation),
         segments=(*moved, *new),
         generation=generation,
         statistics=_statistics(info, (*moved, *new), log, contents),
@@ -293,8 +295,7 @@ def _append(
     written = [folder / file for file in files_of_new]
     for place in dict.fromkeys([*written, *(file.parent for file in written)]):
         fsync(place)
-    named = fingerprint(folder, result)
-    write_info(folder, msgspec.structs.replace(result, fingerprint=named))
+    write_info(folder, with_sums(folder, result, rejected))
     remove_strays(folder, result)
     return Dataset.open(folder)
 
@@ -302,14 +303,15 @@ def _append(
 def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
     """Ids by row from row 1 on: of the vocabulary, then those that were pending."""
     ids = dataset.vocabularies[owner].ids[1:].alias("id")
-    return pl.concat([ids, _pending(dataset, owner)["id"]])
+    pending = dataset.pending.get(owner)
+    return ids if pending is None else pl.concat([ids, pending])
 
 
 def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
     """The pending ids and what the log says of them."""
     file = dataset.info.pending.get(owner)
     if file is not None:
-        return pl.read_ipc(dataset.path / file)
+        return read_frame(dataset.path / file)
     of_log = dataset.schema.log_attributes
     names = ["id", *(FEATURE_PREFIX + f.name for f in of_log.owned_by(owner))]
     if owner == ITEM and of_log.title is not None:
@@ -329,13 +331,11 @@ def _shift(coded: CodedLog, first: int) -> None:
     coded.frames = [frame.with_columns(later) for frame in coded.frames]
 
 
-def _contents(
-    dataset: Dataset, moved: list[Segment], log: GroupedLog, sources: Sources
-) -> Contents:
+def _contents(dataset: Dataset, log: GroupedLog, sources: Sources) -> Contents:
     """The old contents with the ids that were pending in the vocabularies."""
     info = dataset.info
-    trained = _interactions(dataset, moved, ("train",))
-    known = _interactions(dataset, moved, KNOWN["test"])
+    trained = _interactions(dataset, KNOWN["test"])  # all of these now train
+    known = _interactions(dataset, PARTS)
     ids = {
         USER: _id_rows(dataset, USER, log.user_ids, trained["user_index"]),
         ITEM: _id_rows(dataset, ITEM, log.item_ids, known["item_index"]),
@@ -392,12 +392,9 @@ def _id_rows(
     return IdRows(vocabulary, rows, ids[len(known) :])
 
 
-def _interactions(
-    dataset: Dataset, segments: list[Segment], parts: tuple[str, ...]
-) -> dict[str, np.ndarray]:
+def _interactions(dataset: Dataset, parts: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Rows of the events of some parts in which the user took the item."""
-    files = [dataset.path / s.file for s in segments if s.part in parts]
-    columns = Columns.open(files)
+    columns = dataset.stored_columns(*parts)
     names = ("user_index", "item_index")
     if dataset.schema.label_kind != "binary":
         return {name: columns.column(name) for name in names}

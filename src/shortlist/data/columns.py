@@ -8,7 +8,8 @@ widths: each chunk is read as what it is and widened on the way out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shortlist.errors import ArtifactError, InputError, did_you_mean
 
 # What a column may hold; "other" cannot be taken.
 _INTEGERS, _FLOATS, _OTHER = "integers", "floats", "other"
+_MOST_ROWS = 2**40
 
 
 class Columns:
@@ -117,6 +119,36 @@ class Columns:
     def __len__(self) -> int:
         """The number of rows."""
         return int(self._starts[-1])
+
+    def rows_of(self, file: Path) -> int:
+        """How many of the rows come from a file."""
+        lengths = np.diff(self._starts).tolist()
+        owners = zip(self._files, lengths, strict=True)
+        return sum(length for owner, length in owners if owner == file)
+
+    def kind(self, name: str) -> tuple[np.dtype, bool]:
+        """The number type of a column when it is taken, and whether it holds lists.
+
+        Raises:
+            InputError: `column-unknown` or `column-type`.
+            ArtifactError: `column-nulls` or `columns-unreadable`.
+        """
+        column = self._column(name)
+        return column.dtype, column.is_list
+
+    def extents(self, name: str) -> Iterator[tuple[Path | None, int, int]]:
+        """The least and the greatest integer of each chunk of a column that has any.
+
+        Yields: the file of the chunk, `None` in memory, and the two integers.
+
+        Raises:
+            InputError: `column-unknown` or `column-type`.
+            ArtifactError: `column-nulls` or `columns-unreadable`.
+        """
+        chunks = zip(self._files, self._column(name).values, strict=True)
+        for file, values in chunks:
+            if values.size:
+                yield file, int(values.min()), int(values.max())
 
     def take(
         self,
@@ -220,6 +252,10 @@ class _Place:
 
     def _numbers(self, array: Any) -> np.ndarray:
         if pa.types.is_dictionary(array.type):
+            try:
+                array.validate(full=True)  # decoding follows its indices
+            except pa.ArrowException as error:
+                raise _unreadable(self.file, error) from error
             array = array.dictionary_decode()
         self._check(array)
         if pa.types.is_boolean(array.type):
@@ -277,19 +313,22 @@ def _as_ragged(
 
 
 def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
-    """The schema and the batches of a file, over its memory map."""
+    """The schema and the batches of a file, over its memory map.
+
+    The lengths that a batch claims are compared with its buffers; the offsets of lists
+    are looked at when their column is first taken.
+    """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
             whole = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(
-            "columns-unreadable",
-            f"There must be an Arrow IPC file at the path. Reading it failed: {error}."
-            " Write it with polars write_ipc or pyarrow.ipc.new_file.",
-            file=path,
-        ) from error
-    names = reader.schema.names
+        for batch in whole:
+            _check_batch(batch)
+        names = reader.schema.names  # that are no text are a ValueError
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
     if len(set(names)) < len(names):
         raise ArtifactError(
             "columns-unreadable",
@@ -303,6 +342,22 @@ def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
         if begin < end
     ]
     return reader.schema, batches
+
+
+def _check_batch(batch: Any) -> None:
+    """Raises unless the buffers of a batch hold the rows that it claims."""
+    if batch.num_rows > _MOST_ROWS:  # without buffers there is nothing to compare with
+        raise ValueError(f"a batch claims {batch.num_rows:,} rows")
+    batch.validate()
+
+
+def _unreadable(path: Path | None, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        "columns-unreadable",
+        f"There must be an Arrow IPC file at the path. Reading it failed: {error}."
+        " Write it with polars write_ipc or pyarrow.ipc.new_file.",
+        file=path,
+    )
 
 
 def _check_same(kinds: dict[str, str], found: dict[str, str], path: Path) -> None:

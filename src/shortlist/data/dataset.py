@@ -14,122 +14,23 @@ dataset/
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from shortlist.atomic import atomic_file
+from shortlist.data.checksums import MISSING, file_sum, first_problem, place_problem
 from shortlist.data.columns import Columns
-from shortlist.data.findings import Finding
+from shortlist.data.dataset_info import DatasetInfo, damaged, read_info
 from shortlist.data.history import Histories
-from shortlist.data.kernels import group_order, hash_file
-from shortlist.data.numbers import NumberStatistics
+from shortlist.data.kernels import group_order
 from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, ITEM, USER, Schema
-from shortlist.data.split import PARTS, PartName
-from shortlist.data.stamps import FileStamp
+from shortlist.data.stored import EVENT_COLUMNS, check_events, check_table, pending_ids
 from shortlist.data.tables import table_rows
-from shortlist.data.vocabulary import Vocabulary
-from shortlist.errors import ArtifactError
-from shortlist.native import default_threads
-
-FORMAT_VERSION = 2
-EVENT_COLUMNS = ("user_index", "item_index", "timestamp_ms", "label")
-INFO_FILE = "dataset.json"
-
-
-class _Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What every version of `dataset.json` begins with."""
-
-    format: Literal["shortlist-dataset"] = "shortlist-dataset"
-    format_version: int = FORMAT_VERSION
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of events.
-
-    Args:
-        file: its path in the dataset.
-        part: the part its events belong to.
-        events: how many there are.
-        first_timestamp_ms: time of the earliest, `None` without events.
-        last_timestamp_ms: time of the latest.
-    """
-
-    file: str
-    part: PartName
-    events: int
-    first_timestamp_ms: int | None = None
-    last_timestamp_ms: int | None = None
-
-
-class DatasetInfo(_Header, frozen=True, kw_only=True):
-    """What `dataset.json` holds.
-
-    Args:
-        schema: the columns of the log.
-        split: how it was divided.
-        segments: the files of events, in order of time of writing.
-        tables: file of the `users` and of the `items`.
-        vocabularies: file of each vocabulary.
-        pending: file of the `user` and `item` ids that come in the test part alone;
-            in its segments they have the rows after the vocabulary's.
-        generation: how often days were appended.
-        statistics: counts, for people.
-        numbers: statistics of the numeric features, by name.
-        compression: of the segments: `zstd`, or `None` when they are read in place.
-        findings: what was noticed while reading the log.
-        log: the files of events that the dataset was made of.
-        attributes: the files of users and items.
-        fingerprint: of schema and content.
-    """
-
-    schema: Schema
-    split: dict[str, Any]
-    segments: tuple[Segment, ...]
-    tables: dict[str, str]
-    vocabularies: dict[str, str]
-    pending: dict[str, str] = {}
-    generation: int = 0
-    statistics: dict[str, Any]
-    numbers: dict[str, NumberStatistics] = {}
-    compression: Literal["zstd"] | None = None
-    findings: tuple[Finding, ...] = ()
-    log: tuple[FileStamp, ...] = ()
-    attributes: tuple[FileStamp, ...] = ()
-    fingerprint: str
-
-    @property
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """All files that the dataset was made of."""
-        return (*self.log, *self.attributes)
-
-    @property
-    def named_files(self) -> list[str]:
-        """Files beside the segments, paths in the dataset."""
-        named = (self.tables, self.vocabularies, self.pending)
-        return [file for files in named for file in files.values()]
-
-    def continues(self, earlier: DatasetInfo) -> bool:
-        """Whether appends have made this of `earlier`."""
-        return (
-            self.generation > earlier.generation
-            and (self.schema, self.split) == (earlier.schema, earlier.split)
-            and self.log[: len(earlier.log)] == earlier.log
-        )
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Number of events of each part."""
-        counts: dict[str, int] = dict.fromkeys(PARTS, 0)
-        for segment in self.segments:
-            counts[segment.part] += segment.events
-        return counts
+from shortlist.data.vocabulary import UNREADABLE, Vocabulary, read_frame
+from shortlist.errors import ArtifactError, InputError
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -163,17 +64,24 @@ class Part(msgspec.Struct, frozen=True):
 class Dataset:
     """A prepared dataset, opened with `Dataset.open`.
 
-    It stays what it was when days are appended. Vocabularies are read at once, events
-    and tables when they are asked for: `ArtifactError`, `dataset-changed` if the tables
-    are gone by then, which the second append removes, or if it was prepared again.
+    It stays what it was when days are appended. Ids are read at once, events and tables
+    when they are asked for: `ArtifactError`, `dataset-changed` if the tables are gone
+    by then, which the second append removes, or if it was prepared again. What a file
+    holds is compared with its checksum before it is read: `dataset-damaged`.
     """
 
     def __init__(
-        self, path: Path, info: DatasetInfo, vocabularies: dict[str, Vocabulary]
+        self,
+        path: Path,
+        info: DatasetInfo,
+        vocabularies: dict[str, Vocabulary],
+        pending: dict[str, pl.Series],
     ) -> None:
         self.path = path
         self.info = info
         self.vocabularies = vocabularies
+        self.pending = pending
+        """Ids of `user` and `item` that come in the test part alone, by row."""
         self._histories: dict[tuple[str, ...], Histories] = {}
         self._columns: dict[tuple[str, ...], Columns] = {}
 
@@ -186,21 +94,23 @@ class Dataset:
         """
         path = Path(path)
         info = read_info(path)
-        needed = [segment.file for segment in info.segments]
-        needed += info.named_files
-        missing = [file for file in needed if not (path / file).is_file()]
-        if missing:
-            raise ArtifactError(
-                "dataset-damaged",
-                f"A dataset must be complete. Missing: {missing}. Run"
-                " `shortlist prepare` again.",
-                file=path,
-            )
-        vocabularies = {
-            name: Vocabulary.load(path / file)
-            for name, file in info.vocabularies.items()
+        _check_places(path, info)
+        _check_contents(
+            path, info, [*info.vocabularies.values(), *info.pending.values()]
+        )
+        try:
+            vocabularies = {
+                name: Vocabulary.load(path / file)
+                for name, file in info.vocabularies.items()
+            }
+            table_rows(info.schema, vocabularies, info.numbers)
+        except InputError as error:
+            raise damaged(path, error) from error
+        pending = {
+            owner: pending_ids(path / file, vocabularies[owner].ids.dtype)
+            for owner, file in info.pending.items()
         }
-        return cls(path, info, vocabularies)
+        return cls(path, info, vocabularies, pending)
 
     @property
     def schema(self) -> Schema:
@@ -231,10 +141,7 @@ class Dataset:
         """
         if names not in self._columns:
             self._check_same()
-            try:
-                columns = Columns.open(self._segments(names))
-            except ArtifactError as error:
-                raise _damaged(Path(error.file or self.path), error) from error
+            columns = self.stored_columns(*names)
             if "test" in names and self.info.pending:
                 arrays = {name: columns.column(name) for name in columns.names}
                 for name, limit in self._limits.items():
@@ -242,6 +149,27 @@ class Dataset:
                 columns = Columns.from_arrays(arrays)
             self._columns[names] = columns
         return self._columns[names]
+
+    def stored_columns(self, *names: str) -> Columns:
+        """The same as `columns`, but pending ids have the rows they are stored with."""
+        segments = [s for name in names for s in self.info.segments if s.part == name]
+        _check_contents(self.path, self.info, [segment.file for segment in segments])
+        try:
+            columns = Columns.open([self.path / segment.file for segment in segments])
+            limits = self.table_rows
+            if "test" in names:
+                for owner, ids in self.pending.items():
+                    limits[owner] += len(ids)
+            check_events(columns, self.path, segments, self.schema, limits)
+        except (ArtifactError, InputError) as error:
+            if error.code == "dataset-damaged":
+                raise
+            raise damaged(Path(error.file or self.path), error) from error
+        return columns
+
+    def xxh64(self, file: str) -> str:
+        """XXH64 of one of its files, as recorded when it was written."""
+        return (self.info.files.get(file) or file_sum(self.path / file)).xxh64
 
     def file_rows(self, *names: str) -> dict[str, range]:
         """Which rows of `columns(*names)` come from each file of events."""
@@ -259,18 +187,11 @@ class Dataset:
         columns = self.columns(*names)
         part = Part(*(columns.column(name) for name in EVENT_COLUMNS))
         pending = "test" in names and bool(self.info.pending)
-        if len(self._segments(names)) < 2 and not pending:
+        in_names = [s for s in self.info.segments if s.part in names]
+        if len(in_names) < 2 and not pending:
             return part
         order = group_order(part.user_index, part.timestamp_ms, self.num_users)
         return part.take(order)
-
-    def _segments(self, names: Sequence[str]) -> list[Path]:
-        return [
-            self.path / segment.file
-            for name in names
-            for segment in self.info.segments
-            if segment.part == name
-        ]
 
     @property
     def _limits(self) -> dict[str, int]:
@@ -334,12 +255,16 @@ class Dataset:
         return values
 
     def _table(self, name: str) -> pl.DataFrame:
-        file = self.path / self.info.tables[name]
+        file = self.info.tables[name]
         self._check_same(appends=1)  # the next one leaves the tables
+        _check_contents(self.path, self.info, [file])
+        owner = USER if name == "users" else ITEM
         try:
-            return pl.read_ipc(file)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(file, error) from error
+            frame = read_frame(self.path / file)
+        except UNREADABLE as error:
+            raise damaged(self.path / file, error) from error
+        check_table(frame, self.path / file, owner, self.schema, self.table_rows)
+        return frame
 
     def _check_same(self, appends: int | None = None) -> None:
         """Raises if files on the disk are no longer those of this dataset.
@@ -366,13 +291,30 @@ class Dataset:
         )
 
 
-def _damaged(file: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(
-        "dataset-damaged",
-        f"{file.name} must be what `shortlist prepare` wrote. Reading it failed:"
-        f" {error}. Prepare again.",
-        file=file,
-    )
+def _check_places(path: Path, info: DatasetInfo) -> None:
+    """Checks that all files are there; reads none of them."""
+    problems = {
+        file: problem
+        for file in info.needed_files
+        if (problem := place_problem(path, file, info.files.get(file))) is not None
+    }
+    missing = [file for file, problem in problems.items() if problem == MISSING]
+    if missing:
+        raise ArtifactError(
+            "dataset-damaged",
+            f"A dataset must be complete. Missing: {missing}. Run"
+            " `shortlist prepare` again.",
+            file=path,
+        )
+    for file, problem in problems.items():
+        raise damaged(path / file, problem)
+
+
+def _check_contents(path: Path, info: DatasetInfo, files: Iterable[str]) -> None:
+    """Checks that files hold what was written."""
+    found = first_problem(path, files, info.files)
+    if found is not None:
+        raise damaged(path / found[0], found[1])
 
 
 def padded(lists: pl.Series) -> np.ndarray:
@@ -383,62 +325,3 @@ def padded(lists: pl.Series) -> np.ndarray:
     present = np.arange(longest) < lengths[:, None]
     result[present] = lists.filter(lists.list.len() > 0).explode().to_numpy()
     return result
-
-
-def fingerprint(folder: Path, info: DatasetInfo) -> str:
-    """What a dataset is: 16 hexadecimal digits over schema, parts and content.
-
-    The first of the SHA-256 of the schema and, for every file by name, its part and the
-    XXH64 of its bytes.
-    """
-    digest = hashlib.sha256(info.schema.to_json())
-    parts = {segment.file: segment.part for segment in info.segments}
-    files = sorted([*parts, *info.named_files])
-    with ThreadPoolExecutor(default_threads()) as pool:
-        hashes = pool.map(hash_file, [folder / file for file in files])
-        for file, hashed in zip(files, hashes, strict=True):
-            digest.update(f"{file} {parts.get(file, '')} {hashed}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def write_info(folder: Path, info: DatasetInfo) -> None:
-    """Writes `dataset.json`, whole or not at all: with it a dataset begins to be."""
-    with atomic_file(folder / INFO_FILE) as temporary:
-        encoded = msgspec.json.format(msgspec.json.encode(info), indent=2)
-        temporary.write_bytes(encoded)
-
-
-def read_info(path: Path) -> DatasetInfo:
-    """Reads `dataset.json` of the dataset at `path`.
-
-    Raises:
-        ArtifactError: none there, of another format, or damaged.
-    """
-    file = path / INFO_FILE
-    if not file.is_file():
-        raise ArtifactError(
-            "dataset-missing",
-            f"A prepared dataset must be at {str(path)!r}; it has no dataset.json."
-            " Run `shortlist prepare` first or give its folder.",
-            file=path,
-        )
-    try:
-        raw = file.read_bytes()
-        version = msgspec.json.decode(raw, type=_Header).format_version
-        if version > FORMAT_VERSION:
-            raise ArtifactError(
-                "dataset-newer",
-                f"The dataset's format must be at most {FORMAT_VERSION}. Received:"
-                f" {version}. Update shortlist or prepare again.",
-                file=file,
-            )
-        if version < FORMAT_VERSION:
-            raise ArtifactError(
-                "dataset-older",
-                f"The dataset's format must be {FORMAT_VERSION}. Received: {version},"
-                " written by an earlier version. Run `shortlist prepare --overwrite`.",
-                file=file,
-            )
-        return msgspec.json.decode(raw, type=DatasetInfo)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _damaged(file, error) from error

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.context import ContextEncoder
-from shortlist.data.dataset import Segment
+from shortlist.data.dataset_info import Segment
 from shortlist.data.flat_arrow import Compression
 from shortlist.data.frame_rows import FrameRows
 from shortlist.data.grouped import GroupedLog

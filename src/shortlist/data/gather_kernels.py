@@ -1,7 +1,8 @@
 """Gathers of rows and of histories: the compiled core, or the NumPy twin without it.
 
-Knows columns as chunks of NumPy arrays; knows nothing of files, parts or schemas. All
-checks of shapes, types and ranges are here: the core trusts its arguments.
+Knows columns as chunks of NumPy arrays; knows nothing of files, parts or schemas.
+Shapes, types and ranges are checked here for both ways, with messages that say what to
+do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +41,7 @@ WIDENED = (np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float32))
 MOST_ROWS_OF_CHUNK = 2**31
 # Numbers that the core reads of a chunk: see kChunkNumbers in gather_bindings.cc.
 _ALIGNMENT = 64
-_CHUNK_NUMBERS = 4
+_CHUNK_NUMBERS = 6
 
 
 class Column:
@@ -91,6 +93,13 @@ class Column:
         """The shape of so many gathered rows."""
         return (num_rows, self.width) if self.is_list else (num_rows,)
 
+    def holds(self, lengths: Sequence[int]) -> bool:
+        """Whether there is a chunk of at least each of these numbers of rows."""
+        rows = [len(array) for array in self.values]
+        if self.offsets is not None:
+            rows = [len(array) - 1 for array in self.offsets]
+        return len(rows) == len(lengths) and all(map(operator.ge, rows, lengths))
+
     def everything(self) -> np.ndarray | None:
         """All rows, in place where that is possible; `None` for ragged lists."""
         if self.offsets is not None:
@@ -107,8 +116,10 @@ class Column:
         numbers = np.zeros((len(self.values), _CHUNK_NUMBERS), np.int64)
         for row, array in zip(numbers, self.values, strict=True):
             row[0], row[2] = _address(array), STORED.index(array.dtype)
+            row[4] = array.size
         for row, array in zip(numbers, self.offsets or (), strict=False):
             row[1], row[3] = _address(array), array.dtype.itemsize == 8
+            row[5] = array.size
         return numbers, self.width, WIDENED.index(self.dtype)
 
 
@@ -180,10 +191,13 @@ def gather_rows(
 
     Raises:
         InputError: `invalid-rows` or `row-out-of-range`.
+        ValueError: a column lacks a chunk for a start, or has a shorter one.
+        IndexError: a list leads out of its values.
     """
     rows = checked_rows("rows", rows, int(starts[-1]))
     core = native.core()
     if core is None:
+        _check_starts(starts, columns)
         return [_gather_column(rows, starts, column) for column in columns]
     outs = _empty_arrays(len(rows), columns, pieces)
     core.gather_rows(
@@ -194,6 +208,19 @@ def gather_rows(
         native.default_threads() if threads is None else threads,
     )
     return outs
+
+
+def _check_starts(starts: np.ndarray, columns: Sequence[Column]) -> None:
+    """Checks, as the core does, that chunks have the rows that `starts` says."""
+    lengths = np.diff(starts).tolist()
+    fits = starts.dtype == np.int64 and bool(lengths) and starts[0] == 0
+    if not (fits and all(c.holds(lengths) for c in columns) and min(lengths) >= 0):
+        shapes = {c.name: [len(values) for values in c.values] for c in columns}
+        raise ValueError(
+            "`starts` must be int64, rise from 0 and have one chunk of every column"
+            f" between two of them. Received: {starts[:10]} of {starts.dtype} for"
+            f" chunks of lengths {shapes}."
+        )
 
 
 def _empty_arrays(
@@ -274,9 +301,11 @@ def _padded(
     values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, padding: np.ndarray
 ) -> np.ndarray:
     """The lists of `rows` over `padding`, `(n, width)`."""
-    begins = offsets[rows].astype(np.int64)
+    begins, ends = (offsets[rows + n].astype(np.int64) for n in (0, 1))
+    if np.any((begins < 0) | (begins > ends) | (ends > len(values))):
+        raise IndexError("The offsets of a list must rise within its values.")
     places = begins[:, None] + np.arange(padding.shape[1])
-    present = places < offsets[rows + 1][:, None]
+    present = places < ends[:, None]
     padding[present] = values[places[present]]
     return padding
 
@@ -310,7 +339,9 @@ def newest_items(
 
     Raises:
         InputError: `row-out-of-range`, `invalid-rows` or `invalid-argument`.
+        IndexError: the items of a user lie outside.
     """
+    _check_stored(offsets, timestamps, items)
     users = checked_rows("user_index", users, len(offsets) - 1)
     if moments is not None:
         moments = checked_integers("timestamp_ms", moments)
@@ -337,6 +368,27 @@ def newest_items(
     return out
 
 
+def _check_stored(
+    offsets: np.ndarray, timestamps: np.ndarray, items: np.ndarray
+) -> None:
+    is_good = (
+        offsets.dtype == timestamps.dtype == np.int64
+        and items.dtype in (np.uint8, np.uint16, np.int32)
+        and offsets.ndim == timestamps.ndim == items.ndim == 1
+        and len(offsets) > 0
+        and len(timestamps) == len(items)
+    )
+    if not is_good:
+        given = ", ".join(
+            f"{array.dtype} {array.shape}" for array in (offsets, timestamps, items)
+        )
+        raise InputError(
+            "invalid-argument",
+            "Offsets and times must be int64 and items uint8, uint16 or int32, one time"
+            f" per item and an offset at least. Received: {given}.",
+        )
+
+
 def _newest_items(
     offsets: np.ndarray,
     timestamps: np.ndarray,
@@ -348,6 +400,8 @@ def _newest_items(
 ) -> np.ndarray:
     begins = offsets[users]
     ends = np.where(users == 0, begins, offsets[users + 1])
+    if np.any((begins < 0) | (begins > ends) | (ends > len(items))):
+        raise IndexError("The offsets of users must rise within their items.")
     if moments is not None:
         ends = _first_at_or_after(timestamps, moments, begins, ends)
     begins = np.maximum(begins, ends - length)

@@ -1,13 +1,13 @@
 """Ids to codes, hashes and the order of events: the compiled core, or its twin.
 
-Knows columns of ids and arrays of groups and times; knows nothing of logs. All checks
-of types and ranges are here: the core and the twin trust their arguments.
+Knows columns of ids and arrays of groups and times; knows nothing of logs. Types and
+ranges are checked here for both ways, with messages that say what to do.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,14 @@ from shortlist import native
 from shortlist.data import kernel_twins
 from shortlist.errors import InputError, LogError
 
-__all__ = ["IdMap", "group_offsets", "group_order", "hash_file", "hash_values"]
+__all__ = [
+    "IdMap",
+    "group_offsets",
+    "group_order",
+    "hash_bytes",
+    "hash_file",
+    "hash_values",
+]
 
 # Codes are int32.
 _MOST_IDS = 2**31 - 1
@@ -202,10 +209,19 @@ def hash_file(path: str | Path) -> str:
     Raises:
         LogError: `log-file-missing`, `log-file-directory` or `log-file-unreadable`.
     """
+    return _hash_pieces(_blocks(Path(path)))
+
+
+def hash_bytes(content: bytes) -> str:
+    """XXH64 of some bytes as 16 hexadecimal digits."""
+    return _hash_pieces([content])
+
+
+def _hash_pieces(pieces: Iterable[bytes | memoryview]) -> str:
     core = native.core()
     stream_hash = kernel_twins.StreamHash(0) if core is None else core.StreamHash(0)
-    for block in _blocks(Path(path)):
-        stream_hash.update(block)
+    for piece in pieces:
+        stream_hash.update(piece)
     return f"{stream_hash.digest():016x}"
 
 
@@ -315,6 +331,11 @@ def _blocks(path: Path) -> Iterator[memoryview]:
 
 
 def _checked_groups(groups: np.ndarray, num_groups: int) -> np.ndarray:
+    if not 0 <= operator.index(num_groups) <= _MOST_IDS + 1:
+        raise InputError(
+            "invalid-groups",
+            f"There must be 0 to 2**31 groups. Received: {num_groups}.",
+        )
     if groups.dtype != np.int32 or groups.ndim != 1:
         raise InputError(
             "invalid-groups",

@@ -11,7 +11,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from shortlist.data.order_kernels import Blocks, Network, mix, round_keys
+from shortlist.data.order_kernels import (
+    Blocks,
+    Network,
+    check_places,
+    mix,
+    round_keys,
+)
+from shortlist.errors import InputError
 
 Shuffle = Literal["global", "windowed", "none"]
 SHUFFLES: tuple[Shuffle, ...] = get_args(Shuffle)
@@ -38,16 +45,21 @@ class Bijection:
         """Images `(n,)` int64 of values `(n,)` of the range that begins at `first`.
 
         They may be put into `out`, `(n,)` int64, which may be `values`.
+
+        Raises:
+            IndexError: a value is not of that range.
         """
         if self.table is None:
             return self.network.apply(values, first=first, out=out)
+        check_places(values, self.network.size, first)
         images: np.ndarray = first + self.table[values - first]
         return images
 
     def invert(self, values: np.ndarray) -> np.ndarray:
-        """The values whose images these are, as int64."""
+        """The values whose images these are, as int64; raises as `apply`."""
         if self.table is None:
             return self.network.apply(values, backward=True)
+        check_places(values, self.network.size)
         images: np.ndarray = np.argsort(self.table)[values]
         return images
 
@@ -69,6 +81,9 @@ class Order:
         block: rows that are read together.
         key: what the order depends on: seed and epoch.
 
+    Raises:
+        InputError: `invalid-argument` without rows, or with a window or block of none.
+
     A windowed order is for sources that are read from disk: blocks of `block`
     neighbouring rows come in random order, and of the rows in that order each
     `window` are shuffled. A row is close in memory to `window / block` other places
@@ -84,6 +99,12 @@ class Order:
         block: int,
         key: tuple[int, ...],
     ) -> None:
+        if min(num_rows, window, block) < 1:
+            raise InputError(
+                "invalid-argument",
+                "An order must have a row at least, and so must its window and block."
+                f" Received: {num_rows} rows, window {window}, block {block}.",
+            )
         self.num_rows = num_rows
         self.shuffle = shuffle
         self.window = window
@@ -111,12 +132,17 @@ class Order:
         """The rows at positions `(n,)` int64, as int64; fastest for ascending ones.
 
         They may be put into `out`, `(n,)` int64, which may be `positions`.
+
+        Raises:
+            IndexError: a position is not from 0 to below `num_rows`.
+            InputError: `invalid-argument` for one behind the last window.
         """
         if self.shuffle == "windowed" and len(positions):
             places = self._within_windows(positions, out)
             return self._blocks.rows(places, out=out)
         if self.shuffle == "global":
             return self._rows.apply(positions, out=out)
+        check_places(positions, self.num_rows)
         return positions
 
     def _within_windows(

@@ -17,9 +17,11 @@ import hashlib
 import numpy as np
 
 from shortlist import native
+from shortlist.errors import InputError
 
 ROUNDS = 8
 """Of the network: kOrderRounds in native/row_order.h."""
+MOST_VALUES = 2**62
 
 _ONE, _WIDTH = np.uint64(1), np.uint64(64)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -35,9 +37,19 @@ class Network:
     Args:
         size: number of values, at least 1 and at most 2**62.
         keys: `(ROUNDS,)` uint64, one for each round.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     def __init__(self, size: int, keys: np.ndarray) -> None:
+        if not 1 <= size <= MOST_VALUES or keys.shape != (ROUNDS,):
+            raise InputError(
+                "invalid-argument",
+                f"A network must have 1 to 2**62 values and {ROUNDS} keys. Received:"
+                f" {size} values and keys of shape {keys.shape}. Shuffle fewer rows,"
+                " one at least.",
+            )
         self.size = size
         self.keys = keys
         self.bits = max((size - 1).bit_length(), 2)
@@ -59,9 +71,13 @@ class Network:
             out: `(n,)` int64, where the core puts them; may be `values`.
 
         Returns: `(n,)` int64.
+
+        Raises:
+            IndexError: a value is not of that range.
         """
         core = native.core()
         if core is None:
+            check_places(values, self.size, first)
             images = self._walk(values.astype(np.int64) - first, backward)
             return images + first
         values = np.ascontiguousarray(values, np.int64)
@@ -116,6 +132,9 @@ class Blocks:
         """The rows at positions `(n,)` int64 of the blocks laid one after the other.
 
         The core puts them into `out`, `(n,)` int64, which may be `positions`.
+
+        Raises:
+            IndexError: a position is not among them.
         """
         core = native.core()
         if core is None:
@@ -136,12 +155,24 @@ class Blocks:
         return rows
 
     def _rows(self, positions: np.ndarray) -> np.ndarray:
+        check_places(positions, self.network.size * self.block - self.gap)
         places = positions + self.gap * (positions >= self.after_gap)
         number, within = np.divmod(places, self.block)
         table = self.table
         numbers = self.network.apply(number) if table is None else table[number]
         rows: np.ndarray = numbers * self.block + within
         return rows
+
+
+def check_places(places: np.ndarray, size: int, first: int = 0) -> None:
+    """Raises `IndexError` unless all are from `first` to below `first + size`."""
+    if places.size and not (
+        int(places.min()) >= first and int(places.max()) < first + size
+    ):
+        raise IndexError(
+            f"A value must be from {first} to {first + size - 1}. Received:"
+            f" {places.min()} to {places.max()}."
+        )
 
 
 def round_keys(key: tuple[int, ...]) -> np.ndarray:

@@ -12,17 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from shortlist.atomic import atomic_directory, check_absent
 from shortlist.data.attributes import Source
 from shortlist.data.contents import Contents
-from shortlist.data.dataset import (
-    Dataset,
-    DatasetInfo,
-    fingerprint,
-    write_info,
-)
+from shortlist.data.dataset import Dataset
+from shortlist.data.dataset_info import DatasetInfo, with_sums, write_info
 from shortlist.data.event_rows import write_events
 from shortlist.data.events import OnError
 from shortlist.data.file_format import FileFormat
@@ -129,8 +123,9 @@ def prepare(
         rows = contents.event_rows(log)
         parts = (TRAIN, VALIDATION, TEST)
         segments = write_events(folder, rows, parts, 0, compression)
-        if log.rows_skipped:
-            write_rejected(folder / REJECTED_FILE, log.rejected)
+        rejected = [REJECTED_FILE] if log.rows_skipped else []
+        for file in rejected:
+            write_rejected(folder / file, log.rejected)
         files = contents.write(folder, generation=0)
         info = DatasetInfo(
             schema=schema,
@@ -148,8 +143,7 @@ def prepare(
             fingerprint="",
         )
         shutil.rmtree(folder / "spill")
-        named = fingerprint(folder, info)
-        write_info(folder, msgspec.structs.replace(info, fingerprint=named))
+        write_info(folder, with_sums(folder, info, rejected))
     return Dataset.open(out)
 
 

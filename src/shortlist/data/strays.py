@@ -12,7 +12,8 @@ import contextlib
 import re
 from pathlib import Path
 
-from shortlist.data.dataset import DatasetInfo
+from shortlist.data.checksums import FileSum
+from shortlist.data.dataset_info import DatasetInfo
 
 _SEGMENT = re.compile(r"events/\d{5,}\.arrow")
 _OF_GENERATION = re.compile(
@@ -46,6 +47,21 @@ def remove_strays(folder: Path, info: DatasetInfo) -> None:
         if _FOLDER.fullmatch(place.name):
             with contextlib.suppress(OSError):  # it is not empty, or no folder
                 place.rmdir()
+
+
+def files_left(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
+    """The listed files that are still there after an append.
+
+    Args:
+        info: what the dataset was before.
+        generation: what it becomes.
+    """
+    segments = {segment.file for segment in info.segments}
+    return {
+        name: recorded
+        for name, recorded in info.files.items()
+        if name in segments or not _is_stray(name, generation)
+    }
 
 
 def _is_stray(name: str, generation: int) -> bool:

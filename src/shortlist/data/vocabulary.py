@@ -6,18 +6,33 @@ a 64-bit id becomes a row.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from shortlist.atomic import atomic_file
 from shortlist.data.kernels import IdMap, hash_values
 from shortlist.errors import ArtifactError, InputError
 
 ExternalId = str | int
+
+UNREADABLE = (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError)
+"""What reading a file that is no Arrow file, or a damaged one, raises."""
+
+# Types of the columns of a frame, or of the lists in them.
+_PLAIN = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_null,
+)
 
 
 class Vocabulary:
@@ -200,13 +215,13 @@ class Vocabulary:
         """
         path = Path(path)
         try:
-            frame = pl.read_ipc(path if raw is None else raw)
+            frame = read_frame(path, raw)
             ids, counts = frame["id"], frame["count"].cast(pl.Int64).to_numpy()
             known = ids.is_not_null().arg_max() if ids.null_count() < len(ids) else None
             unknown = len(ids) if known is None else known
             name = unquote(path.stem)
             return cls(name, ids[unknown:], counts[unknown:], unknown)
-        except (OSError, pl.exceptions.PolarsError, InputError) as error:
+        except UNREADABLE as error:
             raise ArtifactError(
                 "vocabulary-unreadable",
                 "A vocabulary must be an Arrow file with columns id and count."
@@ -231,6 +246,38 @@ class Vocabulary:
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Writes an Arrow IPC file whose text any reader knows, an old one too."""
     frame.write_ipc(path, compat_level=pl.CompatLevel.oldest())
+
+
+def read_frame(path: Path, raw: bytes | np.ndarray | None = None) -> pl.DataFrame:
+    """Reads what `write_frame` wrote, with a look at every length and text.
+
+    Args:
+        path: the file.
+        raw: its bytes, if they were read already.
+
+    Raises:
+        OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError: it is no such
+            file; `UNREADABLE` has all of them.
+    """
+    if raw is not None:
+        table = pa.ipc.open_file(pa.py_buffer(raw)).read_all()
+    elif not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+    else:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    for field in table.schema:
+        kind = field.type.value_type if _is_list(field.type) else field.type
+        if not any(is_kind(kind) for is_kind in _PLAIN):
+            raise ValueError(f"column {field.name!r} is of type {field.type}")
+    table.validate(full=True)
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def vocabulary_file(name: str) -> str:

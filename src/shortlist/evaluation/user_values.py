@@ -1,6 +1,6 @@
 """What an evaluation leaves in a run: a report, and each user's metrics.
 
-    evaluation.json    the report, plain values
+    evaluation.json    the report, plain values, and the checksum of the other file
     evaluation.arrow   `user_index` and one column of float64 per `metric@k`
 
 With the second file runs are compared without their models. Knows files; knows no
@@ -19,8 +19,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.atomic import atomic_file
+from shortlist.data.checksums import (
+    CHECKSUM,
+    FileSum,
+    content_problem,
+    seal_problem,
+    sealed,
+    sum_files,
+)
 from shortlist.errors import ArtifactError
 
+FILES = "files"
 REPORT_FILE = "evaluation.json"
 VALUES_FILE = "evaluation.arrow"
 USER_COLUMN = "user_index"
@@ -53,9 +62,9 @@ class Evaluation:
         columns |= {n: self.values[:, i] for i, n in enumerate(self.names)}
         with atomic_file(folder / VALUES_FILE) as temporary:
             pl.DataFrame(columns).write_ipc(temporary, compression="zstd")
-        encoded = msgspec.json.format(msgspec.json.encode(self.report), indent=2)
+        sums = sum_files(folder, [VALUES_FILE])
         with atomic_file(folder / REPORT_FILE) as temporary:
-            temporary.write_bytes(encoded + b"\n")
+            temporary.write_bytes(sealed({**self.report, FILES: sums}))
 
     @classmethod
     def load(cls, folder: str | Path) -> Evaluation:
@@ -76,8 +85,15 @@ class Evaluation:
                 )
         file = folder / REPORT_FILE
         try:
-            report = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            raw = file.read_bytes()
+            report = msgspec.json.decode(raw, type=dict[str, Any])
+            if problem := seal_problem(raw, required=FILES in report):
+                raise _damaged(file, problem)
+            report.pop(CHECKSUM, None)
+            sums = msgspec.convert(report.pop(FILES, {}), dict[str, FileSum])
             file = folder / VALUES_FILE
+            if problem := content_problem(folder, VALUES_FILE, sums.get(VALUES_FILE)):
+                raise _damaged(file, problem)
             frame = pl.read_ipc(file)
             users = frame[USER_COLUMN].to_numpy().astype(np.int64)
             frame = frame.drop(USER_COLUMN)
@@ -86,6 +102,7 @@ class Evaluation:
             values = values.reshape(len(users), len(frame.columns))
         except (
             msgspec.MsgspecError,
+            RecursionError,
             OSError,
             UnicodeError,
             pl.exceptions.PolarsError,

@@ -15,6 +15,7 @@ import keras
 import msgspec
 
 from shortlist.atomic import atomic_directory
+from shortlist.data.checksums import files_in, place_problem
 from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 from shortlist.outputs import CHECKPOINT
@@ -41,11 +42,20 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     """
     path = Path(path)
     try:
+        for name in files_in(path):
+            if problem := place_problem(path, name, None):
+                raise OSError(f"{name}: {problem}")
         config = msgspec.json.decode((path / CONFIG_FILE).read_bytes())
         model: Model = model_class.from_config(config)
         model.build()
         load_weights(model, path / WEIGHTS_FILE)
-    except (OSError, msgspec.MsgspecError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        msgspec.MsgspecError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ArtifactError(
             "checkpoint-unreadable",
             f"A checkpoint of {model_class.__name__} must be at {str(path)!r}. Reading"

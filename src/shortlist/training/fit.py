@@ -34,7 +34,18 @@ from shortlist.training.profile import Profile
 from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
 from shortlist.training.retrieval import train_retrieval
-from shortlist.training.runs import RUN_FILE, Run, RunInfo, environment, now, write_json
+from shortlist.training.runs import (
+    ENVIRONMENT_FILE,
+    RECIPE_FILE,
+    RUN_FILE,
+    SCHEMA_FILE,
+    Run,
+    RunInfo,
+    environment,
+    now,
+    write_json,
+    write_run,
+)
 from shortlist.training.scorers import load_retrieval, save_retrieval
 from shortlist.training.trackers import Tracker, Tracking, Training
 from shortlist.training.unfinished import (
@@ -169,7 +180,9 @@ def fast_dev_run(
 
 def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     """The trained models of a run over its dataset, ready to recommend."""
-    run.check_dataset(dataset.info.fingerprint)
+    run.check_contents(dataset)
+    run.verify("retrieval")
+    run.verify("ranker")
     history = run.info.retrieval_history
     retrieval = load_retrieval(run.path / "retrieval", dataset, history)
     ranker = None
@@ -274,10 +287,10 @@ def _train_stages(job: Job) -> None:
             " Hold out more events, or look at positive_from.",
         )
     keras.utils.set_random_seed(recipe.seed)
-    write_json(folder / "recipe.json", recipe.to_record())
-    (folder / "schema.json").write_bytes(dataset.schema.to_json())
+    write_json(folder / RECIPE_FILE, recipe.to_record())
+    (folder / SCHEMA_FILE).write_bytes(dataset.schema.to_json())
     keep_vocabularies(dataset, folder)
-    write_json(folder / "environment.json", environment(keras.backend.backend()))
+    write_json(folder / ENVIRONMENT_FILE, environment(keras.backend.backend()))
     retrieval, retrieval_epochs = _stage(
         job, "retrieval", train_retrieval, _retrieval_files(job)
     )
@@ -299,8 +312,8 @@ def _train_stages(job: Job) -> None:
     if job.profile is not None:
         job.profile.write(folder)
         _tell(job, job.profile.text())
-    write_json(
-        folder / RUN_FILE,
+    write_run(
+        folder,
         RunInfo(
             created_at=now(),
             dataset=str(dataset.path),

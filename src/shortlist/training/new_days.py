@@ -9,7 +9,6 @@ Knows datasets and the records of runs; knows nothing of models.
 from __future__ import annotations
 
 from shortlist.data.dataset import Dataset
-from shortlist.data.kernels import hash_file
 from shortlist.errors import ArtifactError, InputError
 from shortlist.training.runs import Run, TrainedFile
 
@@ -23,7 +22,7 @@ def trained_files(dataset: Dataset) -> tuple[TrainedFile, ...]:
             file=segment.file,
             events=segment.events,
             last_timestamp_ms=segment.last_timestamp_ms,
-            xxh64=hash_file(dataset.path / segment.file),
+            xxh64=dataset.xxh64(segment.file),
         )
         for segment in dataset.info.segments
         if segment.part == PART

@@ -25,6 +25,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from shortlist.atomic import atomic_directory, atomic_file, disk_errors
+from shortlist.data.checksums import FileSum, content_problem, sum_files
+from shortlist.data.kernels import hash_bytes
 from shortlist.errors import ArtifactError, InputError, ResourceError, did_you_mean
 from shortlist.outputs import (
     FAILURE,
@@ -34,12 +36,23 @@ from shortlist.outputs import (
     remove_ours,
 )
 from shortlist.training.databases import check_database, remove_database
-from shortlist.training.runs import RUN_FILE, Run, RunInfo, now, write_json
+from shortlist.training.runs import (
+    EVALUATION_FILE,
+    RECIPE_FILE,
+    RUN_FILE,
+    Run,
+    RunInfo,
+    damaged,
+    now,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 
 INDEX_FILE = "index.sqlite"
 FAILURE_FILE = "failure.json"
-INDEX_VERSION = 1
-STAMPED = (RUN_FILE, FAILURE_FILE, "recipe.json", "evaluation.json")
+INDEX_VERSION = 2
+STAMPED = (RUN_FILE, FAILURE_FILE, RECIPE_FILE, EVALUATION_FILE)
 SYMBOLS = {">": ">", ">=": ">=", "<": "<", "<=": "<=", "=": "="}
 CONDITION = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<|=)\s*([^<>=\s]+)\s*")
 
@@ -93,6 +106,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     seconds: float
     error: str
+    files: dict[str, FileSum] = {}
+    """Checksum of the recipe."""
+    checksum: str = ""
+    """Of all the other fields."""
 
 
 FIELDS = Record.__struct_fields__
@@ -124,7 +141,7 @@ class RunStore:
         """
         if run.path.resolve().parent == self.path.resolve():
             return self.get(run.path.name)
-        name = _name(run.info.created_at, _digest(run.path, RUN_FILE, "recipe.json"))
+        name = _name(run.info.created_at, _digest(run.path, RUN_FILE, RECIPE_FILE))
         kept = self.path / name
         if (kept / RUN_FILE).is_file():
             _take_over(run.path, kept)
@@ -139,8 +156,10 @@ class RunStore:
         said = msgspec.json.encode((failure, recipe, os.getpid()))
         name = _name(failure.created_at, hashlib.sha256(said).hexdigest()[:8])
         with atomic_directory(self.path / name, overwrite=True, kind=FAILURE) as folder:
-            write_json(folder / FAILURE_FILE, failure)
-            write_json(folder / "recipe.json", recipe)
+            write_json(folder / RECIPE_FILE, recipe)
+            sums = sum_files(folder, [RECIPE_FILE])
+            sealed = msgspec.structs.replace(failure, files=sums)
+            write_sealed(folder / FAILURE_FILE, sealed)
         return self.get(name)
 
     def records(
@@ -230,8 +249,7 @@ class RunStore:
     def _index(self) -> Iterator[sqlite3.Connection]:
         """The index, up to date with the folders."""
         try:
-            with contextlib.closing(self._connect()) as index:
-                self._update(index)
+            with contextlib.closing(self._updated()) as index:
                 yield index
         except sqlite3.OperationalError as error:
             raise ResourceError(
@@ -242,41 +260,56 @@ class RunStore:
                 file=self.path / INDEX_FILE,
             ) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        if not self.path.is_dir() or not os.access(self.path, os.W_OK):
-            return _prepared(sqlite3.connect(":memory:", isolation_level=None))
+    def _updated(self) -> sqlite3.Connection:
+        """A connection to the index, written again if it cannot be read."""
         file = self.path / INDEX_FILE
-        check_database(
-            file, "SELECT name FROM sqlite_master WHERE type = 'table'", "runs"
-        )
+        if file.is_file():
+            query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+            check_database(file, query, "runs")
         try:
-            return _prepared(self._open(file))
+            return self._connect()
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # damaged: the folders say it all
             remove_database(file)
-            return _prepared(self._open(file))
+            return self._connect()
 
-    def _open(self, file: Path) -> sqlite3.Connection:
-        return sqlite3.connect(file, timeout=self.timeout, isolation_level=None)
+    def _connect(self) -> sqlite3.Connection:
+        file = self.path / INDEX_FILE
+        writable = self.path.is_dir() and os.access(self.path, os.W_OK)
+        # What is no file is not the index, and may be waited for without end.
+        is_foreign = os.path.lexists(file) and not file.is_file()
+        place = file if writable and not is_foreign else ":memory:"
+        index = sqlite3.connect(place, timeout=self.timeout, isolation_level=None)
+        try:
+            _prepare(index)
+            self._update(index)
+        except BaseException:
+            index.close()
+            raise
+        return index
 
     def _update(self, index: sqlite3.Connection) -> None:
         """Reads the folders that are new or changed, forgets those that are gone."""
         found = _stamps(self.path)
-        if found == dict(index.execute("SELECT id, stamp FROM runs")):
+        if found == _known(index):
             return
         index.execute("BEGIN IMMEDIATE")
         with index:  # commits, or rolls back
             found = _stamps(self.path)  # another process may have written meanwhile
-            known = dict(index.execute("SELECT id, stamp FROM runs"))
-            gone = [(name,) for name in known.keys() - found.keys()]
+            known = _known(index)
+            gone = [
+                (name,)
+                for (name,) in index.execute("SELECT id FROM runs")
+                if name not in found
+            ]
             index.executemany("DELETE FROM runs WHERE id = ?", gone)
             rows = [
                 _row(_read(self.path / name), stamp)
                 for name, stamp in found.items()
                 if known.get(name) != stamp
             ]
-            places = ", ".join("?" * (len(FIELDS) + 1))
+            places = ", ".join("?" * (len(FIELDS) + 2))
             index.executemany(f"INSERT OR REPLACE INTO runs VALUES ({places})", rows)
 
 
@@ -292,23 +325,29 @@ def best_metrics(info: RunInfo) -> dict[str, float]:
     return _numbers(validation.get("pipeline") or validation.get("retrieval"))
 
 
-def _prepared(index: sqlite3.Connection) -> sqlite3.Connection:
-    try:
-        # Readers go on while one writes. Says so where it cannot, and goes on.
-        index.execute("PRAGMA journal_mode = WAL")
-        columns = ", ".join(f"{name} BLOB" for name in FIELDS[1:])
-        if index.execute("PRAGMA user_version").fetchone()[0] != INDEX_VERSION:
-            index.execute("BEGIN IMMEDIATE")
-            with index:
-                index.execute("DROP TABLE IF EXISTS runs")
-                index.execute(
-                    f"CREATE TABLE runs (id TEXT PRIMARY KEY, {columns}, stamp TEXT)"
-                )
-                index.execute(f"PRAGMA user_version = {INDEX_VERSION}")
-    except BaseException:
-        index.close()
-        raise
-    return index
+def _prepare(index: sqlite3.Connection) -> None:
+    # Readers go on while one writes. Says so where it cannot, and goes on.
+    index.execute("PRAGMA journal_mode = WAL")
+    columns = ", ".join(f"{name} BLOB" for name in FIELDS[1:])
+    if index.execute("PRAGMA user_version").fetchone()[0] != INDEX_VERSION:
+        index.execute("BEGIN IMMEDIATE")
+        with index:
+            index.execute("DROP TABLE IF EXISTS runs")
+            index.execute(
+                f"CREATE TABLE runs (id TEXT PRIMARY KEY, {columns}, stamp TEXT,"
+                " xxh64 TEXT)"
+            )
+            index.execute(f"PRAGMA user_version = {INDEX_VERSION}")
+
+
+def _known(index: sqlite3.Connection) -> dict[str, str]:
+    """Stamps of the runs whose rows are as they were written."""
+    rows = index.execute("SELECT * FROM runs").fetchall()
+    return {row[0]: row[-2] for row in rows if _row_sum(row[:-1]) == row[-1]}
+
+
+def _row_sum(row: tuple[Any, ...]) -> str:
+    return hash_bytes(repr(row).encode(errors="surrogateescape"))
 
 
 def _stamps(path: Path) -> dict[str, str]:
@@ -361,10 +400,10 @@ def _finished(run: Run) -> Record:
 
 
 def _failed(folder: Path) -> Record:
-    read = (folder / FAILURE_FILE).read_bytes()
-    failure = msgspec.json.decode(read, type=Failure)
-    read = (folder / "recipe.json").read_bytes()
-    recipe = msgspec.json.decode(read, type=dict[str, Any])
+    failure = read_sealed(folder / FAILURE_FILE, Failure)
+    if problem := content_problem(folder, RECIPE_FILE, failure.files.get(RECIPE_FILE)):
+        raise damaged(folder / RECIPE_FILE, problem)
+    recipe = read_sealed(folder / RECIPE_FILE, dict[str, Any])
     return Record(
         id=folder.name,
         name=str(recipe.get("name", "")),
@@ -388,13 +427,14 @@ def _numbers(values: Any) -> dict[str, float]:
 
 def _row(record: Record, stamp: str) -> tuple[Any, ...]:
     values = [getattr(record, name) for name in FIELDS]
-    return (
+    row = (
         *(
             msgspec.json.encode(v).decode() if isinstance(v, dict) else v
             for v in values
         ),
         stamp,
     )
+    return (*row, _row_sum(row))
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -1,7 +1,8 @@
 """A run on disk: what was trained, from what, how, and how well.
 
     run/
-      run.json          state, dataset fingerprint, chosen weight, validation metrics
+      run.json          dataset fingerprint, chosen weight, validation metrics, and the
+                        checksums of all files of the training
       recipe.json       the recipe that was used
       schema.json       the schema of the dataset
       environment.json  versions and machine
@@ -19,16 +20,37 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from shortlist.atomic import atomic_file
+from shortlist.data.checksums import (
+    CHECKSUM,
+    MISSING,
+    FileSum,
+    files_in,
+    first_problem,
+    place_problem,
+    seal_problem,
+    sealed,
+    sum_files,
+)
+from shortlist.data.dataset import Dataset
+from shortlist.data.schema import Schema
+from shortlist.data.vocabulary import vocabulary_file
 from shortlist.errors import ArtifactError
 from shortlist.processors import usable_processors
 
 FORMAT_VERSION = 1
+FILES = "files"
+RECIPE_FILE = "recipe.json"
+SCHEMA_FILE = "schema.json"
+ENVIRONMENT_FILE = "environment.json"
+EVALUATION_FILE = "evaluation.json"
+VOCABULARIES = "vocabularies"
 Decoded = TypeVar("Decoded")
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -88,6 +110,20 @@ class RunInfo(_Header, frozen=True, kw_only=True):
     """The training part, with what the older run of a warm start has seen of it."""
     new_files: tuple[str, ...] = ()
     """Those of it that this run alone was trained on, if it was on new days."""
+    files: dict[str, FileSum] = {}
+    """Size and checksum of every file of the training, by its path in the run."""
+    checksum: str = ""
+    """Of all the other fields."""
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What `environment.json` holds."""
+
+    python: str
+    platform: str
+    processors: int | None
+    backend: str
+    packages: dict[str, str]
 
 
 class Run:
@@ -107,7 +143,7 @@ class Run:
         """
         path = Path(path)
         file = path / RUN_FILE
-        if not file.is_file():
+        if place_problem(path, RUN_FILE, None) == MISSING:
             raise ArtifactError(
                 "run-missing",
                 f"A finished run must be at {str(path)!r}; it has no run.json. Run"
@@ -122,8 +158,78 @@ class Run:
                 f" {version}. Update shortlist or train again.",
                 file=file,
             )
-        recipe = _decode(path / "recipe.json", dict[str, Any])
-        return cls(path, _decode(file, RunInfo), recipe)
+        info = _decode(file, RunInfo)
+        _check_seal(file, required=bool(info.files))
+        for name, recorded in info.files.items():
+            if problem := place_problem(path, name, recorded):
+                raise damaged(path / name, problem)
+        # Those of the models and of their ids may be large: `verify` reads them.
+        _check_files(path, [n for n in info.files if "/" not in n], info.files)
+        run = cls(path, info, _decode(path / RECIPE_FILE, dict[str, Any]))
+        run.read_schema()
+        run.read_environment()
+        return run
+
+    def read_schema(self) -> Schema | None:
+        """The schema of the dataset; `None` for a run that did not keep it.
+
+        Raises:
+            ArtifactError: `run-damaged`.
+        """
+        file = self.path / SCHEMA_FILE
+        return _decode(file, Schema) if self._holds(SCHEMA_FILE) else None
+
+    def read_environment(self) -> Environment | None:
+        """Versions and machine; `None` for a run that did not keep them.
+
+        Raises:
+            ArtifactError: `run-damaged`.
+        """
+        file = self.path / ENVIRONMENT_FILE
+        return _decode(file, Environment) if self._holds(ENVIRONMENT_FILE) else None
+
+    def verify(self, folder: str) -> None:
+        """Checks the files of a folder of the run, before they are read.
+
+        Args:
+            folder: `retrieval`, `ranker` or `vocabularies`; may be missing.
+
+        Raises:
+            ArtifactError: `run-damaged`, one is not what was written.
+        """
+        listed = {n for n in self.info.files if n.startswith(f"{folder}/")}
+        there = files_in(self.path, folder)
+        _check_files(self.path, sorted(listed.union(there)), self.info.files)
+
+    def check_contents(self, dataset: Dataset) -> None:
+        """Checks that the run is of a dataset, and keeps its schema and ids unchanged.
+
+        Raises:
+            ArtifactError: `dataset-mismatch` or `run-damaged`.
+        """
+        self.check_dataset(dataset.info.fingerprint)
+        schema = self.read_schema()
+        if schema is not None and schema != dataset.schema:
+            problem = "It is not the schema of the dataset"
+            raise damaged(self.path / SCHEMA_FILE, problem)
+        self.verify(VOCABULARIES)
+        if not (self.path / VOCABULARIES).is_dir():
+            return
+        for name, file in dataset.info.vocabularies.items():
+            kept = f"{VOCABULARIES}/{vocabulary_file(name)}"
+            recorded = FileSum(
+                size=(dataset.path / file).stat().st_size, xxh64=dataset.xxh64(file)
+            )
+            _check_files(self.path, [kept], {kept: recorded})
+
+    def _holds(self, name: str) -> bool:
+        """Whether a file is there; raises if it is no file, or should be there."""
+        problem = place_problem(self.path, name, self.info.files.get(name))
+        if problem is None:
+            return True
+        if problem == MISSING and name not in self.info.files:
+            return False
+        raise damaged(self.path / name, problem)
 
     def check_dataset(self, fingerprint: str) -> None:
         """Raises `ArtifactError` unless the run was trained on this dataset."""
@@ -138,20 +244,77 @@ class Run:
 
     def evaluation(self) -> dict[str, Any] | None:
         """What `shortlist evaluate` measured, or `None` before it ran."""
-        file = self.path / "evaluation.json"
-        return _decode(file, dict[str, Any]) if file.is_file() else None
+        if not self._holds(EVALUATION_FILE):
+            return None
+        file = self.path / EVALUATION_FILE
+        found = _decode(file, dict[str, Any])
+        _check_seal(file, required=FILES in found)
+        return {k: v for k, v in found.items() if k not in (FILES, CHECKSUM)}
+
+
+def damaged(file: Path, problem: object) -> ArtifactError:
+    """The error of a file of a run that is not what was written."""
+    return ArtifactError(
+        "run-damaged",
+        f"{file.name} must be what Shortlist wrote. Reading it failed: {problem}."
+        " Train or evaluate again.",
+        file=file,
+    )
+
+
+def read_sealed(file: Path, kind: type[Decoded], *, required: bool = False) -> Decoded:
+    """Reads what `write_sealed` wrote.
+
+    Args:
+        file: a JSON object.
+        kind: what it is.
+        required: whether it must have a checksum.
+
+    Raises:
+        ArtifactError: `run-damaged`.
+    """
+    found = _decode(file, kind)
+    _check_seal(file, required=required)
+    return found
 
 
 def _decode(file: Path, kind: type[Decoded]) -> Decoded:
+    if problem := place_problem(file.parent, file.name, None):
+        raise damaged(file, problem)
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
-        raise ArtifactError(
-            "run-damaged",
-            f"{file.name} must be what Shortlist wrote. Reading it failed: {error}."
-            " Train or evaluate again.",
-            file=file,
-        ) from error
+    except (
+        msgspec.MsgspecError,
+        UnicodeDecodeError,
+        RecursionError,
+        OSError,
+    ) as error:
+        raise damaged(file, error) from error
+
+
+def _check_seal(file: Path, *, required: bool) -> None:
+    if problem := seal_problem(file.read_bytes(), required=required):
+        raise damaged(file, problem)
+
+
+def _check_files(
+    path: Path, names: Sequence[str], recorded: Mapping[str, FileSum]
+) -> None:
+    if found := first_problem(path, names, recorded):
+        raise damaged(path / found[0], found[1])
+
+
+def write_run(folder: Path, info: RunInfo) -> None:
+    """Writes `run.json` with the checksums of all other files: the last one."""
+    names = [name for name in files_in(folder) if name != RUN_FILE]
+    sums = sum_files(folder, names)
+    write_sealed(folder / RUN_FILE, msgspec.structs.replace(info, files=sums))
+
+
+def write_sealed(path: Path, value: Any) -> None:
+    """Writes an object as JSON with a checksum, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(sealed(value))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,6 +25,13 @@ import msgspec
 
 from shortlist import interrupts
 from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
+from shortlist.data.checksums import (
+    FileSum,
+    files_in,
+    first_problem,
+    seal_problem,
+    sum_files,
+)
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.lock import Lock
 from shortlist.outputs import (
@@ -34,7 +41,7 @@ from shortlist.outputs import (
     is_temporary,
     remove_ours,
 )
-from shortlist.training.runs import RUN_FILE, write_json
+from shortlist.training.runs import RUN_FILE, write_sealed
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -50,6 +57,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     random: dict[str, Any]
     seconds: float
     """Since the training began."""
+    files: dict[str, FileSum] = {}
+    """Checksums of the model, by path in the run's folder."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +77,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What the stops need of the epochs done, by the names they chose."""
     best_epoch: int | None = None
     best_folder: str | None = None
+    files: dict[str, FileSum] = {}
+    """Checksums of both folders, by path in the training's."""
 
 
 class _Header(msgspec.Struct, kw_only=True):
@@ -94,6 +105,8 @@ class State(_Header, kw_only=True):
     checkpoint: Checkpoint | None = None
     run_sha256: str = ""
     """Of the finished `run.json`, once the run may take its place."""
+    checksum: str = ""
+    """Of all the other fields."""
 
 
 class Unfinished:
@@ -157,12 +170,18 @@ class Unfinished:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Makes a checkpoint, whose folder is complete, the one to go on from."""
-        self._write(checkpoint=checkpoint)
+        folders = {checkpoint.folder, checkpoint.best_folder} - {None}
+        names = [name for f in folders for name in files_in(self.folder, str(f))]
+        sums = sum_files(self.folder, names)
+        self._write(checkpoint=msgspec.structs.replace(checkpoint, files=sums))
         self._remove_others()
 
     def finish_stage(self, stage: str, epochs: int, random: dict[str, Any]) -> None:
         """A stage, whose model is in the run's folder, need not be trained again."""
-        finished = Finished(epochs=epochs, random=random, seconds=self.seconds)
+        sums = sum_files(self.run_folder, files_in(self.run_folder, stage))
+        finished = Finished(
+            epochs=epochs, random=random, seconds=self.seconds, files=sums
+        )
         self._write(checkpoint=None, stages={**self.state.stages, stage: finished})
         self._remove_others()
 
@@ -219,10 +238,20 @@ class Unfinished:
             )
         else:
             _check_same(found, self.state, self.out)
+            self._check_files(found)
             self.state = found
             self.state.overwrite |= overwrite
             self._truncate_metrics()
             self._remove_others()
+
+    def _check_files(self, state: State) -> None:
+        """Checks what a training is to go on from, before anything is removed."""
+        kept = [(self.run_folder, stage.files) for stage in state.stages.values()]
+        if state.checkpoint is not None:
+            kept.append((self.folder, state.checkpoint.files))
+        for folder, files in kept:
+            if found := first_problem(folder, files, files):
+                raise _damaged(folder / found[0], found[1])
 
     def _begin(self, overwrite: bool) -> None:
         check_absent(self.out, overwrite=overwrite, kind=RUN)
@@ -240,7 +269,7 @@ class Unfinished:
             self.state, seconds=self.seconds, metrics_bytes=length, **changes
         )
         self._started = time.monotonic()
-        write_json(self.folder / STATE_FILE, self.state)
+        write_sealed(self.folder / STATE_FILE, self.state)
 
     def _truncate_metrics(self) -> None:
         """Forgets epochs that no checkpoint knows."""
@@ -378,18 +407,31 @@ def _read(file: Path) -> State | None:
         text = file.read_bytes()
         version = msgspec.json.decode(text, type=_Header).format_version
         if version <= FORMAT_VERSION:
-            return msgspec.json.decode(text, type=State)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            "training-damaged",
-            "The state of a training must be what Shortlist wrote. Reading it failed:"
-            f" {error}. Start anew with --overwrite.",
-            file=file,
-        ) from error
+            state = msgspec.json.decode(text, type=State)
+            if problem := seal_problem(text, required=_has_sums(state)):
+                raise _damaged(file, problem)
+            return state
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(file, error) from error
     raise ArtifactError(
         "training-newer",
         f"The format of an unfinished training must be at most {FORMAT_VERSION}."
         f" Received: {version}. Update shortlist, or start anew with --overwrite.",
+        file=file,
+    )
+
+
+def _has_sums(state: State) -> bool:
+    """Whether a state has checksums, as all have but those of an earlier version."""
+    parts = (state.checkpoint, *state.stages.values())
+    return any(part.files for part in parts if part is not None)
+
+
+def _damaged(file: Path, problem: object) -> ArtifactError:
+    return ArtifactError(
+        "training-damaged",
+        "The state of a training must be what Shortlist wrote. Reading it failed:"
+        f" {problem}. Start anew with --overwrite.",
         file=file,
     )
 

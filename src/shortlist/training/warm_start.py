@@ -21,9 +21,7 @@ from shortlist.errors import ArtifactError, InputError
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import CONFIG_FILE, load_model
-from shortlist.training.runs import Run
-
-VOCABULARIES = "vocabularies"
+from shortlist.training.runs import VOCABULARIES, Run
 
 
 class Taken(NamedTuple):
@@ -56,7 +54,8 @@ def check_warm_start(run: Run, recipe: Recipe) -> None:
     Raises:
         InputError: `warm-start-mismatch`, the recipe trains nothing step by step, or
             a ranker of another kind.
-        ArtifactError: `warm-start-mismatch`, the run lacks a model or its vocabularies.
+        ArtifactError: `warm-start-mismatch`, the run lacks a model or its vocabularies;
+            `run-damaged`, a file of theirs is not what was written.
     """
     models = recipe.trained()
     if not models:
@@ -68,6 +67,8 @@ def check_warm_start(run: Run, recipe: Recipe) -> None:
         )
     for name in models:
         _folder_of(run, name)
+        run.verify(name)
+    run.verify(VOCABULARIES)
     kind = run.recipe["ranker"].get("kind", "single_task")
     if recipe.ranker.enabled and kind != recipe.ranker.kind:
         raise InputError(
@@ -96,6 +97,8 @@ def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
         InputError: `warm-start-mismatch`, nothing agrees.
     """
     run = Run.open(path)
+    run.verify(VOCABULARIES)
+    run.verify(model.name)
     old = load_model(_folder_of(run, model.name), type(model))
     known, rows = 0, 0
     before = {
