@@ -248,7 +248,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             ]
             vectors, zero = run(indices, features, training)
             if self.loss_scale is None:
-                self.add_loss(zero)
+                # TensorFlow does not add up numbers of two types.
+                to_add = keras.backend.backend() == "tensorflow"
+                self.add_loss(ops.cast(zero, keras.config.floatx()) if to_add else zero)
             for i, one, vector in zip(indices, features, vectors, strict=True):
                 if len(one.leading) > 1:
                     dim = self._plan.features[i].dim
