@@ -77,7 +77,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 name,
                 self._rows_of(name),
                 dim,
-                initializer=self.embeddings_initializer.clone(),
+                initializer=self.embeddings_initializer,
                 optimizer=table_optimizer,
                 learning_rate=table_learning_rate,
                 l2=table_l2,
