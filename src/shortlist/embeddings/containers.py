@@ -49,7 +49,12 @@ class _Rows:
 
 
 def checked(
-    ids: Any, weights: Any, expected: Expected, *, dense: bool = False
+    ids: Any,
+    weights: Any,
+    expected: Expected,
+    *,
+    dense: bool = False,
+    at_once: bool = False,
 ) -> tuple[Any, Any]:
     """Ids and weights of one feature, checked where their values can be read.
 
@@ -62,6 +67,8 @@ def checked(
         weights: in any container, of the shape of the ids; or `None`.
         expected: what the feature takes.
         dense: whether to pad `Jagged` ids too.
+        at_once: whether to check also what a lookup checks itself: plain tensors of the
+            backend.
 
     Returns: dense arrays of NumPy, ragged rows padded with -1 (weights with 0) to the
     longest one; `Jagged` of such arrays; or unchanged what is symbolic, and what a
@@ -72,13 +79,15 @@ def checked(
     """
     if isinstance(ids, Jagged):
         return _checked_jagged(ids, weights, expected, dense)
-    found = _ids(ids, expected)
+    found = _ids(ids, expected, native=not at_once)
     if isinstance(found, _Rows):
         values = _rows_weights(weights, found, expected)
         if tensors.stays(ids) and (weights is None or type(weights) is type(ids)):
             return ids, weights
         return _padded(found, values, expected)
-    return ids if found is UNCHANGED else found, _dense_weights(weights, expected)
+    if found is UNCHANGED or (at_once and tensors.read(ids, native=True) is UNCHANGED):
+        found = ids
+    return found, _dense_weights(weights, expected)
 
 
 def _checked_jagged(

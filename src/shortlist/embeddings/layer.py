@@ -167,7 +167,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if not self.built:
             self.build()
-        return self._checked(*self._unwrapped(inputs, weights), dense=True)
+        given, given_weights = self._unwrapped(inputs, weights)
+        prepared: dict[str, Any] = self._checked(given, given_weights, dense=True)
+        return prepared
 
     def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
         """Checks ids before Keras and the backend convert them, then calls."""
@@ -185,9 +187,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             flat_weights = self._plan.flatten(weights, "weights")
         given = [*flat, *flat_weights]
         for i, feature in enumerate(self._plan.features):
-            padded = dense or feature.placement == "device"
             flat[i], flat_weights[i] = containers.checked(
-                flat[i], flat_weights[i], self.expected(i), dense=padded
+                flat[i],
+                flat_weights[i],
+                self.expected(i),
+                dense=dense or feature.placement == "device",
+                at_once=dense,
             )
         now = [*flat, *flat_weights]
         if not dense and all(a is b for a, b in zip(given, now, strict=True)):
