@@ -456,3 +456,47 @@ def test_a_batch_of_features_is_checked_too(bad: Any) -> None:
     with pytest.raises(InputError) as caught:
         layer({"b": [[1], [bad]]})
     assert caught.value.code == code
+
+
+def traced(layer: Any, make: Any, lists: Lists, factors: Any) -> np.ndarray:
+    """The vectors of a call whose ids and weights are symbols."""
+    ids, weights = make(lists, "int32"), make(factors, "float32")
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        call: Any = tf.function(lambda ids, weights: layer({"f": ids}, {"f": weights}))
+    else:
+        import jax
+
+        call = jax.jit(lambda ids, weights: layer({"f": ids}, {"f": weights}))
+    return to_numpy(call(ids, weights)["f"])
+
+
+@pytest.mark.parametrize("make", [of_tf_ragged, of_tf_sparse, of_bcoo])
+def test_ragged_and_sparse_ids_of_a_traced_step(layer: Any, make: Any) -> None:
+    """Sparse ones are stored backwards."""
+    wanted = {of_bcoo: "jax"}.get(make, "tensorflow")
+    if wanted != BACKEND:
+        return
+    lists, factors = [[1, 8, 3], [], [2, 0]], [[0.5, 1, 2], [], [3, 4]]
+    found = traced(layer, make, lists, factors)
+    np.testing.assert_allclose(found, sums(lists, factors))
+    if BACKEND == "tensorflow":
+        with pytest.raises(Exception, match="invalid-weights") as caught:
+            traced(layer, make, [[1, 8], [2]], [[1], [2, 3]])
+        assert "Weights must have the shape of the ids" in str(caught.value)
+        assert len(str(caught.value)) < 1500
+
+
+def test_a_batched_bcoo_of_a_traced_step(layer: Any) -> None:
+    if BACKEND != "jax":
+        return
+    import jax
+    from jax.experimental import sparse
+
+    dense = jax.numpy.array([[1, 8, 3], [2, 4, 5]])
+    for options in ({"n_batch": 1}, {"n_dense": 1}, {"n_batch": 0}):
+        ids = sparse.BCOO.fromdense(dense, **options)
+        expected = sums([[1, 8, 3], [2, 4, 5]])
+        for call in (layer, jax.jit(lambda inputs: layer(inputs))):
+            np.testing.assert_allclose(to_numpy(call({"f": ids})["f"]), expected)

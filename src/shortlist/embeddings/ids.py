@@ -187,7 +187,12 @@ def _same_places(feature: str, ids: Any, weights: Any) -> Any:
     )
     text = f"{error} (code {error.code!r})"
     return tf.control_dependencies(
-        [tf.debugging.assert_equal(ids, tf.cast(weights, ids.dtype), message=text)]
+        [
+            # Of a name in which TensorFlow does not look for where it was made.
+            tf.debugging.assert_equal(
+                ids, tf.cast(weights, ids.dtype), text, name="shortlist>weights"
+            )
+        ]
     )
 
 
