@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <stdexcept>
 
 namespace shortlist {
 namespace {
@@ -57,6 +59,11 @@ void combine(Combiner combiner, float* coefficients, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) coefficients[i] *= inverse;
 }
 
+std::invalid_argument falling_offsets() {
+  return std::invalid_argument(
+      "Offsets must rise from 0 to the number of ids, and bags hold less than 2**32.");
+}
+
 template <typename Id>
 void read_as(const Bags& bags, std::size_t num_rows, std::size_t begin, std::size_t end,
              BagEntries& entries) {
@@ -65,7 +72,8 @@ void read_as(const Bags& bags, std::size_t num_rows, std::size_t begin, std::siz
     return bags.offsets ? static_cast<std::size_t>(bags.offsets[bag])
                         : bag * bags.length;
   };
-  const std::size_t most = start(end) - start(begin);
+  const std::size_t range_end = start(end);
+  const std::size_t most = num_ids_of(bags, begin, end);
   if (entries.rows.size() < most) {
     entries.rows.resize(most);
     entries.coefficients.resize(most);
@@ -83,6 +91,8 @@ void read_as(const Bags& bags, std::size_t num_rows, std::size_t begin, std::siz
   for (std::size_t bag = begin; bag < end; ++bag) {
     const std::size_t first = size;
     const std::size_t last = start(bag + 1);
+    // Entries that offsets fall back to would be written past the end.
+    if (start(bag) > last || last > range_end) throw falling_offsets();
     for (std::size_t i = start(bag); i < last; ++i) {
       if (ids[i] == -1) continue;
       entries.rows[size] = row_of(ids[i], num_rows, entries);
@@ -96,6 +106,19 @@ void read_as(const Bags& bags, std::size_t num_rows, std::size_t begin, std::siz
 }
 
 }  // namespace
+
+std::size_t num_ids_of(const Bags& bags, std::size_t begin, std::size_t end) {
+  std::size_t first = begin * bags.length, last = end * bags.length;
+  if (bags.offsets) {  // negative ones wrap to numbers beyond all ids
+    first = static_cast<std::size_t>(bags.offsets[begin]);
+    last = static_cast<std::size_t>(bags.offsets[end]);
+  }
+  const std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  if (first > last || last > bags.num_ids || last - first > most) {
+    throw falling_offsets();
+  }
+  return last - first;
+}
 
 void split_bags(const Bags& bags, std::size_t feature, std::size_t ids,
                 std::vector<BagRange>& ranges) {

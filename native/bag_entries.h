@@ -23,6 +23,10 @@ struct BagRange {
 void split_bags(const Bags& bags, std::size_t feature, std::size_t ids,
                 std::vector<BagRange>& ranges);
 
+// How many ids the bags from `begin` to `end` hold. Throws std::invalid_argument if
+// their offsets do not lie among the ids.
+std::size_t num_ids_of(const Bags& bags, std::size_t begin, std::size_t end);
+
 // Reused from range to range, to allocate once.
 struct BagEntries {
   std::vector<std::uint32_t> rows;  // padding is left out
@@ -33,7 +37,8 @@ struct BagEntries {
   bool out_of_range = false;
   std::int64_t first_out_of_range = 0;
 
-  // An id outside the table counts as row 0, and the first one is kept.
+  // An id outside the table counts as row 0, and the first one is kept. Throws
+  // std::invalid_argument for offsets that fall.
   void read(const Bags& bags, std::size_t num_rows, std::size_t begin, std::size_t end);
 };
 

@@ -1,7 +1,7 @@
 // What the embedding kernels are called with: tables, bags of ids and update rules.
 //
-// Knows memory layouts; knows no arithmetic, threads or Python. Arguments are trusted:
-// shapes and ranges are checked by the caller (src/shortlist/embeddings/kernels.py).
+// Knows memory layouts; knows no arithmetic, threads or Python. Types and sizes are
+// checked by the caller (embedding_bindings.cc); ids and offsets by the kernels.
 #ifndef SHORTLIST_EMBEDDING_TYPES_H_
 #define SHORTLIST_EMBEDDING_TYPES_H_
 
@@ -20,6 +20,8 @@ enum class RuleKind { kSgd, kAdagrad, kRowwiseAdagrad, kAdam, kFtrl };
 constexpr std::size_t kRuleKinds = 5;
 
 constexpr std::size_t kMaxDim = 1024;
+// Rows are numbered in 32 bits, and ids of int32 name them all.
+constexpr std::int64_t kMaxRows = 2147483647;
 
 struct Rows {
   void* values;  // (num_rows, dim)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 
 #include "bag_entries.h"
 #include "parallel.h"
@@ -127,13 +128,14 @@ std::vector<Bucket> deal(const std::vector<UpdatedTable>& tables,
     split_bags(bags, f, kIdsAtOnce, ranges);
     for (const BagRange& range : ranges) {
       parts.push_back({range, table, num_entries, num_counts, 0});
-      num_entries += bags.offsets ? static_cast<std::size_t>(bags.offsets[range.end] -
-                                                             bags.offsets[range.begin])
-                                  : (range.end - range.begin) * bags.length;
+      num_entries += num_ids_of(bags, range.begin, range.end);
       num_counts += std::size_t{1} << dealings[table].bits;
     }
   }
 
+  if (num_entries > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument("An update must have less than 2**32 ids.");
+  }
   thread_local EntrySpace read_space, dealt_space;
   Entry* const read = read_space.at_least(num_entries);
   Entry* const dealt = dealt_space.at_least(num_entries);

@@ -161,7 +161,8 @@ SHORTLIST_INLINE void move_row(const Movement& by, const float* gradient,
   }
   if (kKind == RuleKind::kAdam && by.table.last_step) {
     std::int32_t& last = by.table.last_step[index];
-    if (last > 0) {
+    // A step that is not over yet stands in no table but a damaged one.
+    if (last > 0 && last < by.table.step) {
       const auto skipped = static_cast<std::uint32_t>(by.table.step - 1 - last);
       state.move = static_cast<float>(by.table.moves[last]);
       state.shrink_1 = power_of(by.beta_1_powers, skipped);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -215,6 +216,38 @@ void check_out_of_range() {
   }
 }
 
+// Offsets that fall or lie are refused before anything outside the arrays is touched.
+void check_offsets() {
+  std::mt19937 random(1);
+  HeapTable table(RuleKind::kSgd, RowType::kFloat32, 10, 8, random);
+  const HeapTable before = table;
+  const std::vector<double> moves(8, 0.01);
+  const std::int64_t far = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t wrong : {std::int64_t{-1}, std::int64_t{0}, far, -far}) {
+    Feature feature(0, 10, 8, 2, 700, random);
+    std::vector<float> vectors(700 * 8);
+    for (const std::size_t place : {0, 300, 699, 700}) {
+      if (wrong == 0 && place == 0) continue;
+      Feature bad = feature;
+      bad.offsets[place] = wrong;
+      int refused = 0;
+      try {
+        lookup(row_kernels(""), {table.view()}, {{bad.view(), vectors.data()}}, 2);
+      } catch (const std::invalid_argument&) {
+        ++refused;
+      }
+      try {
+        update(row_kernels(""), {table.updated(0, 1, moves)},
+               {{bad.view(), bad.gradients.data(), 1.0f}}, 2);
+      } catch (const std::invalid_argument&) {
+        ++refused;
+      }
+      require(refused == 2, "offsets that fall or lie are refused");
+      require(table.same(before), "a refused update moves nothing");
+    }
+  }
+}
+
 // Calls from several threads at once share nothing but the code.
 void check_concurrent_callers() {
   std::vector<std::thread> callers;
@@ -251,8 +284,9 @@ int main() {
   }
   run(RuleKind::kAdam, RowType::kFloat32, kMaxDim, "", 2);
   check_out_of_range();
+  check_offsets();
   check_concurrent_callers();
   check_top_k();
-  std::printf("out-of-range ids, concurrent callers, top-k\n");
+  std::printf("out-of-range ids, wrong offsets, concurrent callers, top-k\n");
   return 0;
 }

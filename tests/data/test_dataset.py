@@ -220,10 +220,14 @@ def test_existing_output_is_kept_unless_overwritten(dataset, tmp_path):
         make(tmp_path, test=TEST[:1])
     assert caught.value.code == "output-exists"
     assert Dataset.open(dataset.path).info == before
-    (dataset.path / "left-over").write_text("x")
+    (dataset.path / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="thesis.txt") as caught:
+        make(tmp_path, test=TEST[:1], overwrite=True)
+    assert caught.value.code == "output-foreign"
+    assert Dataset.open(dataset.path).info == before
+    (dataset.path / "thesis.txt").unlink()
     new = make(tmp_path, test=TEST[:1], overwrite=True)
     assert new.info.parts["test"] == 1
-    assert not (dataset.path / "left-over").exists()
     assert sorted(os.listdir(tmp_path)) == ["dataset", "log of dataset"]
 
 

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 import keras
-import keras_rs
 
 from shortlist.embeddings.optimizers import resolve_optimizer
+from shortlist.embeddings.original import keras_rs
 from shortlist.embeddings.specs import TableSpec
 from shortlist.embeddings.table import COMBINERS, ROW_TYPES, RowType, check_size
 from shortlist.errors import InputError, did_you_mean
@@ -24,7 +24,8 @@ class TableConfig(keras_rs.layers.TableConfig):  # type: ignore[misc]
         name: unique in the layer.
         vocabulary_size: number of rows, 1 to 2**31 - 1.
         embedding_dim: width of a row, 1 to 1024.
-        initializer: Keras initializer of the rows.
+        initializer: Keras initializer of the rows. One without a seed follows
+            `keras.utils.set_random_seed` as it was when the layer is made.
         optimizer: `sgd`, `adagrad`, `rowwise_adagrad`, `adam`, `ftrl` or an object of
             `keras.optimizers` or `shortlist.embeddings`.
         combiner: `sum`, `mean` or `sqrtn` of the rows of a bag.
@@ -136,10 +137,25 @@ def resolve_table(table: Any) -> TableSpec:
         dim=int(table.embedding_dim),
         rule=rule,
         schedule=schedule,
-        initializer=keras.initializers.get(table.initializer),
+        initializer=_initializer(table.initializer),
         row_type=row_type,
         trainable=bool(getattr(table, "trainable", True)),
     )
+
+
+def _initializer(given: Any) -> Any:
+    """The initializer of a new layer.
+
+    An object without a seed drew one when it was made, KerasRS's default when it was
+    imported: then `keras.utils.set_random_seed` would not decide the rows. So it draws
+    again. A seed that was given stays.
+    """
+    made = keras.initializers.get(given)
+    if made is given and isinstance(made, keras.initializers.Initializer):
+        config = made.get_config()
+        if "seed" in config and config["seed"] is None:
+            return made.clone()
+    return made
 
 
 def resolve_placement(table: Any) -> str:

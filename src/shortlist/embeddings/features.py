@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from keras import ops
 
+from shortlist.embeddings import containers
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.inputs import Input, table_dims
 from shortlist.embeddings.layer import DistributedEmbedding, Tensor
@@ -76,7 +77,7 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 name,
                 self._rows_of(name),
                 dim,
-                initializer=self.embeddings_initializer.clone(),
+                initializer=self.embeddings_initializer,
                 optimizer=table_optimizer,
                 learning_rate=table_learning_rate,
                 l2=table_l2,
@@ -102,6 +103,19 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if not self.embedding.built:
             self.embedding.build()
         self.built = True
+
+    def __call__(self, batch: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Checks ids before Keras and the backend convert them, then calls."""
+        changed = {}
+        for place, i in enumerate(self.looked_up):
+            if i.feature in batch:
+                given = batch[i.feature]
+                ids, _ = containers.checked(given, None, self.embedding.expected(place))
+                if ids is not given:
+                    changed[i.feature] = ids
+        return super().__call__(
+            {**batch, **changed} if changed else batch, *args, **kwargs
+        )
 
     def call(
         self, batch: Mapping[str, Tensor], training: Any = False

@@ -1,4 +1,10 @@
-"""Host tables under TensorFlow: `numpy_function` in a `custom_gradient`."""
+"""Host tables under TensorFlow: `numpy_function` in a `custom_gradient`.
+
+An error in a graph reaches the caller as an error of TensorFlow that holds its text and
+code. TensorFlow would add the stack of where the operation was made, thousands of
+characters, but for operations with names that it does not take apart (`_NAMES`).
+Outside graphs errors stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +40,10 @@ def lookup(
     # They take part so that a gradient that reaches them meets PreventGradient.
     weights = [array for array in arrays if array.dtype.is_floating]
 
-    @_named
     def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
         vectors = host.lookup(handle, pack(arrays))
         return [*vectors, np.int32(host.step)]
 
-    @_named
     def write(handle: np.ndarray, scale: Any, rates: Any, *rest: Any) -> np.ndarray:
         gradients, arrays = rest[: len(dims)], rest[len(dims) :]
         scale = float(scale) if loss_scale is None else loss_scale
@@ -49,7 +53,12 @@ def lookup(
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def differentiable(handle: Any, *weights: Any) -> Any:
         types = [tf.float32] * len(dims) + [tf.int32]
-        *vectors, step = tf.numpy_function(read, [handle, *arrays], types)
+        if tf.executing_eagerly():
+            *vectors, step = _at_once(read, [handle, *arrays], types)
+        else:
+            *vectors, step = tf.numpy_function(
+                _named(read), [handle, *arrays], types, name=_NAMES["lookup"]
+            )
         for vector, n, dim in zip(vectors, num_bags, dims, strict=True):
             vector.set_shape((n, dim))
         step.set_shape(())
@@ -59,10 +68,17 @@ def lookup(
             *gradients, scale = cotangents
             gradients = [tf.convert_to_tensor(one) for one in gradients]
             arguments = [handle, scale, next_rates, *gradients, *arrays]
+            if tf.executing_eagerly():
+                (next_handle,) = _at_once(write, arguments, [tf.float32])
+                return next_handle, *(tf.zeros_like(one) for one in weights)
             # Not stateful: TensorFlow also builds gradients that nobody asked for, as
             # those of a frozen layer, and a graph drops a stateless op without a user.
             next_handle = tf.numpy_function(
-                write, arguments, tf.float32, stateful=False
+                _named(write),
+                arguments,
+                tf.float32,
+                stateful=False,
+                name=_NAMES["update"],
             )
             next_handle.set_shape(())
             return next_handle, *(tf.zeros_like(one) for one in weights)
@@ -73,6 +89,17 @@ def lookup(
     return vectors, zero
 
 
+# TensorFlow looks for the origin of operations whose names are letters, digits and -_./
+_NAMES = {key: f"shortlist>{key}" for key in ("lookup", "update")}
+
+
+def _at_once(call: Callable[..., Any], arguments: Any, types: Sequence[Any]) -> Any:
+    """What `numpy_function` gives outside a graph, but for errors: they pass."""
+    found = call(*(np.asarray(one) for one in arguments))
+    found = found if isinstance(found, list) else [found]
+    return [tf.constant(one, kind) for one, kind in zip(found, types, strict=True)]
+
+
 def _named(call: Callable[..., Any]) -> Callable[..., Any]:
     """`call` with the code of an error in its text: TensorFlow keeps no more."""
 
@@ -80,9 +107,17 @@ def _named(call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return call(*arguments)
         except ShortlistError as error:
-            raise RuntimeError(f"{error} (code {error.code!r})") from None
+            raise EmbeddingError(f"{error} (code {error.code!r})") from None
 
     return wrapped
+
+
+class EmbeddingError(RuntimeError):
+    """Prints its text once: TensorFlow would repeat it below a traceback of its own."""
+
+    def __str__(self) -> str:
+        text, self.args = super().__str__(), ("see above",)
+        return text
 
 
 _WEIGHTS_ARE_DATA = (

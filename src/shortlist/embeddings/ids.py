@@ -1,6 +1,6 @@
-"""Ids as they come to a `DistributedEmbedding`, brought to dense or jagged arrays.
+"""Ids as a lookup takes them: dense or jagged tensors of the backend.
 
-Works on the tensors of every backend, traced or not, and on NumPy arrays.
+Works on tensors, traced or not, and on the arrays that `containers.checked` returns.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from shortlist.errors import InputError
@@ -51,8 +50,7 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
     Args:
         feature: its name, for messages.
         ids: a dense integer tensor of one or more dimensions, padded with -1; a ragged
-            or sparse tensor of TensorFlow; a BCOO matrix of JAX; a ragged NumPy array
-            (of arrays); or `Jagged`.
+            or sparse tensor of TensorFlow; a BCOO matrix of JAX; or `Jagged`.
         weights: of the same kind and shape, or `None`.
         combiner: of the table. With `mean` and `sqrtn` the weight of a single id
             cancels out, so it is left away.
@@ -63,12 +61,15 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
     if isinstance(ids, Jagged):
         given = ids.weights if weights is None else weights
         return _jagged(feature, ids.values, ids.offsets, given)
-    if is_ragged_array(ids):
-        ids, weights = pad(ids, weights)
     kind = type(ids).__name__
+    ragged = ("RaggedTensor", "SparseTensor", "BCOO")
+    form = kind if weights is None else type(weights).__name__
+    if form != kind and (form in ragged or kind in ragged):
+        raise invalid_weights(
+            feature, "Weights must be of the form of the ids.", f"{form} for {kind}"
+        )
     if kind == "RaggedTensor":
-        flat = None if weights is None else weights.values
-        return _jagged(feature, ids.values, ids.row_splits, flat)
+        return _from_ragged(feature, ids, weights)
     if kind == "SparseTensor":
         return _from_sparse(feature, ids, weights)
     if kind == "BCOO":
@@ -84,11 +85,10 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
     if weights is not None:
         weights = ops.cast(weights, "float32")
         if not _compatible(shape, tuple(weights.shape)):
-            raise InputError(
-                "invalid-weights",
-                "Weights must have the shape of the ids. Received: ids"
-                f" {shape}, weights {tuple(weights.shape)} for feature {feature!r}."
-                " Pass one weight per id.",
+            raise invalid_weights(
+                feature,
+                "Weights must have the shape of the ids.",
+                f"ids {shape}, weights {tuple(weights.shape)}",
             )
         if len(shape) == 1 and combiner != "sum":
             weights = None
@@ -99,34 +99,33 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
     return Ids(ids, None, weights, leading)
 
 
-def is_ragged_array(ids: Any) -> bool:
-    """Whether `ids` is a NumPy array of arrays, or a list of lists of two lengths."""
-    if isinstance(ids, np.ndarray):
-        return bool(ids.dtype == object)
-    return (
-        isinstance(ids, (list, tuple))
-        and bool(ids)
-        and all(isinstance(row, (list, tuple, np.ndarray)) for row in ids)
+def check_dtype(feature: str, dtype: Any) -> str:
+    """The name of an integer number type.
+
+    Raises:
+        InputError: `invalid-ids` for any other.
+    """
+    name = str(keras.backend.standardize_dtype(dtype))
+    if not name.startswith(("int", "uint")):
+        raise invalid_ids(feature, name)
+    return name
+
+
+def invalid_ids(feature: str, came: str) -> InputError:
+    """The error for what cannot be ids."""
+    return InputError(
+        "invalid-ids",
+        f"Ids must be integers. Received: {came} for feature {feature!r}. Map values"
+        " to rows through a vocabulary, or cast them to int32.",
     )
 
 
-def pad(ids: Any, weights: Any = None, length: int | None = None) -> tuple[Any, Any]:
-    """Ragged rows as a dense array padded with -1, and their weights with 0.
-
-    Args:
-        ids: sequence of sequences of ids.
-        weights: of the same lengths, or `None`.
-        length: columns of the result, longer rows are cut; by default the longest.
-    """
-    longest = max((len(row) for row in ids), default=0)
-    length = longest if length is None else length
-    dense = np.full((len(ids), length), -1, np.int32)
-    dense_weights = None if weights is None else np.zeros(dense.shape, np.float32)
-    for i, row in enumerate(ids):
-        dense[i, : len(row)] = row[:length]
-        if dense_weights is not None:
-            dense_weights[i, : len(row)] = weights[i][:length]
-    return dense, dense_weights
+def invalid_weights(feature: str, must: str, came: str) -> InputError:
+    """The error for weights that do not fit the ids."""
+    return InputError(
+        "invalid-weights",
+        f"{must} Received: {came} for feature {feature!r}. Pass one weight per id.",
+    )
 
 
 def _jagged(feature: str, values: Any, offsets: Any, weights: Any) -> Ids:
@@ -142,19 +141,28 @@ def _jagged(feature: str, values: Any, offsets: Any, weights: Any) -> Ids:
     if weights is not None:
         weights = ops.cast(weights, "float32")
         if not _compatible(tuple(values.shape), tuple(weights.shape)):
-            raise InputError(
-                "invalid-weights",
-                "Weights must have the shape of the ids. Received:"
-                f" {tuple(values.shape)} values, {tuple(weights.shape)} weights for"
-                f" feature {feature!r}. Pass one weight per id.",
+            raise invalid_weights(
+                feature,
+                "Weights must have the shape of the ids.",
+                f"{tuple(values.shape)} values, {tuple(weights.shape)} weights",
             )
     size = offsets.shape[0]
     return Ids(values, offsets, weights, (None if size is None else size - 1,))
 
 
+def _from_ragged(feature: str, ids: Any, weights: Any) -> Ids:
+    if weights is None:
+        return _jagged(feature, ids.values, ids.row_splits, None)
+    with _same_places(feature, ids.row_splits, weights.row_splits):
+        return _jagged(feature, ids.values, ids.row_splits, weights.values)
+
+
 def _from_sparse(feature: str, ids: Any, weights: Any) -> Ids:
     import tensorflow as tf
 
+    if ids.shape.rank not in (2, None):
+        raise invalid_ids(feature, f"a sparse tensor of {ids.shape.rank} dimensions")
+    ids = tf.sparse.reorder(ids)
     counts = tf.math.bincount(
         tf.cast(ids.indices[:, 0], tf.int32),
         minlength=tf.cast(ids.dense_shape[0], tf.int32),
@@ -163,48 +171,62 @@ def _from_sparse(feature: str, ids: Any, weights: Any) -> Ids:
     offsets = tf.concat([tf.zeros((1,), tf.int64), tf.cumsum(counts)], axis=0)
     rows = ids.shape[0]
     offsets.set_shape((None if rows is None else rows + 1,))
-    return _jagged(
-        feature, ids.values, offsets, None if weights is None else weights.values
+    if weights is None:
+        return _jagged(feature, ids.values, offsets, None)
+    weights = tf.sparse.reorder(weights)
+    with _same_places(feature, ids.indices, weights.indices):
+        return _jagged(feature, ids.values, offsets, tf.identity(weights.values))
+
+
+def _same_places(feature: str, ids: Any, weights: Any) -> Any:
+    """A context whose operations run if ids and weights have the same places."""
+    import tensorflow as tf
+
+    error = invalid_weights(
+        feature, "Weights must have the shape of the ids.", "weights at other places"
+    )
+    text = f"{error} (code {error.code!r})"
+    return tf.control_dependencies(
+        [
+            # Of a name in which TensorFlow does not look for where it was made.
+            tf.debugging.assert_equal(
+                ids, tf.cast(weights, ids.dtype), text, name="shortlist>weights"
+            )
+        ]
     )
 
 
 def _from_bcoo(feature: str, ids: Any, weights: Any) -> Ids:
     import jax.numpy as jnp
+    from jax.experimental import sparse
 
-    rows = ids.indices[:, 0]
-    order = jnp.argsort(rows, stable=True)
-    rows, values = rows[order], ids.data[order]
+    if ids.ndim != 2:
+        raise invalid_ids(feature, f"a sparse array of {ids.ndim} dimensions")
+
+    def in_order(matrix: Any) -> tuple[Any, Any]:
+        matrix = sparse.bcoo_update_layout(matrix, n_batch=0, n_dense=0)
+        rows, columns = matrix.indices[:, 0], matrix.indices[:, 1]
+        order = jnp.lexsort((columns, rows))
+        return rows[order], matrix.data[order]
+
+    rows, values = in_order(ids)
+    values = _integers(feature, values)
     # BCOO pads its entries with indices beyond the matrix.
     values = jnp.where(rows < ids.shape[0], values, -1)
     offsets = jnp.searchsorted(rows, jnp.arange(ids.shape[0] + 1))
     offsets = offsets.at[-1].set(len(rows))
-    return _jagged(
-        feature, values, offsets, None if weights is None else weights.data[order]
-    )
+    weights = None if weights is None else in_order(weights)[1]
+    return _jagged(feature, values, offsets, weights)
 
 
 def _integers(feature: str, ids: Any) -> Any:
-    if isinstance(ids, (list, tuple)):
-        ids = np.asarray(ids)
-    dtype = keras.backend.standardize_dtype(ids.dtype)
-    if not dtype.startswith(("int", "uint")):
-        raise InputError(
-            "invalid-ids",
-            f"Ids must be integers. Received: {dtype} for feature {feature!r}. Map"
-            " values to rows through a vocabulary, or cast them to int32.",
-        )
-    if isinstance(ids, np.ndarray) and ids.size and keras.backend.backend() == "jax":
-        # JAX would cut them to 32 bits.
-        limits = np.iinfo(np.int32)
-        if ids.max() > limits.max or ids.min() < limits.min:
-            raise InputError(
-                "id-out-of-range",
-                "Ids must lie between 0 and the size of the table, or be -1 for"
-                f" padding. Received: {ids.min()} to {ids.max()} for feature"
-                f" {feature!r}. Map ids through the vocabulary.",
-            )
-    wide = dtype in ("int64", "uint32", "uint64") and keras.backend.backend() != "jax"
-    return ops.cast(ids, "int64" if wide else "int32")
+    dtype = check_dtype(feature, ids.dtype)
+    type_of_ids = "int32" if keras.backend.backend() == "jax" else "int64"
+    if dtype in ("uint32", "uint64") or (dtype == "int64" and type_of_ids == "int32"):
+        # No table has so many rows: what a cast would wrap stays out of range.
+        ids = ops.clip(ids, 0 if dtype[0] == "u" else -(2**31), 2**31 - 1)
+    wide = dtype in ("int64", "uint32", "uint64")
+    return ops.cast(ids, type_of_ids if wide else "int32")
 
 
 def _compatible(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:

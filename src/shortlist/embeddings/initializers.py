@@ -40,7 +40,7 @@ def initialize(table: Table, initializer: Any) -> None:
         return
     seed = getattr(initializer, "seed", 0)
     # One initializer object is often shared by many tables.
-    seeds = [int(seed), zlib.crc32(table.name.encode())]
+    seeds = [int(seed) % 2**64, zlib.crc32(table.name.encode())]
     block = max(1, _BLOCK_VALUES // table.dim)
 
     def fill(first: int) -> None:

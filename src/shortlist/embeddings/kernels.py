@@ -1,7 +1,8 @@
 """Lookups and updates of host tables: the compiled core, or the NumPy twin without it.
 
-All checks of shapes and types are here: the core trusts its arguments. One batch brings
-dozens of arrays, so a check that passes must take a microsecond at most.
+All checks of shapes and types are here, with messages for people; the core checks its
+arguments once more and raises ValueError. One batch brings dozens of arrays, so a check
+that passes must take a microsecond at most.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import host_calls
+from shortlist.embeddings import containers, host_calls
 from shortlist.embeddings import plan as plans
-from shortlist.embeddings.host import HostTables, Watch, out_of_range, unwatched
-from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
+from shortlist.embeddings.host import HostTables, Watch, unwatched
+from shortlist.embeddings.ids import Ids, check_dtype, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
 from shortlist.embeddings.table import Table
@@ -47,9 +47,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     Call arguments:
         inputs: ids in the structure of `feature_configs`. Each feature is dense,
-            `(batch_size,)` or `(batch_size, length)`, int32 or int64, -1 for padding;
-            or ragged or sparse (TensorFlow), BCOO (JAX), an array of arrays (NumPy), or
-            `Jagged`. The batch size may vary.
+            `(batch_size,)` or `(batch_size, length)` integers, -1 for padding; or
+            ragged or sparse in any container (docs/embeddings.md has the table); or
+            `Jagged`. Batch size and length may vary.
         weights: factors of the ids, of the same structure and shapes, or `None`.
         training: has no effect; gradients decide.
 
@@ -148,7 +148,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def preprocess(
         self, inputs: Any, weights: Any = None, training: bool = False
     ) -> dict[str, Any]:
-        """Checks ids and pads ragged arrays, before the model sees them.
+        """Checks ids, and turns them into what a compiled step takes.
+
+        Dense ids of any integer type stay dense; ragged and sparse ones are padded with
+        -1, their weights with 0 (to the length of the feature's `input_shape`, or the
+        longest row), but for ragged and sparse tensors of TensorFlow under TensorFlow.
+        Builds the layer.
 
         Args:
             inputs: as for a call.
@@ -160,32 +165,50 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         Raises:
             InputError: as a call does, and `id-out-of-range` at once.
         """
+        if not self.built:
+            self.build()
+        given, given_weights = self._unwrapped(inputs, weights)
+        prepared: dict[str, Any] = self._checked(given, given_weights, dense=True)
+        return prepared
+
+    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
+        """Checks ids before Keras and the backend convert them, then calls."""
+        given, given_weights = self._unwrapped(inputs, weights)
+        checked = self._checked(given, given_weights)
+        if checked is not None:
+            inputs, weights = checked, None
+        return super().__call__(inputs, weights, **kwargs)
+
+    def _checked(self, inputs: Any, weights: Any, dense: bool = False) -> Any:
+        """What stands for checked `inputs`; `None` if a call takes them as they are."""
         flat = self._plan.flatten(inputs)
         flat_weights: list[Any] = [None] * len(flat)
         if weights is not None:
             flat_weights = self._plan.flatten(weights, "weights")
+        given = [*flat, *flat_weights]
         for i, feature in enumerate(self._plan.features):
-            if is_ragged_array(flat[i]):
-                shape = feature.config.input_shape
-                length = shape[1] if len(shape) > 1 else None
-                flat[i], flat_weights[i] = pad(flat[i], flat_weights[i], length)
-            if isinstance(flat[i], np.ndarray):
-                self._check_range(i, flat[i])
+            flat[i], flat_weights[i] = containers.checked(
+                flat[i],
+                flat_weights[i],
+                self.expected(i),
+                dense=dense or feature.placement == "device",
+                at_once=dense,
+            )
+        now = [*flat, *flat_weights]
+        if not dense and all(a is b for a, b in zip(given, now, strict=True)):
+            return None
         prepared: dict[str, Any] = {"inputs": self._plan.pack(flat)}
         if any(one is not None for one in flat_weights):
             prepared["weights"] = self._plan.pack(flat_weights)
         return {_PREPROCESSED: prepared}
 
-    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
-        """Prepares arrays, then calls.
-
-        Keras would cut 64-bit ids to 32 bits unseen, and cannot convert ragged ones.
-        """
-        unwrapped, _ = self._unwrapped(inputs, weights)
-        flat = self._plan.flatten(unwrapped)
-        if any(isinstance(one, np.ndarray) or is_ragged_array(one) for one in flat):
-            inputs, weights = self.preprocess(*self._unwrapped(inputs, weights)), None
-        return super().__call__(inputs, weights, **kwargs)
+    def expected(self, index: int) -> containers.Expected:
+        """What the feature at this place of the configuration takes."""
+        feature = self._plan.features[index]
+        spec = self._plan.tables[feature.placement][feature.table]
+        shape = feature.config.input_shape
+        length = shape[1] if len(shape) == 2 else None
+        return containers.Expected(feature.path, spec.name, spec.num_rows, length)
 
     def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
         """Looks up all features."""
@@ -230,7 +253,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             ]
             vectors, zero = run(indices, features, training)
             if self.loss_scale is None:
-                self.add_loss(zero)
+                # TensorFlow does not add up numbers of two types.
+                to_add = keras.backend.backend() == "tensorflow"
+                self.add_loss(ops.cast(zero, keras.config.floatx()) if to_add else zero)
             for i, one, vector in zip(indices, features, vectors, strict=True):
                 if len(one.leading) > 1:
                     dim = self._plan.features[i].dim
@@ -255,6 +280,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """Symbolic tensors of the outputs; nothing is looked up."""
         inputs, _ = self._unwrapped(inputs, weights)
         flat = self._plan.flatten(inputs)
+        for one, feature in zip(flat, self._plan.features, strict=True):
+            # Keras builds models with symbols of any type; those of a graph are meant.
+            if hasattr(one, "_keras_history"):
+                check_dtype(feature.path, one.dtype)
         return self._plan.pack(
             [
                 keras.KerasTensor(
@@ -505,13 +534,6 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             prepared = inputs[_PREPROCESSED]
             return prepared["inputs"], prepared.get("weights", weights)
         return inputs, weights
-
-    def _check_range(self, index: int, ids: np.ndarray) -> None:
-        feature = self._plan.features[index]
-        spec = self._plan.tables[feature.placement][feature.table]
-        bad = (ids < -1) | (ids >= spec.num_rows)
-        if bad.any():
-            raise out_of_range(feature.path, spec.name, spec.num_rows, ids[bad][0])
 
 
 def _in_state_sync() -> bool:

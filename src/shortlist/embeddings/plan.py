@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import keras_rs
 
 from shortlist.embeddings.config import (
     FeatureConfig,
@@ -19,6 +18,7 @@ from shortlist.embeddings.config import (
     resolve_placement,
     resolve_table,
 )
+from shortlist.embeddings.original import keras_rs
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError, did_you_mean
 

@@ -125,8 +125,10 @@ class Table:
         """A table of zeros with fresh state.
 
         Raises:
+            InputError: `invalid-table` for a size that no table can have.
             ResourceError: `out-of-memory`, with the bytes asked for.
         """
+        check_size(name, num_rows, dim)
         dtype = np.dtype(ROW_TYPES[row_type])
         arrays: dict[str, np.ndarray] = {}
         wanted: Wanted = {"rows": ((num_rows, dim), dtype)}

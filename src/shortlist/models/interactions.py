@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import keras
-import keras_rs
 import msgspec
 from keras import ops
 
 from shortlist.embeddings.inputs import Input, input_width, table_dims
 from shortlist.embeddings.layer import Tensor
+from shortlist.embeddings.original import keras_rs
 from shortlist.errors import InputError, did_you_mean
 
 Interaction = Literal[

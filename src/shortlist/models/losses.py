@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import keras
-import keras_rs
 from keras import ops
 
 from shortlist.embeddings.layer import Tensor
+from shortlist.embeddings.original import keras_rs
 
 LossName = Literal["sampled_softmax", "bpr", "hinge"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)

@@ -19,6 +19,7 @@ from shortlist.data.checksums import files_in, place_problem
 from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 from shortlist.outputs import CHECKPOINT
+from shortlist.training.keras_imports import without_tensorflow
 
 Model = TypeVar("Model", bound=keras.Model)
 
@@ -26,6 +27,7 @@ CONFIG_FILE = "model.json"
 WEIGHTS_FILE = "model.weights.h5"
 
 
+@without_tensorflow()
 def save_model(path: str | Path, model: keras.Model) -> None:
     """Writes a checkpoint, whole or not at all."""
     with atomic_directory(path, overwrite=True, kind=CHECKPOINT) as folder:
@@ -34,6 +36,7 @@ def save_model(path: str | Path, model: keras.Model) -> None:
         save_weights(model, folder / WEIGHTS_FILE)
 
 
+@without_tensorflow()
 def load_model(path: str | Path, model_class: type[Model]) -> Model:
     """Builds a `model_class` from a checkpoint.
 

@@ -25,6 +25,7 @@ from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
 from shortlist.training.job import Job, Validate, Watch
+from shortlist.training.keras_imports import without_tensorflow
 from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
 from shortlist.training.new_days import files_since, trained_files
@@ -65,6 +66,7 @@ UNTRIED_WEIGHT = 0.0
 """Weight of the ranker where there is nothing to choose it on."""
 
 
+@without_tensorflow()
 def train(
     dataset: Dataset,
     out: str | Path,
@@ -178,6 +180,7 @@ def fast_dev_run(
     return run.info
 
 
+@without_tensorflow()
 def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
     """The trained models of a run over its dataset, ready to recommend."""
     run.check_contents(dataset)
