@@ -23,6 +23,7 @@ from shortlist.recipe import (
     Recipe,
     RetrievalSection,
     Section,
+    ServingSection,
     build_recipe,
     load_recipe,
 )
@@ -476,6 +477,7 @@ SECTIONS: dict[str, Any] = {
     },
     "ranker": RankerSection,
     "evaluation": EvaluationSection,
+    "serving": ServingSection,
     "output": OutputSection,
 }
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 import shortlist
@@ -194,6 +195,7 @@ def _describe(directory: Path, contents: BundleContents) -> Manifest:
         if isinstance(retrieval, ScorerContents)
         else None,
         ranker=None if ranker is None else _ranker_entry(ranker),
+        repeats=True if contents.repeats else msgspec.UNSET,
         metrics=dict(contents.metrics),
         environment=dict(contents.environment),
     )
@@ -276,6 +278,7 @@ def _read_contents(root: Path, manifest: Manifest) -> BundleContents:
         retrieval=_read_scorer(root, manifest.scorer)
         or _read_retrieval(root, manifest.retrieval),
         ranker=_read_ranker(root, manifest.ranker),
+        repeats=manifest.repeats is True,
         metrics=manifest.metrics,
         environment=manifest.environment,
     )

@@ -119,6 +119,8 @@ class BundleContents:
             and `history_values` (list of float32, labels) of those items.
         retrieval: `None` for a bundle that knows popularity only.
         ranker: `None` to serve in retrieval order.
+        repeats: recommend items again that a user has taken before, where a request
+            does not say otherwise.
         metrics: what evaluation measured, JSON values.
         environment: versions the model was trained with, JSON values.
     """
@@ -130,6 +132,7 @@ class BundleContents:
     users: pl.DataFrame
     retrieval: RetrievalContents | ScorerContents | None = None
     ranker: RankerContents | None = None
+    repeats: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 

@@ -157,7 +157,7 @@ def evaluate_stage(
     from shortlist.training import load_pipeline
 
     evaluation = measure_pipeline(
-        load_pipeline(run, dataset),
+        load_pipeline(run, dataset, repeats=recipe.evaluation.repeats),
         objective=run.info.objective,
         ks=recipe.evaluation.ks,
         resamples=recipe.evaluation.resamples,
@@ -191,6 +191,7 @@ def export_stage(
         name=recipe.name,
         history=history,
         metrics=run.evaluation(),
+        repeats=recipe.serving.repeats,
         overwrite=overwrite,
     )
 

@@ -9,6 +9,7 @@ from shortlist.recipe.recipe import (
     OutputSection,
     PathOrPaths,
     Recipe,
+    ServingSection,
     TrackingSection,
 )
 from shortlist.recipe.retrieval import RETRIEVAL_KINDS, RetrievalSection
@@ -30,6 +31,7 @@ __all__ = [
     "RetrievalSection",
     "SearchSection",
     "Section",
+    "ServingSection",
     "TrackingSection",
     "TrainingSection",
     "TuneSection",

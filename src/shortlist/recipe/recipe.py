@@ -74,6 +74,8 @@ class EvaluationSection(Section):
     """Features the report is divided by, beside the built-in slices."""
     taste: str = ""
     """Item feature that tastes are measured in; found out when empty."""
+    repeats: Flag = False
+    """Items that a user has taken before stay in the lists and in the truth."""
 
     @pydantic.field_validator("metrics")
     @classmethod
@@ -81,8 +83,16 @@ class EvaluationSection(Section):
         for name in metrics:
             if name not in METRIC_NAMES:
                 hint = did_you_mean(name, METRIC_NAMES)
-                raise ValueError(f"{name!r} is no metric.{hint} {METRIC_NAMES}")
+                known = ", ".join(METRIC_NAMES)
+                raise ValueError(f"{name!r} must be one of {known}.{hint}")
         return metrics
+
+
+class ServingSection(Section):
+    """What the bundle answers by default."""
+
+    repeats: Flag = False
+    """Items that a user has taken before are recommended again."""
 
 
 class OutputSection(Section):
@@ -135,6 +145,7 @@ class Recipe(Section):
     ranker: RankerSection = RankerSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    serving: ServingSection = ServingSection()
     output: OutputSection = OutputSection()
     tracking: TrackingSection = TrackingSection()
     tune: TuneSection = TuneSection()

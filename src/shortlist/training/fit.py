@@ -24,6 +24,7 @@ from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
+from shortlist.training.held_out import check_held_out
 from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.labels import check_labels
 from shortlist.training.memory import memory_errors
@@ -169,8 +170,14 @@ def fast_dev_run(
     return run.info
 
 
-def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
-    """The trained models of a run over its dataset, ready to recommend."""
+def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipeline:
+    """The trained models of a run over its dataset, ready to recommend.
+
+    Args:
+        run: a finished run.
+        dataset: the one it was trained on.
+        repeats: recommend items again that a user has taken before.
+    """
     run.check_dataset(dataset.info.fingerprint)
     history = run.info.retrieval_history
     retrieval = load_retrieval(run.path / "retrieval", dataset, history)
@@ -185,6 +192,7 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
         ranker_history=run.info.ranker_history,
         ranker_weight=run.info.ranker_weight,
         candidates=run.info.candidates,
+        repeats=repeats,
     )
 
 
@@ -273,7 +281,8 @@ def _train_stages(job: Job) -> None:
             job,
             "warning: nobody took an item in the validation part that is known and new"
             " to them, so nothing stops training early and the ranker gets no weight."
-            " Hold out more events, or look at positive_from.",
+            " Hold out more events, look at positive_from, or set evaluation.repeats"
+            " if users take items again.",
         )
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / "recipe.json", recipe.to_builtins())
@@ -384,3 +393,5 @@ def _check_parts(dataset: Dataset, recipe: Recipe) -> None:
         raise InputError(
             "log-too-small", "Training needs at least 2 users. Prepare more events."
         )
+    if not recipe.evaluation.repeats:
+        check_held_out(dataset)

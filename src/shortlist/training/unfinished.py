@@ -31,7 +31,7 @@ from shortlist.training.runs import RUN_FILE, write_json
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
 # What may differ when a training goes on: it decides when one ends, if anything.
-FREE_FIELDS = ("evaluation", "log", "name", "output", "tracking", "tune")
+FREE_FIELDS = ("evaluation", "log", "name", "output", "serving", "tracking", "tune")
 FREE_TRAINING = ("checkpoint_minutes", "price_per_hour", "time_budget")
 
 
@@ -289,6 +289,9 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     # As JSON has them: lists in place of tuples.
     one, other = (msgspec.json.decode(msgspec.json.encode(r)) for r in (one, other))
     names = []
+    # What is measured decides which epoch is best. Earlier versions have no such field.
+    if _repeats(one) != _repeats(other):
+        names.append("evaluation.repeats")
     for section in sorted(set(one) | set(other)):
         left, right = one.get(section), other.get(section)
         if section in FREE_FIELDS or left == right:
@@ -303,6 +306,10 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
             if left.get(name) != right.get(name) and name not in free
         ]
     return names
+
+
+def _repeats(recipe: dict[str, Any]) -> bool:
+    return bool(recipe.get("evaluation", {}).get("repeats", False))
 
 
 def _check_same(found: State, wanted: State, out: Path) -> None:
