@@ -324,6 +324,8 @@ def _train_stages(job: Job) -> None:
             objective=_objective(retrieval, pipeline.ranker),
             epochs=epochs,
             validation=validation,
+            popularity=job.popularity,
+            notes=tuple(note for note in job.notes.values() if note),
             seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
             warm_start=job.unfinished.state.warm_start,
             trained_on=trained_files(dataset),
@@ -358,10 +360,12 @@ def _stage(
     if done is not None:
         model = load(job.folder / name)
         restore_random_state(done.random)  # last: a model draws when it is made
+        job.notes[name] = done.note
         return model, done.epochs
     model, epochs = fit(job)
     save(job.folder / name, model)
-    job.unfinished.finish_stage(name, epochs, random_state())
+    note = job.notes.get(name, "")
+    job.unfinished.finish_stage(name, epochs, random_state(), note)
     return model, epochs
 
 

@@ -82,6 +82,8 @@ class Job:
         self.validate = validator(validate, repeats=self.repeats)
         self.quiet = quiet
         self.steps = steps
+        self.notes: dict[str, str] = {}
+        """What is said of how the training of each model ended."""
         self.watches = watches
         self.profile = profile
         self.validation_users = measurable_users(dataset, repeats=self.repeats)

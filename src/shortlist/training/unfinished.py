@@ -42,6 +42,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     random: dict[str, Any]
     seconds: float
     """Since the training began."""
+    note: str = ""
+    """What is said of how it ended."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,9 +152,13 @@ class Unfinished:
         self._write(checkpoint=checkpoint)
         self._remove_others()
 
-    def finish_stage(self, stage: str, epochs: int, random: dict[str, Any]) -> None:
+    def finish_stage(
+        self, stage: str, epochs: int, random: dict[str, Any], note: str = ""
+    ) -> None:
         """A stage, whose model is in the run's folder, need not be trained again."""
-        finished = Finished(epochs=epochs, random=random, seconds=self.seconds)
+        finished = Finished(
+            epochs=epochs, random=random, seconds=self.seconds, note=note
+        )
         self._write(checkpoint=None, stages={**self.state.stages, stage: finished})
         self._remove_others()
 
