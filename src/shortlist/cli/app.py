@@ -120,7 +120,8 @@ def run(arguments: list[str]) -> int:
     except Abort:
         code = EXIT_INTERRUPTED
     except TyperException as error:
-        text = f"{error.format_message()} See: shortlist --help"
+        text = f"{error.format_message()}{_id_hint(error, arguments)}"
+        text += " See: shortlist --help"
         return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
         if debug:
@@ -136,6 +137,16 @@ def run(arguments: list[str]) -> int:
     if code == EXIT_INTERRUPTED:
         typer.echo("interrupted", err=True)
     return code
+
+
+def _id_hint(error: TyperException, arguments: list[str]) -> str:
+    """What helps if an id was read as an option."""
+    option = getattr(error, "option_name", None)
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    if option is None or command not in ("recommend", "similar"):
+        return ""
+    given = next((a for a in arguments if a.startswith(option)), option)
+    return f". If it is an id, write -- before it: shortlist {command} -- {given}."
 
 
 def _report(

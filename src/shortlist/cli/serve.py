@@ -40,6 +40,7 @@ def serve(
     """Answer over HTTP until Ctrl-C."""
     need_package("granian", "serve")
 
+    from shortlist.cli.warnings import warn_of_bundle
     from shortlist.serving.server import serve as serve_bundle
 
     path = bundle_path(bundle, recipe)
@@ -50,6 +51,7 @@ def serve(
         typer.echo(json_module.dumps(ready) if json else text)
         if not json:
             typer.echo("Ctrl-C ends it")
+        warn_of_bundle(path)
 
     serve_bundle(
         path,

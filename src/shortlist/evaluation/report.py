@@ -38,6 +38,8 @@ from shortlist.evaluation.slice_report import slice_reports
 from shortlist.evaluation.slices import BUILT_IN
 from shortlist.evaluation.truth import nothing_relevant, relevant_items
 from shortlist.evaluation.user_values import Evaluation
+from shortlist.evaluation.verdict import verdict_of
+from shortlist.models.scorers.scorer import Scorer
 from shortlist.recipe import METRIC_NAMES
 
 __all__ = [
@@ -137,7 +139,7 @@ def measure_pipeline(
     if part not in KNOWN:
         raise InputError(
             "part-unknown",
-            f"The part must be one of {list(KNOWN)}. Received: {part!r}."
+            f"The part must be one of {', '.join(KNOWN)}. Received: {part!r}."
             f"{did_you_mean(part, KNOWN)}",
         )
     events = dataset.part(part)
@@ -210,6 +212,7 @@ def measure_pipeline(
         "measured_in": lists.measured_in,
         "notes": [*_notes(dataset, ks), *pairs.notes],
     }
+    report = {"verdict": verdict_of(report, _kind(pipeline)), **report}
     report["notes"] += _left_out(model)
     report["notes"] += _not_measured(metrics or (), report["metrics"]["model"])
     return Evaluation(
@@ -249,12 +252,19 @@ def ranking_metrics(
     return {name: means[name] for name in (f"ndcg@{k}", f"recall@{k}")}
 
 
+def _kind(pipeline: Recommends) -> str:
+    """Which retrieval model it is, as a recipe names it."""
+    retrieval = getattr(pipeline, "retrieval", None)
+    return retrieval.kind if isinstance(retrieval, Scorer) else "two_tower"
+
+
 def _known_metrics(metrics: Sequence[str] | None) -> tuple[str, ...]:
     for name in metrics or ():
         if name not in METRIC_NAMES:
             raise InputError(
                 "metric-unknown",
-                f"A metric must be one of {METRIC_NAMES}. Received: {name!r}."
+                f"A metric must be one of {', '.join(METRIC_NAMES)}. Received:"
+                f" {name!r}."
                 f"{did_you_mean(name, METRIC_NAMES)}",
             )
     return METRIC_NAMES if metrics is None else tuple(dict.fromkeys(metrics))

@@ -49,7 +49,9 @@ def group_text(found: Mapping[str, Any]) -> str:
 
 def weight_text(weight: float) -> str:
     """The weight of the ranker's scores, and what none means."""
-    return f"{weight:g}" + ("" if weight else ": the order is that of retrieval alone")
+    if weight:
+        return f"{weight:g}"
+    return "0, it did not help: the order is that of retrieval alone"
 
 
 def p_text(p: float) -> str:
