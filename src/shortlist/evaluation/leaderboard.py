@@ -89,7 +89,8 @@ def rank_runs(
 
     Returns: plain values: `metric`, `higher_is_better` (`None` if neither end is),
         `part`, `ks`, `dataset_fingerprint`; `runs`, the best first, each with `run`,
-        `users`, `metrics` and `interval` (of `metric`); `popularity`, its metrics;
+        `users`, `metrics`, `interval` (of `metric`) and `against_popularity` (the
+        difference with its interval); `popularity`, its metrics;
         `best`, the names of the best runs by metric; `pairs`, each with `first`,
         `second`, `users`, `difference` (first - second), `low`, `high`, `p`, `p_holm`
         and `exact`; `slices`; and `notes`.
@@ -124,6 +125,7 @@ def rank_runs(
                 "users": len(runs[name].users),
                 "metrics": metrics[name],
                 "interval": reports[name]["intervals"]["model"][metric],
+                "against_popularity": reports[name].get("comparison", {}).get(metric),
             }
             for name in ranked
         ],

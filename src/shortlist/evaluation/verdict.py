@@ -17,6 +17,8 @@ from shortlist.evaluation.leaderboard import (
 from shortlist.evaluation.slices import SMALL_BELOW
 
 BETTER, WORSE, UNSURE, EQUAL = "better", "worse", "unsure", "equal"
+LEVEL = 0.05
+"""P-values below it count as beyond chance."""
 _FIRST = {
     "better": "Better than popularity",
     "worse": "Worse than popularity",
@@ -97,6 +99,41 @@ def validation_verdict(
         "text": text,
         "next": step,
     }
+
+
+def board_verdict(board: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which run of a leaderboard is best, and whether that is beyond chance.
+
+    Args:
+        board: what `rank_runs` returned.
+
+    Returns: `result` (`better` if the first run is beyond chance better than the
+        second, `worse` if it is worse than popularity, else `unsure`), `best`, `text`
+        and `next`; `None` where no metric ranks the runs.
+    """
+    if board["higher_is_better"] is None:
+        return None
+    metric, first, pair = board["metric"], board["runs"][0], board["pairs"][0]
+    value, beside = first["metrics"][metric], board["popularity"].get(metric)
+    text = f"Best by {metric}: {first['run']}, {value:.4f}"
+    is_below = False
+    if beside is not None:
+        is_below = value < beside if board["higher_is_better"] else value > beside
+        percent = _percent(value - beside, beside)
+        shown = "" if percent is None else f" ({percent_text(percent)})"
+        text += f" against {beside:.4f} of popularity{shown}"
+    is_sure = pair["p_holm"] < LEVEL
+    told = "beyond chance" if is_sure else "no more than chance may give"
+    text += f". Its difference of {abs(pair['difference']):.4f} from"
+    text += f" {pair['second']} is {told} (p {pair['p_holm']:.2g})."
+    if is_below:
+        step = "No run is better than popularity: see what `shortlist evaluate` says."
+    elif is_sure:
+        step = f"Export it: `shortlist export --set output.run={first['run']}`."
+    else:
+        step = "Take whichever is simpler or faster, or evaluate on more users."
+    result = WORSE if is_below else BETTER if is_sure else UNSURE
+    return {"result": result, "best": first["run"], "text": text, "next": step}
 
 
 def advice(result: str, kind: str) -> str:
