@@ -8,7 +8,11 @@ import pytest
 
 from shortlist.cli.warnings import below_popularity, warn_of_repeats
 
-BELOW = {"is_below": True, "text": "Worse than popularity: ndcg@10 0.01."}
+BELOW = {
+    "is_below": True,
+    "result": "worse",
+    "text": "Worse than popularity: ndcg@10 0.01.",
+}
 ABOVE = {"is_below": False, "text": "Better than popularity: ndcg@10 0.2."}
 
 
@@ -23,6 +27,15 @@ ABOVE = {"is_below": False, "text": "Better than popularity: ndcg@10 0.2."}
 )
 def test_a_model_below_popularity_is_warned_of(metrics: dict[str, Any]) -> None:
     assert "orse than popularity: ndcg@10" in below_popularity(metrics)
+
+
+def test_what_may_be_chance_is_told_as_such() -> None:
+    told = {"is_below": True, "result": "unsure", "text": "Not surely worse."}
+    for metrics in ({"verdict": told}, {"validation": told}):
+        shown = below_popularity(metrics)
+        assert shown == "Not surely worse. Popular items alone may serve as well."
+    shown = below_popularity({"verdict": BELOW})
+    assert shown.endswith("Popular items alone would serve better.")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def below_popularity(metrics: Mapping[str, Any]) -> str:
     """
     verdict = metrics.get("verdict") or metrics.get("validation")
     if isinstance(verdict, Mapping) and verdict.get("is_below") is True:
-        return f"{verdict.get('text')} Popular items alone would serve better."
+        is_sure = verdict.get("result") == "worse"
+        would = "would serve better" if is_sure else "may serve as well"
+        return f"{verdict.get('text')} Popular items alone {would}."
     # Reports of earlier versions have no verdict.
     compared = metrics.get("comparison")
     main = compared.get("ndcg@10") if isinstance(compared, Mapping) else None
