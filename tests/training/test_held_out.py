@@ -92,6 +92,21 @@ def test_only_repeats_are_told_from_parts_with_something_new(
         check_held_out(groceries(base, new_every))
 
 
+def test_the_test_part_stays_closed_where_the_validation_part_can_be_measured(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, asked = groceries(base, 2), list[str]()
+    part = Dataset.part
+
+    def spy(self: Dataset, *names: str) -> Any:
+        asked.extend(names)
+        return part(self, *names)
+
+    monkeypatch.setattr(Dataset, "part", spy)
+    check_held_out(dataset)
+    assert set(asked) == {"train", "validation"}
+
+
 def test_a_part_of_unknown_items_or_of_nothing_is_no_repetition(tmp_path: Path) -> None:
     rows = [(f"u{u}", f"i{t}", t) for u in range(4) for t in range(6)]
     rows += [(f"u{u}", "new", 9) for u in range(4)]

@@ -50,14 +50,16 @@ def holds_only_repeats(dataset: Dataset, part: str) -> bool:
 def check_held_out(dataset: Dataset) -> None:
     """Checks that what is trained can be evaluated, without `repeats`.
 
+    The test part is looked at only if the validation part has nothing to measure.
+
     Raises:
-        InputError: the test part, or where there is none the validation part, holds
-            only items that its users had taken before (`no-relevant-items`).
+        InputError: the held-out parts hold only items that their users had taken
+            before (`no-relevant-items`).
     """
     sizes = dataset.info.parts
-    part = next((name for name in ("test", "validation") if sizes.get(name)), None)
-    if part is not None and holds_only_repeats(dataset, part):
-        raise InputError("no-relevant-items", ONLY_REPEATS.format(part=part))
+    parts = [name for name in ("validation", "test") if sizes.get(name)]
+    if parts and all(holds_only_repeats(dataset, name) for name in parts):
+        raise InputError("no-relevant-items", ONLY_REPEATS.format(part=parts[-1]))
 
 
 def _events_of(events: Part, users: np.ndarray) -> Part:
