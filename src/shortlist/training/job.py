@@ -19,6 +19,7 @@ from shortlist.data.negatives import Negatives
 from shortlist.data.rows import TrainingRows
 from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.report import ranking_metrics
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
@@ -137,7 +138,9 @@ class Job:
         length = min(VALIDATION_K, self.dataset.num_items - 1)
         ranked = np.full((len(users), VALIDATION_K), -1, np.int32)
         ranked[:, :length] = popularity_ranking(counts, seen, length)
-        return self.validate(self.dataset, users, ranked, "validation")
+        return ranking_metrics(
+            self.dataset, users, ranked, "validation", repeats=self.repeats
+        )
 
     def inputs(
         self, section: RetrievalSection | RankerSection, *, as_sequence: bool = False
