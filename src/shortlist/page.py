@@ -43,13 +43,17 @@ figure { margin: 0; overflow-x: auto; } figure.wide { grid-column: 1 / -1; }
 figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg, img { width: 100%; height: auto; }
 figure.wide svg, figure.wide img { min-width: 44rem; }
-.verdict { font-size: 1.1rem; margin: 1rem 0; padding: .6rem .9rem;
-  background: var(--soft); border-left: 4px solid var(--mark); }
-.ready { --mark: #2f9e5f; }
+.verdict { margin: 1rem 0; padding: .6rem .9rem; background: var(--soft);
+  border-left: 4px solid var(--mark); overflow-wrap: anywhere; }
+.verdict strong { display: block; }
+.ready, .better { --mark: #2f9e5f; } .worse { --mark: #d13c3c; }
+.unsure { --mark: #dd7f1e; }
 @media (max-width: 40rem) {
-  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
+  body { margin: 1rem auto; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin: 0 0 .4rem; }
+  table { font-size: .85rem; } th, td { padding: .25rem .4rem; }
   th:first-child, td:first-child { white-space: normal; min-width: 6rem;
-    max-width: 9rem; overflow-wrap: anywhere; }
+    max-width: min(9rem, 44vw); overflow-wrap: anywhere; }
 }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -77,6 +81,7 @@ def page_html(
     title: str,
     body: Iterable[str],
     *,
+    lead: Iterable[str] = (),
     details: Mapping[str, str] | None = None,
     has_images: bool = False,
 ) -> str:
@@ -85,6 +90,7 @@ def page_html(
     Args:
         title: heading of the page.
         body: elements below it, as HTML.
+        lead: elements right below the title, above the details.
         details: lines between the two, such as files and their columns.
         has_images: images within the page are shown.
     """
@@ -101,6 +107,7 @@ def page_html(
         "</head>",
         "<body>",
         f"<h1>{escape(title)}</h1>",
+        *lead,
         *_details(details or {}),
         *body,
         "</body>",
@@ -156,6 +163,25 @@ def table_html(table: Table) -> list[str]:
         "</tbody></table></div>",
         *([f'<p class="note">{escape(table.note)}</p>'] if table.note else []),
     ]
+
+
+def verdict_html(kind: str, text: str, next_step: str) -> list[str]:
+    """What a page says first.
+
+    Args:
+        kind: `better`, `worse` or `unsure`: its colour.
+        text: the verdict.
+        next_step: what to do, or nothing; commands stand between backticks.
+    """
+    parts = [escape(part) for part in next_step.split("`")]
+    parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
+    told = f"<strong>{escape(text)}</strong>{''.join(parts)}"
+    return [f'<p class="verdict {escape(kind)}">{told}</p>']
+
+
+def terms_html(title: str, terms: Mapping[str, str]) -> list[str]:
+    """A title and names with what they mean."""
+    return [f"<h2>{escape(title)}</h2>", *_details(terms)] if terms else []
 
 
 def _details(details: Mapping[str, str]) -> list[str]:

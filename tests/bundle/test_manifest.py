@@ -49,6 +49,14 @@ def test_a_manifest_comes_back_as_it_went():
     assert read.metrics == {"ndcg@10": 0.5}
 
 
+def test_repeats_are_written_only_where_seen_items_are_recommended():
+    # Versions that do not know the field refuse a manifest that has it.
+    assert "repeats" not in json.loads(manifest().to_json())
+    raw = manifest(repeats=True).to_json()
+    assert json.loads(raw)["repeats"] is True
+    assert Manifest.from_json(raw).repeats is True
+
+
 def test_the_checksum_is_that_of_the_bytes_with_zeros_in_its_place():
     raw = manifest().to_json()
     checksum = json.loads(raw)["checksum"]

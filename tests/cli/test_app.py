@@ -160,3 +160,28 @@ def test_doctor_reports_the_machine(call) -> None:
     assert report["processors"]["affinity"] == len(os.sched_getaffinity(0))
     assert 1 <= report["processors"]["used"] <= report["processors"]["affinity"]
     assert "error" not in call("doctor").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fixed"),
+    [
+        (["recommend", "-8997123"], "shortlist recommend -- -8997123."),
+        (["similar", "-abc"], "shortlist similar -- -abc."),
+        (["recommend", "-k", "3", "--x9"], "shortlist recommend -- --x9."),
+        (["train", "-8"], None),
+        (["recommend", "5", "6"], None),
+    ],
+)
+def test_an_id_that_looks_like_an_option_is_told_how_to_be_given(
+    call, arguments: list[str], fixed: str | None
+) -> None:
+    result = call(*arguments)
+    assert result.code == 2
+    assert ("write -- before it" in result.err) is (fixed is not None)
+    assert fixed is None or fixed in result.err
+
+
+def test_an_id_behind_two_dashes_is_read_as_one(call, project: Path) -> None:
+    result = call("recommend", "-b", project / "bundle", "--json", "--", "-8997123")
+    assert result.code == 0, result.err
+    assert result.json["cold_start"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,7 +132,10 @@ def ask_a_real_server(
         finally:
             server.send_signal(signal.SIGINT)
         assert server.wait(timeout=30) == 0
-        assert server.stderr.read() == ""
+        # The tiny model may be below popularity: that alone is warned of.
+        told = server.stderr.read().splitlines()
+        assert len(told) <= 1
+        assert all(re.match("warning: .*worse than popularity", t, re.I) for t in told)
     return answers
 
 

@@ -55,7 +55,8 @@ def test_runs_are_ranked_and_tested(call, folders) -> None:
 
 def test_the_text_has_one_row_per_run_and_pair(call, folders) -> None:
     out = call("compare", *folders, "--metric", "recall@5").out
-    assert out.startswith("Runs by recall@5, test part")
+    assert out.startswith("Best by recall@5: ")
+    assert "Runs by recall@5, test part" in out
     assert "recall@5" in out and "recall@10" not in out
     assert re.search(r"^popularity +0\.\d{4}", out, re.MULTILINE)
     rows = [line for line in out.splitlines() if line.startswith(str(folders[1]))]

@@ -85,6 +85,10 @@ def test_it_goes_on_where_it_was_interrupted(call, project: Path, done: Path) ->
     ):
         other = call("cross-validate", *arguments, *changed, "--resume")
         assert (other.code, "error[resume-mismatch]" in other.err) == (2, True)
+    # A plan of an earlier version, whose recipes did not have every field.
+    older = json.loads((done / "plan.json").read_text())
+    del older["recipe"]["evaluation"]["repeats"], older["recipe"]["retrieval"]["margin"]
+    (done / "plan.json").write_text(json.dumps(older))
     result = call("cross-validate", *arguments, "--folds=3", "--resume")
     assert result.code == 0, result.err
     assert (done / "cross_validation.json").read_text() == summary

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from shortlist.cli.tables import metrics_table
+from shortlist.cli.tables import items_table, metrics_table, verdict_lines
+from shortlist.serving.results import ScoredItem
 
 
 def report(value: float, slice_name: str = "country") -> dict[str, Any]:
@@ -57,3 +58,42 @@ def test_what_may_be_below_0_has_no_ratio() -> None:
     lines = metrics_table(report(0.5)).splitlines()
     (lift,) = (line for line in lines if line.startswith("popularity_lift"))
     assert lift.split() == ["popularity_lift@10", "-0.5000", "-0.5000", "-"]
+
+
+def test_every_metric_shown_is_explained_where_it_stands() -> None:
+    text = metrics_table(report(0.5))
+    explained = text[text.index("what they mean:") :].splitlines()
+    assert explained[1].split(maxsplit=1) == [
+        "ndcg",
+        "held-out items among the first k; higher places count more",
+    ]
+    assert [line.split()[0] for line in explained[1:4]] == [
+        "ndcg",
+        "popularity_lift",
+        "pairs",
+    ]
+    assert all(len(line) <= 80 for line in explained[:4])
+
+
+def test_lists_say_whether_they_hold_seen_items() -> None:
+    assert "seen items removed" in metrics_table(report(0.5))
+    assert "seen items kept" in metrics_table(report(0.5) | {"repeats": True})
+
+
+def test_the_verdict_comes_with_what_to_do_next() -> None:
+    verdict = {"text": "Worse than popularity.", "next": "Try another kind."}
+    assert verdict_lines(verdict) == [verdict["text"], verdict["next"], ""]
+    assert "add ndcg" in " ".join(verdict_lines(None))
+
+
+def test_an_id_is_printed_once() -> None:
+    items = [
+        ScoredItem(item_id=350, score=4.43, title=None),
+        ScoredItem(item_id="a b", score=2.0, title=""),
+        ScoredItem(item_id=7, score=1.0, title="Heat"),
+    ]
+    assert items_table(items).splitlines() == [
+        "  1. 350  4.4300",
+        "  2. a b  2.0000",
+        "  3. Heat  [7]  1.0000",
+    ]

@@ -26,6 +26,7 @@ from shortlist.evaluation.tables import (
     ratio_text,
 )
 from shortlist.evaluation.user_values import Evaluation
+from shortlist.evaluation.verdict import board_verdict
 
 EVIL = "<script>alert('x')</script>&\"$x$ \u6f22"  # a sign that the font lacks
 KS = [5, 10]
@@ -116,7 +117,8 @@ def test_images_are_whole_and_the_same_in_every_run() -> None:
         assert plot.png == other.png
         width, height = struct.unpack(">II", plot.png[16:24])
         assert plot.png[12:16] == b"IHDR" and plot.png.endswith(b"IEND\xaeB`\x82")
-        assert 400 < width < 2000 and 200 < height < 2000
+        # A phone shows 4.4 inches with letters about as large as on paper.
+        assert 400 < width <= 4.4 * 144 and 200 < height < 2000
         assert b"Software" not in plot.png
         assert plot.alt.endswith(".")
 
@@ -189,8 +191,77 @@ def test_a_leaderboard_has_what_any_run_has() -> None:
 def test_a_page_tells_what_was_measured_in_what_and_how_much_the_ranker_has() -> None:
     text = page()
     assert "<dt>diversity is measured in</dt><dd>item features</dd>" in text
-    weight = "0: the order is that of retrieval alone"
+    weight = "0, it did not help: the order is that of retrieval alone"
     assert f"<dt>weight of the ranker</dt><dd>{weight}</dd>" in text
+
+
+VERDICT = {"result": "worse", "text": f"Worse {EVIL}", "next": "Try `a <b>` first."}
+
+
+def test_the_verdict_stands_first_and_metrics_are_explained() -> None:
+    text = evaluation_html(report() | {"verdict": VERDICT}, plots=[])
+    escaped = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;"
+    first = text.index('<p class="verdict worse"><strong>Worse ' + escaped)
+    assert text.index("<h1>") < first < text.index("<dl>") < text.index("<table>")
+    assert "</strong>Try <code>a &lt;b&gt;</code> first.</p>" in text
+    explained = text[text.index("What the metrics mean") :]
+    for name in ("ndcg", "recall", "novelty", "coverage", "pairs", "rmse"):
+        assert f"<dt>{name}</dt><dd>" in explained
+    assert (
+        "verdict"
+        not in evaluation_html(report() | {"verdict": None}, plots=[]).partition(
+            "<body>"
+        )[2]
+    )
+    unsure = evaluation_html(
+        report() | {"verdict": VERDICT | {"result": "equal"}}, plots=[]
+    )
+    assert '<p class="verdict unsure">' in unsure
+
+
+def test_a_leaderboard_says_first_which_run_is_best() -> None:
+    told = board()
+    told["pairs"][0]["p_holm"] = 0.001
+    found = board_verdict(told)
+    assert found is not None and found["best"] == told["runs"][0]["run"]
+    text = leaderboard_html(told, plots=[])
+    assert text.index('<p class="verdict') < text.index("<dl>")
+    assert "What the metrics mean" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "popularity", "p", "higher", "result", "words"),
+    [
+        (0.3, 0.2, 0.001, True, "better", "beyond chance (p 0.001)"),
+        (0.3, 0.2, 0.4, True, "unsure", "no more than chance may give (p 0.4)"),
+        (0.1, 0.2, 0.001, True, "worse", "0.1000 against 0.2000 of popularity (-50 %)"),
+        (0.1, 0.2, 0.001, False, "better", "(-50 %)"),  # lower is better
+        (0.3, 0.2, 0.001, False, "worse", "(+50 %)"),
+        (0.3, None, 0.001, True, "better", "Best by m@10: a, 0.3000. Its"),
+        (0.3, 0.0, 0.001, True, "better", "against 0.0000 of popularity. Its"),
+    ],
+)
+def test_the_best_run_is_told_from_chance_and_from_popularity(
+    value: float,
+    popularity: float | None,
+    p: float,
+    higher: bool,
+    result: str,
+    words: str,
+) -> None:
+    pair = {"first": "a", "second": "b", "difference": 0.01, "p_holm": p}
+    found = board_verdict(
+        {
+            "metric": "m@10",
+            "higher_is_better": higher,
+            "runs": [{"run": "a", "metrics": {"m@10": value}}],
+            "popularity": {} if popularity is None else {"m@10": popularity},
+            "pairs": [pair],
+        }
+    )
+    assert found is not None
+    assert found["result"] == result and words in found["text"]
+    assert board_verdict({"higher_is_better": None}) is None
 
 
 @pytest.fixture
@@ -231,6 +302,21 @@ def test_every_run_is_in_the_legend_and_what_is_not_drawn_is_told(
         if "groups" in str(f.axes[0].get_xlabel())
     )
     assert label == "ndcg@10 (3 more groups are not drawn)"
+
+
+def test_names_stand_above_their_rows_and_take_no_width(drawn: list[Any]) -> None:
+    told = report()
+    long = {**told["slices"][0], "group": "x" * 300}
+    evaluation_plots(told | {"slices": [long, *told["slices"]]})
+    axes = drawn[2].axes[0]
+    assert axes.get_yticks().tolist() == []
+    names = {text.get_text(): text.get_position() for text in axes.texts}
+    assert [name[:1] for name in names] == ["…", "…", "g"]  # long, EVIL, War
+    places = [line.get_ydata() for line in axes.lines]
+    for row, (name, (across, up)) in enumerate(names.items()):
+        assert len(name) <= 40 and across == 0
+        here = [y for line in places for y in line if row - 0.5 <= y < row + 0.5]
+        assert here and all(up < y for y in here)  # rows go down
 
 
 def test_folds_are_drawn_with_their_means_and_told(drawn: list[Any]) -> None:

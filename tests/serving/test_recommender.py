@@ -93,6 +93,21 @@ def test_seen_items_come_back_on_request(recommender):
     assert len(answer.items) == 7
 
 
+def test_a_bundle_with_repeats_recommends_seen_items_unless_asked_otherwise(load):
+    again, asked = load(repeats=True), load()
+    for user, row in (("ann", 1), ("bob", 2), ("cat", 3)):
+        everything = expected_list(row, HISTORIES[row], excluded=[], k=10)
+        assert_same_list(again.recommend(user), everything)
+        assert_same_list(again.recommend_batch([user])[0], everything)
+        unseen = again.recommend(user, exclude_seen=True)
+        assert pairs(unseen) == pairs(asked.recommend(user))
+        assert_same_list(unseen, expected_list(row, HISTORIES[row], k=10))
+    given = again.recommend(history=["heat"])
+    assert "heat" in [item.item_id for item in given.items]
+    left_out = again.recommend("ann", exclude_ids=["heat"])
+    assert "heat" not in [item.item_id for item in left_out.items]
+
+
 def test_excluded_items_stay_out_and_unknown_ones_do_no_harm(recommender):
     answer = recommender.recommend("ann", exclude_ids=["a/b", "nowhere", "a/b"])
     assert_same_list(answer, expected_list(1, [1, 2], excluded=[1, 2, 3], k=10))

@@ -10,13 +10,14 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import ArtifactError, ResourceError
 from shortlist.serving.events import SqliteEventStore
 from shortlist.serving.limits import BODY_LIMIT_BYTES, StateLimits
 from shortlist.serving.middleware import BodyLimit
 from shortlist.serving.recommender import Recommender
 from shortlist.serving.rest import ServingState, create_app
-from tiny_bundle import ITEM_IDS, expected_list
+from tiny_bundle import ITEM_IDS, expected_list, make_contents
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
 EVENTS = "/api/v1/events"
@@ -79,6 +80,21 @@ def test_all_fields_of_recommend_reach_the_recommender(client, recommender):
     response = client.post(RECOMMEND, json={"user_id": "bob", **fields})
     expected = recommender.recommend("bob", **fields)
     assert ids_of(response) == [item.item_id for item in expected.items]
+
+
+def test_a_request_decides_about_seen_items_else_the_bundle(tmp_path):
+    write_bundle(tmp_path / "b", make_contents(repeats=True))
+    recommender = Recommender.load(tmp_path / "b")
+    with TestClient(create_app(ServingState(recommender))) as client:
+        listed = {
+            seen: len(ids_of(client.post(RECOMMEND, json={"user_id": "ann", **how})))
+            for seen, how in (
+                ("bundle", {}),
+                ("without", {"exclude_seen": True}),
+                ("with", {"exclude_seen": False}),
+            )
+        }
+    assert listed == {"bundle": 7, "without": 5, "with": 7}
 
 
 def test_rank_orders_and_reports_unknown_items(client):

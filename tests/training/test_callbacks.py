@@ -17,6 +17,7 @@ from shortlist.training.callbacks import (
     RankingValidation,
     StopOnNotFinite,
     check_weights_finite,
+    epoch_text,
 )
 
 pytestmark = pytest.mark.backend
@@ -128,3 +129,40 @@ def test_on_a_terminal_a_bar_counts_the_batches_until_closed(
 def test_closing_a_report_that_never_began_is_harmless(tmp_path: Path) -> None:
     EpochReport("retrieval", tmp_path / "metrics.jsonl", quiet=True).close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("epoch", [1, 40, 100_000])
+@pytest.mark.parametrize("seconds", [1.0, 86_400.0])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("retrieval", {"loss": 7.16, "val_ndcg@10": 0.0021, "val_recall@10": 0.004}),
+        ("retrieval", {"loss": 1e6, "val_ndcg@10": 0.5, "val_recall@10": 0.25}),
+        ("ranker", {"loss": 0.5, "accuracy": 0.25, "val_loss": 0.75, "val_auc": 1.0}),
+        ("ranker", {f"head_{n}_loss": n / 10 for n in range(9)} | {"val_loss": 0.5}),
+        ("retrieval", {"loss": float("nan")}),
+    ],
+)
+def test_lines_of_epochs_fit_80_columns(
+    name: str, values: dict[str, float], epoch: int, seconds: float
+) -> None:
+    text = epoch_text(name, epoch, values, seconds)
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines), text
+    assert lines[0].startswith(f"{name} epoch {epoch}: ")
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert text.endswith(f"({seconds:.1f} s)")
+    told = " ".join(text.split()).partition(": ")[2].rpartition(" (")[0].split(" ")
+    shown = dict(zip(told[::2], told[1::2], strict=True))
+    expected = {
+        key if key.removeprefix("val_") in values else key.removeprefix("val_"): value
+        for key, value in values.items()
+    }
+    assert shown == {key: f"{value:.4f}" for key, value in expected.items()}
+
+
+def test_the_usual_line_is_one() -> None:
+    values = {"loss": 7.1595, "val_ndcg@10": 0.0021, "val_recall@10": 0.004}
+    assert epoch_text("retrieval", 12, values, 123.45) == (
+        "retrieval epoch 12: loss 7.1595  ndcg@10 0.0021  recall@10 0.0040  (123.5 s)"
+    )

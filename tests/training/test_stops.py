@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 
 from shortlist.errors import InputError
 from shortlist.training.cost import MarginalCost, cost
-from shortlist.training.stops import NoImprovement, Stop, TimeBudget, mode_of
+from shortlist.training.stops import (
+    Floor,
+    NoImprovement,
+    Stop,
+    TimeBudget,
+    is_clear_of,
+    mode_of,
+)
 
 
 def last_epoch(stop: Stop, values: list[float], each: Callable[[], Any] = int) -> int:
@@ -134,3 +142,78 @@ def test_it_goes_on_from_what_it_remembers(interrupted_after: int) -> None:
         after._last = clock.seconds
     go(rest, VALUES[interrupted_after:])
     assert [one.memory() for one in rest] == [one.memory() for one in whole]
+
+
+def after(stop: NoImprovement, *epochs: tuple[float, float]) -> list[bool]:
+    """Whether the stop stops after each epoch of (loss, metric)."""
+    return [
+        stop.after_epoch(n, {"loss": loss, "val_ndcg@10": value}).stop
+        for n, (loss, value) in enumerate(epochs, 1)
+    ]
+
+
+FLAT = [(7.0 - 0.2 * n, 0.001 if n == 0 else 0.0) for n in range(12)]
+
+
+def test_patience_does_not_count_below_popularity_while_the_loss_falls() -> None:
+    stop = NoImprovement("val_ndcg@10", "max", 2, Floor(0.002, 1000))
+    assert not any(after(stop, *FLAT))
+    assert any(after(NoImprovement("val_ndcg@10", "max", 2), *FLAT[:3]))
+
+
+def test_patience_counts_from_the_first_epoch_above_popularity() -> None:
+    stop = NoImprovement("val_ndcg@10", "max", 2, Floor(0.002, 1000))
+    # 3 sqrt(0.05 * 0.95 / 1000) = 0.0207: 0.05 is above 0.002 by more than chance.
+    stops = after(stop, *FLAT[:5], (5.9, 0.05), (5.8, 0.04), (5.7, 0.03))
+    assert stops == [False] * 7 + [True]
+
+
+def test_patience_counts_where_the_loss_no_longer_falls() -> None:
+    stop = NoImprovement("val_ndcg@10", "max", 2, Floor(0.002, 1000))
+    # A thousandth less is a fall, half of that is none.
+    stops = after(stop, (4.0, 0.001), (3.99, 0.0), (3.989, 0.0), (3.99, 0.0))
+    assert stops == [False, False, False, True]
+    stop = NoImprovement("val_ndcg@10", "max", 2, Floor(0.002, 1000))
+    assert after(stop, (4.0, 0.0), (4.0, 0.001), (4.1, 0.0), (4.1, 0.0))[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "users", "mode", "clear"),
+    [
+        (0.17, 943, "max", True),  # by 3 sqrt(0.17 * 0.83 / 943) = 0.0367
+        (0.15, 943, "max", False),
+        (0.15, 9430, "max", True),
+        (0.0, 943, "max", False),
+        (0.5, 4, "max", False),
+        (1.0, 4, "max", True),
+        (0.08, 943, "min", True),  # lower is better; 0.0265
+        (0.11, 943, "min", False),
+        (30.0, 5, "max", True),  # no mean of values up to 1: as it is
+    ],
+)
+def test_above_popularity_is_more_than_chance(
+    value: float, users: int, mode: str, clear: bool
+) -> None:
+    assert is_clear_of(value, Floor(0.12, users), mode) is clear
+
+
+@pytest.mark.parametrize("interrupted_after", range(1, 12))
+def test_counting_goes_on_as_if_uninterrupted(interrupted_after: int) -> None:
+    epochs = [*FLAT[:6], (5.9, 0.05), (5.8, 0.06), (5.8, 0.05), (5.9, 0.05), (5, 0.05)]
+    stops = [NoImprovement("val_ndcg@10", "max", 3, Floor(0.002, 99)) for _ in "abc"]
+    whole, first, rest = stops
+    expected = after(whole, *epochs)
+    found = after(first, *epochs[:interrupted_after])
+    rest.restore(json.loads(json.dumps(first.memory())))
+    found += after(rest, *epochs[interrupted_after:])
+    assert found == expected
+    assert rest.memory() == whole.memory()
+
+
+def test_the_memory_of_an_earlier_version_is_read() -> None:
+    stop = NoImprovement("val_ndcg@10", "max", 2, Floor(0.002, 1000))
+    stop.restore({"best": 0.001, "waited": 1})
+    assert after(stop, (4.0, 0.0), (3.9, 0.0), (3.9, 0.0))[-1]
+    plain = NoImprovement("val_loss", "min", 2)
+    plain.restore({"best": 0.1, "waited": 1})
+    assert plain.after_epoch(2, {"loss": 3.0, "val_loss": 0.2}).stop

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -211,6 +212,7 @@ def _describe(directory: Path, contents: BundleContents) -> Manifest:
         if isinstance(retrieval, ScorerContents)
         else None,
         ranker=None if ranker is None else _ranker_entry(ranker),
+        repeats=True if contents.repeats else msgspec.UNSET,
         metrics=dict(contents.metrics),
         environment=dict(contents.environment),
     )
@@ -286,6 +288,7 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
         retrieval=_read_scorer(root, files, manifest.scorer)
         or _read_retrieval(root, files, manifest.retrieval),
         ranker=_read_ranker(root, files, manifest.ranker),
+        repeats=manifest.repeats is True,
         metrics=manifest.metrics,
         environment=manifest.environment,
     )

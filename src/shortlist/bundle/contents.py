@@ -120,6 +120,8 @@ class BundleContents:
             and `history_values` (list of float32, labels) of those items.
         retrieval: `None` for a bundle that knows popularity only.
         ranker: `None` to serve in retrieval order.
+        repeats: recommend items again that a user has taken before, where a request
+            does not say otherwise.
         metrics: what evaluation measured, JSON values.
         environment: versions the model was trained with, JSON values.
     """
@@ -131,6 +133,7 @@ class BundleContents:
     users: pl.DataFrame
     retrieval: RetrievalContents | ScorerContents | None = None
     ranker: RankerContents | None = None
+    repeats: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 

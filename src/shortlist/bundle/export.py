@@ -45,6 +45,7 @@ def export_bundle(
     name: str,
     history: History = "all",
     metrics: dict[str, Any] | None = None,
+    repeats: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Packs a trained pipeline into a bundle directory.
@@ -57,6 +58,8 @@ def export_bundle(
             server, or `evaluation`, all but the test part, so that the answers served
             are those the metrics speak of.
         metrics: what evaluation measured, kept in the manifest.
+        repeats: the bundle recommends items again that a user has taken before, where
+            a request does not say otherwise.
         overwrite: replace an existing bundle after the new one is complete.
 
     Raises:
@@ -73,6 +76,7 @@ def export_bundle(
         users=_users(pipeline, KNOWN_PARTS[history]),
         retrieval=_retrieval(pipeline),
         ranker=_ranker(pipeline),
+        repeats=repeats,
         metrics=metrics or {},
         environment=environment(keras.backend.backend()),
     )

@@ -100,7 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `checksum` is the SHA-256 of the manifest's own bytes with 64 zeros in its place.
     `version` is the first 12 digits of the SHA-256 over the lines "path sha256" of
-    `files`, sorted: equal files give an equal version.
+    `files`, sorted: equal files give an equal version. `repeats`, seen items are
+    recommended again, is written only where it is true.
     """
 
     format: str = FORMAT
@@ -116,6 +117,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scorer: ScorerEntry | None = None
     ranker: RankerEntry | None
     popularity: bool = True
+    repeats: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     metrics: dict[str, Any]
     quantization: dict[str, Any] | None = None
     environment: dict[str, Any]

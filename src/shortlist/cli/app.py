@@ -112,7 +112,8 @@ def run(arguments: list[str]) -> int:
     except TyperException as error:
         if unread := _UNREADABLE.search(error.format_message()):
             return _report_error(not_readable(unread[1]), arguments)
-        text = f"{error.format_message()} See: shortlist --help"
+        text = f"{error.format_message()}{_id_hint(error, arguments)}"
+        text += " See: shortlist --help"
         return _report({"code": "usage", "message": text}, text, EXIT_USAGE, arguments)
     except ShortlistError as error:
         if debug:
@@ -155,6 +156,16 @@ def _told_of_permission(error: BaseException) -> ShortlistError:
 
 def _report_error(error: ShortlistError, arguments: list[str]) -> int:
     return _report(error.to_dict(), str(error), error.exit_code, arguments)
+
+
+def _id_hint(error: TyperException, arguments: list[str]) -> str:
+    """What helps if an id was read as an option."""
+    option = getattr(error, "option_name", None)
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    if option is None or command not in ("recommend", "similar"):
+        return ""
+    given = next((a for a in arguments if a.startswith(option)), option)
+    return f". If it is an id, write -- before it: shortlist {command} -- {given}."
 
 
 def _report(

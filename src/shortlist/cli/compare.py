@@ -42,10 +42,12 @@ def compare(
     from shortlist.evaluation.html_page import leaderboard_html
     from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
     from shortlist.evaluation.plots import leaderboard_plots
+    from shortlist.evaluation.verdict import board_verdict
 
     check_page(html, overwrite)
     check_plots(plots, overwrite)
     board = rank_runs(open_evaluations(runs), metric, resamples=resamples, seed=seed)
+    board = {"verdict": board_verdict(board), **board}
     told = write_pages(
         lambda: leaderboard_plots(board),
         lambda drawn: leaderboard_html(board, plots=drawn),
@@ -65,4 +67,7 @@ def _text(board: dict[str, Any], told: list[str]) -> str:
     parts = [part for table in tables for part in table_parts(table)]
     parts += [plain_text(note) for note in board["notes"]]
     parts += [Text(""), *map(plain_text, told)] if told else []
+    if verdict := board["verdict"]:
+        first = [plain_text(verdict["text"]), plain_text(verdict["next"])]
+        return printed([*first, *parts], piped_width=_PIPED_WIDTH)
     return printed(parts[1:], piped_width=_PIPED_WIDTH)

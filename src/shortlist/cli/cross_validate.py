@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shortlist.recipe import Recipe
 
 PLAN_FILE, SUMMARY_FILE = "plan.json", "cross_validation.json"
-_FREE = ("name", "output")
+_FREE = ("name", "output", "serving")
 """Sections that may differ when a cross-validation goes on."""
 _FOLD_NAME = re.compile(r" fold \d+ of \d+$")
 
@@ -169,7 +169,7 @@ def _begin(
     }
     file = folder / PLAN_FILE
     if resume and not overwrite and file.is_file():
-        if _read(file) != msgspec.json.decode(msgspec.json.encode(plan)):
+        if _completed(_read(file)) != msgspec.json.decode(msgspec.json.encode(plan)):
             raise InputError(
                 "resume-mismatch",
                 "A cross-validation goes on with the recipe and the number of folds it"
@@ -182,6 +182,21 @@ def _begin(
     with disk_errors(folder):
         remove_ours(folder, FOLDS)
         _write(file, plan)
+
+
+def _completed(plan: Any) -> Any:
+    """A plan in which fields that an earlier version did not have are at defaults."""
+    import msgspec
+
+    from shortlist.errors import RecipeError
+    from shortlist.recipe import build_recipe
+
+    try:
+        recipe = build_recipe(plan["recipe"]).to_builtins()
+    except (RecipeError, KeyError, TypeError, AttributeError):
+        return plan
+    kept = {name: value for name, value in recipe.items() if name not in _FREE}
+    return msgspec.json.decode(msgspec.json.encode({**plan, "recipe": kept}))
 
 
 def _read(file: Path) -> Any:

@@ -179,9 +179,10 @@ def _recipe(source: Source, path: Path, seed: int) -> Recipe:
 
 
 def _show(report: dict[str, Any], clock: Clock) -> None:
-    from shortlist.cli.tables import metrics_table
+    from shortlist.cli.tables import metrics_table, verdict_lines
 
-    typer.echo(f"\n{metrics_table(report)}\n")
+    lines = [*verdict_lines(report["verdict"]), metrics_table(report)]
+    typer.echo("\n" + "\n".join(lines) + "\n")
     stages = ", ".join(f"{name} {value:.1f}" for name, value in clock.seconds.items())
     typer.echo(f"seconds: {stages}")
 

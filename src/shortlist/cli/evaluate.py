@@ -33,7 +33,7 @@ def evaluate(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the run on the test part, beside popularity."""
+    """Measure the run on the test part: is it better than popularity?"""
     from shortlist.cli.pages import check_page, check_plots, write_pages
 
     loaded = open_recipe(recipe, set_)
@@ -41,7 +41,7 @@ def evaluate(
     check_plots(plots, overwrite)
 
     from shortlist.cli.stages import evaluate_stage
-    from shortlist.cli.tables import metrics_table
+    from shortlist.cli.tables import metrics_table, verdict_lines
     from shortlist.evaluation.html_page import evaluation_html
     from shortlist.evaluation.plots import evaluation_plots
 
@@ -57,4 +57,5 @@ def evaluate(
         html,
         plots,
     )
-    print_result(report, "\n".join([metrics_table(report), *told]), json)
+    parts = [*verdict_lines(report["verdict"]), metrics_table(report), *told]
+    print_result(report, "\n".join(parts), json)

@@ -36,8 +36,11 @@ def export(
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import export_stage
+    from shortlist.cli.warnings import warn_below_popularity, warn_of_repeats
 
     manifest = export_stage(loaded, recipe, history=history, overwrite=overwrite)
+    warn_below_popularity(manifest.metrics)
+    warn_of_repeats(manifest.metrics.get("repeats"), loaded.serving.repeats)
     path = beside(recipe, loaded.output.bundle)
     size = sum(entry.bytes for entry in manifest.files.values())
     result = {

@@ -73,6 +73,7 @@ def serve(
     """Answer over HTTP until Ctrl-C."""
     need_package("granian", "serve")
 
+    from shortlist.cli.warnings import warn_of_bundle
     from shortlist.serving.limits import ConnectionLimits, ServerSettings, StateLimits
     from shortlist.serving.middleware import header_value
     from shortlist.serving.server import serve as serve_bundle
@@ -90,11 +91,12 @@ def serve(
         text = f"serving {path} (version {version}) at {running.url}"
         if json:
             typer.echo(json_module.dumps(ready))
-            return
-        typer.echo(text)
-        if events is None:
-            typer.echo(_NOT_KEPT)
-        typer.echo("Ctrl-C ends it")
+        else:
+            typer.echo(text)
+            if events is None:
+                typer.echo(_NOT_KEPT)
+            typer.echo("Ctrl-C ends it")
+        warn_of_bundle(path)
 
     serve_bundle(
         path,

@@ -170,7 +170,7 @@ def evaluate_stage(
     from shortlist.training import load_pipeline
 
     evaluation = measure_pipeline(
-        load_pipeline(run, dataset),
+        load_pipeline(run, dataset, repeats=recipe.evaluation.repeats),
         objective=run.info.objective,
         ks=recipe.evaluation.ks,
         resamples=recipe.evaluation.resamples,
@@ -179,7 +179,8 @@ def evaluate_stage(
         slices=[*recipe.evaluation.slices, *slices],
         taste=recipe.evaluation.taste or None,
     )
-    evaluation.report["ranker_weight"] = run.info.ranker_weight
+    if "ranker" in run.info.epochs:
+        evaluation.report["ranker_weight"] = run.info.ranker_weight
     evaluation.save(run.path)
     if recipe.tracking.store is not None:
         from shortlist.training.run_store import RunStore
@@ -199,14 +200,27 @@ def export_stage(
     from shortlist.bundle.export import export_bundle
     from shortlist.training import load_pipeline
 
+    evaluation = run.evaluation() or {}
+    validation = verdict_of_run(run)
     return export_bundle(
         beside(path, recipe.output.bundle),
         load_pipeline(run, dataset),
         name=recipe.name,
         history=history,
-        metrics=run.evaluation(),
+        metrics={"validation": validation} | evaluation if validation else evaluation,
+        repeats=recipe.serving.repeats,
         overwrite=overwrite,
     )
+
+
+def verdict_of_run(run: Run) -> dict[str, Any] | None:
+    """Whether a training was better than popularity on its validation part."""
+    from shortlist.evaluation.verdict import validation_verdict
+
+    info = run.info
+    best = info.validation.get("pipeline") or info.validation.get("retrieval") or {}
+    kind = run.recipe.get("retrieval", {}).get("kind", "two_tower")
+    return validation_verdict(best, info.popularity, kind)
 
 
 def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:

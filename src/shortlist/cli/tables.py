@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shortlist.cli.printable import printable
@@ -11,11 +11,24 @@ from shortlist.cli.printable import printable
 def items_table(items: Iterable[Any]) -> str:
     """Ranked items, one line each."""
     lines = [
-        f"{place:>3}. {printable(str(item.title or item.item_id))}"
-        f"  [{printable(str(item.item_id))}]  {item.score:.4f}"
+        f"{place:>3}. {_item(item)}  {item.score:.4f}"
         for place, item in enumerate(items, start=1)
     ]
     return "\n".join(lines) or "no items left to recommend"
+
+
+def _item(item: Any) -> str:
+    """The title with the id, or where there is none the id alone."""
+    item_id = printable(str(item.item_id))
+    return f"{printable(str(item.title))}  [{item_id}]" if item.title else item_id
+
+
+def verdict_lines(verdict: Mapping[str, Any] | None) -> list[str]:
+    """What a verdict says, and what to do next; empty lines set it apart."""
+    if verdict is None:
+        text = "No verdict: no metric with a better end was measured for each user."
+        return [text, "Leave `metrics` in [evaluation] empty, or add ndcg to it.", ""]
+    return [verdict["text"], verdict["next"], ""]
 
 
 def metrics_table(report: dict[str, Any]) -> str:
@@ -32,12 +45,14 @@ def metrics_table(report: dict[str, Any]) -> str:
     for name, value in report["pairs"].items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         rows.append((name, shown, "", ""))
+    seen = "kept" if report.get("repeats") else "removed"
     return "\n".join(
         [
-            f"test part, {report['users']:,} users, full catalogue, seen items removed;"
+            f"test part, {report['users']:,} users, full catalogue, seen items {seen};"
             " 95 % bootstrap intervals",
             *_columns(rows, (22, 26, 26, 8)),
             *_about(report),
+            *_meanings([*metrics["model"], *report["pairs"]]),
             *_slices(report),
         ]
     )
@@ -68,8 +83,18 @@ def _about(report: dict[str, Any]) -> list[str]:
     for metric, basis in report["measured_in"].items():
         lines.append(f"{metric} is measured in: {basis}")
     if "ranker_weight" in report:
-        lines.append(f"weight of the ranker {weight_text(report['ranker_weight'])}")
+        weight = weight_text(report["ranker_weight"])
+        lines.append(f"weight of the ranker: {weight}")
     return [*lines, *report["notes"]]
+
+
+def _meanings(names: Iterable[str]) -> list[str]:
+    """A line on each metric."""
+    from shortlist.evaluation.meanings import meanings_of
+
+    rows = [(f"  {name}", meaning) for name, meaning in meanings_of(names)]
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    return ["", "what they mean:", *(f"{n:<{width}}{text}" for n, text in rows)]
 
 
 def _slices(report: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from shortlist.cli.options import (
 from shortlist.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
-    from shortlist.training.runs import Run
+    from shortlist.training.runs import Run, RunInfo
 
 
 def train(
@@ -110,28 +111,54 @@ def train(
 
 def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
     """What is said of a run, as plain values and for people."""
+    from shortlist.cli.stages import verdict_of_run
+
     info, stages = run.info, [name for name in run.info.epochs if run.info.epochs[name]]
     best = info.validation.get("pipeline") or info.validation["retrieval"]
+    verdict = verdict_of_run(run)
     result = {
         "run": str(path),
         "backend": info.backend,
         "epochs": info.epochs,
         "ranker_weight": info.ranker_weight,
         "validation": info.validation,
+        "popularity": info.popularity,
+        "verdict": verdict,
+        "notes": list(info.notes),
         "batch_size": {name: run.recipe[name]["batch_size"] for name in stages},
         "seconds": info.seconds,
     }
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in best.items())
-    text = (
-        f"run {path}: kept epochs {info.epochs}, ranker weight {info.ranker_weight}\n"
-        f"  on validation: {metrics or 'no validation part'}"
-    )
+    kept = [f"epoch {info.epochs[name]} of {name}" for name in stages]
+    lines = [f"run {path}: " + (f"kept {' and '.join(kept)}" if kept else "fitted")]
+    lines += _ranker_lines(info)
+    lines.append(f"on validation: {_figures(best) or 'no validation part'}")
+    if info.popularity:
+        lines.append(f"popularity there: {_figures(info.popularity)}")
+    lines += info.notes
+    if verdict is not None:
+        lines += [verdict["text"], verdict["next"]]
+    text = "\n  ".join(lines)
     if profile and not (path / "trace.json").is_file():
         text += "\n  no trace: nothing was left to train"
     elif profile:
         result |= {"profile": info.profile, "trace": str(path / "trace.json")}
         text += f"\n  trace of the steps: {path / 'trace.json'} (opens in Perfetto)"
     return result, text
+
+
+def _ranker_lines(info: RunInfo) -> list[str]:
+    """What the ranker is worth, where there is one."""
+    if "ranker" not in info.epochs:
+        return []
+    if info.ranker_weight:
+        return [f"ranker weight {info.ranker_weight:g}"]
+    if not info.validation.get("ranker_weights"):
+        return ["the ranker is not used: nothing was measured to choose its weight on"]
+    return ["the ranker did not help: the order is that of retrieval alone"]
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def minutes_of(text: str) -> float:

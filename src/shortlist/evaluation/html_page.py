@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from shortlist.evaluation.cross_validation import cross_validation_table
+from shortlist.evaluation.meanings import meanings_of
 from shortlist.evaluation.plots import (
     Plot,
     evaluation_plots,
@@ -18,7 +19,16 @@ from shortlist.evaluation.tables import (
     leaderboard_tables,
     weight_text,
 )
-from shortlist.page import Table, figure_html, image_html, page_html, table_html
+from shortlist.evaluation.verdict import BETTER, UNSURE, WORSE, board_verdict
+from shortlist.page import (
+    Table,
+    figure_html,
+    image_html,
+    page_html,
+    table_html,
+    terms_html,
+    verdict_html,
+)
 
 
 def evaluation_html(
@@ -44,6 +54,9 @@ def evaluation_html(
         **(details or {}),
         "part": f"{report['part']}, {report['users']:,} users",
         "catalogue": f"{report['catalogue']:,} items",
+        "items taken before": "stay in the lists"
+        if report.get("repeats")
+        else "are left out",
         "not evaluated": f"{report['users_excluded']:,} users with nothing new to find,"
         f" {unknown['users']:,} unknown users ({unknown['events']:,} events)",
         "dataset": report["dataset_fingerprint"],
@@ -55,8 +68,13 @@ def evaluation_html(
     if "ranker_weight" in report:
         told["weight of the ranker"] = weight_text(report["ranker_weight"])
     drawn = evaluation_plots(report) if plots is None else plots
-    body = _body(drawn, evaluation_tables(report), report["notes"])
-    return page_html(title, body, details=told, has_images=True)
+    names = [*report["metrics"]["model"], *report["pairs"]]
+    body = [
+        *_body(drawn, evaluation_tables(report), report["notes"]),
+        *_meanings(names),
+    ]
+    lead = _verdict(report.get("verdict"))
+    return page_html(title, body, lead=lead, details=told, has_images=True)
 
 
 def leaderboard_html(
@@ -73,8 +91,13 @@ def leaderboard_html(
     }
     runs, pairs = leaderboard_tables(board)
     drawn = leaderboard_plots(board) if plots is None else plots
-    body = [*table_html(runs), *_body(drawn, [pairs], board["notes"])]
-    return page_html(title, body, details=told, has_images=True)
+    body = [
+        *table_html(runs),
+        *_body(drawn, [pairs], board["notes"]),
+        *_meanings(name for run in board["runs"] for name in run["metrics"]),
+    ]
+    lead = _verdict(board_verdict(board))
+    return page_html(title, body, lead=lead, details=told, has_images=True)
 
 
 def folds_html(
@@ -88,8 +111,22 @@ def folds_html(
     drawn = fold_plots(summary) if plots is None else plots
     users = ", ".join(f"{count:,}" for count in summary["users"])
     told = {**(details or {}), "users by fold": users}
-    body = _body(drawn, [cross_validation_table(summary)], [])
+    body = [
+        *_body(drawn, [cross_validation_table(summary)], []),
+        *_meanings([*summary["metrics"], *summary["pairs"]]),
+    ]
     return page_html(title, body, details=told, has_images=True)
+
+
+def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
+    if verdict is None:
+        return []
+    kind = verdict["result"] if verdict["result"] in (BETTER, WORSE) else UNSURE
+    return verdict_html(kind, verdict["text"], verdict["next"])
+
+
+def _meanings(metrics: Iterable[str]) -> list[str]:
+    return terms_html("What the metrics mean", dict(meanings_of(metrics)))
 
 
 def _body(
@@ -99,7 +136,7 @@ def _body(
     yield '<div class="plots">'
     for plot in plots:
         image = image_html(plot.png, plot.alt)
-        yield figure_html(plot.title, image, wide=plot.wide)
+        yield figure_html(plot.title, image)
     yield "</div>"
     for table in tables:
         yield from table_html(table)

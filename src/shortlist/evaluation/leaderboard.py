@@ -89,7 +89,8 @@ def rank_runs(
 
     Returns: plain values: `metric`, `higher_is_better` (`None` if neither end is),
         `part`, `ks`, `dataset_fingerprint`; `runs`, the best first, each with `run`,
-        `users`, `metrics` and `interval` (of `metric`); `popularity`, its metrics;
+        `users`, `metrics`, `interval` (of `metric`) and `against_popularity` (the
+        difference with its interval); `popularity`, its metrics;
         `best`, the names of the best runs by metric; `pairs`, each with `first`,
         `second`, `users`, `difference` (first - second), `low`, `high`, `p`, `p_holm`
         and `exact`; `slices`; and `notes`.
@@ -99,7 +100,8 @@ def rank_runs(
             without a better end, or one that not every run has for each user
             (`compare-metric`).
         ArtifactError: runs of different datasets (`compare-dataset`), parts
-            (`compare-part`) or list lengths (`compare-ks`), or without a user that
+            (`compare-part`), list lengths (`compare-ks`) or `evaluation.repeats`
+            (`compare-repeats`), or without a user that
             both were evaluated on (`compare-users`).
     """
     _check_alike(runs)
@@ -123,6 +125,7 @@ def rank_runs(
                 "users": len(runs[name].users),
                 "metrics": metrics[name],
                 "interval": reports[name]["intervals"]["model"][metric],
+                "against_popularity": reports[name].get("comparison", {}).get(metric),
             }
             for name in ranked
         ],
@@ -159,13 +162,21 @@ def _check_alike(runs: Mapping[str, Evaluation]) -> None:
         ),
         ("compare-part", "part", "one part", "Evaluate them on one part"),
         (
+            "compare-repeats",
+            "repeats",
+            "lists that all hold seen items or all leave them out",
+            "Evaluate them with the same evaluation.repeats",
+        ),
+        (
             "compare-ks",
             "ks",
             "lists of the same lengths",
             "Evaluate them with the same evaluation.ks",
         ),
     ):
-        values = {name: run.report.get(field) for name, run in runs.items()}
+        # Reports of earlier versions have no `repeats`.
+        absent = False if field == "repeats" else None
+        values = {name: run.report.get(field, absent) for name, run in runs.items()}
         name, value = next(iter(values.items()))
         for other, differing in values.items():
             if differing != value:

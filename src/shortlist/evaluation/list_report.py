@@ -22,6 +22,7 @@ from shortlist.evaluation.leaderboard import bare_name
 from shortlist.evaluation.rankings import popularity_ranking
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.search import nothing_seen
 
 if TYPE_CHECKING:
     from shortlist.evaluation.report import Recommends
@@ -84,7 +85,8 @@ def collect_lists(
         here = slice(start, start + block)
         seen = dataset.histories(*known).seen(users[here])
         _, ranked["model"][here] = pipeline.recommend(users[here], longest, parts=known)
-        ranked["popularity"][here] = popularity_ranking(counts, seen, longest)
+        left_out = nothing_seen(len(users[here])) if recommends_seen(pipeline) else seen
+        ranked["popularity"][here] = popularity_ranking(counts, left_out, longest)
         measured.add(seen, {name: lists[here] for name, lists in ranked.items()})
     per_user = measured.per_user()
     return Lists(
@@ -101,6 +103,11 @@ def collect_lists(
         },
         measured_in=measured.measured_in,
     )
+
+
+def recommends_seen(pipeline: Recommends) -> bool:
+    """Whether items stay in the lists that a user has taken before."""
+    return bool(getattr(pipeline, "repeats", False))
 
 
 class _Measured:

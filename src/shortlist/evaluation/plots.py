@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _WHO = {"model": BLUE, "popularity": ORANGE}
 _LONGEST_NAME = 40
 _MOST_GROUPS = 30
-_WIDE, _NARROW = 9.0, 4.4
+_WIDTH = 4.4  # inches: on a phone the letters stay about as large as on paper
+_COLUMNS = 2
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,12 @@ class Plot:
         title: above the plot.
         alt: what it shows, in a sentence.
         png: the image.
-        wide: it takes the width of a page.
     """
 
     name: str
     title: str
     alt: str
     png: bytes
-    wide: bool
 
 
 _Drawing = tuple[str, str, str, tuple[float, float], Callable[["Figure"], None]]
@@ -81,7 +80,7 @@ def _drawn(drawing: _Drawing) -> Plot:
     name, title, alt, size, draw = drawing
     with canvas(name, size) as figure:
         draw(figure)
-        return Plot(name, title, alt, png_of(figure), size[0] > _NARROW)
+        return Plot(name, title, alt, png_of(figure))
 
 
 def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
@@ -95,12 +94,12 @@ def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
     ):
         if chosen:
             told = f"{alt} by k, of the model and of popularity."
-            rows = -(-len(chosen) // 3)
+            rows = -(-len(chosen) // _COLUMNS)
             yield (
                 name,
                 title,
                 told,
-                (_WIDE, 2.3 * rows),
+                (_WIDTH, 0.4 + 1.7 * rows),
                 partial(
                     _by_k,
                     names=chosen,
@@ -117,7 +116,7 @@ def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
             "slices",
             f"{main} by slice",
             f"{main} of the model and of popularity by group, with 95 % intervals.",
-            (_WIDE, 1.0 + 0.28 * len(series["model"])),
+            (_WIDTH, 1.0 + 0.44 * len(series["model"])),
             lambda figure: _dots(figure, series, list(_WHO.values()), label),
         )
     yield (
@@ -125,7 +124,7 @@ def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
         "Who gets the recommendations",
         "Share of the events, and of the recommendations, that the least popular items"
         " get together.",
-        (_NARROW, 3.2),
+        (_WIDTH, 3.2),
         lambda figure: _lorenz(figure, report["lorenz"]),
     )
     if report["reliability"]:
@@ -134,7 +133,7 @@ def _of_evaluation(report: Mapping[str, Any]) -> Iterator[_Drawing]:
             "Calibration of the ranker",
             "Share of positives among pairs by predicted probability; on the diagonal"
             " they are equal.",
-            (_NARROW, 3.2),
+            (_WIDTH, 3.2),
             lambda figure: _calibration(figure, report["reliability"]),
         )
 
@@ -149,7 +148,7 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
         "runs",
         f"{metric} of each run",
         f"{metric} of each run with its 95 % interval; the line is popularity.",
-        (_WIDE, 1.0 + 0.32 * len(values)),
+        (_WIDTH, 0.8 + 0.38 * len(values)),
         lambda figure: _dots(figure, {"": values}, [BLUE], metric, line=beside),
     )
     differences: _Points = [
@@ -165,7 +164,7 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
         f"Differences in {metric}",
         f"Difference in {metric} of each pair with its 95 % interval; those that reach"
         " the line may be chance.",
-        (_WIDE, 1.0 + 0.32 * len(differences)),
+        (_WIDTH, 0.8 + 0.38 * len(differences)),
         lambda figure: _dots(figure, {"": differences}, [BLUE], "difference", line=0.0),
     )
     shown = runs[: len(SERIES)]
@@ -179,7 +178,7 @@ def _of_leaderboard(board: Mapping[str, Any]) -> Iterator[_Drawing]:
             "slices",
             f"{main} by slice",
             f"{main} of each run in each group, with 95 % intervals.",
-            (_WIDE, 1.2 + (0.16 + 0.12 * len(series)) * rows),
+            (_WIDTH, 0.8 + 0.2 * len(series) + (0.24 + 0.11 * len(series)) * rows),
             lambda figure: _dots(figure, series, list(SERIES), label),
         )
 
@@ -197,7 +196,7 @@ def _of_folds(summary: Mapping[str, Any]) -> Iterator[_Drawing]:
             f"{metric} by fold",
             f"{metric} of the model and of popularity in each fold; the lines are the"
             " means.",
-            (_WIDE, 2.8),
+            (_WIDTH, 2.8),
             lambda figure: _by_fold(figure, summary, metric),
         )
 
@@ -234,7 +233,8 @@ def _by_k(
     metrics: Mapping[str, Mapping[str, float]],
     intervals: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> None:
-    grid = figure.subplots(-(-len(names) // 3), 3, squeeze=False).ravel()
+    rows = -(-len(names) // _COLUMNS)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
         for who, colour in _WHO.items():
             known = [k for k in ks if f"{name}@{k}" in metrics[who]]
@@ -275,13 +275,16 @@ def _dots(
     *,
     line: float | None = None,
 ) -> None:
-    """Values as dots with their intervals, a row per name and a colour per series."""
+    """Values as dots with their intervals, a row per name and a colour per series.
+
+    Names stand above their rows: beside them they would take most of the width.
+    """
     axes = figure.add_subplot()
     if line is not None:
         axes.axvline(line, color=INK, alpha=0.4, linestyle="--", linewidth=1)
     rows = list(dict.fromkeys(n for points in series.values() for n, _, _ in points))
     for place, (name, points) in enumerate(series.items()):
-        shift = 0.6 * (place + 0.5) / len(series) - 0.3
+        shift = 0.5 * (place + 0.5) / len(series) - 0.1
         at = [rows.index(row) + shift for row, _, _ in points]
         values = [value for _, value, _ in points]
         # matplotlib leaves names that begin with _ out of a legend.
@@ -290,12 +293,20 @@ def _dots(
         for y, (_, _, ends) in zip(at, points, strict=True):
             if ends is not None:
                 axes.plot(ends, [y, y], color=colours[place], linewidth=1.5, alpha=0.6)
-    axes.set_yticks(range(len(rows)), [_cut(row) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    for place, row in enumerate(rows):
+        axes.text(
+            *(0.0, place - 0.3, _cut(row)),
+            transform=axes.get_yaxis_transform(),
+            verticalalignment="center",
+        )
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel(label)
     finish(axes, across=True)
     if len(series) > 1:
-        figure.legend(loc="outside upper right", ncols=min(len(series), 4))
+        is_short = max(map(len, series)) <= 20
+        figure.legend(loc="outside upper right", ncols=2 if is_short else 1)
 
 
 def _lorenz(figure: Figure, lorenz: Mapping[str, Sequence[float]]) -> None:

@@ -1,8 +1,9 @@
 """A trained pipeline against a held-out part: full catalogue, popularity beside it.
 
-The catalogue is every item of the vocabulary. Items the user did before are removed
-from the lists and from what counts as relevant; a held-out event of an item outside
-the vocabulary stays relevant and is missed by everyone.
+The catalogue is every item of the vocabulary. Items that a user has taken before are
+removed from the lists and from what counts as relevant, unless the pipeline recommends
+them again (`repeats`). A held-out event of an item outside the vocabulary stays
+relevant and is missed by everyone.
 
 Users are taken in blocks: what is held at once does not grow with their number, save
 the lists and the metrics of each user.
@@ -27,12 +28,18 @@ from shortlist.evaluation.evaluate import (
 )
 from shortlist.evaluation.heads import head_metrics
 from shortlist.evaluation.leaderboard import bare_name
-from shortlist.evaluation.list_report import Lists, collect_lists
+from shortlist.evaluation.list_report import (
+    Lists,
+    collect_lists,
+    recommends_seen,
+)
 from shortlist.evaluation.pair_report import pair_report
 from shortlist.evaluation.slice_report import slice_reports
 from shortlist.evaluation.slices import BUILT_IN
-from shortlist.evaluation.truth import relevant_items
+from shortlist.evaluation.truth import nothing_relevant, relevant_items
 from shortlist.evaluation.user_values import Evaluation
+from shortlist.evaluation.verdict import verdict_of
+from shortlist.models.scorers.scorer import Scorer
 from shortlist.recipe import METRIC_NAMES
 
 __all__ = [
@@ -117,7 +124,8 @@ def measure_pipeline(
         taste: item feature that tastes are measured in; see `taste_feature`.
 
     Returns: the metrics of each user, and a report of plain values: `metrics` and
-        `intervals` of `model` and `popularity`, `comparison`, `pairs`, `heads` (of a
+        `intervals` of `model` and `popularity`, `comparison`, `verdict` (see
+        `verdict_of`), `repeats`, `pairs`, `heads` (of a
         multi-task ranker; absent without one), `slices`, `lorenz`, and the numbers of
         users and events.
 
@@ -131,12 +139,15 @@ def measure_pipeline(
     if part not in KNOWN:
         raise InputError(
             "part-unknown",
-            f"The part must be one of {list(KNOWN)}. Received: {part!r}."
+            f"The part must be one of {', '.join(KNOWN)}. Received: {part!r}."
             f"{did_you_mean(part, KNOWN)}",
         )
     events = dataset.part(part)
     users = _known_users(dataset, events, part)
-    relevant = relevant_items(dataset, users, part)
+    repeats = recommends_seen(pipeline)
+    relevant = relevant_items(dataset, users, part, repeats=repeats)
+    if not len(relevant[1]):
+        raise nothing_relevant(dataset, users, part)
     longest = min(max(ks), dataset.num_items - 1)
     lists = collect_lists(
         pipeline, users, longest, part, names, ks, taste, block=_BLOCK_USERS
@@ -166,6 +177,7 @@ def measure_pipeline(
         "users_excluded": model.num_excluded,
         "unknown_users": _unknown_users(dataset, events, part),
         "catalogue": dataset.num_items - 1,
+        "repeats": repeats,
         "metrics": {name: _means(each, lists, name) for name, each in reports.items()},
         "intervals": {
             name: {metric: list(ends) for metric, ends in each.items()}
@@ -194,11 +206,13 @@ def measure_pipeline(
             names=names,
             resamples=resamples,
             seed=seed,
+            repeats=repeats,
         ),
         "lorenz": lists.lorenz,
         "measured_in": lists.measured_in,
         "notes": [*_notes(dataset, ks), *pairs.notes],
     }
+    report = {"verdict": verdict_of(report, _kind(pipeline)), **report}
     report["notes"] += _left_out(model)
     report["notes"] += _not_measured(metrics or (), report["metrics"]["model"])
     return Evaluation(
@@ -210,7 +224,12 @@ def measure_pipeline(
 
 
 def ranking_metrics(
-    dataset: Dataset, users: np.ndarray, ranked: np.ndarray, part: str
+    dataset: Dataset,
+    users: np.ndarray,
+    ranked: np.ndarray,
+    part: str,
+    *,
+    repeats: bool = False,
 ) -> dict[str, float]:
     """nDCG and recall at the length of the lists, for validation during training.
 
@@ -219,11 +238,12 @@ def ranking_metrics(
         users: user rows `(n,)`.
         ranked: item rows `(n, k)`, best first, padded with -1.
         part: the held-out part.
+        repeats: items that the user had taken before count too.
     """
     k = ranked.shape[1]
     report = evaluate_rankings(
         ranked,
-        relevant_items(dataset, users, part),
+        relevant_items(dataset, users, part, repeats=repeats),
         ks=(k,),
         num_items=dataset.num_items - 1,
         names=("ndcg", "recall"),
@@ -232,12 +252,19 @@ def ranking_metrics(
     return {name: means[name] for name in (f"ndcg@{k}", f"recall@{k}")}
 
 
+def _kind(pipeline: Recommends) -> str:
+    """Which retrieval model it is, as a recipe names it."""
+    retrieval = getattr(pipeline, "retrieval", None)
+    return retrieval.kind if isinstance(retrieval, Scorer) else "two_tower"
+
+
 def _known_metrics(metrics: Sequence[str] | None) -> tuple[str, ...]:
     for name in metrics or ():
         if name not in METRIC_NAMES:
             raise InputError(
                 "metric-unknown",
-                f"A metric must be one of {METRIC_NAMES}. Received: {name!r}."
+                f"A metric must be one of {', '.join(METRIC_NAMES)}. Received:"
+                f" {name!r}."
                 f"{did_you_mean(name, METRIC_NAMES)}",
             )
     return METRIC_NAMES if metrics is None else tuple(dict.fromkeys(metrics))

@@ -32,6 +32,7 @@ def slice_reports(
     names: Sequence[str],
     resamples: int,
     seed: int,
+    repeats: bool = False,
 ) -> list[dict[str, Any]]:
     """Divides a report by users, by items and by held-out events.
 
@@ -46,6 +47,7 @@ def slice_reports(
         names: metrics wanted.
         resamples: bootstrap samples, at most 200 of them are taken.
         seed: seed of the bootstrap.
+        repeats: as for `relevant_items`.
 
     Returns: for each group that has users `slice`, `owner`, `group`, `users`, `small`
         (fewer than 30 users), `metrics` and `intervals` by model.
@@ -60,7 +62,9 @@ def slice_reports(
     for name in slices:
         for group in groups_of(dataset, name, part):
             if group.owner == CONTEXT:
-                taken = relevant_items(dataset, users, part, group.rows)
+                taken = relevant_items(
+                    dataset, users, part, group.rows, repeats=repeats
+                )
                 inside = {model: find_hits(ranked[model], taken) for model in ranked}
             else:
                 inside = {

@@ -113,8 +113,8 @@ def _feature(dataset: Dataset, name: str) -> Feature:
         known = [*BUILT_IN, *features]
         raise InputError(
             "slice-unknown",
-            f"A slice must be a feature, or one of {BUILT_IN}. Received: {name!r};"
-            f" known are {known}.{did_you_mean(name, known)}",
+            f"A slice must be one of {', '.join(known)}. Received: {name!r}."
+            f"{did_you_mean(name, known)}",
         )
     return features[name]
 

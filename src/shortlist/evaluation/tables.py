@@ -7,9 +7,9 @@ from typing import Any
 
 from shortlist.evaluation.evaluate import HIT_METRICS
 from shortlist.evaluation.leaderboard import bare_name
+from shortlist.evaluation.verdict import LEVEL
 from shortlist.page import Table
 
-_LEVEL = 0.05
 _SIGNED = ("popularity_lift",)
 
 
@@ -49,7 +49,9 @@ def group_text(found: Mapping[str, Any]) -> str:
 
 def weight_text(weight: float) -> str:
     """The weight of the ranker's scores, and what none means."""
-    return f"{weight:g}" + ("" if weight else ": the order is that of retrieval alone")
+    if weight:
+        return f"{weight:g}"
+    return "0, it did not help: the order is that of retrieval alone"
 
 
 def p_text(p: float) -> str:
@@ -90,7 +92,7 @@ def _pairs(board: Mapping[str, Any]) -> Table:
             f"{pair['difference']:+.4f}",
             f"[{pair['low']:+.4f}, {pair['high']:+.4f}]",
             p_text(pair["p"]),
-            p_text(pair["p_holm"]) + (" *" if pair["p_holm"] < _LEVEL else ""),
+            p_text(pair["p_holm"]) + (" *" if pair["p_holm"] < LEVEL else ""),
             f"{pair['users']:,}",
         )
         for pair in board["pairs"]
@@ -100,7 +102,7 @@ def _pairs(board: Mapping[str, Any]) -> Table:
         ("pair", "difference", "95 % interval", "p", "p (Holm)", "users"),
         tuple(rows),
         "Sign-flip test on the users that both runs have, two-sided; Holm's correction"
-        f" over these pairs; * below {_LEVEL:g}. Intervals: paired bootstrap.",
+        f" over these pairs; * below {LEVEL:g}. Intervals: paired bootstrap.",
     )
 
 

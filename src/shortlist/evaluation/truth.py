@@ -1,4 +1,4 @@
-"""What counts as right: the held-out items that are new to a user.
+"""What counts as right: the held-out items, as a rule those that are new to a user.
 
 Works user block by user block with one flag per (user, item) of a block, so that
 neither the known events nor the truth are ever sorted as a whole.
@@ -12,15 +12,27 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.kernels import group_order
 from shortlist.data.schema import FEATURE_PREFIX
 from shortlist.data.split import KNOWN
+from shortlist.errors import InputError
 from shortlist.evaluation.rankings import Csr, build_csr, ranges
 
 _FLAGS = 1 << 25  # bytes of flags at once
+ONLY_REPEATS = (
+    "The {part} part must hold items that are new to their users: seen items are"
+    " neither recommended nor counted. Received: only events of items that the same"
+    " user had taken before (repeat purchases). Set `repeats = true` in [evaluation],"
+    " and in [serving] to recommend seen items too; the dataset stays as it is."
+)
 
 
 def relevant_items(
-    dataset: Dataset, users: np.ndarray, part: str, chosen: np.ndarray | None = None
+    dataset: Dataset,
+    users: np.ndarray,
+    part: str,
+    chosen: np.ndarray | None = None,
+    *,
+    repeats: bool = False,
 ) -> Csr:
-    """Items of each user's held-out events that the user had not done before.
+    """Items of each user's held-out events that the user had not taken before.
 
     Args:
         dataset: where the parts are.
@@ -28,6 +40,7 @@ def relevant_items(
         part: the held-out part.
         chosen: whether an event of `dataset.interactions(part)` counts, `(events,)`;
             all do by default.
+        repeats: items that the user had taken before count too.
 
     Returns: offsets `(n + 1,)` and item rows, each item once per user; 0 is an item
         outside the vocabulary, once for each of its events: such items may be
@@ -44,18 +57,38 @@ def relevant_items(
     keys = [np.zeros(0, np.int64)]
     for start in range(0, len(users), block):
         here = slice(start, start + block)
-        offsets, items = histories.seen(users[here])
-        seen = _keys(np.diff(offsets), items, stride)
-        seen_flags[seen] = True
         rows = ranges(first[here], held_out[here])
         wanted = _keys(held_out[here], events.item_index[rows], stride)
-        wanted = wanted[~seen_flags[wanted]]
-        seen_flags[seen] = False
+        if not repeats:
+            offsets, items = histories.seen(users[here])
+            seen = _keys(np.diff(offsets), items, stride)
+            seen_flags[seen] = True
+            wanted = wanted[~seen_flags[wanted]]
+            seen_flags[seen] = False
         unknown = wanted % stride == 0
         found = np.concatenate([np.unique(wanted[~unknown]), wanted[unknown]])
         keys.append(found + start * stride)
     pairs = np.concatenate(keys)
     return build_csr(pairs // stride, pairs % stride, len(users))
+
+
+def nothing_relevant(dataset: Dataset, users: np.ndarray, part: str) -> InputError:
+    """The error of a held-out part of which nothing counts as relevant.
+
+    Args:
+        dataset: where the parts are.
+        users: rows of the known users with an event in the part, `(n,)`.
+        part: the held-out part.
+    """
+    _, taken = relevant_items(dataset, users, part, repeats=True)
+    if len(taken):
+        return InputError("no-relevant-items", ONLY_REPEATS.format(part=part))
+    return InputError(
+        "no-relevant-items",
+        f"The {part} part must hold an event of at least `positive_from` of a known"
+        f" user. Received: {len(users):,} known users, none of them with any. Hold out"
+        " more events, or lower `positive_from` in [columns], and prepare again.",
+    )
 
 
 def event_values(dataset: Dataset, part: str, feature: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Scorer, VectorScorer, blocks
-from shortlist.models.scorers.search import best_items
+from shortlist.models.scorers.search import best_items, nothing_seen
 from shortlist.models.two_tower import TwoTower
 
 BLOCK = 8192  # rows per call of a model: one compiled shape, bounded memory
@@ -39,6 +39,7 @@ class Pipeline:
         ranker_history: history length of the ranker.
         ranker_weight: weight of the ranker's output.
         candidates: how many items the ranker re-scores.
+        repeats: recommend items again that a user has taken before.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Pipeline:
         ranker_history: int = 0,
         ranker_weight: float = 0.0,
         candidates: int = 100,
+        repeats: bool = False,
     ) -> None:
         self.dataset = dataset
         self.retrieval = retrieval
@@ -59,6 +61,7 @@ class Pipeline:
         self.ranker_history = ranker_history
         self.ranker_weight = ranker_weight
         self.candidates = candidates
+        self.repeats = repeats
 
     @property
     def tower(self) -> TwoTower:
@@ -98,13 +101,13 @@ class Pipeline:
     def recommend(
         self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best unseen items of users.
+        """The best items of users, without those they have taken unless `repeats`.
 
         Args:
             user_index: rows of the users, `(n,)`.
             k: number of items.
             parts: parts that hold what the users did: their history and the items
-                never recommended to them again.
+                that are not recommended to them again.
 
         Returns: scores `(n, k)` float32, descending, and item rows `(n, k)` int32;
         -inf and -1 where fewer items are left.
@@ -118,12 +121,15 @@ class Pipeline:
     def retrieve(
         self, user_index: np.ndarray, k: int, parts: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best unseen items of users by the retrieval model alone."""
+        """The best items of users by the retrieval model alone; as `recommend`."""
         if isinstance(self.retrieval, Scorer):
             return self._scorer_best(self.retrieval, user_index, k, parts)
-        seen = self.dataset.histories(*parts).seen(user_index)
         vectors = self.item_vectors()
-        offsets, exclude = with_row_zero(*seen)
+        offsets, exclude = with_row_zero(
+            *nothing_seen(len(user_index))
+            if self.repeats
+            else self.dataset.histories(*parts).seen(user_index)
+        )
         return native.top_k(
             self.user_vectors(user_index, parts), vectors, k, exclude=(offsets, exclude)
         )
@@ -209,7 +215,11 @@ class Pipeline:
         found = [(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))]
         for begin, end in blocks(len(user_index), scorer.num_items):
             queries = known.of(user_index[begin:end])
-            exclude = with_row_zero(queries.offsets, queries.items)
+            exclude = with_row_zero(
+                *nothing_seen(len(queries))
+                if self.repeats
+                else (queries.offsets, queries.items)
+            )
             if isinstance(scorer, VectorScorer):
                 users, items = scorer.user_vectors(queries), scorer.item_vectors
                 found.append(native.top_k(users, items, k, exclude=exclude))

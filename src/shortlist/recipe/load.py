@@ -91,7 +91,7 @@ def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
         raise RecipeError(
             "recipe-invalid",
             f"The recipe cannot be used: {problems.rstrip('.')}"
-            f"{'' if problems.endswith('?') else '.'} docs/recipe.md lists the fields.",
+            f"{'' if problems.endswith('?') else '.'}",
             file=file,
         ) from error
 
@@ -127,7 +127,12 @@ def _problem(error: Any) -> str:
     received = error.get("input")
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_fields(error["loc"])
-        return f"`{where}` is not a field.{did_you_mean(error['loc'][-1], known)}"
+        section = ".".join(str(part) for part in error["loc"][:-1])
+        of = f"[{section}]" if section else "a recipe"
+        return (
+            f"`{where}` is not a field.{did_you_mean(error['loc'][-1], known)}"
+            f" The fields of {of} are {', '.join(known)}"
+        )
     if error["type"] == "literal_error":
         message += f", received {received!r}"
         close = did_you_mean(
@@ -135,7 +140,9 @@ def _problem(error: Any) -> str:
         )
         return f"`{where}`: {message}{close and '.' + close}"
     shown = f", received {received!r}" if not isinstance(received, dict) else ""
-    return f"`{where}`: {message}{shown}"
+    rule, mark, close = message.partition(" Did you mean")
+    end = "." if mark else ""
+    return f"`{where}`: {rule.rstrip('.')}{shown}{end}{mark}{close}"
 
 
 def _known_fields(location: tuple[Any, ...]) -> list[str]:

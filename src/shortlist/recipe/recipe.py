@@ -187,10 +187,13 @@ class Recipe(Section):
 
 
 def _misspelt(message: str) -> str:
-    """The closest column role or feature field to the unknown one of a message."""
+    """The closest column role or feature field to the unknown one, and all of them."""
     found = re.search(r"unknown field `(.*?)`", message)
+    if found is None:
+        return ""
     section = Feature if "$.features" in message else Schema
-    return did_you_mean(found.group(1), section.__struct_fields__) if found else ""
+    known = section.__struct_fields__
+    return f".{did_you_mean(found.group(1), known)} The fields are {', '.join(known)}"
 
 
 def _plain(value: Any) -> Any:

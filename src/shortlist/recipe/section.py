@@ -28,5 +28,6 @@ class Section(pydantic.BaseModel):
 def check_kind(kind: str, known: tuple[str, ...]) -> str:
     """A name that is known, or `ValueError`."""
     if kind not in known:
-        raise ValueError(f"must be one of {known}.{did_you_mean(kind, known)}")
+        close = did_you_mean(kind, known)
+        raise ValueError(f"must be one of {', '.join(known)}.{close}")
     return kind

@@ -6,6 +6,7 @@ Knows no users and no model.
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -21,6 +22,7 @@ from shortlist.serving.results import ExternalId, ScoredItem
 
 MAX_ID_LENGTH = 1024
 _LONGEST_CORRECTED = 40
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _LETTERS = string.ascii_letters + string.digits + " -_.:/"
 
 
@@ -151,7 +153,9 @@ def suggest_id(vocabulary: Vocabulary, external_id: ExternalId) -> str:
     text = str(external_id)
     if len(text) > _LONGEST_CORRECTED:
         return ""
-    for guess in _slips(text):
+    # The neighbour of a number is some other id, not the one that was meant.
+    is_number = _NUMBER.fullmatch(text.strip())
+    for guess in (text.strip(),) if is_number else _slips(text):
         if guess and (row := vocabulary.row(guess)):
             return f" Did you mean {vocabulary.id(row)!r}?"
     return ""

@@ -41,7 +41,16 @@ class RecommendRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     k: K = 10
     history: Annotated[list[ItemId], msgspec.Meta(max_length=MAX_ITEMS)] | None = None
     exclude_ids: Annotated[list[ItemId], msgspec.Meta(max_length=MAX_EXCLUDED)] = []
-    exclude_seen: bool = True
+    exclude_seen: (
+        Annotated[
+            bool,
+            msgspec.Meta(
+                description="Leave out what the user has seen; by default unless the"
+                " bundle was exported with serving.repeats."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class RankRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -95,6 +95,7 @@ class Recommender:
             if contents.retrieval is None
             else Model(contents.retrieval, contents.ranker, contents)
         )
+        self._exclude_seen = not contents.repeats
         self._events = MemoryEventStore() if events is None else events
         self._histories.load(
             posted_columns(
@@ -140,7 +141,7 @@ class Recommender:
         k: int = 10,
         history: Sequence[ExternalId] | None = None,
         exclude_ids: Sequence[ExternalId] = (),
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
     ) -> Recommendations:
         """Lists what one user should see next, best first.
 
@@ -150,7 +151,8 @@ class Recommender:
             history: items to judge by, oldest first, in place of what is stored about
                 the user; they count as seen. Unknown ids are passed over.
             exclude_ids: items to leave out. Unknown ids are passed over.
-            exclude_seen: leave out what the user is known to have seen.
+            exclude_seen: leave out what the user is known to have seen. By default as
+                the bundle says: yes, unless it was exported with `serving.repeats`.
 
         Raises:
             InputError: `invalid-k` or `invalid-id`.
@@ -166,7 +168,7 @@ class Recommender:
         user_ids: Sequence[ExternalId],
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
     ) -> list[Recommendations]:
         """What `recommend` would answer to each user, faster; for evaluation.
 
@@ -356,7 +358,7 @@ class Recommender:
         history: Sequence[ExternalId] | None,
         exclude_ids: Sequence[ExternalId],
         *,
-        exclude_seen: bool,
+        exclude_seen: bool | None,
     ) -> _Resolved:
         known, row = NO_HISTORY, 0
         if user_id is not None:
@@ -369,7 +371,7 @@ class Recommender:
         excluded = [np.zeros(1, np.int32)]  # row 0 is no item
         if exclude_ids:
             excluded.append(self._known(exclude_ids))
-        if exclude_seen:
+        if self._exclude_seen if exclude_seen is None else exclude_seen:
             excluded += taken if history is None else [*taken, judged]
         # A user may have a row by attributes alone; nothing was learned for it then.
         trained = self._is_trained(row)

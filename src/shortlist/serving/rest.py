@@ -152,13 +152,14 @@ class _Api:
 
     async def recommend(self, request: Request) -> Response:
         body = await self.decode(request, RecommendRequest)
+        seen = body.exclude_seen
         return _json(
             self.recommender.recommend(
                 body.user_id,
                 k=body.k,
                 history=body.history,
                 exclude_ids=body.exclude_ids,
-                exclude_seen=body.exclude_seen,
+                exclude_seen=None if seen is msgspec.UNSET else seen,
             )
         )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Logs = dict[str, float]
+LINE_WIDTH = 80
 
 
 class RankingValidation(keras.callbacks.Callback):  # type: ignore[misc]
@@ -112,6 +113,30 @@ def check_weights_finite(model: keras.Model, epoch: int) -> None:
             raise not_finite(f"{told} after the last batch", epoch)
 
 
+def epoch_text(name: str, epoch: int, values: Logs, seconds: float) -> str:
+    """The line of an epoch; what does not fit 80 columns goes on in further ones.
+
+    Args:
+        name: which model is trained.
+        epoch: its number, from 1.
+        values: metrics by name; `val_` is left out where nothing of that name was
+            measured in training.
+        seconds: since the training began.
+    """
+    cells = [f"{name} epoch {epoch}:"]
+    for key, value in values.items():
+        short = key.removeprefix("val_")
+        cells.append(f"{key if short in values else short} {value:.4f}")
+    lines = [cells[0]]
+    for place, cell in enumerate([*cells[1:], f"({seconds:.1f} s)"]):
+        gap = "  " if place else " "
+        if len(lines[-1]) + len(gap) + len(cell) > LINE_WIDTH:
+            lines.append(f"    {cell}")
+        else:
+            lines[-1] += gap + cell
+    return "\n".join(lines)
+
+
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes one JSON line per epoch; shows a bar on a terminal, else one line.
 
@@ -157,8 +182,7 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         line |= {"seconds": seconds} | values
         with self.path.open("ab") as stream:
             stream.write(msgspec.json.encode(line) + b"\n")
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-        text = f"{self.name} epoch {epoch + 1}: {shown}  ({seconds:.1f} s)"
+        text = epoch_text(self.name, epoch + 1, values, seconds)
         if self.progress is not None:
             self.progress.console.print(text, highlight=False)
         elif not self.quiet:

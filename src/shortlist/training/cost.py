@@ -30,6 +30,8 @@ class MarginalCost:
         spent_seconds: tells how long training has lasted, earlier processes included.
     """
 
+    name = "cost"
+
     def __init__(
         self,
         monitor: str,

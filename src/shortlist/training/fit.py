@@ -24,6 +24,7 @@ from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
+from shortlist.training.held_out import check_held_out
 from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.keras_imports import without_tensorflow
 from shortlist.training.labels import check_labels
@@ -181,8 +182,14 @@ def fast_dev_run(
 
 
 @without_tensorflow()
-def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
-    """The trained models of a run over its dataset, ready to recommend."""
+def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipeline:
+    """The trained models of a run over its dataset, ready to recommend.
+
+    Args:
+        run: a finished run.
+        dataset: the one it was trained on.
+        repeats: recommend items again that a user has taken before.
+    """
     run.check_contents(dataset)
     run.verify("retrieval")
     run.verify("ranker")
@@ -199,6 +206,7 @@ def load_pipeline(run: Run, dataset: Dataset) -> Pipeline:
         ranker_history=run.info.ranker_history,
         ranker_weight=run.info.ranker_weight,
         candidates=run.info.candidates,
+        repeats=repeats,
     )
 
 
@@ -287,7 +295,8 @@ def _train_stages(job: Job) -> None:
             job,
             "warning: nobody took an item in the validation part that is known and new"
             " to them, so nothing stops training early and the ranker gets no weight."
-            " Hold out more events, or look at positive_from.",
+            " Hold out more events, look at positive_from, or set evaluation.repeats"
+            " if users take items again.",
         )
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / RECIPE_FILE, recipe.to_record())
@@ -329,6 +338,8 @@ def _train_stages(job: Job) -> None:
             objective=_objective(retrieval, pipeline.ranker),
             epochs=epochs,
             validation=validation,
+            popularity=job.popularity,
+            notes=tuple(note for note in job.notes.values() if note),
             seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
             warm_start=job.unfinished.state.warm_start,
             trained_on=trained_files(dataset),
@@ -363,10 +374,12 @@ def _stage(
     if done is not None:
         model = load(job.folder / name)
         restore_random_state(done.random)  # last: a model draws when it is made
+        job.notes[name] = done.note
         return model, done.epochs
     model, epochs = fit(job)
     save(job.folder / name, model)
-    job.unfinished.finish_stage(name, epochs, random_state())
+    note = job.notes.get(name, "")
+    job.unfinished.finish_stage(name, epochs, random_state(), note)
     return model, epochs
 
 
@@ -398,3 +411,5 @@ def _check_parts(dataset: Dataset, recipe: Recipe) -> None:
         raise InputError(
             "log-too-small", "Training needs at least 2 users. Prepare more events."
         )
+    if not recipe.evaluation.repeats:
+        check_held_out(dataset)

@@ -5,6 +5,7 @@ Knows the dataset, the recipe and the run's folder; knows nothing of a model's l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,36 @@ from shortlist.data.loader import Loader
 from shortlist.data.negatives import Negatives
 from shortlist.data.rows import TrainingRows
 from shortlist.embeddings.inputs import Input, model_inputs
+from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.report import ranking_metrics
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
+from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.search import nothing_seen
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.batches import Batches
+from shortlist.training.held_out import measurable_users
 from shortlist.training.optimization import Optimization, check_updates, optimization
 from shortlist.training.profile import Profile
 from shortlist.training.unfinished import Unfinished
 
-# Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events.
-Validate = Callable[[Dataset, np.ndarray, np.ndarray, str], dict[str, float]]
+# Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events. With
+# `evaluation.repeats` it is called with `repeats=True`.
+Validate = Callable[..., dict[str, float]]
 
 # Callbacks for the fit of a stage (`retrieval`, `ranker`) of the run in a folder.
 Watch = Callable[[str, Path], list[keras.callbacks.Callback]]
 
 MONITOR = "ndcg@10"
 VALIDATION_K = 10
+
+
+def validator(validate: Validate, *, repeats: bool) -> Validate:
+    """`validate`, by which seen items count too where the recipe has `repeats`."""
+    return functools.partial(validate, repeats=True) if repeats else validate
 
 
 class Job:
@@ -67,12 +79,15 @@ class Job:
         self.folder = unfinished.run_folder
         self.dataset = dataset
         self.recipe = recipe
-        self.validate = validate
+        self.repeats = recipe.evaluation.repeats
+        self.validate = validator(validate, repeats=self.repeats)
         self.quiet = quiet
         self.steps = steps
+        self.notes: dict[str, str] = {}
+        """What is said of how the training of each model ended."""
         self.watches = watches
         self.profile = profile
-        self.validation_users = measurable_users(dataset)
+        self.validation_users = measurable_users(dataset, repeats=self.repeats)
         if steps is not None:
             few = steps * recipe.retrieval.batch_size
             self.validation_users = self.validation_users[:few]
@@ -96,6 +111,7 @@ class Job:
             ranker_history=self.recipe.ranker.history_length,
             ranker_weight=weight,
             candidates=self.recipe.ranker.candidates,
+            repeats=self.repeats,
         )
 
     def measure(self, pipeline: Pipeline) -> dict[str, float]:
@@ -106,6 +122,25 @@ class Job:
             self.validation_users, VALIDATION_K, parts=("train",)
         )
         return self.validate(self.dataset, self.validation_users, items, "validation")
+
+    @functools.cached_property
+    def popularity(self) -> dict[str, float]:
+        """Metrics of what is popular on the validation part, for the same users."""
+        if not len(self.validation_users):
+            return {}
+        known, users = ("train",), self.validation_users
+        seen = (
+            nothing_seen(len(users))
+            if self.repeats
+            else self.dataset.histories(*known).seen(users)
+        )
+        counts = Popularity().fit(self.dataset, known).counts
+        length = min(VALIDATION_K, self.dataset.num_items - 1)
+        ranked = np.full((len(users), VALIDATION_K), -1, np.int32)
+        ranked[:, :length] = popularity_ranking(counts, seen, length)
+        return ranking_metrics(
+            self.dataset, users, ranked, "validation", repeats=self.repeats
+        )
 
     def inputs(
         self, section: RetrievalSection | RankerSection, *, as_sequence: bool = False
@@ -164,16 +199,3 @@ class Job:
             check_updates(self.recipe.training, stage, count, section.epochs)
         total = len(batches.loader) * section.epochs
         return optimization(self.recipe.training, section.learning_rate, total)
-
-
-def measurable_users(dataset: Dataset) -> np.ndarray:
-    """Users whose validation part holds an item that their training part does not.
-
-    Nobody else has anything left to find once the seen items are removed.
-    """
-    train_keys, keys = (
-        part.user_index.astype(np.int64) * dataset.num_items + part.item_index
-        for part in (dataset.interactions("train"), dataset.interactions("validation"))
-    )
-    users = keys[~np.isin(keys, train_keys)] // dataset.num_items
-    return np.unique(users[users > 0])

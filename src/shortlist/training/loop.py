@@ -11,9 +11,10 @@ from shortlist.recipe import RankerSection, RetrievalSection
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import EpochReport, StopOnNotFinite
 from shortlist.training.cost import MarginalCost
+from shortlist.training.endings import Ending
 from shortlist.training.job import Job
 from shortlist.training.progress import Progress
-from shortlist.training.stops import NoImprovement, Stop, TimeBudget, mode_of
+from shortlist.training.stops import Floor, NoImprovement, Stop, TimeBudget, mode_of
 from shortlist.training.warm_start import warm_start
 
 
@@ -82,7 +83,32 @@ def fit_model(
         for fed in (batches, validation):
             if fed is not None:
                 fed.close()
-    return progress.restore_best(model)
+    kept = progress.restore_best(model)
+    if job.steps is None:
+        job.notes[model.name] = _note(progress, section, model.name, kept)
+    return kept
+
+
+def _note(
+    progress: Progress,
+    section: RetrievalSection | RankerSection,
+    stage: str,
+    kept: int,
+) -> str:
+    """What is to be said of how it ended; nothing without a validation part."""
+    first = next(iter(progress.stops), None)
+    if not isinstance(first, NoImprovement) or progress.best_epoch is None:
+        return ""
+    return Ending(
+        stage=stage,
+        monitor=section.monitor,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        best_epoch=kept,
+        ended_by=progress.ended_by or "epochs",
+        fell=first.fell,
+        is_metric=first.floor is not None,
+    ).note()
 
 
 def _stops(job: Job, section: RetrievalSection | RankerSection) -> list[Stop]:
@@ -91,7 +117,13 @@ def _stops(job: Job, section: RetrievalSection | RankerSection) -> list[Stop]:
     stops: list[Stop] = []
     if len(job.validation_users):
         mode = mode_of(monitor)
-        stops.append(NoImprovement(monitor, mode, section.patience))
+        floor = job.popularity.get(monitor.removeprefix("val_"))
+        stops.append(
+            NoImprovement(
+                *(monitor, mode, section.patience),
+                None if floor is None else Floor(floor, len(job.validation_users)),
+            )
+        )
         if training.min_gain_per_cost is not None:
             worth = MarginalCost(
                 monitor,

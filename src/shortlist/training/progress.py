@@ -66,6 +66,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.is_done = False
         self.best_epoch: int | None = None
         self.signal: int | None = None
+        self.ended_by = ""
         self._best_folder: str | None = None
         self._metrics: list[np.ndarray] = []
         self._is_begun = self._is_resumed = False
@@ -91,6 +92,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.epoch, self.first_batch = found.epoch, found.batch
         self.is_done, self._is_resumed = found.is_last, True
         self.best_epoch, self._best_folder = found.best_epoch, found.best_folder
+        self.ended_by = found.memory.get("ended_by", "")
         for stop in self.stops:
             stop.restore(found.memory)
         self.batches.seek(found.epoch, found.batch, held=True)
@@ -135,7 +137,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         check_weights_finite(self.model, epoch + 1)
         self.epoch, self.first_batch = epoch + 1, 0
         told = [stop.after_epoch(epoch + 1, logs or {}) for stop in self.stops]
-        self.is_done = any(one.stop for one in told) or epoch + 1 == self.epochs
+        ended = [n for n, one in zip(self.stops, told, strict=True) if one.stop]
+        if ended or epoch + 1 == self.epochs:
+            self.is_done, self.ended_by = True, ended[0].name if ended else "epochs"
         folder = _name(epoch + 1, 0)
         if told and told[0].is_best:
             self.best_epoch, self._best_folder = epoch + 1, folder
@@ -163,7 +167,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         folder = _name(epoch, batch)
         with disk_errors(self.unfinished.out):
             _save(self.unfinished.folder / folder, self.model, within=batch > 0)
-        memory: dict[str, Any] = {}
+        memory: dict[str, Any] = {"ended_by": self.ended_by} if self.ended_by else {}
         for stop in self.stops:
             memory |= stop.memory()
         self.unfinished.save_checkpoint(

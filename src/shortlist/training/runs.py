@@ -99,6 +99,11 @@ class RunInfo(_Header, frozen=True, kw_only=True):
     objective: str | None = None
     epochs: dict[str, int] = {}
     validation: dict[str, Any] = {}
+    """Metrics on the validation part of `retrieval` and `pipeline`."""
+    popularity: dict[str, float] = {}
+    """Those of what is popular, for the same users."""
+    notes: tuple[str, ...] = ()
+    """What is said of trainings that ended too early, and what to change."""
     seconds: dict[str, float] = {}
     profile: dict[str, dict[str, float]] = {}
     """Of each model that was profiled its steps, their time, and where it went."""

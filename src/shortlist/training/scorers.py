@@ -61,7 +61,9 @@ def fit_scorer(job: Job, train_tower: TrainTower) -> tuple[Scorer, int]:
         def quality(users: np.ndarray, ranked: np.ndarray) -> float:
             return job.validate(job.dataset, users, ranked, "validation")[MONITOR]
 
-        blend.fit_weights(job.dataset, job.validation_users, quality)
+        blend.fit_weights(
+            job.dataset, job.validation_users, quality, repeats=job.repeats
+        )
     return blend, epochs
 
 

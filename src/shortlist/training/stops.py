@@ -13,6 +13,11 @@ from typing import Any, NamedTuple, Protocol
 from shortlist.errors import InputError, did_you_mean
 from shortlist.evaluation.leaderboard import LOWER_IS_BETTER, bare_name
 
+LEAST_FALL = 0.001
+"""Share by which an epoch must lower the loss, or it counts as one that did not."""
+CLEAR = 3.0
+"""Standard errors by which a metric must be better than its floor."""
+
 
 class Verdict(NamedTuple):
     """What a stop says after an epoch."""
@@ -21,8 +26,19 @@ class Verdict(NamedTuple):
     is_best: bool = False
 
 
+class Floor(NamedTuple):
+    """What popularity reaches: below it a metric says nothing of what was learned."""
+
+    value: float
+    users: int
+    """Users that the metric is the mean of."""
+
+
 class Stop(Protocol):
     """Asked after each epoch whether it was the last one."""
+
+    name: str
+    """What ended a training: `patience`, `time_budget`, ..."""
 
     def after_epoch(self, epoch: int, logs: Mapping[str, float]) -> Verdict:
         """Whether to stop after epoch `epoch`, from 1, with these logs."""
@@ -40,18 +56,33 @@ class Stop(Protocol):
 class NoImprovement:
     """Stops when a metric has not improved for some epochs.
 
+    With a `floor`, an epoch without improvement counts only once the metric has been
+    better than the floor by more than chance, or if the training loss did not fall in
+    it. Before that the metric of a sparse log moves by chance alone, while the model
+    learns.
+
     Args:
         monitor: name of the metric in the logs of an epoch.
         mode: `min` or `max`; what is better.
         patience: epochs without improvement.
+        floor: what popularity reaches in the metric.
     """
 
-    def __init__(self, monitor: str, mode: str, patience: int) -> None:
+    name = "patience"
+
+    def __init__(
+        self, monitor: str, mode: str, patience: int, floor: Floor | None = None
+    ) -> None:
         self.monitor = monitor
         self.mode = mode
         self.patience = patience
+        self.floor = floor
         self.best: float | None = None
         self.waited = 0
+        self.is_above = floor is None
+        self.lowest_loss: float | None = None
+        self.fell = 0.0
+        """By which share of the lowest loss before it the last epoch was below it."""
 
     def after_epoch(self, epoch: int, logs: Mapping[str, float]) -> Verdict:
         """Whether patience is at an end, and whether this epoch is the best so far.
@@ -60,19 +91,42 @@ class NoImprovement:
             InputError: `monitor-unknown`.
         """
         value = monitored(self.monitor, logs)
+        self._note_loss(logs.get("loss"))
         if not is_better(value, self.best, self.mode):
-            self.waited += 1
+            if self.is_above or self.fell < LEAST_FALL:
+                self.waited += 1
             return Verdict(stop=self.waited >= self.patience)
         self.best, self.waited = value, 0
+        if self.floor is not None and is_clear_of(value, self.floor, self.mode):
+            self.is_above = True
         return Verdict(stop=False, is_best=True)
 
     def memory(self) -> dict[str, Any]:
-        """The best value, and the epochs since then."""
-        return {"best": self.best, "waited": self.waited}
+        """The best value and the epochs since then, and how the loss has fallen."""
+        return {
+            "best": self.best,
+            "waited": self.waited,
+            "is_above": self.is_above,
+            "lowest_loss": self.lowest_loss,
+            "fell": self.fell,
+        }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        """Goes on with what `memory` returned."""
+        """Goes on with what `memory` returned, of an earlier version too."""
         self.best, self.waited = memory["best"], memory["waited"]
+        self.is_above = memory.get("is_above", self.is_above)
+        self.lowest_loss = memory.get("lowest_loss")
+        self.fell = memory.get("fell", 0.0)
+
+    def _note_loss(self, loss: float | None) -> None:
+        self.fell = 0.0
+        if loss is None or not math.isfinite(loss):
+            return
+        if self.lowest_loss is None:
+            self.fell, self.lowest_loss = 1.0, float(loss)  # nothing to compare with
+        elif loss < self.lowest_loss:
+            self.fell = (self.lowest_loss - loss) / abs(self.lowest_loss or 1.0)
+            self.lowest_loss = float(loss)
 
 
 class TimeBudget:
@@ -82,6 +136,8 @@ class TimeBudget:
         minutes: of the whole training.
         spent_seconds: tells how long it has lasted, earlier processes included.
     """
+
+    name = "time_budget"
 
     def __init__(self, minutes: float, spent_seconds: Callable[[], float]) -> None:
         self.minutes = minutes
@@ -131,3 +187,17 @@ def is_better(value: float, best: float | None, mode: str) -> bool:
     if not math.isfinite(value):
         return False
     return best is None or (value < best if mode == "min" else value > best)
+
+
+def is_clear_of(value: float, floor: Floor, mode: str) -> bool:
+    """Whether a mean over users is better than popularity's by more than chance.
+
+    Of values from 0 to 1 with mean m the variance is at most m (1 - m) (Bhatia and
+    Davis, 2000, https://doi.org/10.2307/2589180), whatever the metric
+    is. Means outside are compared as they are.
+    """
+    spread = max(value * (1.0 - value), 0.0) / max(floor.users, 1)
+    margin = CLEAR * math.sqrt(spread)
+    return is_better(
+        value - margin if mode == "max" else value + margin, floor.value, mode
+    )

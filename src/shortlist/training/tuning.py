@@ -22,7 +22,8 @@ from shortlist.packages import need_package
 from shortlist.recipe import Recipe
 from shortlist.recipe.search import TuneSection
 from shortlist.training.fit import train
-from shortlist.training.job import VALIDATION_K, Validate, Watch, measurable_users
+from shortlist.training.held_out import measurable_users
+from shortlist.training.job import VALIDATION_K, Validate, Watch, validator
 from shortlist.training.run_store import Pruned, best_metrics
 from shortlist.training.runs import Run
 from shortlist.training.search_space import recipe_with, space_of
@@ -96,7 +97,7 @@ def tune(
     from shortlist.training.study import Study
 
     section, space = recipe.tune, space_of(recipe)
-    _check_metric(dataset, section.metric, validate)
+    _check_metric(dataset, recipe, validate)
     modes = {"min": "minimize", "max": "maximize"}
     direction = section.direction or modes[mode_of(section.metric)]
     with Study(
@@ -215,21 +216,23 @@ class PruneTrial(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
 
-def _check_metric(dataset: Dataset, metric: str, validate: Validate) -> None:
+def _check_metric(dataset: Dataset, recipe: Recipe, validate: Validate) -> None:
     """Checks before any training that there is something to measure."""
-    users = measurable_users(dataset)
+    metric, repeats = recipe.tune.metric, recipe.evaluation.repeats
+    users = measurable_users(dataset, repeats=repeats)
     if not len(users):
         raise InputError(
             "tune-validation",
             "A search needs a validation part whose users have items left to find."
             " Received: none. Hold out more with `validation` in [split] and prepare"
-            " again.",
+            " again, or set `repeats` in [evaluation] if users take items again.",
             file=dataset.path,
         )
     items = np.arange(1, 1 + min(VALIDATION_K, dataset.num_items - 1))
     ranked = np.full((1, VALIDATION_K), -1, np.int64)
     ranked[0, : len(items)] = items
-    known = validate(dataset, users[:1], ranked, "validation")
+    measure = validator(validate, repeats=repeats)
+    known = measure(dataset, users[:1], ranked, "validation")
     if metric not in known:
         raise InputError(
             "tune-metric",
@@ -245,6 +248,8 @@ def _begun(dataset: Dataset, recipe: Recipe, direction: str) -> dict[str, Any]:
     begun = {name: value for name, value in plain.items() if name not in FREE_FIELDS}
     for name in ("metric", "seed", "halving", "min_epochs", "space"):
         begun[f"tune.{name}"] = searched[name]
+    if recipe.evaluation.repeats:
+        begun["evaluation.repeats"] = True
     return begun | {
         "tune.direction": direction,
         "dataset fingerprint": dataset.info.fingerprint,

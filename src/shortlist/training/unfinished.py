@@ -46,7 +46,7 @@ from shortlist.training.runs import RUN_FILE, write_sealed
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
 # What may differ when a training goes on: it decides when one ends, if anything.
-FREE_FIELDS = ("evaluation", "log", "name", "output", "tracking", "tune")
+FREE_FIELDS = ("evaluation", "log", "name", "output", "serving", "tracking", "tune")
 FREE_TRAINING = ("checkpoint_minutes", "price_per_hour", "time_budget")
 
 
@@ -59,6 +59,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """Since the training began."""
     files: dict[str, FileSum] = {}
     """Checksums of the model, by path in the run's folder."""
+    note: str = ""
+    """What is said of how it ended."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +178,13 @@ class Unfinished:
         self._write(checkpoint=msgspec.structs.replace(checkpoint, files=sums))
         self._remove_others()
 
-    def finish_stage(self, stage: str, epochs: int, random: dict[str, Any]) -> None:
+    def finish_stage(
+        self, stage: str, epochs: int, random: dict[str, Any], note: str = ""
+    ) -> None:
         """A stage, whose model is in the run's folder, need not be trained again."""
         sums = sum_files(self.run_folder, files_in(self.run_folder, stage))
         finished = Finished(
-            epochs=epochs, random=random, seconds=self.seconds, files=sums
+            epochs=epochs, random=random, seconds=self.seconds, note=note, files=sums
         )
         self._write(checkpoint=None, stages={**self.state.stages, stage: finished})
         self._remove_others()
@@ -345,6 +349,9 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     # As JSON has them: lists in place of tuples.
     one, other = (msgspec.json.decode(msgspec.json.encode(r)) for r in (one, other))
     names = []
+    # What is measured decides which epoch is best. Earlier versions have no such field.
+    if _repeats(one) != _repeats(other):
+        names.append("evaluation.repeats")
     for section in sorted(set(one) | set(other)):
         left, right = one.get(section), other.get(section)
         if section in FREE_FIELDS or left == right:
@@ -359,6 +366,10 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
             if left.get(name) != right.get(name) and name not in free
         ]
     return names
+
+
+def _repeats(recipe: dict[str, Any]) -> bool:
+    return bool(recipe.get("evaluation", {}).get("repeats", False))
 
 
 def _check_same(found: State, wanted: State, out: Path) -> None:

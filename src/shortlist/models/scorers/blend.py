@@ -11,7 +11,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Scorer, blocks
-from shortlist.models.scorers.search import best_items
+from shortlist.models.scorers.search import best_items, nothing_seen
 from shortlist.models.validate import check_not_negative
 
 STEPS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -98,6 +98,7 @@ class Blend(Scorer):
         *,
         parts: tuple[str, ...] = ("train",),
         k: int = 10,
+        repeats: bool = False,
     ) -> dict[str, float]:
         """Chooses the weights by coordinate search, without any chance.
 
@@ -110,6 +111,7 @@ class Blend(Scorer):
             quality: of ranked item rows of those users; higher is better.
             parts: parts that the scores may see.
             k: length of the lists.
+            repeats: the lists may hold items of `parts` again.
 
         Returns: the weights, which the blend has from now on.
         """
@@ -124,7 +126,11 @@ class Blend(Scorer):
             )
             for name, member in self.members.items()
         }
-        seen = dataset.histories(*parts).seen(users)
+        seen = (
+            nothing_seen(len(users))
+            if repeats
+            else dataset.histories(*parts).seen(users)
+        )
 
         def measured(weights: Mapping[str, float]) -> float:
             scores = self._finished(_weighted(tables, weights))

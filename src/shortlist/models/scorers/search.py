@@ -41,3 +41,8 @@ def best_items(
         np.hstack([best, filled]).astype(np.float32),
         np.hstack([items, np.full(filled.shape, -1)]).astype(np.int32),
     )
+
+
+def nothing_seen(num_users: int) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets `(n + 1,)` and item rows of users of whom no item is left out."""
+    return np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)

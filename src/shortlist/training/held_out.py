@@ -1,0 +1,76 @@
+"""What can be measured on the held-out parts, found before any training starts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shortlist.data.dataset import Dataset, Part
+from shortlist.data.split import KNOWN
+from shortlist.errors import InputError
+from shortlist.evaluation.rankings import ranges
+from shortlist.evaluation.truth import ONLY_REPEATS
+
+_USERS_AT_ONCE = 1 << 14
+
+
+def measurable_users(dataset: Dataset, *, repeats: bool = False) -> np.ndarray:
+    """Users whose validation part holds an item that can be found.
+
+    That is an item that their training part does not hold, or with `repeats` any.
+    """
+    held_out = _keys(dataset, dataset.interactions("validation"))
+    if not repeats:
+        known = _keys(dataset, dataset.interactions("train"))
+        held_out = held_out[~np.isin(held_out, known)]
+    users = held_out // dataset.num_items
+    return np.unique(users[users > 0])
+
+
+def holds_only_repeats(dataset: Dataset, part: str) -> bool:
+    """Whether known users took nothing in a part but what they had taken before.
+
+    Users are looked at in blocks until one of them has something new, so that this
+    takes no time for nearly all logs. A part without events of known users is none.
+    """
+    events = dataset.interactions(part)
+    known = [dataset.interactions(name) for name in KNOWN[part]]
+    users = np.unique(events.user_index)
+    users = users[users > 0]
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        block = users[start : start + _USERS_AT_ONCE]
+        wanted = _keys(dataset, _events_of(events, block))
+        seen = [_keys(dataset, _events_of(each, block)) for each in known]
+        is_new = ~np.isin(wanted, np.concatenate(seen))
+        # Row 0 is an item outside the vocabulary, which is new to everybody.
+        if (is_new | (wanted % dataset.num_items == 0)).any():
+            return False
+    return len(users) > 0
+
+
+def check_held_out(dataset: Dataset) -> None:
+    """Checks that what is trained can be evaluated, without `repeats`.
+
+    The test part is looked at only if the validation part has nothing to measure.
+
+    Raises:
+        InputError: the held-out parts hold only items that their users had taken
+            before (`no-relevant-items`).
+    """
+    sizes = dataset.info.parts
+    parts = [name for name in ("validation", "test") if sizes.get(name)]
+    if parts and all(holds_only_repeats(dataset, name) for name in parts):
+        raise InputError("no-relevant-items", ONLY_REPEATS.format(part=parts[-1]))
+
+
+def _events_of(events: Part, users: np.ndarray) -> Part:
+    """The events of some users; events come by user."""
+    first = np.searchsorted(events.user_index, users, side="left")
+    last = np.searchsorted(events.user_index, users, side="right")
+    return events.take(ranges(first, last - first))
+
+
+def _keys(dataset: Dataset, events: Part) -> np.ndarray:
+    """`user * items + item` of each event, `(n,)` int64."""
+    keys: np.ndarray = events.user_index.astype(np.int64) * dataset.num_items
+    keys += events.item_index
+    return keys
