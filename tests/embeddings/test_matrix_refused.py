@@ -116,10 +116,10 @@ def test_weights_of_another_model() -> None:
     trained, fresh = make_model(lookups), make_model(lookups)
     batch, labels = make_data(lookups, 12)
     trained.fit(batch, labels, batch_size=4, verbose=0)
-    with refused("handle-foreign", "from set_weights() those of other tables"):
+    with refused("handle-foreign", "weights of other tables from set_weights()"):
         fresh.set_weights(trained.get_weights())
     weights = make_model(lookups).get_weights()
-    with refused("handle-foreign", "must be of its own tables"):
+    with refused("handle-foreign", "must belong to its tables"):
         trained.set_weights(weights)
 
 

@@ -27,6 +27,8 @@ _READERS: _Table = {
         "load_weights_from_hdf5_group_by_name": "legacy",
     },
     "keras.src.models.model": {"get_state_tree": "state tree"},
+    "keras.src.backend.torch.layer": {"_track_variables": "module"},
+    "keras.src.backend.torch.export": _EXPORT,
     "keras.src.export.export_utils": _EXPORT,
     "keras.src.export.litert": _EXPORT,
     "keras.src.export.onnx": _EXPORT,
@@ -68,6 +70,15 @@ def reader(frame: FrameType | None) -> Caller | None:
         frame: of the function that was asked.
     """
     return _find(frame, _READERS)
+
+
+def runs(frame: FrameType | None, package: str) -> bool:
+    """Whether a function of a package runs."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(f"{package}."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def in_state_sync(frame: FrameType | None) -> bool:

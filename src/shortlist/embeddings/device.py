@@ -42,6 +42,7 @@ from shortlist.embeddings.device_step import (
     updated,
 )
 from shortlist.embeddings.device_update import DeviceBags, Entries
+from shortlist.embeddings.handle import refuse_swap
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError, ShortlistError
 
@@ -265,7 +266,7 @@ class DeviceTables:
         trainable: bool,
         dtype: str = "float32",
     ) -> Any:
-        return self.layer.add_weight(
+        variable = self.layer.add_weight(
             shape=shape,
             initializer=initializer,
             dtype=dtype,
@@ -274,6 +275,9 @@ class DeviceTables:
             overwrite_with_gradient=trainable,
             name=name,
         )
+        if trainable:
+            refuse_swap(variable)
+        return variable
 
     def _add_weights(self, number: int, stack: Stack) -> None:
         specs = [self.specs[index] for index in stack.members]

@@ -72,6 +72,22 @@ class HandleGuard:
             self._host.rewind(number)
 
 
+def refuse_swap(variable: Any) -> None:
+    """Makes a weight that Keras does not average refuse to be swapped.
+
+    Args:
+        variable: a weight that is overwritten with its gradient.
+    """
+    put = variable.assign
+
+    def assign(value: Any) -> Any:
+        if value is None:
+            _refuse_average(inspect.currentframe())
+        return put(value)
+
+    variable.assign = assign
+
+
 def _refuse_average(frame: Any) -> None:
     """Raises if what writes a handle keeps averages, which Keras cannot beside tables.
 
@@ -86,7 +102,7 @@ def _refuse_average(frame: Any) -> None:
         raise InputError(
             "average-unsupported",
             "The callback SwapEMAWeights swaps averages for the weights, and tables"
-            " have none. Received it for a model with tables on the host. Leave it"
+            " have none. Received it for a model with a DistributedEmbedding. Leave it"
             " out, and keep the best epoch with shortlist.embeddings.TableCheckpoint.",
         )
     optimizer = None if frame is None else frame.f_back.f_locals.get("self")

@@ -25,7 +25,7 @@ _HOW_TO_COPY = (
 
 def of_step(handle: float | np.ndarray, host: HostTables) -> ShortlistError:
     """The error for a handle that a training step or a lookup brings."""
-    value = float(np.asarray(handle, np.float32))
+    value = _number(handle)
     if not np.isfinite(value):
         return ShortlistError(
             "gradient-not-finite",
@@ -72,10 +72,14 @@ def of_writer(
     handle: float | np.ndarray, host: HostTables, writer: str
 ) -> ShortlistError:
     """The error for a handle that `writer` sets."""
-    value = float(np.asarray(handle, np.float32))
+    value = _number(handle)
     if _is_older(value, host):
         return _stale(value, host, f" from {writer}")
     return _foreign(writer)
+
+
+def _number(handle: float | np.ndarray) -> float:
+    return float(np.asarray(handle, np.float32).reshape(()))
 
 
 def _is_older(value: float, host: HostTables) -> bool:
@@ -105,8 +109,8 @@ def _stale(value: float, host: HostTables, writer: str) -> ShortlistError:
 def _foreign(writer: str) -> ShortlistError:
     return ShortlistError(
         "handle-foreign",
-        "The weights of a model must be of its own tables, as they are now. Received"
-        f" from {writer} those of other tables: of another model, or from before"
+        "The weights of a model must belong to its tables, as they are now. Received"
+        f" weights of other tables from {writer}: of another model, or from before the"
         " tables were loaded or set. Weights alone do not hold the tables."
         f" {_HOW_TO_COPY} The tables have not moved.",
     )

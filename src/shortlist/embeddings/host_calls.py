@@ -137,6 +137,15 @@ def is_concrete(value: Any) -> bool:
     return host_tensorflow.is_concrete(value)
 
 
+def is_exporting() -> bool:
+    """Whether a backend is making a graph of the model, without Keras."""
+    if keras.backend.backend() != "torch":
+        return False
+    from shortlist.embeddings import host_torch
+
+    return host_torch.is_exporting()
+
+
 def to_number(value: Any) -> np.ndarray:
     """A scalar tensor as float32."""
     return np.asarray(ops.convert_to_numpy(value), np.float32)

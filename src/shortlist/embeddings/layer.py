@@ -22,7 +22,7 @@ from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
 from shortlist.embeddings.table import Table
-from shortlist.errors import InputError, ShortlistError
+from shortlist.errors import InputError
 
 Tensor = Any  # a tensor of the backend in use; Keras has no common type for it
 
@@ -140,10 +140,6 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 name="handle",
             )
             self._guard = HandleGuard(self.handle, self._host)
-            if keras.backend.backend() == "torch":
-                from shortlist.embeddings import torch_state
-
-                torch_state.hold(self)
         if device:
             from shortlist.embeddings.device import DeviceTables
 
@@ -218,7 +214,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             weights: weights of each feature, or `None`.
             training: as in a call.
         """
-        weights_of.refuse_export(self, inspect.currentframe())
+        if self._host is not None and weights_of.is_exported(inspect.currentframe()):
+            raise weights_of.refusal("export", self.name)
         # Not while a step is traced: the state of the model would be lost.
         if self.handle is None or host_calls.is_concrete(self.handle.value):
             self.raise_fault()
@@ -379,18 +376,6 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         saving.load(self, store)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """What PyTorch puts into a `state_dict` beside the handle: the tables."""
-        from shortlist.embeddings import torch_state
-
-        return torch_state.get(self)
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Checks tables of a `state_dict`; they are taken over when it is loaded."""
-        from shortlist.embeddings import torch_state
-
-        torch_state.put(self, state)
-
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any
     ) -> dict[str, Any]:
@@ -464,7 +449,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         # Whether the call is differentiated decides: `training` does not reach a layer
         # in every model. A tracer tells of rematerialization, which is refused.
         traced = training is not None and not isinstance(training, (bool, int))
-        vectors, zero = self._device.lookup(bags, training if traced else True)
+        moves = not weights_of.is_exported(inspect.currentframe())
+        vectors, zero = self._device.lookup(bags, training if traced else moves)
         if self.loss_scale is not None:
             vectors = device_step.with_scale(vectors, zero, self.loss_scale)
         return vectors, zero

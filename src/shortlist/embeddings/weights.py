@@ -8,10 +8,11 @@ Knows layers and who asks; knows nothing of files or of training.
 
 from __future__ import annotations
 
+import inspect
 from types import FrameType
 from typing import Any
 
-from shortlist.embeddings import callers
+from shortlist.embeddings import callers, host_calls
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError
 
@@ -69,21 +70,20 @@ def answer(layer: Any, weights: list[Any], frame: FrameType | None) -> list[Any]
     if caller.what == "count":
         return list(layer._counted.tables)
     if layer._host is not None:
+        if caller.what == "module":
+            _refuse_state_dict(caller.frame.f_locals["self"], layer.name)
+            return weights
         if caller.what == "legacy":
             callers.remove_begun_file(caller)
         raise refusal(caller.what, layer.name)
     return weights
 
 
-def refuse_export(layer: Any, frame: FrameType | None) -> None:
-    """Raises if a lookup is to become part of an exported graph.
-
-    Raises:
-        InputError: `export-unsupported`.
-    """
+def is_exported(frame: FrameType | None) -> bool:
+    """Whether a lookup is to become part of an exported graph."""
     caller = callers.reader(frame)
-    if caller is not None and caller.what == "export":
-        raise refusal("export", layer.name)
+    exports = caller is not None and caller.what == "export"
+    return exports or host_calls.is_exporting() or callers.runs(frame, "torch.onnx")
 
 
 def refuse_tracking(layer: Any, save_type: str) -> None:
@@ -101,10 +101,27 @@ def refuse_tracking(layer: Any, save_type: str) -> None:
         raise refusal(way, layer.name)
 
 
+def _refuse_state_dict(module: Any, layer: str) -> None:
+    """Makes a module of PyTorch that registers the handle refuse state_dict().
+
+    Args:
+        module: the model, or a layer that holds the layer.
+        layer: name of the layer.
+    """
+
+    def refuse(*_: Any) -> None:
+        exported = is_exported(inspect.currentframe())
+        raise refusal("export" if exported else "state_dict", layer)
+
+    module.register_state_dict_pre_hook(refuse)
+    module.register_load_state_dict_pre_hook(refuse)
+
+
 _WAYS = {
     "legacy": "a legacy .h5 file",
     "state tree": "get_state_tree(), which Orbax checkpoints are made of",
     "checkpoint": "tf.train.Checkpoint",
+    "state_dict": "state_dict() or load_state_dict()",
 }
 
 
