@@ -22,6 +22,7 @@ _Table = Mapping[str, Mapping[str, str]]
 _EXPORT = {"": "export"}
 _READERS: _Table = {
     "keras.src.legacy.saving.legacy_h5_format": {
+        "save_model_to_hdf5": "legacy",
         "save_weights_to_hdf5_group": "legacy",
         "load_weights_from_hdf5_group": "legacy",
         "load_weights_from_hdf5_group_by_name": "legacy",

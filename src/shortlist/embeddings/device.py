@@ -43,7 +43,7 @@ from shortlist.embeddings.device_step import (
 )
 from shortlist.embeddings.device_update import DeviceBags, Entries
 from shortlist.embeddings.handle import refuse_swap
-from shortlist.embeddings.specs import TableSpec
+from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError, ShortlistError
 
 
@@ -247,6 +247,13 @@ class DeviceTables:
                     "Tables on the device keep float32 rows. Received:"
                     f" {spec.row_type} for table {spec.name!r}. Use float32, or"
                     ' placement="host".',
+                )
+            if isinstance(spec.schedule, FollowedRate):
+                raise InputError(
+                    "placement-unsupported",
+                    "Tables on a device cannot follow the rate of the optimizer."
+                    f" Received: learning_rate='optimizer' for table {spec.name!r}. Use"
+                    ' placement="host", a number or a schedule.',
                 )
         distribution = keras.distribution.distribution()
         if distribution is not None and distribution.device_mesh.devices.size > 1:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -52,6 +53,10 @@ _LAST_NAME = 2**29
 
 Watch = Callable[[str], contextlib.AbstractContextManager[None]]
 """Told of what begins, `lookup` or `update`, with a context that lasts as long."""
+
+
+def _no_rate() -> float:
+    raise ValueError("no table follows a rate")
 
 
 def unwatched(name: str) -> contextlib.AbstractContextManager[None]:
@@ -100,6 +105,7 @@ class HostTables:
         self.issued = 0
         self.applied = 0
         self.watch: Watch = unwatched
+        self.followed_rate: Callable[[], float] = _no_rate
         self.num_lookups = 0
         self.num_updates = 0
         self.num_refused = 0
@@ -162,7 +168,8 @@ class HostTables:
             gradients: `(num_bags, dim)` float32 for each; copied.
             loss_scale: factor by which the loss, so every gradient, was multiplied; 0
                 if the loss did not hold the term of the layer.
-            learning_rates: of each table, at the number of its next update.
+            learning_rates: of each table, at the number of its next update; NaN stands
+                for `followed_rate()`.
 
         Returns: the next handle. Gradients with NaN or infinity are counted in
         `num_refused` and not kept: the handle stays, or becomes infinite under a loss
@@ -195,6 +202,10 @@ class HostTables:
                 self._drop_skipped(loss_scale)
                 self._appended.append(_Appended(self.issued, None, loss_scale, ()))
                 return np.float32(np.inf)
+            rates = tuple(
+                self.followed_rate() if math.isnan(rate) else float(rate)
+                for rate in learning_rates
+            )
             self._drop_skipped(loss_scale)
             if _FIRST_BITS + self.name + self.issued + 1 > _LAST_BITS:
                 raise ShortlistError(
@@ -217,7 +228,7 @@ class HostTables:
                     self.issued,
                     Gradients(features=copied, gradients=tuple(kept)),
                     float(loss_scale),
-                    tuple(float(rate) for rate in learning_rates),
+                    rates,
                 )
             )
             return self.handle

@@ -137,6 +137,15 @@ def is_concrete(value: Any) -> bool:
     return host_tensorflow.is_concrete(value)
 
 
+def is_readable(value: Any) -> bool:
+    """Whether the value of a weight is a number that can be read here and now."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.executing_eagerly())
+    return is_concrete(value)
+
+
 def is_exporting() -> bool:
     """Whether a backend is making a graph of the model, without Keras."""
     if keras.backend.backend() != "torch":

@@ -21,6 +21,7 @@ from shortlist.embeddings.host import HostTables, Watch, out_of_range, unwatched
 from shortlist.embeddings.ids import Ids, is_ragged_array, pad, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
+from shortlist.embeddings.rates import RateWatch
 from shortlist.embeddings.table import Table
 from shortlist.errors import InputError
 
@@ -100,6 +101,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self._watch: Watch = unwatched
         self._guard: HandleGuard | None = None
         self._device: Any = None
+        specs = self._plan.tables
+        self._rate_watch = RateWatch([*specs["host"], *specs["device"]])
         self._counted = weights_of.CountedTables(self)
         self._differentiated: Any = host_calls.Seen()
 
@@ -130,6 +133,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             names = [self._plan.features[i].path for i in self._plan.of("host")]
             self._host = HostTables(tables, names, self.threads)
             self._host.watch = self._watch
+            self._host.followed_rate = self._rate_watch.current
             self.handle = self.add_weight(
                 shape=(),
                 initializer=keras.initializers.Constant(self._host.handle),
@@ -216,6 +220,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if self._host is not None and weights_of.is_exported(inspect.currentframe()):
             raise weights_of.refusal("export", self.name)
+        self._rate_watch.look(inspect.currentframe())
         # Not while a step is traced: the state of the model would be lost.
         if self.handle is None or host_calls.is_concrete(self.handle.value):
             self.raise_fault()
@@ -387,6 +392,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
+        weights_of.check_config_reader(self, inspect.currentframe())
         return {
             **super().get_config(),
             **plans.to_config(self._plan),
@@ -481,6 +487,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if guard is not None and guard.raise_next:
             if not callers.in_state_sync(frame):
                 self.raise_fault()
+        if guard is not None or getattr(self, "_device", None) is not None:
+            self._rate_watch.look(frame)
         return weights_of.answer(self, found, frame)
 
     def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:

@@ -79,6 +79,20 @@ def answer(layer: Any, weights: list[Any], frame: FrameType | None) -> list[Any]
     return weights
 
 
+def check_config_reader(layer: Any, frame: FrameType | None) -> None:
+    """Raises if the configuration goes into a legacy file, the weights after it.
+
+    There Keras takes the optimizer out of the model's own configuration next.
+
+    Raises:
+        InputError: `weights-without-tables`.
+    """
+    caller = callers.reader(frame)
+    if caller is not None and caller.what == "legacy" and layer._host is not None:
+        callers.remove_begun_file(caller)
+        raise refusal("legacy", layer.name)
+
+
 def is_exported(frame: FrameType | None) -> bool:
     """Whether a lookup is to become part of an exported graph."""
     caller = callers.reader(frame)
