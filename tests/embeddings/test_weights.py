@@ -202,18 +202,6 @@ def saved_model(model: Model, tmp_path: Path) -> None:
     tf.saved_model.save(model, str(tmp_path / "m"))
 
 
-def restored(model: Model, tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    path = tf.train.Checkpoint(step=tf.Variable(1)).write(str(tmp_path / "x" / "m"))
-    try:
-        tf.train.Checkpoint(model=model).read(path)
-    finally:
-        for file in (tmp_path / "x").iterdir():
-            file.unlink()
-        (tmp_path / "x").rmdir()
-
-
 def state_dict(model: Model, tmp_path: Path) -> None:
     import torch
 
@@ -279,7 +267,6 @@ LOSE["export onnx"] = (
 )
 if BACKEND == "tensorflow":
     LOSE["tf.train.Checkpoint"] = (tracked, WITHOUT)
-    LOSE["tf.train.Checkpoint.read"] = (restored, WITHOUT)
     LOSE["tf.saved_model.save"] = (saved_model, EXPORT)
     LOSE["export litert"] = (
         lambda model, path: model.export(str(path / "m.tflite"), format="litert"),
@@ -308,10 +295,24 @@ def test_ways_that_would_lose_the_tables_are_refused(
     before = arrays(model)
     with refused(code, SAVES if code == WITHOUT else EXPORTS):
         way(model, tmp_path)
-    left = [path for path in tmp_path.iterdir() if path.name != "x"]
-    assert left == []
+    assert list(tmp_path.iterdir()) == []
     assert_same(arrays(model), before)
     assert "optimizer" in model.get_compile_config()
+
+
+def test_a_checkpoint_of_tensorflow_from_before_is_refused(
+    other: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if BACKEND != "tensorflow":
+        return
+    import tensorflow as tf
+
+    with monkeypatch.context() as patched:
+        patched.delattr(DistributedEmbedding, "_trackable_children")
+        path = tf.train.Checkpoint(model=other).write(str(tmp_path / "m"))
+    again = make(accumulates=False)
+    with refused("weights-without-tables", "tf.train.Checkpoint"):
+        tf.train.Checkpoint(model=again).read(path)
 
 
 def one_by_one(target: Model, source: Model) -> None:
@@ -400,8 +401,8 @@ def test_the_tables_of_an_older_version_load() -> None:
         assert_same(arrays(again), _part(expected, "saved"))
         fit(again, 2)
         found, wanted = arrays(again), _part(expected, "trained")
-        for key, array in wanted.items():
-            np.testing.assert_allclose(found[key], array, 1e-5, 1e-6, err_msg=key)
+        for key in wanted.keys() - {"kernel", "bias"}:
+            np.testing.assert_allclose(found[key], wanted[key], 1e-5, 1e-6, key)
 
 
 def _part(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
@@ -533,3 +534,75 @@ def test_parameters_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Non-trainable params: 8,200" in capsys.readouterr().out
     with pytest.raises(ValueError, match="isn't built"):
         DistributedEmbedding(FeatureConfig("a", table)).count_params()
+
+
+def make_on_device() -> Model:
+    table = TableConfig("t", 6, 3, optimizer="adam", placement="device")
+    ids = keras.Input((), dtype="int32")
+    vectors = DistributedEmbedding(FeatureConfig("f", table), name="tables")(ids)
+    made = keras.Model(ids, keras.layers.Dense(1, name="head")(vectors))
+    made.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
+    return made
+
+
+def legacy_file(model: Model, tmp_path: Path) -> Model:
+    model.save(tmp_path / "m.h5")
+    return keras.saving.load_model(tmp_path / "m.h5", compile=False)
+
+
+def copied_weights(model: Model, _: Path) -> Model:
+    again = make_on_device()
+    again.set_weights(model.get_weights())
+    return again
+
+
+def copied_tree(model: Model, _: Path) -> Model:
+    again = make_on_device()
+    tree = model.get_state_tree(value_format="numpy_array")
+    again.set_state_tree({"trainable_variables": tree["trainable_variables"]})
+    return again
+
+
+DEVICE = {
+    "set_weights": copied_weights,
+    "tree": copied_tree,
+    "keras": whole,
+    "deepcopy": lambda model, _: copy.deepcopy(model),
+    "legacy": legacy_file,  # last: Keras forgets the model's optimizer there
+}
+
+
+def test_tables_on_a_device_are_held_by_every_way(tmp_path: Path) -> None:
+    if BACKEND != "jax":
+        return
+    trained = make_on_device()
+    ids = np.arange(6, dtype=np.int32)
+    labels = np.linspace(-1, 1, 6)[:, None].astype(np.float32)
+    trained.fit(ids, labels, batch_size=3, epochs=2, verbose=0)
+    assert trained.count_params() == 6 * 3 + 4
+    state = table_layers(trained)[0]._device.state()["t"]
+    assert int(state["step"]) == 4
+    for name, way in DEVICE.items():
+        again = way(trained, tmp_path)
+        found = table_layers(again)[0]._device.state()["t"]
+        for key, array in state.items():
+            np.testing.assert_array_equal(found[key], array, err_msg=f"{name} {key}")
+    trained.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    with refused("average-unsupported", "SwapEMAWeights"):
+        trained.fit(ids, labels, verbose=0, callbacks=[swap])
+
+
+@pytest.mark.filterwarnings("ignore:.*Explicitly requested dtype float64")
+def test_a_graph_holds_tables_on_a_device(tmp_path: Path) -> None:
+    if BACKEND != "jax":
+        return
+    import onnxruntime
+
+    trained = make_on_device()
+    ids = np.array([5, 0, 3], np.int32)
+    wanted = keras.ops.convert_to_numpy(trained(ids))
+    trained.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: ids})
+    np.testing.assert_allclose(found, wanted, 1e-6, 1e-6)
