@@ -83,7 +83,7 @@ def _number(handle: float | np.ndarray) -> float:
 
 
 def _is_older(value: float, host: HostTables) -> bool:
-    return host.handle_of(0) <= value < host.handle_of(host.applied)
+    return bool(host.handle_of(0) <= value < host.handle_of(host.applied))
 
 
 def _is_sum(value: float, host: HostTables) -> bool:
