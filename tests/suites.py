@@ -164,8 +164,11 @@ class ModelSuite:
 
 
 def copy_weights(source: Any, target: Any) -> None:
-    """Makes `target` equal to `source`, neither of which was trained yet."""
-    target.set_weights(source.get_weights())
+    """Makes `target` equal to `source`: weights but for handles, then tables."""
+    handles = {id(layer.handle) for layer in table_layers(target)}
+    for mine, theirs in zip(source.weights, target.weights, strict=True):
+        if id(theirs) not in handles:
+            theirs.assign(mine.value)
     for mine, theirs in zip(table_layers(source), table_layers(target), strict=True):
         theirs.set_embedding_tables(mine.get_embedding_tables())
 

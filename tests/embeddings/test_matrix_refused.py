@@ -116,12 +116,21 @@ def test_weights_of_another_model() -> None:
     trained, fresh = make_model(lookups), make_model(lookups)
     batch, labels = make_data(lookups, 12)
     trained.fit(batch, labels, batch_size=4, verbose=0)
-    with refused("called-twice", "copy models with save and load"):
+    with refused("handle-foreign", "weights of other tables from set_weights()"):
         fresh.set_weights(trained.get_weights())
-        fresh.layer.sync()
     weights = make_model(lookups).get_weights()
-    with refused("handle-stale", "must be of one time"):
+    with refused("handle-foreign", "must belong to its tables"):
         trained.set_weights(weights)
+
+
+def test_weights_of_an_earlier_step() -> None:
+    lookups = LOOKUPS["shared"]
+    model = make_model(lookups)
+    weights = model.get_weights()
+    batch, labels = make_data(lookups, 12)
+    model.fit(batch, labels, batch_size=4, verbose=0)
+    with refused("handle-stale", "step 0 from set_weights(), the tables are at step"):
+        model.set_weights(weights)
 
 
 def test_the_scope_of_rematerialization_leaves_the_lookup_alone(lookups: Any) -> None:

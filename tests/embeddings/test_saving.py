@@ -19,6 +19,7 @@ import pytest
 
 from shortlist.embeddings import layer_state, saving
 from shortlist.embeddings.config import FeatureConfig, TableConfig
+from shortlist.embeddings.host import to_ticket
 from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.embeddings.optimizers import RowwiseAdagrad
 from shortlist.embeddings.saving import (
@@ -94,10 +95,12 @@ def train(model: keras.Model, epochs: int = 1, last: int = 24) -> keras.Model:
 
 
 def content(model: keras.Model) -> dict[str, bytes]:
-    """Everything that training depends on."""
+    """Everything that training depends on; of a handle, the step that it names."""
     found = {}
+    names = {}
     for layer in table_layers(model):
         layer.sync()
+        names[id(layer.handle)] = layer._host.name
         for table in layer._host.tables:
             numbers = (table.step, table.last_rate, table.seed)
             found[f"{table.name} numbers"] = repr(numbers).encode()
@@ -105,7 +108,10 @@ def content(model: keras.Model) -> dict[str, bytes]:
                 found[f"{table.name} {name}"] = array.tobytes()
     weights = [*model.weights, *model.optimizer.variables]
     for number, weight in enumerate(weights):
-        found[f"weight {number}"] = keras.ops.convert_to_numpy(weight.value).tobytes()
+        value = keras.ops.convert_to_numpy(weight.value)
+        if id(weight) in names:
+            value = np.asarray(to_ticket(value, names[id(weight)]))
+        found[f"weight {number}"] = value.tobytes()
     return found
 
 
@@ -501,7 +507,7 @@ def test_a_clone_has_fresh_tables_and_a_copy_its_own(
     copied = copy.deepcopy(model)
     clone = keras.models.clone_model(model)
     (layer,) = table_layers(clone)
-    assert layer._host.step == 0 and layer._host.handle == 1
+    assert layer._host.step == 0 and layer._host.issued == 0
     assert_same(train(copied), after_two)
     assert_same(model, after_one)
 

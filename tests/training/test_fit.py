@@ -67,7 +67,7 @@ def lines_of(run: Run, model: str) -> list[dict[str, Any]]:
 def weights_of(run: Run) -> list[np.ndarray]:
     """The dense weights of retrieval, then its tables."""
     trained = load_model(run.path / "retrieval", TwoTower)
-    return [*trained.get_weights(), *trained.lookup.tables().values()]
+    return [*trained.get_weights()[1:], *trained.lookup.tables().values()]
 
 
 def test_the_known_answer_is_found(run: Run, dataset: Dataset) -> None:

@@ -42,7 +42,8 @@ from shortlist.embeddings.device_step import (
     updated,
 )
 from shortlist.embeddings.device_update import DeviceBags, Entries
-from shortlist.embeddings.specs import TableSpec
+from shortlist.embeddings.handle import refuse_swap
+from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError, ShortlistError
 
 
@@ -247,6 +248,13 @@ class DeviceTables:
                     f" {spec.row_type} for table {spec.name!r}. Use float32, or"
                     ' placement="host".',
                 )
+            if isinstance(spec.schedule, FollowedRate):
+                raise InputError(
+                    "placement-unsupported",
+                    "Tables on a device cannot follow the rate of the optimizer."
+                    f" Received: learning_rate='optimizer' for table {spec.name!r}. Use"
+                    ' placement="host", a number or a schedule.',
+                )
         distribution = keras.distribution.distribution()
         if distribution is not None and distribution.device_mesh.devices.size > 1:
             raise InputError(
@@ -265,7 +273,7 @@ class DeviceTables:
         trainable: bool,
         dtype: str = "float32",
     ) -> Any:
-        return self.layer.add_weight(
+        variable = self.layer.add_weight(
             shape=shape,
             initializer=initializer,
             dtype=dtype,
@@ -274,6 +282,9 @@ class DeviceTables:
             overwrite_with_gradient=trainable,
             name=name,
         )
+        if trainable:
+            refuse_swap(variable)
+        return variable
 
     def _add_weights(self, number: int, stack: Stack) -> None:
         specs = [self.specs[index] for index in stack.members]

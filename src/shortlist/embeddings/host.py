@@ -2,7 +2,7 @@
 
 Knows handles, lookups and gradients as NumPy arrays; knows nothing of Keras.
 
-A *handle* is a float32 that names a state of the tables. The model keeps one as a
+A *handle* is a float32 that names tables and a state of them. The model keeps one as a
 weight. A lookup brings the handle of its step; a backward pass appends its gradients
 and answers with the next handle, which Keras then writes into the weight. Appended
 gradients move the tables when a lookup (or a sync) first brings a handle that is at
@@ -15,32 +15,48 @@ update of its tables too:
   gradients are dropped when the next ones come with a lower scale;
 - weights of another time bring a handle older than the tables, two calls in one step a
   sum of two handles: neither was ever given out for the next state, and both raise.
+
+Handles are consecutive floats that begin at a random one, the *name* of the tables. It
+is drawn when tables are created, loaded or set, so that the handles of one history are
+those of no other: weights of another model, or of a time before the tables were loaded,
+raise too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shortlist.embeddings import kernels
+from shortlist.embeddings import handle_errors, kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import InputError, ShortlistError
 
 _log = logging.getLogger(__name__)
 
-# Handles are consecutive positive floats from 1.0 on: exact, ordered like the steps,
-# and a billion of them. A counter kept as a float32 number would stick at 2**24.
+# Handles are consecutive positive floats, 1.0 or more: exact, ordered like the steps,
+# and half a billion of them after any first one. A counter kept as a float32 number
+# would stick at 2**24. First ones are below 16, so that even a small step of an
+# optimizer that must not move them shows.
 _FIRST_BITS = 0x3F800000
 _LAST_BITS = 0x7F7FFFFF
+_NAMES = 2**25  # first handles to draw from
+_NEXT_NAMES = 2**20  # those above handles that an optimizer may still hold
+_LAST_NAME = 2**29
 
 
 Watch = Callable[[str], contextlib.AbstractContextManager[None]]
 """Told of what begins, `lookup` or `update`, with a context that lasts as long."""
+
+
+def _no_rate() -> float:
+    raise ValueError("no table follows a rate")
 
 
 def unwatched(name: str) -> contextlib.AbstractContextManager[None]:
@@ -48,14 +64,15 @@ def unwatched(name: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def to_handle(ticket: int) -> np.float32:
-    """The handle of the state after `ticket` backward passes."""
-    return np.uint32(_FIRST_BITS + ticket).view(np.float32)
+def to_handle(ticket: int, name: int = 0) -> np.float32:
+    """The handle of the state after `ticket` backward passes of tables with a name."""
+    return np.uint32(_FIRST_BITS + name + ticket).view(np.float32)
 
 
-def to_ticket(handle: float | np.ndarray) -> int:
+def to_ticket(handle: float | np.ndarray, name: int = 0) -> int:
     """The number of the backward pass that a handle stands for; may be anything."""
-    return int(np.asarray(handle, np.float32).reshape(()).view(np.int32)) - _FIRST_BITS
+    bits = int(np.asarray(handle, np.float32).reshape(()).view(np.int32))
+    return bits - _FIRST_BITS - name
 
 
 @dataclass(frozen=True)
@@ -84,9 +101,11 @@ class HostTables:
         self.tables = list(tables)
         self.feature_names = list(feature_names)
         self.threads = threads
+        self.name = secrets.randbelow(_NAMES)
         self.issued = 0
         self.applied = 0
         self.watch: Watch = unwatched
+        self.followed_rate: Callable[[], float] = _no_rate
         self.num_lookups = 0
         self.num_updates = 0
         self.num_refused = 0
@@ -97,7 +116,11 @@ class HostTables:
     @property
     def handle(self) -> np.float32:
         """The handle of the newest state, all appended gradients included."""
-        return to_handle(self.issued)
+        return self.handle_of(self.issued)
+
+    def handle_of(self, ticket: int) -> np.float32:
+        """The handle of the state after `ticket` backward passes."""
+        return to_handle(ticket, self.name)
 
     def lookup(
         self, handle: float | np.ndarray, features: Sequence[Bags]
@@ -145,7 +168,8 @@ class HostTables:
             gradients: `(num_bags, dim)` float32 for each; copied.
             loss_scale: factor by which the loss, so every gradient, was multiplied; 0
                 if the loss did not hold the term of the layer.
-            learning_rates: of each table, at the number of its next update.
+            learning_rates: of each table, at the number of its next update; NaN stands
+                for `followed_rate()`.
 
         Returns: the next handle. Gradients with NaN or infinity are counted in
         `num_refused` and not kept: the handle stays, or becomes infinite under a loss
@@ -178,12 +202,16 @@ class HostTables:
                 self._drop_skipped(loss_scale)
                 self._appended.append(_Appended(self.issued, None, loss_scale, ()))
                 return np.float32(np.inf)
+            rates = tuple(
+                self.followed_rate() if math.isnan(rate) else float(rate)
+                for rate in learning_rates
+            )
             self._drop_skipped(loss_scale)
-            if _FIRST_BITS + self.issued + 1 > _LAST_BITS:
+            if _FIRST_BITS + self.name + self.issued + 1 > _LAST_BITS:
                 raise ShortlistError(
                     "handle-exhausted",
-                    "A table takes a billion steps. Save the model and load it again"
-                    " to go on.",
+                    "A table takes half a billion steps. Save the model and load it"
+                    " again to go on.",
                 )
             self.issued += 1
             copied = tuple(
@@ -200,10 +228,10 @@ class HostTables:
                     self.issued,
                     Gradients(features=copied, gradients=tuple(kept)),
                     float(loss_scale),
-                    tuple(float(rate) for rate in learning_rates),
+                    rates,
                 )
             )
-            return to_handle(self.issued)
+            return self.handle
 
     def _drop_skipped(self, loss_scale: float) -> None:
         """Forgets the last gradients if the scale fell, as it does after a skip."""
@@ -218,7 +246,7 @@ class HostTables:
         """
         with self._lock:
             self.check(handle)
-            ticket = to_ticket(handle)
+            ticket = to_ticket(handle, self.name)
             if ticket == self.applied:
                 return
             due = [
@@ -239,57 +267,69 @@ class HostTables:
                 kernels.update(self.tables, batches, rates, threads=self.threads)
             self.num_updates += 1
 
-    def check(self, handle: float | np.ndarray) -> None:
-        """Raises unless the tables can be brought to the state of `handle`."""
-        if not np.isfinite(handle):
-            raise ShortlistError(
-                "gradient-not-finite",
-                "The gradients of a table must be finite, or be skipped by dynamic loss"
-                " scaling. Received NaN or infinity under a fixed loss_scale_factor."
-                " Lower the factor, or use keras.optimizers.LossScaleOptimizer.",
-            )
-        if handle == 0:
-            raise ShortlistError(
-                "loss-term-missing",
-                "The loss must depend on a DistributedEmbedding in every training step,"
-                " through a call outside functions that are traced on their own"
-                " (keras.remat, jax.checkpoint, jax.jit). Received a step without a"
-                " gradient for the layer. Call it in each step, or set trainable=False;"
-                " move it out of such functions.",
-            )
-        ticket = to_ticket(handle)
-        if ticket > self.issued:
-            raise ShortlistError(
-                "called-twice",
-                "A model must call its DistributedEmbedding once in a training step,"
-                " for all features, and its weights must come from its own training."
-                " Received a handle that the tables never gave out: the layer was"
-                " differentiated twice in one step, or its weights were set from"
-                " another model. Call the layer once and share what it returns; copy"
-                " models with save and load. The tables have not moved.",
-            )
-        if ticket < self.applied:
-            raise ShortlistError(
-                "handle-stale",
-                "The weights of a model and its tables must be of one time. Received"
-                f" weights of step {ticket}, the tables are at step {self.applied}:"
-                " get_weights() and restore_best_weights=True do not hold the tables."
-                " Use shortlist.embeddings.TableCheckpoint(restore_best=True), or save"
-                " and load the model.",
-            )
+    def check(self, handle: float | np.ndarray, writer: str | None = None) -> None:
+        """Raises unless the tables can be brought to the state of `handle`.
+
+        Args:
+            handle: the handle.
+            writer: who sets it as a weight, in words; `None` if a step brings it.
+
+        Raises:
+            ShortlistError: `handle-stale`, `handle-foreign`, and of a step also
+                `called-twice`, `handle-changed`, `loss-term-missing` or
+                `gradient-not-finite`.
+        """
+        ticket = to_ticket(handle, self.name)
+        if self.applied <= ticket <= self.issued:
+            return
+        if writer is None:
+            raise handle_errors.of_step(handle, self)
+        raise handle_errors.of_writer(handle, self, writer)
 
     def rewind(self, handle: float | np.ndarray) -> None:
         """Forgets waiting gradients newer than `handle`, to which weights went back."""
         with self._lock:
-            ticket = to_ticket(handle)
+            ticket = to_ticket(handle, self.name)
             self._appended = [one for one in self._appended if one.ticket <= ticket]
 
-    def restore(self, handle: float | np.ndarray) -> None:
-        """Takes the tables, just loaded, for those of `handle`; forgets the rest."""
+    def restore(
+        self,
+        applied: int,
+        issued: int | None = None,
+        waiting: Sequence[_Appended] = (),
+        above: int = 0,
+    ) -> np.float32:
+        """Takes the tables, just loaded, for those of a state; forgets the rest.
+
+        Args:
+            applied: number of the backward pass whose state they are.
+            issued: number of the last backward pass; `applied` by default.
+            waiting: gradients of the passes between the two.
+            above: a name above which the new one must be.
+
+        Returns: the handle, under a new name.
+        """
         with self._lock:
-            self.issued = self.applied = max(0, to_ticket(handle))
-            self._appended = []
+            self.rename(above if waiting else 0)
+            self.applied = applied
+            self.issued = applied if issued is None else issued
+            self._appended = list(waiting)
             self._fault = None
+            return self.handle_of(applied)
+
+    def rename(self, above: int = 0) -> None:
+        """Draws a new name: no handle given out so far names the tables any more.
+
+        Keras accumulates handles by their maximum. If gradients wait, its accumulator
+        may hold an old handle, so the new ones must be greater than those.
+        """
+        with self._lock:
+            if self._appended:
+                above = max(above, self.name + self.issued)
+            if not above or above + _NEXT_NAMES > _LAST_NAME:
+                self.name = secrets.randbelow(_NAMES)
+            else:
+                self.name = above + 1 + secrets.randbelow(_NEXT_NAMES)
 
     def set_fault(self, error: BaseException) -> None:
         """Keeps the first error of a compiled step until `raise_fault`.

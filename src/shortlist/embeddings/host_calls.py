@@ -99,35 +99,6 @@ def lookup(
     return looked_up
 
 
-def refuse_average(frame: Any) -> None:
-    """Raises if the optimizer that writes a handle keeps averages that Keras cannot.
-
-    Keras leaves weights that are overwritten with gradients out of its averages, and
-    then fails on the gap: under TensorFlow always, under JAX where averages replace the
-    weights during training.
-
-    Args:
-        frame: of the method that Keras calls to write the handle.
-
-    Raises:
-        InputError: `average-unsupported`.
-    """
-    optimizer = None if frame is None else frame.f_back.f_locals.get("self")
-    if not isinstance(optimizer, keras.optimizers.Optimizer) or not optimizer.use_ema:
-        return
-    backend = keras.backend.backend()
-    replaced = optimizer.ema_overwrite_frequency
-    if backend == "tensorflow" or (backend == "jax" and replaced):
-        raise InputError(
-            "average-unsupported",
-            "Keras cannot average the weights of a model with tables on the host:"
-            " under TensorFlow not at all, under JAX not with ema_overwrite_frequency."
-            f" Received use_ema=True, ema_overwrite_frequency={replaced} under"
-            f" {backend}. Leave them out, and keep the best epoch with"
-            " shortlist.embeddings.TableCheckpoint.",
-        )
-
-
 class _Pack:
     """Turns the concrete arrays of a call back into bags."""
 
@@ -164,6 +135,24 @@ def is_concrete(value: Any) -> bool:
     from shortlist.embeddings import host_tensorflow
 
     return host_tensorflow.is_concrete(value)
+
+
+def is_readable(value: Any) -> bool:
+    """Whether the value of a weight is a number that can be read here and now."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.executing_eagerly())
+    return is_concrete(value)
+
+
+def is_exporting() -> bool:
+    """Whether a backend is making a graph of the model, without Keras."""
+    if keras.backend.backend() != "torch":
+        return False
+    from shortlist.embeddings import host_torch
+
+    return host_torch.is_exporting()
 
 
 def to_number(value: Any) -> np.ndarray:

@@ -72,6 +72,11 @@ def _numpy(tensor: Any) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
+def is_exporting() -> bool:
+    """Whether PyTorch is making a graph of the model to be used elsewhere."""
+    return bool(torch.jit.is_tracing() or torch.compiler.is_exporting())
+
+
 def is_concrete(value: Any) -> bool:
     """Whether `value` is a number; PyTorch has no symbols here."""
     return True

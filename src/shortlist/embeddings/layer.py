@@ -13,14 +13,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import containers, host_calls
+from shortlist.embeddings import callers, containers, host_calls
 from shortlist.embeddings import plan as plans
+from shortlist.embeddings import weights as weights_of
+from shortlist.embeddings.handle import HandleGuard
 from shortlist.embeddings.host import HostTables, Watch, unwatched
 from shortlist.embeddings.ids import Ids, check_dtype, to_ids
 from shortlist.embeddings.initializers import initialize
 from shortlist.embeddings.plan import Plan
+from shortlist.embeddings.rates import RateWatch
 from shortlist.embeddings.table import Table
-from shortlist.errors import InputError, ShortlistError
+from shortlist.errors import InputError
 
 Tensor = Any  # a tensor of the backend in use; Keras has no common type for it
 
@@ -96,8 +99,11 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.handle: Any = None
         self._host: HostTables | None = None
         self._watch: Watch = unwatched
+        self._guard: HandleGuard | None = None
         self._device: Any = None
-        self._raise_next = False
+        specs = self._plan.tables
+        self._rate_watch = RateWatch([*specs["host"], *specs["device"]])
+        self._counted = weights_of.CountedTables(self)
         self._differentiated: Any = host_calls.Seen()
 
     def build(self, inputs_shape: Any = None, weights_shape: Any = None) -> None:
@@ -127,17 +133,17 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             names = [self._plan.features[i].path for i in self._plan.of("host")]
             self._host = HostTables(tables, names, self.threads)
             self._host.watch = self._watch
+            self._host.followed_rate = self._rate_watch.current
             self.handle = self.add_weight(
                 shape=(),
-                initializer="ones",
+                initializer=keras.initializers.Constant(self._host.handle),
                 dtype="float32",
                 trainable=any(table.trainable for table in tables),
                 autocast=False,
                 overwrite_with_gradient=True,
                 name="handle",
             )
-            self._assign = self.handle.assign
-            self.handle.assign = self._assign_handle
+            self._guard = HandleGuard(self.handle, self._host)
         if device:
             from shortlist.embeddings.device import DeviceTables
 
@@ -235,6 +241,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             weights: weights of each feature, or `None`.
             training: as in a call.
         """
+        if self._host is not None and weights_of.is_exported(inspect.currentframe()):
+            raise weights_of.refusal("export", self.name)
+        self._rate_watch.look(inspect.currentframe())
         # Not while a step is traced: the state of the model would be lost.
         if self.handle is None or host_calls.is_concrete(self.handle.value):
             self.raise_fault()
@@ -345,6 +354,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             for name in state.keys() & tables.keys():
                 state[name]["rows"] = np.asarray(tables[name], np.float32)
             self._device.load(state)
+        if self._host is not None and self._guard is not None:
+            self._host.rename()  # weights of before are not those of these tables
+            self._guard.put(self._host.handle_of(self._host.applied))
 
     def sync(self) -> None:
         """Brings the tables up to the weights: waiting gradients are applied.
@@ -366,8 +378,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def raise_fault(self) -> None:
         """Raises what an earlier compiled step could not do, once."""
-        if self._host is not None:
-            self._raise_next = False
+        if self._host is not None and self._guard is not None:
+            self._guard.raise_next = False
             self._host.raise_fault()
         if self._device is not None:
             self._device.check()
@@ -379,18 +391,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         So this is where an error of a compiled step is raised, but not while Keras is
         still writing the state of the model back.
         """
-        if getattr(self, "_raise_next", False) and not _in_state_sync():
-            self.raise_fault()
-        found: list[Any] = super().variables
-        return found
+        return self._answered(super().variables)
 
     @property
     def weights(self) -> list[Any]:
         """The weights, as `variables`: `fit` reads them when it ends."""
-        if getattr(self, "_raise_next", False) and not _in_state_sync():
-            self.raise_fault()
-        found: list[Any] = super().weights
-        return found
+        return self._answered(super().weights)
 
     def save_own_variables(self, store: Any) -> None:
         """Writes tables and optimizer state for Keras; see `saving`."""
@@ -404,8 +410,18 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         saving.load(self, store)
 
+    def _trackable_children(
+        self, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:
+        """What TensorFlow would write of the layer."""
+        if self.built:
+            weights_of.refuse_tracking(self, save_type)
+        found: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
+        return found
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
+        weights_of.check_config_reader(self, inspect.currentframe())
         return {
             **super().get_config(),
             **plans.to_config(self._plan),
@@ -468,7 +484,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         # Whether the call is differentiated decides: `training` does not reach a layer
         # in every model. A tracer tells of rematerialization, which is refused.
         traced = training is not None and not isinstance(training, (bool, int))
-        vectors, zero = self._device.lookup(bags, training if traced else True)
+        moves = not weights_of.is_exported(inspect.currentframe())
+        vectors, zero = self._device.lookup(bags, training if traced else moves)
         if self.loss_scale is not None:
             vectors = device_step.with_scale(vectors, zero, self.loss_scale)
         return vectors, zero
@@ -492,55 +509,19 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             for spec in self._plan.tables["host"]
         ]
 
-    def _assign_handle(self, value: Any) -> Any:
-        """Writes the handle weight, and sees to it that it fits the tables.
-
-        Keras writes it from a compiled step (a symbol, passed on), after an epoch, when
-        weights are set and when they are loaded.
-        """
-        assert self._host is not None
-        host_calls.refuse_average(inspect.currentframe())
-        if not host_calls.is_concrete(value):
-            return self._assign(value)
-        if keras.backend.backend() != "jax":
-            self._host.check(host_calls.to_number(value))
-            self._rewind(value)
-            return self._assign(value)
-        try:
-            self._host.check(host_calls.to_number(value))
-        except ShortlistError as error:
-            if error.code == "handle-stale":
-                raise
-            # Keras is writing all weights after an epoch: let it finish first.
-            self._host.set_fault(error)
-            value = self._host.handle
-        self._rewind(value)
-        self._raise_next = self._host.has_fault
-        return self._assign(value)
-
-    def _rewind(self, value: Any) -> None:
-        """Drops the gradients of steps that the handle about to be written undoes."""
-        held = self.handle._value
-        if held is None or not host_calls.is_concrete(held):
-            return
-        if getattr(held, "is_deleted", bool)():  # given away to a JAX step
-            return
-        number = host_calls.to_number(value)
-        if self._host is not None and number < host_calls.to_number(held):
-            self._host.rewind(number)
+    def _answered(self, found: list[Any]) -> list[Any]:
+        """The weights for whoever asks; first raises what has waited to be raised."""
+        guard = getattr(self, "_guard", None)
+        frame = inspect.currentframe()
+        if guard is not None and guard.raise_next:
+            if not callers.in_state_sync(frame):
+                self.raise_fault()
+        if guard is not None or getattr(self, "_device", None) is not None:
+            self._rate_watch.look(frame)
+        return weights_of.answer(self, found, frame)
 
     def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:
         if isinstance(inputs, Mapping) and _PREPROCESSED in inputs:
             prepared = inputs[_PREPROCESSED]
             return prepared["inputs"], prepared.get("weights", weights)
         return inputs, weights
-
-
-def _in_state_sync() -> bool:
-    """Whether Keras is writing the state of a JAX model back into its weights."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "jax_state_sync":
-            return True
-        frame = frame.f_back
-    return False

@@ -5,7 +5,7 @@ The store of a layer, a mapping from names to arrays, holds
 - `tables`: JSON in uint8: for every table its name, rule, progress and arrays, and the
   name and SHA-256 of its file unless its arrays are in the store too;
 - `<i>.<array>`: the arrays of table i, where it has no file; bfloat16 bits as uint16;
-- `handle`: the handle of the host tables;
+- `handle`: the handle of the host tables without their name, counted from 1.0;
 - `waiting.<j>.<array>`: gradients that wait for gradient accumulation or loss scaling.
 
 Knows layers, tables and stores; knows nothing of where Keras keeps a store.
@@ -70,6 +70,9 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     issued: int
     tables: list[_TableEntry]
     waiting: list[_WaitingEntry]
+    # Of the tables that were saved, where gradients wait: what an optimizer has
+    # accumulated holds their handles. Older files have none.
+    name: int = 0
 
 
 def save(layer: Any, store: Any, write: Write | None) -> None:
@@ -104,6 +107,7 @@ def save(layer: Any, store: Any, write: Write | None) -> None:
         issued=0 if host is None else host.issued,
         tables=entries,
         waiting=waiting,
+        name=host.name if host is not None and waiting else 0,
     )
     text = json.dumps(msgspec.to_builtins(state)).encode()
     store["tables"] = np.frombuffer(text, np.uint8)
@@ -167,6 +171,7 @@ class Loaded:
     )
     applied: int = 0
     issued: int = 0
+    name: int = 0
     waiting: list[_Appended] = field(default_factory=list)
 
     def __enter__(self) -> Loaded:
@@ -200,10 +205,9 @@ class Loaded:
                 )
         host: HostTables | None = self.layer._host
         if host is not None:
-            handle = to_handle(self.applied)
-            host.restore(np.asarray(handle))
-            host.issued, host._appended = self.issued, list(self.waiting)
-            self.layer.handle.assign(handle)
+            above = self.name + self.issued
+            handle = host.restore(self.applied, self.issued, self.waiting, above)
+            self.layer._guard.put(handle)
 
 
 def _take(table: Table, arrays: dict[str, np.ndarray], progress: Progress) -> None:
@@ -288,8 +292,9 @@ def _load_time(loaded: Loaded, state: _Entry, store: Any) -> None:
     if host is None or "handle" not in store:  # saved from a device
         return
     loaded.applied = to_ticket(np.asarray(store["handle"], np.float32))
-    loaded.issued = state.issued
-    if not 0 <= loaded.applied <= loaded.issued < 2**30:
+    loaded.issued, loaded.name = state.issued, state.name
+    in_order = 0 <= loaded.applied <= loaded.issued < 2**30
+    if not in_order or not 0 <= loaded.name < 2**30:
         raise unreadable(None, "its handle is damaged")
     names = [table.name for table in host.tables]
     try:

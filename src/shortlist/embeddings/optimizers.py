@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from shortlist.embeddings.rules import KINDS, Rule
+from shortlist.embeddings.specs import FollowedRate
 from shortlist.errors import InputError, did_you_mean
 
 Schedule = Callable[[Any], Any]
@@ -101,7 +102,8 @@ def resolve_optimizer(
         optimizer: `sgd`, `adagrad`, `rowwise_adagrad`, `adam`, `ftrl`, or an optimizer
             object of `keras.optimizers` or of this module, or its serialized form.
         table: its name, for messages.
-        learning_rate: a number or a schedule in place of the optimizer's.
+        learning_rate: a number or a schedule in place of the optimizer's, or
+            `"optimizer"` to follow the rate of the model's optimizer.
         clip: see `Rule`.
         l2: see `Rule`.
         weight_decay: see `Rule`.
@@ -113,11 +115,13 @@ def resolve_optimizer(
     config = optimizer.get_config()
     _check_shared_options(config, table)
     rate = config["learning_rate"] if learning_rate is None else learning_rate
-    schedule = None
+    schedule: Schedule | None = None
     if isinstance(rate, dict):
         rate = keras.optimizers.schedules.deserialize(rate)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         schedule, rate = rate, 0.0
+    if isinstance(rate, str) and rate == "optimizer":
+        schedule, rate = FollowedRate(), 0.0
     shared: dict[str, Any] = {
         "learning_rate": _number("learning_rate", rate, table, least=0.0),
         "clip": None if clip is None else _number("clip", clip, table, above=0.0),

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import RowType
+
+
+class FollowedRate:
+    """The schedule of a table that follows the rate of the model's optimizer.
+
+    Gives NaN, which stands for the optimizer's rate at the moment of an update, or the
+    rate of the optimizer's own schedule.
+
+    Attributes:
+        schedule: that of the optimizer, if it has one.
+    """
+
+    schedule: Callable[[Any], Any] | None = None
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of the update with the 0-based number `step`."""
+        return math.nan if self.schedule is None else self.schedule(step)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,8 +38,8 @@ class TableSpec:
         dim: width of a row.
         rule: how touched rows move.
         schedule: learning rate at the 0-based number of the update, a
-            `keras.optimizers.schedules.LearningRateSchedule`, in place of
-            `rule.learning_rate`.
+            `keras.optimizers.schedules.LearningRateSchedule` or `FollowedRate`, in
+            place of `rule.learning_rate`.
         initializer: a Keras initializer.
         row_type: number type of the rows.
         trainable: whether updates move it.
