@@ -97,6 +97,8 @@ _FOLD = "|".join(
         _within(r"\.run\.training", _TRAINING),
     ]
 )
+# Its folders are there even if the model has no tables.
+_BUNDLE = r"manifest\.json|(?:tables|vocabularies)/"
 _FOLDS = r"(?:plan|cross_validation)\.json|" + _within(r"fold-\d+", _FOLD)
 
 DATASET = Kind(
@@ -115,10 +117,10 @@ RUN = Kind(
 )
 BUNDLE = Kind(
     name="a bundle",
-    names=re.compile(r"manifest\.json"),
+    names=re.compile(_BUNDLE),
     manifests=("manifest.json",),
     is_ours=_format("shortlist-bundle"),
-    later=re.compile(r"manifest\.json"),
+    later=re.compile(_BUNDLE),
 )
 CHECKPOINT = Kind(
     name="a checkpoint",

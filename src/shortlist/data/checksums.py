@@ -21,6 +21,7 @@ import msgspec
 from shortlist.data.kernels import hash_bytes, hash_file
 from shortlist.errors import LogError
 from shortlist.native import default_threads
+from shortlist.reading import denied_by, not_readable
 
 CHECKSUM = "checksum"
 """Field of a manifest that holds the XXH64 of the other fields."""
@@ -93,6 +94,9 @@ def place_problem(folder: Path, name: str, recorded: FileSum | None) -> str | No
         recorded: what the manifest says of it, if it does.
 
     Returns: a sentence, or `None` for a regular file inside the folder of that size.
+
+    Raises:
+        ResourceError: `no-permission`.
     """
     if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         return f"Its name must be a path inside the folder. Received: {name!r}"
@@ -103,6 +107,7 @@ def place_problem(folder: Path, name: str, recorded: FileSum | None) -> str | No
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError as error:
+        _raise_if_denied(error, path)
         return f"It cannot be read: {error.strerror}"
     if not stat.S_ISREG(mode.st_mode):
         kinds = (kind for is_kind, kind in _KINDS if is_kind(mode.st_mode))
@@ -122,6 +127,7 @@ def content_problem(folder: Path, name: str, recorded: FileSum | None) -> str | 
     try:
         found = file_sum(folder / name)
     except (LogError, OSError) as error:
+        _raise_if_denied(error, folder / name)
         return f"It cannot be read: {error}"
     if found != recorded:
         return (
@@ -129,6 +135,12 @@ def content_problem(folder: Path, name: str, recorded: FileSum | None) -> str | 
             f" in place of {recorded.xxh64}"
         )
     return None
+
+
+def _raise_if_denied(error: Exception, path: Path) -> None:
+    """A file that may not be read is not damaged: the error says so."""
+    if denied_by(error) is not None:
+        raise not_readable(path) from error
 
 
 def first_problem(
