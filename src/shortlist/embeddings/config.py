@@ -31,7 +31,8 @@ class TableConfig(keras_rs.layers.TableConfig):  # type: ignore[misc]
         combiner: `sum`, `mean` or `sqrtn` of the rows of a bag.
         placement: `host`, `device`, or `auto` (= `default_device`): host on CPU, device
             on an accelerator under JAX.
-        learning_rate: a number or schedule in place of the optimizer's.
+        learning_rate: a number or schedule in place of the optimizer's, or
+            `"optimizer"` for the rate of the model's own (host placement only).
         clip: greatest length of the gradient of one row; `None` for no limit.
         l2: adds `l2 * row` to the gradient of every touched row.
         weight_decay: takes `learning_rate * weight_decay * row` from a touched row.
