@@ -9,6 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on the machine.
+settings.register_profile(
+    "shortlist", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shortlist")
 
 BACKENDS = ("jax", "tensorflow", "torch")
 

@@ -222,6 +222,12 @@ def test_ids_are_the_lists_or_an_error(case: Any) -> None:
     assert stripped(found) == [[i for i in row if i != -1] for row in lists]
 
 
+def test_a_matrix_of_objects_names_the_id_beyond_64_bits() -> None:
+    ids = np.array([[0, 2**63], [3, -1]], object)
+    with pytest.raises(InputError, match=f"Received: {2**63} in feature 'f'"):
+        checked(ids, None, EXPECTED, at_once=True)
+
+
 def make_layer(shape: Any = (None, LENGTH), **options: Any) -> DistributedEmbedding:
     table = TableConfig("items", ROWS, DIM, combiner="sum", **options)
     layer = DistributedEmbedding({"f": FeatureConfig("f", table, shape)})

@@ -122,7 +122,7 @@ def _ids(ids: Any, expected: Expected, native: bool = True) -> Any:
         return found
     values = found.values if isinstance(found, _Rows) else found
     if values.dtype == object:  # Python integers beyond 64 bits
-        raise _outside(expected, next(i for i in values if not -1 <= i < 2**31))
+        raise _outside(expected, next(i for i in values.flat if not -1 <= i < 2**31))
     if values.dtype.kind not in "iu":
         raise invalid_ids(expected.feature, str(values.dtype))
     values = _in_range(values, expected)
