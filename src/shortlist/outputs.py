@@ -203,7 +203,7 @@ def refused_place(path: object, reason: str) -> InputError:
     """The error of an output that may not be where it is."""
     return InputError(
         "output-place",
-        "An output is replaced as a whole, so it must be a folder of its own. Found"
+        "An output must be a folder that contains nothing else. Found"
         f" that {str(path)!r} cannot be an output: {reason}. Nothing was changed."
         " Choose another path, such as a new folder inside.",
         file=path,

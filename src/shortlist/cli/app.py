@@ -93,7 +93,7 @@ def options(
 
     Exit codes: 0 done, 1 a fault of Shortlist (or a problem that check --strict found),
     2 a mistake in what was given, 3 a dataset, run or bundle that cannot be used, 4 the
-    machine, 130 interrupted.
+    machine, 130 interrupted, 143 terminated.
     """
 
 

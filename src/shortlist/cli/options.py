@@ -27,7 +27,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an output that exists.")
+    bool, typer.Option("--overwrite", help="Replace what Shortlist wrote there before.")
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
