@@ -528,3 +528,19 @@ def test_the_old_one_is_put_back_only_while_the_new_one_is_not_in_place(tmp_path
     write_directory(tmp_path / "out", "last")
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
     assert tree(tmp_path / "out") == {"b.txt": "last", "deep/a.txt": "last"}
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty directory"])
+def test_what_appears_at_the_place_of_an_output_is_kept(tmp_path, capsys, before):
+    path = tmp_path / "out"
+    if before != "nothing":
+        path.mkdir()
+    with atomic_directory(path, kind=KIND) as folder:
+        (folder / "b.txt").write_text("new")
+        path.mkdir(exist_ok=True)
+        (path / "thesis.txt").write_text("mine")
+    assert tree(path) == {"b.txt": "new"}
+    (kept,) = tmp_path.glob("out.kept-*")
+    assert tree(kept) == {"thesis.txt": "mine"}
+    assert str(kept) in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"out", kept.name}

@@ -528,3 +528,15 @@ def test_files_of_a_download_are_not_written_through_links(tmp_path):
         open(tmp_path / "u.zip.part", "wb", opener=atomic.no_link).close()
     assert caught.value.errno == errno.ELOOP
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["test.arrow", "users.arrow", "pending-items.arrow"])
+def test_names_of_an_older_format_are_no_files_of_a_dataset_that_lists_its_own(
+    tmp_path, name
+):
+    write_dataset(tmp_path / "dataset")
+    (tmp_path / "dataset" / name).write_text("mine")
+    with pytest.raises(InputError, match=name) as caught:
+        write_dataset(tmp_path / "dataset", overwrite=True)
+    assert caught.value.code == "output-foreign"
+    assert (tmp_path / "dataset" / name).read_text() == "mine"

@@ -121,16 +121,18 @@ def atomic_directory(
     with disk_errors(path):
         place.parent.mkdir(parents=True, exist_ok=True)
         with _beside(place) as temporary:
-            is_published = False
+            written = temporary.stat().st_ino
             try:
                 yield temporary
                 publish_directory(temporary, place, kind)
-                is_published = True
             except ResourceError as error:  # of a file inside: name what the user named
                 told = error.message.replace(str(temporary), str(path))
                 raise ResourceError(error.code, told, file=path) from error
             finally:
-                if not is_published:
+                # Half-written; or what was at `path`, if an exchange was cut short.
+                if temporary.is_dir() and temporary.stat().st_ino == written:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                else:
                     _discard(temporary, place, kind)
 
 
@@ -390,23 +392,24 @@ def _replace_directory(temporary: Path, path: Path) -> Path | None:
 
 
 def _discard(place: Path, path: Path, kind: Kind | None) -> None:
-    """Removes a hidden directory of ours: half-written, or what was at `path`.
+    """Removes what was at `path`.
 
     What is not ours appeared in it after the check. It gets a name that people see, and
     that no later writer tidies away, before anything is removed.
     """
     if not place.is_dir():
         return
-    if kind is None or (found := contents_of(place, kind)) is None:
-        # Nothing was replaced without a kind, and half-written it has no manifest.
-        shutil.rmtree(place, ignore_errors=True)
-        return
-    if not found.foreign:
+    found = None if kind is None else contents_of(place, kind)
+    if kind is not None and found is not None and not found.foreign:
         remove_ours(place, kind)
+        return
+    if not any(place.iterdir()):
+        place.rmdir()
         return
     kept = path.with_name(f"{path.name}.kept-{secrets.token_hex(4)}")
     os.replace(place, kept)
-    remove_ours(kept, kind)
+    if kind is not None and found is not None:
+        remove_ours(kept, kind)
     print(
         f"warning[output-kept]: files that Shortlist did not write appeared in"
         f" {str(path)!r} while it was replaced. They are kept in {str(kept)!r}.",
@@ -443,7 +446,13 @@ def _tidy(path: Path, kind: Kind | None) -> None:
             if is_next and not path.exists():
                 os.replace(place, path)
         for place, _, _ in dead:
-            _discard(place, path, kind)
+            if not place.is_dir():  # it was put back
+                continue
+            if kind is None or contents_of(place, kind) is None:
+                # Half-written, it has no manifest yet.
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                _discard(place, path, kind)
 
 
 def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:

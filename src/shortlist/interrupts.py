@@ -36,12 +36,17 @@ def install() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in SIGNALS:
+    for number in handled():
         signal.signal(number, _on_signal)
     sys.unraisablehook = _on_unraisable
     threading.Thread(
         target=_watch, args=(reading,), name="interrupts", daemon=True
     ).start()
+
+
+def handled() -> list[signal.Signals]:
+    """The signals that end the process: those that its parent did not turn off."""
+    return [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
 
 
 def received() -> int | None:

@@ -77,6 +77,12 @@ _DATASET = (
     r"|(?:pending-)?(?:users|items)(?:-\d+)?\.arrow"
     r"|vocabularies(?:-\d+)?/(?:[^/]+\.arrow)?|spill(?:-\d+)?/(?:spill-\d+\.arrow)?"
 )
+# What an append adds, until it is done.
+_APPENDED = (
+    r"dataset\.json|\.append\.lock|rejected(?:-\d+)?\.csv|events/(?:\d{5,}\.arrow)?"
+    r"|(?:pending-)?(?:users|items)-\d+\.arrow|vocabularies-\d+/(?:[^/]+\.arrow)?"
+    r"|spill(?:-\d+)?/(?:spill-\d+\.arrow)?"
+)
 _TRAINING = "|".join(
     [
         r"lock|state\.json",
@@ -106,7 +112,7 @@ DATASET = Kind(
     names=re.compile(_DATASET),
     manifests=("dataset.json",),
     is_ours=_format("shortlist-dataset"),
-    later=re.compile(_DATASET),
+    later=re.compile(_APPENDED),
 )
 RUN = Kind(
     name="a run",
@@ -134,6 +140,7 @@ FAILURE = Kind(
     names=re.compile(r"(?:failure|recipe)\.json"),
     manifests=("failure.json",),
     is_ours=lambda value: {"created_at", "state", "backend"} <= value.keys(),
+    later=re.compile(r"failure\.json"),
 )
 FOLDS = Kind(
     name="a cross-validation",
@@ -236,7 +243,8 @@ def check_replaceable(folder: Path, kind: Kind | None) -> None:
         what = "" if kind is None else f" that is not {kind.name}"
         if kind is not None and kind.manifests:
             what += f": its {' or '.join(kind.manifests)} is missing or not ours"
-        raise _foreign(folder, f"a directory{what}", "Choose another path.")
+        advice = "Choose another path; remove it yourself if it is a damaged output."
+        raise _foreign(folder, f"a directory{what}", advice)
     if found.foreign:
         shown = ", ".join(repr(name) for name in sorted(found.foreign)[:_SHOWN])
         more = len(found.foreign) - _SHOWN

@@ -512,3 +512,57 @@ def test_the_user_may_name_the_columns_of_a_file_without_a_header(
     assert recipe.log.column_names == ["item_id", "user_id", "timestamp"]
     assert call("prepare").code == 0
     assert Dataset.open("dataset").info.statistics["users"] == USERS
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp", "rating"])
+def test_init_finds_empty_values_that_prepare_would_refuse(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["user_id", "item_id", "timestamp", "rating"]
+    rows = [
+        [f"u{n % 40}", f"i{n * 7 % 30}", str(1_700_000_000 + n), str(1 + n % 5)]
+        for n in range(400)
+    ]
+    rows[17][names.index(column)] = ""
+    lines = [",".join(row) for row in [names, *rows]]
+    Path("log.csv").write_text("\n".join(lines) + "\n")
+    result = call("init", "log.csv")
+    assert result.code == 0, result.err
+    assert f"1 of 400 values of '{column}' are empty" in result.out
+    assert 'on_error = "skip"' in Path("shortlist.toml").read_text()
+    prepared = call("prepare", "--json")
+    assert prepared.code == 0, prepared.err
+    assert prepared.json["statistics"]["events"] == 399
+
+
+def test_a_column_that_one_of_several_files_lacks_is_not_used(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, extra in ((1, ""), (2, ",red")):
+        lines = ["user_id,item_id,timestamp" + (",color" if extra else "")]
+        lines += [
+            f"u{n % 40},i{n * 7 % 30},{1_700_000_000 + 86_400 * day + n}{extra}"
+            for n in range(300)
+        ]
+        Path(f"day{day}.csv").write_text("\n".join(lines) + "\n")
+    checked = call("check", "day1.csv", "day2.csv")
+    assert checked.code == 0, checked.err
+    assert "next: shortlist init day1.csv day2.csv" in checked.out
+    assert call("init", "day1.csv", "day2.csv").code == 0
+    assert "color" not in Path("shortlist.toml").read_text()
+    assert call("prepare").code == 0
+
+
+def test_init_uses_or_refuses_every_setting_it_is_given(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"u{n % 40},i{n * 7 % 30},{1_700_000_000 + n}" for n in range(300)]
+    Path("log.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
+    refused = call("init", "log.csv", "--set", "log.test_events='test.csv'")
+    assert refused.code == 2 and "log.test_events" in refused.err
+    assert not Path("shortlist.toml").exists()
+    assert call("init", "log.csv", "--set", "log.on_error=skip").code == 0
+    assert 'on_error = "skip"' in Path("shortlist.toml").read_text()

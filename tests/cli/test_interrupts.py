@@ -203,3 +203,15 @@ def test_a_signal_while_modules_are_loaded(number: signal.Signals) -> None:
     )
     assert done.returncode == 128 + number
     assert done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_a_signal_that_the_parent_turned_off_stays_off() -> None:
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from shortlist import interrupts\n"
+        "interrupts.install()\n"
+        "assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN\n"
+        "assert interrupts.handled() == [signal.SIGTERM]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -285,7 +285,8 @@ def test_a_training_that_fails_keeps_the_run_it_was_to_replace(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "run.json").write_text("keep me")
+    older = '{"format": "shortlist-run"}'
+    (out / "run.json").write_text(older)
     with pytest.raises(RuntimeError, match="in the middle"):
         train(
             dataset,
@@ -296,7 +297,7 @@ def test_a_training_that_fails_keeps_the_run_it_was_to_replace(
             quiet=True,
         )
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "run.json"]
-    assert (out / "run.json").read_text() == "keep me"
+    assert (out / "run.json").read_text() == older
 
 
 def test_an_output_that_exists_is_refused_or_replaced(
@@ -304,12 +305,21 @@ def test_an_output_that_exists_is_refused_or_replaced(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "run.json").write_text("an older run")
-    (out / "old.txt").write_text("a part of it")
+    (out / "run.json").write_text('{"format": "shortlist-run"}')
+    (out / "trace.json").write_text("a part of it")
+    (out / "thesis.txt").write_text("no part of it")
     unasked = failing(AssertionError("training began"))
-    with pytest.raises(InputError, match="must not exist yet") as caught:
-        train(dataset, out, brief_recipe(), validate=unasked, quiet=True)
-    assert caught.value.code == "output-exists"
+    for overwrite, code in ((False, "output-exists"), (True, "output-foreign")):
+        with pytest.raises(InputError) as caught:
+            train(
+                *(dataset, out, brief_recipe()),
+                validate=unasked,
+                overwrite=overwrite,
+                quiet=True,
+            )
+        assert caught.value.code == code
+        assert len(list(out.iterdir())) == 3
+    (out / "thesis.txt").unlink()
     run = train(
         dataset,
         out,
@@ -318,7 +328,7 @@ def test_an_output_that_exists_is_refused_or_replaced(
         overwrite=True,
         quiet=True,
     )
-    assert not (out / "old.txt").exists() and run.path == out
+    assert not (out / "trace.json").exists() and run.path == out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -328,7 +338,9 @@ def test_a_directory_that_is_no_run_is_never_replaced(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("a cat")
     unasked = failing(AssertionError("training began"))
-    with pytest.raises(InputError, match="a directory without run.json") as caught:
+    with pytest.raises(
+        InputError, match="its run.json is missing or not ours"
+    ) as caught:
         train(
             dataset,
             tmp_path / "photos",

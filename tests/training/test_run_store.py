@@ -88,7 +88,10 @@ def test_failures_and_damaged_folders_are_listed(tmp_path: Path) -> None:
     kept = store.add_failure(failure, RECIPE)
     assert (kept.state, kept.error, kept.name) == ("failed", "ValueError: no", "shop")
     ended = failure_now(Pruned("no"), fingerprint="ff", backend="jax", seconds=1.0)
-    assert store.add_failure(ended, RECIPE).state == "pruned"
+    pruned = store.add_failure(ended, RECIPE)
+    assert pruned.state == "pruned"
+    store.remove(pruned.id)
+    assert not Path(pruned.path).exists()
     record = store.add(write_run(tmp_path / "run"))
     (Path(record.path) / "run.json").write_text("{")
     assert store.get(record.id).state == "damaged"
@@ -128,3 +131,9 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(RunStore(tmp_path / "runs").records()) == 10
+
+
+def test_a_folder_without_runs_gets_no_index(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert RunStore(tmp_path).records() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

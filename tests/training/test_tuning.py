@@ -110,7 +110,7 @@ def test_no_way_of_searching_opens_the_test_part(
             file = copy.path / segment.file
             file.write_bytes(b"\0" * file.stat().st_size)
     asked = []
-    for name in ("columns", "_segments"):
+    for name in ("columns", "stored_columns"):
         original = getattr(Dataset, name)
 
         def spy(self: Dataset, *names: Any, original: Any = original) -> Any:

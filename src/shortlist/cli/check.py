@@ -192,7 +192,7 @@ def _guessed(logs: list[Path]) -> _Given:
         f"split: {told}",
         *(f"warning: {text}" for text in guess.warnings),
     ]
-    given.next = f"shortlist init {shlex.quote(str(logs[0]))}"
+    given.next = f"shortlist init {shlex.join(map(str, logs))}"
     given.solved_by_next = {"order-not-time", "only-repeats"}
     return given
 

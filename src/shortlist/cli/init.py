@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from shortlist.cli.options import (
     OverwriteOption,
     print_result,
 )
+from shortlist.errors import RecipeError
 
 ColumnOption = Annotated[str | None, typer.Option(help="Its column, if not guessed.")]
 
@@ -47,6 +50,7 @@ def init(
     from shortlist.recipe import load_reading
 
     known = load_reading(set_ or [])
+    _check_used(known.model_fields_set)
     guess = guess_schema(
         logs,
         users_path=users,
@@ -61,6 +65,9 @@ def init(
             "items": known.items_format.file_format(),
         },
     )
+    if known.on_error == "skip":
+        reasons = {"on_error": "As --set says.", **guess.format_reasons}
+        guess = dataclasses.replace(guess, format_reasons=reasons)
     write_recipe(out, guess, log=logs, users=users, items=items, overwrite=overwrite)
     result = {
         "recipe": str(out),
@@ -75,5 +82,19 @@ def init(
     lines += [f"  {name}: {why}" for name, why in guess.format_reasons.items()]
     lines += [f"  {line}" for line in guess_lines(guess)]
     lines += [f"  warning: {warning}" for warning in guess.warnings]
-    lines.append(f"next: shortlist check --recipe {out}")
+    lines.append(f"next: shortlist check --recipe {shlex.quote(str(out))}")
     print_result(result, "\n".join(map(printable, lines)), json)
+
+
+def _check_used(names: set[str]) -> None:
+    """Raises for settings that say more than how a log is read."""
+    from shortlist.data.file_format import FileFormat
+
+    formats = {field.name for field in dataclasses.fields(FileFormat)}
+    used = formats | {"events", "users_format", "items_format", "on_error"}
+    if unused := sorted(names - used):
+        raise RecipeError(
+            "setting-invalid",
+            "`shortlist init` takes the settings of reading a log. Received:"
+            f" log.{unused[0]}. Set it in the recipe that init writes.",
+        )

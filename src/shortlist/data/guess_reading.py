@@ -119,8 +119,23 @@ def settle(roles: Roles, log: Sample) -> dict[str, str]:
 
     Returns: why bad rows must be skipped, by column; nothing if none was seen.
     """
-    bad = {**_settle_times(roles, log), **_settle_missing(roles, log)}
+    bad = _settle_empty(roles)
+    for found in (_settle_times(roles, log), _settle_missing(roles, log)):
+        for name, why in found.items():
+            bad[name] = f"{bad[name]} {why}" if name in bad else why
     _settle_names(roles, log)
+    return bad
+
+
+def _settle_empty(roles: Roles) -> dict[str, str]:
+    """A few empty ids, times or labels are rows to be skipped."""
+    bad = {}
+    for name in roles.columns.values():
+        values = roles.table[name]
+        count = int(is_missing(values).sum())
+        if 0 < count <= len(values) / 2:
+            bad[name] = f"{count:,} of {len(values):,} values of {name!r} are empty."
+            roles.warnings.append(f"{bad[name]} Their events are left out.")
     return bad
 
 

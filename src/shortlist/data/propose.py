@@ -66,9 +66,13 @@ class Sample:
         each = None if num_rows is None else max(num_rows // len(self.paths), 1_000)
         self.bad_rows = []
         tables = [self._read_file(path, each) for path in self.paths]
-        for path, table in zip(self.paths[1:], tables[1:], strict=True):
+        for number, path in enumerate(self.paths[1:], start=1):
             wanted = [name for name in tables[0].columns if name]
-            check_columns(wanted, table.columns, inspect_file(path, self.format))
+            found = tables[number].columns
+            check_columns(wanted, found, inspect_file(path, self.format))
+            # A column that some files lack cannot be used.
+            kept = [name for name in found if name in tables[0].columns]
+            tables[number] = tables[number].select(kept)
         self.table = pl.concat(tables, how="diagonal_relaxed")
         if self.table.is_empty():
             raise LogError(

@@ -208,7 +208,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         # None stands for a handler that Python did not install.
         before = {
             number: signal.getsignal(number) or signal.SIG_DFL
-            for number in interrupts.SIGNALS
+            for number in interrupts.handled()
         }
         for number in before:
             signal.signal(number, ask)

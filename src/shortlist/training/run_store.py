@@ -277,9 +277,11 @@ class RunStore:
     def _connect(self) -> sqlite3.Connection:
         file = self.path / INDEX_FILE
         writable = self.path.is_dir() and os.access(self.path, os.W_OK)
-        # What is no file is not the index, and may be waited for without end.
-        is_foreign = os.path.lexists(file) and not file.is_file()
-        place = file if writable and not is_foreign else ":memory:"
+        # Nothing is written to a folder without runs. What is there and no file is not
+        # the index, and may be waited for without end.
+        is_there = os.path.lexists(file)
+        is_ours = file.is_file() if is_there else bool(_stamps(self.path))
+        place = file if writable and is_ours else ":memory:"
         index = sqlite3.connect(place, timeout=self.timeout, isolation_level=None)
         try:
             _prepare(index)
