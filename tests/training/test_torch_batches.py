@@ -57,6 +57,7 @@ def test_batches_are_tensors_of_the_loader_s(
 
 # Python 3.12 warns of forks beside threads; these workers only run NumPy.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # one processor
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_share_the_batches_and_keep_their_order(
