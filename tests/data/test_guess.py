@@ -438,3 +438,24 @@ def test_types_that_prepare_refuses_are_left_out(tmp_path: Path) -> None:
         guess.columns["log"][name].startswith("Left out")
         for name in ("price", "parts", "raw", "spent")
     )
+
+
+def test_prices_with_decimal_commas_are_no_lists(tmp_path: Path) -> None:
+    log = write(tmp_path, "log.csv", joined(",", "user_id,item_id,rating,timestamp"))
+    prices = [f'{item},"{item % 7},5{item % 3}"' for item in range(1, ITEMS + 1)]
+    items = write(tmp_path, "items.csv", ["item_id,price", *prices])
+    guess = guess_schema(log, items_path=items)
+    assert guess.schema.features == ()
+    assert "decimal commas, such as '1,51'" in guess.columns["items"]["price"]
+    assert "Write 1.51" in guess.columns["items"]["price"]
+
+
+def test_of_a_day_and_a_moment_the_moment_is_the_time(tmp_path: Path) -> None:
+    lines = [
+        f"{user},{item},2001-01-0{1 + time % 9},{time}"
+        for user, item, _, time in rows()
+    ]
+    log = write(tmp_path, "log.csv", ["user_id,item_id,date,timestamp", *lines])
+    guess = guess_schema(log)
+    assert guess.schema.timestamp == "timestamp"
+    assert any("--timestamp date" in warning for warning in guess.warnings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from shortlist.data.column_types import is_plain
-from shortlist.data.guess_meanings import QUANTITIES, words_of
+from shortlist.data.guess_meanings import DECIMAL_COMMA, QUANTITIES, words_of
 from shortlist.data.guess_roles import WORDS, is_index, name_score, time_share
 from shortlist.data.list_text import is_list_text
 from shortlist.data.schema import ITEM, RESERVED, Feature, Kind, Owner
@@ -181,6 +181,11 @@ def _text_kind(
 ) -> tuple[Kind | None, str, str]:
     if is_list_text(known):
         return "multi_valued", "", "It holds lists."
+    if known.str.contains(DECIMAL_COMMA).all():
+        example = known[0].strip()
+        right = example.replace(",", ".")
+        why = f"Left out: numbers with decimal commas, such as {example!r}."
+        return None, "", f"{why} Write {right}."
     parts = {part.rstrip("0123456789") for part in words_of(values.name)}
     for separator in _SEPARATORS:
         lists = known.str.split(separator)

@@ -47,7 +47,7 @@ _TWO_SIDES = frozenset(
     "like dislike liked disliked love hate up down upvote downvote thumbsup thumbsdown"
     " positive negative good bad yes no".split()
 )
-_DECIMAL_COMMA = r"^\s*-?\d+,\d+\s*$"
+DECIMAL_COMMA = r"^\s*-?\d+,\d+\s*$"
 
 
 def words_of(name: str) -> list[str]:
@@ -104,10 +104,10 @@ def unread_rating(values: pl.Series, *, is_named: bool) -> str:
     few = known.n_unique() <= MAX_TYPES
     if not (few or is_named):
         return ""
-    commas = known.str.contains(_DECIMAL_COMMA).sum()
+    commas = known.str.contains(DECIMAL_COMMA).sum()
     numbers = known.str.contains(r"^\s*-?\d+(?:,\d+)?\s*$").sum()
     if commas and numbers >= 0.9 * len(known):
-        example = known.filter(known.str.contains(_DECIMAL_COMMA))[0]
+        example = known.filter(known.str.contains(DECIMAL_COMMA))[0]
         return (
             f"its numbers have decimal commas, such as {shorten(example)}. Write"
             f" {example.strip().replace(',', '.')}"

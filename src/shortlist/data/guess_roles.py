@@ -205,6 +205,8 @@ def _take_by_name(roles: Roles, role: str) -> None:
     best = [name for name, score in scores.items() if score == max(scores.values())]
     if not best:
         return
+    if role == "timestamp":  # a moment says more than a day
+        best.sort(key=lambda name: -roles.table[name].n_unique())
     roles.take(role, best[0], f"The name {best[0]!r} says so.")
     if len(best) > 1:
         roles.warnings.append(
@@ -225,8 +227,9 @@ def _take_time(roles: Roles) -> None:
             roles.warnings.append(
                 f"The column {name!r} is named as a time, but values such as {value!r}"
                 " cannot be read as one. Convert it to ISO 8601 or seconds since 1970,"
-                " or pass --set log.timestamp_format=FORMAT: without it a split by"
-                " time may train on the future."
+                f" or pass --timestamp {shlex.quote(name)} --set"
+                " log.timestamp_format=FORMAT: without it a split by time may train on"
+                " the future."
             )
         roles.warnings.append(NO_TIMES)
 
