@@ -359,6 +359,9 @@ def test_a_log_of_repeats_is_a_problem_before_it_is_trained(call) -> None:
     assert recipe()["evaluation"]["repeats"] is True
     assert recipe()["serving"]["repeats"] is True
     assert "only-repeats" not in findings(call)
+    _, report = run_all(call)
+    # Each user takes four items in turn: lists of ten that keep them hold the next one.
+    assert report["metrics"]["model"]["hit_rate@10"] > 0.9
 
 
 # --- what `check` says ------------------------------------------------------------
