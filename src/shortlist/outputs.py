@@ -71,17 +71,16 @@ _RUN = (
     r"|vocabularies/(?:[^/]+\.arrow)?"
     f"|{_within('(?:retrieval|ranker)', _MODEL)}|{_EVALUATED}"
 )
-_DATASET = (
-    r"dataset\.json|\.append\.lock|rejected(?:-\d+)?\.csv"
-    r"|events/(?:\d{5,}\.arrow)?|(?:train|validation|test)\.arrow"
-    r"|(?:pending-)?(?:users|items)(?:-\d+)?\.arrow"
-    r"|vocabularies(?:-\d+)?/(?:[^/]+\.arrow)?|spill(?:-\d+)?/(?:spill-\d+\.arrow)?"
-)
 # What an append adds, until it is done.
 _APPENDED = (
     r"dataset\.json|\.append\.lock|rejected(?:-\d+)?\.csv|events/(?:\d{5,}\.arrow)?"
     r"|(?:pending-)?(?:users|items)-\d+\.arrow|vocabularies-\d+/(?:[^/]+\.arrow)?"
     r"|spill(?:-\d+)?/(?:spill-\d+\.arrow)?"
+)
+# With the files of formats that did not list theirs.
+_DATASET = (
+    rf"{_APPENDED}|(?:train|validation|test)\.arrow"
+    r"|(?:pending-)?(?:users|items)\.arrow|vocabularies/(?:[^/]+\.arrow)?"
 )
 _TRAINING = "|".join(
     [

@@ -92,15 +92,13 @@ def write_recipe(
         overrides: values other than the defaults, by section and field.
         overwrite: replace an existing file.
     """
+    logs = [log] if isinstance(log, Path) else list(log)
     check_file(
         path,
         lambda _: _is_recipe(path),
         overwrite=overwrite,
         name="a recipe",
-        inputs=[
-            *([log] if isinstance(log, Path) else log),
-            *(file for file in (users, items) if file is not None),
-        ],
+        inputs=[*logs, *(file for file in (users, items) if file is not None)],
     )
     changed = {name: dict(fields) for name, fields in (overrides or {}).items()}
     if guess.repeats:
@@ -108,7 +106,6 @@ def write_recipe(
             changed.setdefault(name, {}).setdefault("repeats", True)
     objective = "explicit" if guess.schema.label_kind == "explicit" else "binary"
     ranker = {"objective": objective, **changed.get("ranker", {})}
-    logs = [log] if isinstance(log, Path) else list(log)
     events = [_from(path, file) for file in logs]
     named = (("users", users), ("items", items))
     blocks = [

@@ -20,7 +20,6 @@ from shortlist.data.vocabulary import UNREADABLE, read_frame
 
 EVENT_COLUMNS = ("user_index", "item_index", "timestamp_ms", "label")
 
-_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
 _FLOATS = (np.dtype(np.float32),)
 _ROWS = (np.dtype(np.int32),)
 
