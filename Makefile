@@ -16,7 +16,7 @@ ASK_TORCH := $(filter 3.11.% 3.12.%,$(VERSION))
 BACKENDS := jax,tensorflow$(if $(ASK_TORCH),$(comma)torch)
 # An editable install finds new modules by itself, but not new packages.
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py \
-           src/shortlist/*/*/__init__.py)
+           src/shortlist/*/*/__init__.py src/shortlist/*/*/*/__init__.py)
 
 # What the benchmarks share, and the script that chose the settings of one of them.
 NOT_BENCHMARKS := harness workers tune_accuracy

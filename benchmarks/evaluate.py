@@ -18,15 +18,13 @@ import numpy as np
 
 from harness import Claim, against_rival, interleaved, main
 from shortlist import native
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import KNOWN, Split
-from shortlist.data.synthetic import SyntheticLog, generate
+from shortlist.data import Dataset, Schema, Split, prepare
+from shortlist.data.split import KNOWN
 from shortlist.evaluation import evaluate_rankings, measure_pipeline, ranking_metrics
 from shortlist.evaluation.rankings import Csr
 from shortlist.evaluation.report import relevant_items
 from shortlist.models.pipeline import with_row_zero
+from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import load_pipeline, train
 from shortlist.training.runs import Run

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness import Claim, against_rival, interleaved, main, within_limit
 from shortlist import native
-from shortlist.data.sources import fetch
+from shortlist.public_data.logs import fetch
 
 SHORTLIST = str(Path(sys.executable).with_name("shortlist"))
 

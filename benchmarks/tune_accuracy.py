@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from accuracy_claims import models, protocol
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.models.scorers import Blend, KnownItems, best_items
 from shortlist.models.scorers.blend import coordinate_search
 

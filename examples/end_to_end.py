@@ -11,8 +11,8 @@ from pathlib import Path
 
 from shortlist.bundle.export import export_bundle
 from shortlist.data import Feature, Schema, Split, prepare
-from shortlist.data.synthetic import SyntheticLog, generate
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import build_recipe
 from shortlist.serving.server import RunningServer, serve
 from shortlist.training import load_pipeline, train

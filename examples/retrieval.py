@@ -10,8 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from shortlist.data.loader import Loader
-from shortlist.data.rows import TrainingRows
+from shortlist.data import Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.evaluation import evaluate_pipeline
 from shortlist.models import Pipeline, TwoTower
@@ -41,7 +40,7 @@ def main(folder: Path) -> None:
     model.compile(optimizer=keras.optimizers.Adam(0.01))
 
     # The other items of a batch are the negatives of a row, so no label is needed.
-    rows = TrainingRows(dataset, history_length=HISTORY, interactions_only=True)
+    rows = TrainingExamples(dataset, history_length=HISTORY, interactions_only=True)
     batches = Batches(Loader(rows, batch_size=512), with_label=False)
     history = model.fit(batches, epochs=10, shuffle=False, verbose=0)
     losses = history.history["loss"]

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from shortlist.data import Feature, Schema, Split, prepare
-from shortlist.data.dataset import Dataset
-from shortlist.data.synthetic import SyntheticLog, generate
+from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.public_data.synthetic import SyntheticLog, generate
 
 SCHEMA = Schema(
     user_id="user_id",

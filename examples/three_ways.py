@@ -13,8 +13,7 @@ import numpy as np
 import onnxruntime
 
 from shortlist.bundle.export import to_onnx
-from shortlist.data.negatives import Negatives
-from shortlist.data.rows import TrainingRows
+from shortlist.data import Negatives, TrainingExamples
 from shortlist.embeddings import DistributedEmbedding, FeatureConfig, TableConfig
 from shortlist.models.listwise import ListwiseSoftmax
 from small_log import prepared
@@ -71,7 +70,7 @@ def main(folder: Path) -> None:
     """Trains all three on lists of an event and the items drawn beside it."""
     dataset = prepared(folder)
     drawn = Negatives("uniform", NEGATIVES)
-    source = TrainingRows(dataset, history_length=0, negatives=drawn)
+    source = TrainingExamples(dataset, history_length=0, negatives=drawn)
     rng = np.random.default_rng(0)
     batch = source.take(rng.permutation(len(source)), rng)
     ids = {"user": batch["user_index"], "item": batch["item_index"]}

@@ -1,6 +1,6 @@
 // Converts the columns and rows of a call, releases the GIL and gathers.
 //
-// src/shortlist/data/gather_kernels.py keeps the memory alive whose addresses it gives,
+// src/shortlist/data/kernels/gather.py keeps the memory alive whose addresses it gives,
 // and has the better messages; here shapes, types and lengths are checked once more, so
 // that a wrong call is an exception.
 #include "gather_bindings.h"

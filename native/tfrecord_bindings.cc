@@ -1,6 +1,6 @@
 // Converts the bytes and names of a call, releases the GIL and reads.
 //
-// src/shortlist/data/tfrecord/kernels.py is the only caller.
+// src/shortlist/data/kernels/tfrecord.py is the only caller.
 #include "tfrecord_bindings.h"
 
 #include <nanobind/ndarray.h>

@@ -14,11 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from shortlist.data.append import append
-from shortlist.data.dataset_info import write_info
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data import Feature, Schema, Split, append, prepare
+from shortlist.data.store.dataset_info import write_info
 
 SCHEMA = Schema(
     user_id="user",

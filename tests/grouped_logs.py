@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from shortlist.data.findings import Finding
-from shortlist.data.grouped import GroupedLog
-from shortlist.data.schema import Schema
+from shortlist.data import Finding, Schema
+from shortlist.data.preparation.sorted_log import SortedLog
 
 DAY = 86_400_000
 SCHEMA = Schema(
@@ -31,7 +30,7 @@ def grouped_log(
     duplicates_dropped: int = 0,
     rows_skipped: int = 0,
     findings: tuple[Finding, ...] = (),
-) -> GroupedLog:
+) -> SortedLog:
     """A log of these rows; code 3 is the user 'u3' or the item 'i3'."""
     names = ["user_code", "item_code", "timestamp_ms", "label", "part"]
     types = [pl.Int32, pl.Int32, pl.Int64, pl.Float32, pl.Int8]
@@ -39,7 +38,7 @@ def grouped_log(
         rows, schema=dict(zip(names, types, strict=True)), orient="row"
     ).sort("user_code", "timestamp_ms", maintain_order=True)
     users, items = (max((row[i] for row in rows), default=-1) + 1 for i in (0, 1))
-    return GroupedLog(
+    return SortedLog(
         frame=frame,
         user_ids=pl.Series("user", [f"u{n}" for n in range(users)]),
         item_ids=pl.Series("item", [f"i{n}" for n in range(items)]),

@@ -34,7 +34,7 @@ if point:
         return result
 
     setattr(owner, name, counted)
-from shortlist.data import events
+from shortlist.data.read import blocks as events
 events.BLOCK_ROWS = 1 << 14
 if limit:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 
 GROCERY_SCHEMA = Schema(user_id="user", item_id="item", timestamp="time")
 USERS, OWN, EVENTS = 30, 4, 20

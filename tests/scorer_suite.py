@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.models.scorers import (
     LAST,
     KnownItems,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shortlist.data.synthetic import SyntheticLog, generate
+from shortlist.public_data.synthetic import SyntheticLog, generate
 
 TINY = [
     "--set=retrieval.epochs=2",

@@ -24,6 +24,7 @@ LAYERS = [
         *{"outputs", "packages", "page", "processors", "reading"},
     },
     {"data"},
+    {"public_data"},
     {"recipe"},
     {"embeddings"},
     {"models"},
@@ -31,11 +32,23 @@ LAYERS = [
     {"training"},
     {"bundle"},
     {"serving"},
-    {"client"},
-    {"cluster"},
     {"cli"},
 ]
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+
+# The same within data/; files beside the folders count as `root`.
+DATA_LAYERS = [
+    {"kernels"},
+    {"root"},
+    {"store"},
+    {"load", "read"},
+    {"preparation"},
+    {"guess", "convert"},
+    {"check"},
+]
+DATA_LAYER_OF = {
+    name: depth for depth, names in enumerate(DATA_LAYERS) for name in names
+}
 
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
@@ -45,7 +58,7 @@ KERAS_PLACES = re.compile(
     r"|bundle/export\.py"
 )
 DRAWINGS = {"drawing.py", "data/check/plots.py", "evaluation/plots.py"}
-SERVERS = {"starlette", "granian", "grpc"}
+SERVERS = {"starlette", "granian"}
 HEAVY = [
     *sorted(KERAS),
     "matplotlib",
@@ -77,6 +90,11 @@ def layer_of(module: str) -> int:
     name = module.split(".")[1]
     assert name in LAYER_OF, f"shortlist.{name} has no place in LAYERS"
     return LAYER_OF[name]
+
+
+def data_layer_of(module: str) -> int:
+    name = module.split(".")[2]
+    return DATA_LAYER_OF.get(name, DATA_LAYER_OF["root"])
 
 
 def modules_loaded_by(code: str) -> set[str]:
@@ -112,12 +130,22 @@ def test_imports_follow_the_order_of_the_layers(path):
             assert layer_of(module) <= own, f"{relative(path)} imports {module}"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "data").rglob("*.py")), ids=relative)
+def test_imports_within_data_follow_the_flow(path):
+    if path.name == "__init__.py" and path.parent.name == "data":
+        return
+    own = data_layer_of(
+        f"shortlist.{relative(path).removesuffix('.py').replace('/', '.')}"
+    )
+    for module in imports_of(path):
+        if module.startswith("shortlist.data."):
+            assert data_layer_of(module) <= own, f"{relative(path)} imports {module}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_third_parties_stay_in_their_packages(path):
     place = relative(path)
     for module in {name.split(".")[0] for name in imports_of(path)}:
-        if module == "ray":
-            assert place.startswith("cluster/"), f"{place} imports ray"
         if module in SERVERS:
             assert place.startswith("serving/"), f"{place} imports {module}"
         if module == "matplotlib":

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data import Feature, Schema, Split
 from shortlist.errors import RecipeError
 from shortlist.models.scorers.storage import KINDS, SCORERS
 from shortlist.recipe import (

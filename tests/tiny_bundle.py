@@ -14,8 +14,7 @@ from shortlist.bundle.contents import (
     RankerContents,
     RetrievalContents,
 )
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data import Feature, Schema, Vocabulary
 from shortlist.embeddings.inputs import Input
 
 ITEM_IDS = ["heat", "toy story", "a/b", 'say "hi"', "it's 🎬", "c:\\d", "100%?&#"]

@@ -16,11 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
-from shortlist.data.synthetic import Generated, SyntheticLog, generate
+from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.public_data.synthetic import Generated, SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training.runs import Run
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from shortlist import native
-from shortlist.data.order_kernels import round_keys
+from shortlist.data.kernels.permutation import round_keys
 
 core: Any = native.core()
 

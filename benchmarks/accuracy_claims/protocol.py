@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.sources import fetch
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.evaluation import metrics
 from shortlist.evaluation.rankings import build_csr
 from shortlist.models.scorers import KnownItems, Scorer, best_items
+from shortlist.public_data.logs import fetch
 
 K = 10
 SPLIT_SEED = 42

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_claims import models, protocol
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.models.scorers import Blend
 
 SEEDS = (0, 1, 2)

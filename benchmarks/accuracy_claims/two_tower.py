@@ -15,7 +15,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 
 from accuracy_claims import protocol
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.models.scorers import KnownItems, Queries, best_items
 from shortlist.models.tower_member import TowerMember
 from shortlist.recipe import Recipe

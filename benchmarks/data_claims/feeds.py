@@ -9,8 +9,7 @@ import keras
 
 from data_claims.load import BUFFERS
 from embedding_claims.flow import compiled, table_shapes
-from shortlist.data.loader import Loader
-from shortlist.data.rows import ArrowRows
+from shortlist.data import ArrowRows, Loader
 from shortlist.training.batches import Batches, generate
 
 

@@ -116,8 +116,7 @@ class Ours:
     """Epochs of Shortlist's loader over flat Arrow files."""
 
     def __init__(self, files: list[str], batch: int, shuffle: str) -> None:
-        from shortlist.data.loader import Loader
-        from shortlist.data.rows import ArrowRows
+        from shortlist.data import ArrowRows, Loader
 
         self.loader: Any = Loader(ArrowRows(files), batch_size=batch, shuffle=shuffle)
 

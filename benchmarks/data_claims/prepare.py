@@ -73,7 +73,7 @@ def runner(
 
 
 class Ours:
-    """`shortlist.data.prepare`."""
+    """`shortlist.data.preparation.prepare`."""
 
     def __init__(self) -> None:
         from shortlist.data import Split, prepare

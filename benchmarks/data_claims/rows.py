@@ -108,7 +108,7 @@ class Writer:
     def _convert(
         self, folder: str, source: list[str], compression: Literal["zstd"] | None
     ) -> None:
-        from shortlist.data.tfrecord.tables import convert_tfrecord
+        from shortlist.data.read.tfrecord.tables import convert_tfrecord
 
         Path(folder).mkdir()
         out = f"{folder}/rows.arrow"

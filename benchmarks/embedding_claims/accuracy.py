@@ -13,7 +13,7 @@ import numpy as np
 
 import workers
 from harness import Claim, within_limit
-from shortlist.data.sources import fetch
+from shortlist.public_data.logs import fetch
 
 BATCH = 256
 SHAPES = {"movie_id": (1683, 32), "user_id": (944, 32)}  # row 0 is not used

@@ -1,6 +1,6 @@
 // Runs the data kernels on ids and rows of many shapes and on several threads, for the
 // sanitizers. The results are checked against the standard library here, and against
-// NumPy in tests/data/test_kernels.py.
+// NumPy in tests/data/kernels/test_ids.py.
 #include <algorithm>
 #include <array>
 #include <atomic>

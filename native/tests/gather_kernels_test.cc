@@ -1,7 +1,7 @@
 // Gathers rows of all number types and forms, and histories, on several threads and
 // from memory without room to spare, for the sanitizers. Checks what needs no oracle:
 // every number of threads gives the same bits. The numbers themselves are checked in
-// tests/data/test_gather_kernels.py.
+// tests/data/kernels/test_gather.py.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

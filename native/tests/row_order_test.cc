@@ -1,7 +1,7 @@
 // Orders of rows of all sizes around powers of two, by every instruction set, from
 // memory without room to spare, for the sanitizers. Checks what needs no oracle: a map
 // is one-to-one, its inverse leads back, and all instruction sets give the same. The
-// numbers themselves are checked in tests/data/test_order.py.
+// numbers themselves are checked in tests/data/load/test_order.py.
 #include "../row_order.h"
 
 #include <algorithm>

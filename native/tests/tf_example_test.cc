@@ -1,6 +1,6 @@
 // Reads TFRecord cut at every byte, changed at random and made of noise, for the
 // sanitizers. Each input lies on the heap without room to spare, so that a read past
-// its end is seen. What is read is checked in tests/data/test_tfrecord_kernels.py; here
+// its end is seen. What is read is checked in tests/data/kernels/test_tfrecord.py; here
 // only that threads and both checksums agree, and that good records are read.
 #include <cstdint>
 #include <cstdio>

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from shortlist.bundle.contents import check_contents
-from shortlist.data.schema import Feature
+from shortlist.data import Feature
 from shortlist.errors import ArtifactError
 from tiny_bundle import (
     ITEM_VECTORS,

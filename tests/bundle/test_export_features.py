@@ -10,10 +10,7 @@ import pytest
 
 from shortlist.bundle.bundle import read_bundle
 from shortlist.bundle.export import export_bundle
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Feature, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.tfrecord.tables import write_tfrecord
+from shortlist.data import write_tfrecord
 
 TABLE = pl.DataFrame({"item": [1, 2, 3], "label": [0, 1, 0], "user": [1, 300, 7]})
 

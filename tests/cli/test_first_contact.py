@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.recipe import Recipe, load_recipe
 
 DAY = 86_400

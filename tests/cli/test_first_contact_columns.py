@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 
 CHEAP = ("--set=retrieval.kind=item_knn", "--set=ranker.enabled=false")
 T0 = 1_700_000_000

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from killed import run_python
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 
 DAY = 86_400
 T0 = 1_600_000_000 // DAY * DAY

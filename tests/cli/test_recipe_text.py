@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.cli.recipe_text import write_recipe
-from shortlist.data.guess import Guess, guess_schema
-from shortlist.data.schema import RESERVED, Feature, Schema
-from shortlist.data.synthetic import SyntheticLog, generate
+from shortlist.data import Feature, Schema, guess_schema
+from shortlist.data.guess.guess import Guess
+from shortlist.data.schema import RESERVED
 from shortlist.errors import InputError
+from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import (
     EvaluationSection,
     OutputSection,

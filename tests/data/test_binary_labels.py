@@ -6,13 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.prepare import prepare
-from shortlist.data.rows import TrainingRows
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import (
+    Dataset,
+    Loader,
+    Negatives,
+    Schema,
+    Split,
+    TrainingExamples,
+    prepare,
+)
 from shortlist.evaluation.report import relevant_items
 
 SCHEMA = Schema(
@@ -58,7 +60,7 @@ def test_counts_and_histories_hold_clicks_only(dataset: Dataset) -> None:
 
 
 def test_retrieval_is_trained_on_clicks_only(dataset: Dataset) -> None:
-    rows = TrainingRows(dataset, history_length=3, interactions_only=True)
+    rows = TrainingExamples(dataset, history_length=3, interactions_only=True)
     train = dataset.part("train")
     assert len(rows) == int((train.label == 1).sum())
     batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
@@ -69,7 +71,9 @@ def test_retrieval_is_trained_on_clicks_only(dataset: Dataset) -> None:
 
 
 def test_a_ranker_keeps_what_was_not_clicked_as_a_negative(dataset: Dataset) -> None:
-    rows = TrainingRows(dataset, history_length=0, negatives=Negatives("uniform", 2))
+    rows = TrainingExamples(
+        dataset, history_length=0, negatives=Negatives("uniform", 2)
+    )
     loader = Loader(rows, batch_size=8)
     train = dataset.part("train")
     labels = {

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grouped_logs import DAY
+from shortlist.data import Finding
 from shortlist.data.findings import (
-    Finding,
     changed_type,
     duplicate_events,
     empty_part,
@@ -23,8 +23,8 @@ from shortlist.data.findings import (
     single_id,
     skipped_rows,
 )
-from shortlist.data.label_findings import constant_label, zero_label
-from shortlist.data.time_findings import (
+from shortlist.data.guess.label_findings import constant_label, zero_label
+from shortlist.data.preparation.time_findings import (
     clock_jumps,
     moment_text,
     odd_times,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data.schema import RESERVED, Feature, Schema
+from shortlist.data import Feature, Schema
+from shortlist.data.schema import RESERVED
 from shortlist.errors import InputError
 
 NAMES = st.text(min_size=1, max_size=8).filter(lambda n: n not in RESERVED | {"id"})

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data.split import (
-    KINDS,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Split,
-    assign_parts,
-    parse_moment,
-)
+from shortlist.data import TEST, TRAIN, VALIDATION, Split
+from shortlist.data.split import KINDS, assign_parts, parse_moment
 from shortlist.errors import InputError
 
 # Few users and times, so that ties and users with one event are common.

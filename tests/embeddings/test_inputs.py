@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shortlist.data.schema import Feature, Schema
+from shortlist.data import Feature, Schema
 from shortlist.embeddings.inputs import (
     Input,
     input_width,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Part
-from shortlist.data.schema import Schema
+from shortlist.data import Part, Schema
 from shortlist.evaluation.heads import head_metrics
 
 SCHEMA = Schema(

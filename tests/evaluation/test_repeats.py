@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from repeat_logs import groceries
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation.leaderboard import rank_runs
 from shortlist.evaluation.report import (

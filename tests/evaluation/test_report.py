@@ -9,10 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
 from shortlist.evaluation.report import (
     evaluate_pipeline,

@@ -9,12 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.append import append
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
-from shortlist.data.vocabulary import bucket_rows
+from shortlist.data import Dataset, Feature, Schema, Split, append, prepare
+from shortlist.data.store.vocabulary import bucket_rows
 from shortlist.errors import ArtifactError, InputError, RecipeError
 from shortlist.evaluation.report import measure_pipeline, relevant_items
 from shortlist.evaluation.slices import groups_of

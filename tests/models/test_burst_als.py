@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scorer_suite import ScorerSuite
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.models.scorers import BurstAls, KnownItems, Queries
 from shortlist.models.scorers.burst_als import bursts
 from toy import synthetic

@@ -10,10 +10,7 @@ import polars as pl
 import pytest
 
 import shortlist.models.pipeline as module
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models.pipeline import Pipeline, combine, in_blocks, with_row_zero
 from shortlist.models.ranker import Ranker

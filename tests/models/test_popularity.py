@@ -8,10 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.queries import Queries
 from shortlist.models.scorers.scorer import LAST

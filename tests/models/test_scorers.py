@@ -11,10 +11,7 @@ import polars as pl
 import pytest
 
 from scorer_suite import ScorerSuite
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Feature, Schema, Split, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.models.scorers import (
     LAST,

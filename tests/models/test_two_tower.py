@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data.schema import Feature, Schema
+from shortlist.data import Feature, Schema
 from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.errors import InputError
 from shortlist.models.towers import UnitLength

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from shortlist.bundle.export import to_onnx
-from shortlist.data.schema import Feature, Schema
+from shortlist.data import Feature, Schema
 from shortlist.embeddings.features import concatenate
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import InputError

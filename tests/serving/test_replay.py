@@ -4,8 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.schema import Schema
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data import Schema, Vocabulary
 from shortlist.serving.events import EventColumns
 from shortlist.serving.histories import UserHistories
 from shortlist.serving.replay import is_interaction, posted_columns

@@ -13,11 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.prefetch import THREAD_NAME
-from shortlist.data.rows import Batch, TrainingRows
+from shortlist.data import Dataset, Loader, Negatives, TrainingExamples
+from shortlist.data.load.examples import Batch
+from shortlist.data.load.prefetch import THREAD_NAME
 from shortlist.training import Batches, generate
 from shortlist.training.batches import as_keras
 from toy import checkerboard
@@ -28,7 +26,7 @@ BATCH_SIZE = 32
 FOUR_STEPS = {"steps_per_epoch": 4, "epochs": 2, "shuffle": False, "verbose": 0}
 
 
-class Weighted(TrainingRows):
+class Weighted(TrainingExamples):
     """Rows with weights, of a dataset without."""
 
     def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
@@ -55,7 +53,9 @@ def no_thread_is_left() -> Iterator[None]:
     assert not [name for name in names if name.startswith(THREAD_NAME)]
 
 
-def make_loader(dataset: Dataset, kind: Any = TrainingRows, **options: Any) -> Loader:
+def make_loader(
+    dataset: Dataset, kind: Any = TrainingExamples, **options: Any
+) -> Loader:
     rows = kind(dataset, history_length=3, negatives=options.pop("negatives", None))
     return Loader(rows, **{"batch_size": BATCH_SIZE, "seed": 5, **options})
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shortlist.data.schema import Schema
+from shortlist.data import Schema
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import ArtifactError
 from shortlist.models.ranker import Ranker

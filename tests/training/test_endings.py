@@ -9,10 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.evaluation import ranking_metrics
 from shortlist.training import train
 from shortlist.training.endings import Ending

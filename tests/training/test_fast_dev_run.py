@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
+from shortlist.data import Dataset, Loader
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import Recipe

@@ -11,10 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.rows import TrainingRows
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Split, TrainingExamples, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError, ShortlistError
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
@@ -100,7 +97,7 @@ def test_the_best_ranker_is_kept_and_not_the_last(base: Path) -> None:
     ranker = load_pipeline(run, dataset).ranker
     assert ranker is not None
     # Every event of the part counts, also those after the last whole batch.
-    rows = TrainingRows(
+    rows = TrainingExamples(
         dataset,
         ("validation",),
         history_length=5,

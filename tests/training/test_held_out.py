@@ -12,10 +12,7 @@ import pytest
 
 from repeat_logs import GROCERY_SCHEMA, USERS, groceries
 from shortlist.bundle.export import export_bundle
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.recipe import EvaluationSection, Recipe

@@ -18,7 +18,7 @@ from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
 
 TRAIN = """
 import json, sys
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.recipe import build_recipe
 from shortlist.evaluation import ranking_metrics
 from shortlist.training import load_pipeline, train

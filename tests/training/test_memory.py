@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.errors import ResourceError
 from shortlist.recipe import Recipe
 from shortlist.training import train

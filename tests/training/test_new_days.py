@@ -11,15 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.append import append
-from shortlist.data.dataset import Dataset
-from shortlist.data.dataset_info import read_info, with_sums, write_info
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.prepare import prepare
-from shortlist.data.rows import TrainingRows
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import (
+    Dataset,
+    Loader,
+    Negatives,
+    Schema,
+    Split,
+    TrainingExamples,
+    append,
+    prepare,
+)
+from shortlist.data.store.dataset_info import read_info, with_sums, write_info
 from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
@@ -149,8 +151,8 @@ def test_the_rows_are_the_new_ones_and_the_histories_are_whole(
     second = next_days(first, tmp_path)
     new = [s.file for s in second.info.segments if s.part == "train"][1:]
     length = 50
-    everything = TrainingRows(second, history_length=length)
-    rows = TrainingRows(second, history_length=length, files=new)
+    everything = TrainingExamples(second, history_length=length)
+    rows = TrainingExamples(second, history_length=length, files=new)
     assert rows.fingerprint != everything.fingerprint
     day = first.part("validation")
     batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
@@ -183,7 +185,7 @@ def test_items_of_other_days_are_still_drawn(first: Dataset, tmp_path: Path) -> 
     new = [s.file for s in second.info.segments if s.part == "train"][1:]
     options: Any = {"history_length": 0, "negatives": Negatives("uniform", 3)}
     drawn = set()
-    rows = TrainingRows(second, files=new, **options)
+    rows = TrainingExamples(second, files=new, **options)
     for batch in Loader(rows, batch_size=len(rows), seed=0).epoch():
         drawn |= set(batch["item_index"][batch["label"] == 0].tolist())
     assert drawn == set(second.part("train").item_index.tolist())

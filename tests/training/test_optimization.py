@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.errors import InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import OPTIMIZERS, TrainingSection

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.embeddings.saving import table_layers
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker

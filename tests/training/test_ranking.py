@@ -10,13 +10,15 @@ import polars as pl
 import pytest
 
 from shortlist.bundle.export import export_bundle
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.prepare import prepare
-from shortlist.data.rows import TrainingRows
-from shortlist.data.schema import Schema
-from shortlist.data.split import Split
+from shortlist.data import (
+    Dataset,
+    Loader,
+    Negatives,
+    Schema,
+    Split,
+    TrainingExamples,
+    prepare,
+)
 from shortlist.errors import InputError
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.models.multitask import MultiTask
@@ -156,10 +158,10 @@ def test_a_single_task_has_no_heads_to_report(dataset: Dataset, tmp_path: Path) 
 
 
 def test_heads_get_the_labels_they_learn(dataset: Dataset) -> None:
-    rows = TrainingRows(
+    rows = TrainingExamples(
         dataset, history_length=0, negatives=Negatives("uniform", 2), keep_label=True
     )
-    plain = TrainingRows(dataset, history_length=0)
+    plain = TrainingExamples(dataset, history_length=0)
     loaders = [Loader(r, batch_size=8, seed=4, shuffle="none") for r in (rows, plain)]
     labels = {"rating": "label", "like": "positive", "click": "taken"}
     targets = head_targets(labels, positive_from=4.0, list_size=3)
@@ -203,7 +205,7 @@ def test_without_negatives_a_binary_label_is_told_from_the_log() -> None:
 
 
 def test_batches_end_where_the_loader_does(dataset: Dataset) -> None:
-    loader = Loader(TrainingRows(dataset, history_length=0), batch_size=64)
+    loader = Loader(TrainingExamples(dataset, history_length=0), batch_size=64)
     batches = LabelledBatches(loader, positive_target(4.0))
     with pytest.raises(IndexError, match="no batch"):
         batches[len(batches)]

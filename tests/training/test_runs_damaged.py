@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from golden_dataset import make
-from shortlist.data.checksums import FileSum, sealed
-from shortlist.data.dataset import Dataset
-from shortlist.data.kernels import hash_file
+from shortlist.data import Dataset
+from shortlist.data.kernels.ids import hash_file
+from shortlist.data.store.checksums import FileSum, sealed
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation.user_values import Evaluation
 from shortlist.training.run_store import Failure, RunStore

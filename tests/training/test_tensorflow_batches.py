@@ -8,10 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.rows import TrainingRows
+from shortlist.data import Dataset, Loader, Negatives, TrainingExamples
 from shortlist.training.batches import as_keras
 from toy import checkerboard
 
@@ -30,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
-    rows = TrainingRows(dataset, history_length=3, negatives=Negatives("mixed", 5))
+    rows = TrainingExamples(dataset, history_length=3, negatives=Negatives("mixed", 5))
     return Loader(rows, **{"batch_size": 50, "seed": 5, **options})
 
 

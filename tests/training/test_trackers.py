@@ -16,7 +16,7 @@ import pytest
 import wandb
 
 from shortlist import packages
-from shortlist.data.dataset import Dataset
+from shortlist.data import Dataset
 from shortlist.errors import ResourceError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import TrackingSection

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from shortlist import atomic
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation import ranking_metrics
 from shortlist.training import batches, callbacks, checkpoint, fit, progress, train
 from shortlist.training import unfinished

@@ -12,9 +12,7 @@ import pytest
 import shortlist.training.tuning as tuning
 from killed import run_killed
 from shortlist import packages
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Split, prepare
 from shortlist.errors import InputError, ResourceError
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import Recipe, build_recipe
@@ -179,7 +177,7 @@ KILLED = """
 import sys, warnings
 warnings.resetwarnings()  # those of Keras
 import msgspec
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import build_recipe
 from shortlist.training import tune

@@ -15,10 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
-from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data import Dataset, Feature, Schema, Split, prepare
 from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics

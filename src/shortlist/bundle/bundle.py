@@ -42,7 +42,7 @@ from shortlist.bundle.manifest import (
     vocabulary_path,
 )
 from shortlist.bundle.tensors import save_tensors, tensors_in
-from shortlist.data.vocabulary import Vocabulary, read_frame
+from shortlist.data.store.vocabulary import Vocabulary, read_frame
 from shortlist.errors import ArtifactError
 from shortlist.outputs import BUNDLE
 

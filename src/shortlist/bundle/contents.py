@@ -24,7 +24,7 @@ from shortlist.bundle.manifest import (
 )
 from shortlist.bundle.scorer_checks import check_scorer
 from shortlist.data.schema import HISTORY, ITEM, USER, Schema
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data.store.vocabulary import Vocabulary
 from shortlist.embeddings.inputs import Input
 
 HISTORY_TIMES, HISTORY_VALUES = "history_times", "history_values"

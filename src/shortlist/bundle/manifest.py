@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from shortlist.data.schema import Schema
-from shortlist.data.vocabulary import vocabulary_file
+from shortlist.data.store.vocabulary import vocabulary_file
 from shortlist.embeddings.inputs import Input
 from shortlist.errors import ArtifactError
 

@@ -24,8 +24,8 @@ from shortlist.errors import InputError
 
 if TYPE_CHECKING:
     from shortlist.data.check.report import LogReport
-    from shortlist.data.contents import Sources
-    from shortlist.data.grouped import GroupedLog
+    from shortlist.data.preparation.fitted import AttributeFiles
+    from shortlist.data.preparation.sorted_log import SortedLog
     from shortlist.data.schema import Schema
     from shortlist.data.split import Split
 
@@ -104,12 +104,12 @@ class _Given:
         self.other_columns: dict[str, dict[str, str]] = {}
         self.guess_lines: list[str] = []
         self.options: dict[str, Any] = {}
-        self.sources: Sources | None = None
+        self.sources: AttributeFiles | None = None
         self.next = ""
         self.solved_by_next: set[str] = set()
 
-    def read(self) -> GroupedLog:
-        from shortlist.data.grouped import read_grouped
+    def read(self) -> SortedLog:
+        from shortlist.data.preparation.sorted_log import read_grouped
 
         return read_grouped(
             self.files, self.schema, self.split, on_error="skip", **self.options
@@ -138,7 +138,7 @@ def _from_recipe(
     recipe = open_recipe(path, settings)
 
     from shortlist.cli.stages import log_paths
-    from shortlist.data.attributes import Source
+    from shortlist.data.preparation.attributes import AttributeFile
     from shortlist.data.schema import ITEM, USER
 
     files = logs or log_paths(path, recipe.log.events) or []
@@ -156,13 +156,13 @@ def _from_recipe(
     users = beside(path, log.users) if log.users else None
     items = beside(path, log.items) if log.items else None
     given.sources = {
-        USER: Source(
+        USER: AttributeFile(
             users,
             log.users_id or columns.user_id,
             log.users_format.file_format(),
             log.on_error,
         ),
-        ITEM: Source(
+        ITEM: AttributeFile(
             items,
             log.items_id or columns.item_id,
             log.items_format.file_format(),
@@ -174,7 +174,7 @@ def _from_recipe(
 
 def _guessed(logs: list[Path]) -> _Given:
     from shortlist.cli.guess_text import guess_lines
-    from shortlist.data.guess import guess_schema
+    from shortlist.data.guess.guess import guess_schema
 
     guess = guess_schema(logs)
     # A file that is not in the order of time is shown as what it is.

@@ -19,8 +19,8 @@ from shortlist.errors import InputError
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
-    from shortlist.data.dataset import Dataset
-    from shortlist.data.sources import Source
+    from shortlist.data.store.dataset import Dataset
+    from shortlist.public_data.logs import PublicLog
     from shortlist.recipe import Recipe
     from shortlist.serving.recommender import Recommender
     from shortlist.serving.server import RunningServer
@@ -148,16 +148,16 @@ class Clock:
         self.seconds["to_first_answer"] = round(since, 3)
 
 
-def _fetch() -> Source:
-    from shortlist.data.sources import fetch
+def _fetch() -> PublicLog:
+    from shortlist.public_data.logs import fetch
 
     return fetch("ml-100k")
 
 
-def _recipe(source: Source, path: Path, seed: int) -> Recipe:
+def _recipe(source: PublicLog, path: Path, seed: int) -> Recipe:
     """The recipe that `shortlist init` would write, with the demo's settings."""
     from shortlist.cli.recipe_text import write_recipe
-    from shortlist.data.guess import guess_schema
+    from shortlist.data.guess.guess import guess_schema
     from shortlist.recipe import load_recipe
     from shortlist.training.runs import write_json
 

@@ -50,12 +50,12 @@ def inspect_machine() -> dict[str, Any]:
     """Everything `doctor` shows, as plain JSON values."""
     from shortlist import native
     from shortlist.backend import BACKENDS, choose_backend
-    from shortlist.data.sources import cache_folder
     from shortlist.processors import (
         allowed_processors,
         group_quota,
         usable_processors,
     )
+    from shortlist.public_data.logs import cache_folder
 
     backends = [name for name in BACKENDS if importlib.util.find_spec(name)]
     report = {

@@ -46,7 +46,7 @@ def init(
     from shortlist.cli.guess_text import guess_lines
     from shortlist.cli.printable import printable
     from shortlist.cli.recipe_text import write_recipe
-    from shortlist.data.guess import guess_schema
+    from shortlist.data.guess.guess import guess_schema
     from shortlist.recipe import load_reading
 
     known = load_reading(set_ or [])
@@ -88,7 +88,7 @@ def init(
 
 def _check_used(names: set[str]) -> None:
     """Raises for settings that say more than how a log is read."""
-    from shortlist.data.file_format import FileFormat
+    from shortlist.data.read.file_format import FileFormat
 
     formats = {field.name for field in dataclasses.fields(FileFormat)}
     used = formats | {"events", "users_format", "items_format", "on_error"}

@@ -24,8 +24,8 @@ from shortlist.recipe import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from shortlist.data.file_format import FileFormat
-    from shortlist.data.guess import Guess
+    from shortlist.data.guess.guess import Guess
+    from shortlist.data.read.file_format import FileFormat
     from shortlist.data.schema import Feature
 
 _FILES = {"log": "log", "users": "users file", "items": "items file"}

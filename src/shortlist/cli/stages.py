@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.cli.options import beside, need_backend
 from shortlist.cli.places import check_outputs
-from shortlist.data.dataset import Dataset
 from shortlist.data.split import Split
-from shortlist.data.stamps import changed
+from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.file_fingerprints import changed
 from shortlist.errors import ArtifactError
 from shortlist.packages import need_package
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
     """LOG -> DATASET."""
     check_outputs(recipe, path)
-    from shortlist.data.prepare import prepare
+    from shortlist.data.preparation.prepare import prepare
 
     log, packed = recipe.log, recipe.output.compression
     return prepare(
@@ -49,7 +49,7 @@ def append_stage(
 
     Returns: what had been found before, and the dataset.
     """
-    from shortlist.data.append import append
+    from shortlist.data.preparation.append import append
 
     dataset = _dataset(recipe, path, rereads_attributes=True)
     found = dataset.info.findings

@@ -1,8 +1,56 @@
-"""LOG -> DATASET."""
+"""LOG -> DATASET. What users of the package need; the folders follow the flow.
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.prepare import prepare
+kernels/      array kernels: the compiled core, or NumPy without it
+store/        the dataset on disk: events, vocabularies, histories
+read/         files of any layout to checked blocks of events
+preparation/  blocks of events to a dataset; days appended to one
+load/         a dataset to shuffled batches of training examples
+guess/        a schema and reading options proposed for a log
+check/        the report on a log
+"""
+
+from shortlist.data.check import LogReport, check_log
+from shortlist.data.convert import convert_tables
+from shortlist.data.findings import Finding
+from shortlist.data.guess.guess import guess_schema
+from shortlist.data.load.examples import ArrowRows, ExampleSource, TrainingExamples
+from shortlist.data.load.loader import Loader
+from shortlist.data.load.negatives import Negatives
+from shortlist.data.preparation.append import append
+from shortlist.data.preparation.prepare import prepare
+from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.tfrecord.tables import read_tfrecord, write_tfrecord
 from shortlist.data.schema import Feature, Schema
-from shortlist.data.split import Split
+from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
+from shortlist.data.store.dataset import Dataset, Part
+from shortlist.data.store.history import Histories
+from shortlist.data.store.vocabulary import Vocabulary
 
-__all__ = ["Dataset", "Feature", "Schema", "Split", "prepare"]
+__all__ = [
+    "ArrowRows",
+    "Dataset",
+    "ExampleSource",
+    "Feature",
+    "FileFormat",
+    "Finding",
+    "Histories",
+    "Loader",
+    "LogReport",
+    "Negatives",
+    "PARTS",
+    "Part",
+    "Schema",
+    "Split",
+    "TEST",
+    "TRAIN",
+    "TrainingExamples",
+    "VALIDATION",
+    "Vocabulary",
+    "append",
+    "check_log",
+    "convert_tables",
+    "guess_schema",
+    "prepare",
+    "read_tfrecord",
+    "write_tfrecord",
+]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.file_format import FileFormat
-from shortlist.data.flat_arrow import Compression, check_out, flat_schema, write_flat
-from shortlist.data.layouts import inspect_file
-from shortlist.data.log import read_table
-from shortlist.data.panics import panics_refused
-from shortlist.data.tfrecord.tables import convert_tfrecord
+from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.layouts import inspect_file
+from shortlist.data.read.panics import panics_refused
+from shortlist.data.read.scan import read_table
+from shortlist.data.read.tfrecord.tables import convert_tfrecord
+from shortlist.data.store.arrow import Compression, check_out, flat_schema, write_flat
 from shortlist.errors import LogError
 
 

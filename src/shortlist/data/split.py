@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shortlist.data.history import is_sorted
+from shortlist.data.kernels.ids import is_sorted
 from shortlist.errors import InputError, did_you_mean, listed
 
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from shortlist.data.dataset import Part
 from shortlist.data.schema import Schema
+from shortlist.data.store.dataset import Part
 from shortlist.evaluation.pointwise import auc, mae, rmse
 
 

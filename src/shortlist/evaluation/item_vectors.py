@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
 from shortlist.data.schema import Feature
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 
 MOST_VALUES = 1024

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from shortlist.data.dataset import Part
+from shortlist.data.store.dataset import Part
 from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
 from shortlist.evaluation.probabilities import (
     expected_calibration_error,

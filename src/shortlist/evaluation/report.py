@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from shortlist.data.dataset import Dataset, Part
 from shortlist.data.schema import USER
 from shortlist.data.split import KNOWN
+from shortlist.data.store.dataset import Dataset, Part
 from shortlist.errors import InputError, did_you_mean
 from shortlist.evaluation.evaluate import (
     RankingReport,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
 from shortlist.data.schema import CONTEXT
+from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
 from shortlist.evaluation.evaluate import HIT_METRICS
 from shortlist.evaluation.metrics import Hits, find_hits

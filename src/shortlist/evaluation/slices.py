@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
 from shortlist.data.schema import CONTEXT, Feature, Owner
 from shortlist.data.split import KNOWN
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 from shortlist.evaluation.truth import event_values
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.kernels import group_order
+from shortlist.data.kernels.ids import group_order
 from shortlist.data.schema import FEATURE_PREFIX
 from shortlist.data.split import KNOWN
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.evaluation.rankings import Csr, build_csr, ranges
 

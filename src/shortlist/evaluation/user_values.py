@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.atomic import atomic_file
-from shortlist.data.checksums import (
+from shortlist.data.store.checksums import (
     CHECKSUM,
     FileSum,
     content_problem,

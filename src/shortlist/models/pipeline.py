@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from shortlist import native
-from shortlist.data.dataset import Dataset
-from shortlist.data.rows import Batch, item_features, user_features
+from shortlist.data.load.examples import Batch, item_features, user_features
 from shortlist.data.schema import HISTORY, USER
+from shortlist.data.store.dataset import Dataset
 from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.queries import KnownItems, Queries

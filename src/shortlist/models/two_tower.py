@@ -422,7 +422,7 @@ def _given(x: Mapping[str, Tensor], name: str, negatives: str) -> Tensor:
             "batch-incomplete",
             f"A batch must hold {key!r} to train with negatives={negatives!r}."
             f" Received: {sorted(x)}. Make batches with a loader of such negatives, as"
-            f" in TrainingRows(negatives=Negatives({negatives!r}, ...)).",
+            f" in TrainingExamples(negatives=Negatives({negatives!r}, ...)).",
         )
     return x[key]
 

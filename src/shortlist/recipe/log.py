@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from shortlist.data.file_format import FileFormat
+from shortlist.data.read.file_format import FileFormat
 from shortlist.recipe.section import Section
 
 PathOrPaths = str | list[str]

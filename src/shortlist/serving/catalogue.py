@@ -16,7 +16,7 @@ import numpy as np
 
 from shortlist.bundle.contents import BundleContents
 from shortlist.data.schema import ITEM
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data.store.vocabulary import Vocabulary
 from shortlist.errors import InputError, UnknownIdError
 from shortlist.serving.results import ExternalId, ScoredItem
 

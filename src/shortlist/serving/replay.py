@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.schema import Schema
-from shortlist.data.vocabulary import Vocabulary
+from shortlist.data.store.vocabulary import Vocabulary
 from shortlist.serving.events import EventColumns
 from shortlist.serving.histories import PostedColumns, UserKey
 from shortlist.serving.results import ExternalId

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from shortlist.data.loader import Loader
-from shortlist.data.rows import LABEL, WEIGHT, Batch
+from shortlist.data.load.examples import LABEL, WEIGHT, Batch
+from shortlist.data.load.loader import Loader
 from shortlist.embeddings.host import Watch, unwatched
 
 

@@ -15,7 +15,7 @@ import keras
 import msgspec
 
 from shortlist.atomic import atomic_directory
-from shortlist.data.checksums import files_in, place_problem
+from shortlist.data.store.checksums import files_in, place_problem
 from shortlist.embeddings.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 from shortlist.outputs import CHECKPOINT

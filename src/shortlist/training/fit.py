@@ -12,8 +12,8 @@ import keras
 import msgspec
 
 from shortlist.atomic import check_absent, disk_errors
-from shortlist.data.dataset import Dataset
 from shortlist.data.schema import USER
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, ResourceError
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset, Part
 from shortlist.data.split import KNOWN
+from shortlist.data.store.dataset import Dataset, Part
 from shortlist.errors import InputError
 from shortlist.evaluation.rankings import ranges
 from shortlist.evaluation.truth import ONLY_REPEATS

@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.rows import TrainingRows
+from shortlist.data.load.examples import TrainingExamples
+from shortlist.data.load.loader import Loader
+from shortlist.data.load.negatives import Negatives
+from shortlist.data.store.dataset import Dataset
 from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.evaluation.rankings import popularity_ranking
 from shortlist.evaluation.report import ranking_metrics
@@ -173,7 +173,7 @@ class Job:
             if isinstance(section, RetrievalSection)
             else {}
         )
-        rows = TrainingRows(
+        rows = TrainingExamples(
             self.dataset,
             history_length=section.history_length,
             interactions_only=interactions_only,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.rows import EVENT_LABEL, LABEL, WEIGHT, Batch
+from shortlist.data.load.examples import EVENT_LABEL, LABEL, WEIGHT, Batch
+from shortlist.data.load.loader import Loader
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.recipe import RankerSection
 from shortlist.training.batches import Batches

@@ -8,7 +8,7 @@ Knows datasets and the records of runs; knows nothing of models.
 
 from __future__ import annotations
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ArtifactError, InputError
 from shortlist.training.runs import Run, TrainedFile
 

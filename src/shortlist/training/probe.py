@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import keras
 
-from shortlist.data.loader import Loader
+from shortlist.data.load.loader import Loader
 from shortlist.recipe import Recipe
 from shortlist.training.batches import Batches
 from shortlist.training.job import Job

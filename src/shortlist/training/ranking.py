@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shortlist.data.loader import Loader
-from shortlist.data.negatives import Negatives
-from shortlist.data.rows import TrainingRows
+from shortlist.data.load.examples import TrainingExamples
+from shortlist.data.load.loader import Loader
+from shortlist.data.load.negatives import Negatives
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline, combine
 from shortlist.models.ranker import Ranker
@@ -29,7 +29,7 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
     model, batches = make_ranker(job)
     validation = None
     if len(job.validation_users):
-        held_out = TrainingRows(
+        held_out = TrainingExamples(
             job.dataset,
             ("validation",),
             history_length=section.history_length,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shortlist.data.negatives import Negatives
+from shortlist.data.load.negatives import Negatives
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.models.two_tower import TwoTower

@@ -25,8 +25,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from shortlist.atomic import atomic_directory, atomic_file, disk_errors
-from shortlist.data.checksums import FileSum, content_problem, sum_files
-from shortlist.data.kernels import hash_bytes
+from shortlist.data.kernels.ids import hash_bytes
+from shortlist.data.store.checksums import FileSum, content_problem, sum_files
 from shortlist.errors import ArtifactError, InputError, ResourceError, did_you_mean
 from shortlist.outputs import (
     FAILURE,

@@ -27,7 +27,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from shortlist.atomic import atomic_file
-from shortlist.data.checksums import (
+from shortlist.data.schema import Schema
+from shortlist.data.store.checksums import (
     CHECKSUM,
     MISSING,
     FileSum,
@@ -38,9 +39,8 @@ from shortlist.data.checksums import (
     sealed,
     sum_files,
 )
-from shortlist.data.dataset import Dataset
-from shortlist.data.schema import Schema
-from shortlist.data.vocabulary import vocabulary_file
+from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.vocabulary import vocabulary_file
 from shortlist.errors import ArtifactError
 from shortlist.processors import usable_processors
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers.blend import Blend, Member
 from shortlist.models.scorers.scorer import Scorer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shortlist.data.loader import Loader
+from shortlist.data.load.loader import Loader
 from shortlist.training.batches import as_keras, generate
 
 

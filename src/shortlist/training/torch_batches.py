@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from shortlist.data.loader import Loader
+from shortlist.data.load.loader import Loader
 
 TensorBatch = dict[str, torch.Tensor]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, ShortlistError, did_you_mean
 from shortlist.packages import need_package
 from shortlist.recipe import Recipe

@@ -25,7 +25,7 @@ import msgspec
 
 from shortlist import interrupts
 from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
-from shortlist.data.checksums import (
+from shortlist.data.store.checksums import (
     FileSum,
     files_in,
     first_problem,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.vocabulary import Vocabulary, vocabulary_file
+from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.vocabulary import Vocabulary, vocabulary_file
 from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.models.scorers.storage import TWO_TOWER

@@ -1,6 +1,6 @@
 """`check_log`: the data report of a log, and the problems found in it.
 
-Knows a `GroupedLog`, not the files it came from, and the attribute files. Every step
+Knows a `SortedLog`, not the files it came from, and the attribute files. Every step
 looks at whole columns; the memory is a few copies of them.
 """
 
@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from shortlist.data import findings as look
-from shortlist.data.attributes import Attributes
 from shortlist.data.check.part_findings import (
     of_cold,
     of_drift,
@@ -42,20 +41,21 @@ from shortlist.data.check.spread import (
     value_counts,
 )
 from shortlist.data.check.verdict import verdict_of
-from shortlist.data.contents import Sources
 from shortlist.data.findings import Finding
-from shortlist.data.grouped import GroupedLog
-from shortlist.data.id_rows import count_events, item_rows, user_rows
-from shortlist.data.label_findings import constant_label, zero_label
-from shortlist.data.schema import Owner, Schema
-from shortlist.data.split import PARTS, TIME_KINDS, Split
-from shortlist.data.time_findings import (
+from shortlist.data.guess.label_findings import constant_label, zero_label
+from shortlist.data.preparation.attributes import Attributes
+from shortlist.data.preparation.fitted import AttributeFiles
+from shortlist.data.preparation.id_rows import count_events, item_rows, user_rows
+from shortlist.data.preparation.sorted_log import SortedLog
+from shortlist.data.preparation.time_findings import (
     clock_jumps,
     moment_text,
     odd_times,
     tied_events,
 )
-from shortlist.data.validate import DAY_MS
+from shortlist.data.read.validate import DAY_MS
+from shortlist.data.schema import Owner, Schema
+from shortlist.data.split import PARTS, TIME_KINDS, Split
 from shortlist.errors import LogError
 
 MAX_POINTS = 200
@@ -63,10 +63,10 @@ MAX_POINTS = 200
 
 
 def check_log(
-    grouped: GroupedLog,
+    grouped: SortedLog,
     schema: Schema,
     split: Split,
-    sources: Sources | None = None,
+    sources: AttributeFiles | None = None,
     *,
     repeats: bool = False,
 ) -> LogReport:
@@ -139,7 +139,7 @@ def _rank(finding: Finding) -> int:
     return look.SEVERITIES.index(finding.severity)
 
 
-def _counts(grouped: GroupedLog, columns: Columns) -> Counts:
+def _counts(grouped: SortedLog, columns: Columns) -> Counts:
     events = len(columns.user)
     users = int(np.count_nonzero(columns.users.sum(axis=0)))
     items = int(np.count_nonzero(columns.items.sum(axis=0)))
@@ -185,7 +185,7 @@ def _activity(columns: Columns) -> Activity:
 
 
 def _of_columns(
-    grouped: GroupedLog, columns: Columns, schema: Schema, counts: Counts
+    grouped: SortedLog, columns: Columns, schema: Schema, counts: Counts
 ) -> list[Finding]:
     """What the columns show, whatever the split."""
     found = look.duplicate_events(grouped.duplicates_dropped, grouped.events_read)
@@ -213,7 +213,7 @@ def _of_columns(
 
 
 def _of_attributes(
-    grouped: GroupedLog, schema: Schema, sources: Sources
+    grouped: SortedLog, schema: Schema, sources: AttributeFiles
 ) -> tuple[Finding, ...]:
     """What the attribute files show beside the ids that a dataset would have."""
     events = count_events(grouped, schema)

@@ -14,8 +14,7 @@ from shortlist.data import findings as look
 from shortlist.data.check.parts import Columns, same_moment
 from shortlist.data.check.report import SHIFT, Cold, Drift, Leakage, PartSummary
 from shortlist.data.findings import Finding, Severity
-from shortlist.data.grouped import GroupedLog
-from shortlist.data.order_findings import (
+from shortlist.data.guess.order_findings import (
     REPEATED,
     grouped_by_item,
     id_ranks,
@@ -23,6 +22,7 @@ from shortlist.data.order_findings import (
     repeats_told,
     sorted_by,
 )
+from shortlist.data.preparation.sorted_log import SortedLog
 from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
 
 COLD_SHARE = 0.1
@@ -33,7 +33,7 @@ _FEW_EVENTS = 10  # of a part, that say little about it
 _TIED_SHARE = 0.5
 
 
-def of_order(grouped: GroupedLog, columns: Columns, split: Split) -> list[Finding]:
+def of_order(grouped: SortedLog, columns: Columns, split: Split) -> list[Finding]:
     """A split by time of rows whose order is not that of time.
 
     Of a log with times the order of the rows decides where most neighbours are tied.

@@ -1,6 +1,6 @@
 """What a split does to a log: cold ids, drift and leakage between its parts.
 
-Knows the columns of a `GroupedLog`, which are sorted by user and time.
+Knows the columns of a `SortedLog`, which are sorted by user and time.
 `report.py` defines the results.
 """
 
@@ -14,7 +14,7 @@ import polars as pl
 
 from shortlist.data.check.report import Cold, Drift, Leakage, PartSummary
 from shortlist.data.check.spread import value_counts
-from shortlist.data.grouped import GroupedLog
+from shortlist.data.preparation.sorted_log import SortedLog
 from shortlist.data.split import KNOWN, PARTS, TRAIN, PartName
 
 _HOUR_MS = 3_600_000
@@ -57,7 +57,7 @@ class Columns:
     labelled: bool
 
 
-def columns_of(grouped: GroupedLog, *, timed: bool, labelled: bool) -> Columns:
+def columns_of(grouped: SortedLog, *, timed: bool, labelled: bool) -> Columns:
     """The columns of a log; `timed` and `labelled` as its schema has it."""
     frame = grouped.frame
     user, item = frame["user_code"].to_numpy(), frame["item_code"].to_numpy()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from shortlist.data.check.report import LogReport, Spread
 from shortlist.data.findings import SEVERITIES, Finding
-from shortlist.data.time_findings import moment_text
+from shortlist.data.preparation.time_findings import moment_text
 from shortlist.page import Table
 
 _SHOWN = ("min", "p5", "p25", "p50", "p75", "p95", "p99", "max")

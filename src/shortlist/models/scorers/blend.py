@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Scorer, blocks

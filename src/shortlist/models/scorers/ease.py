@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ResourceError
 from shortlist.models.scorers.co_occurrence import co_occurrences
 from shortlist.models.scorers.queries import KnownItems, Queries

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.normal_equations import padded_blocks
 from shortlist.models.scorers.queries import Queries

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 from shortlist.models.scorers.queries import Queries
 from shortlist.models.scorers.scorer import Scorer, check_times

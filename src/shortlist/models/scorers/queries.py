@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from shortlist.data.dataset import Dataset
+from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 from shortlist.models.scorers.queries import Queries
 

@@ -1,0 +1,1 @@
+"""A schema and reading options proposed for a log."""

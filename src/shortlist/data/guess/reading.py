@@ -1,0 +1,238 @@
+"""What reading a log needs once its columns are known: lists, times, missing ids.
+
+Knows the roles of the columns and the sample they were found in, and completes the
+settings of reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from shortlist.data.guess.file_settings import Sample
+from shortlist.data.guess.roles import Roles, find_roles, name_score
+from shortlist.data.guess.times import guess_times
+from shortlist.data.read.text.missing import missing_texts
+from shortlist.data.read.unroll import list_columns
+from shortlist.data.read.validate import is_missing
+from shortlist.errors import LogError
+
+_NAMES = {
+    "user_id": "user_id",
+    "item_id": "item_id",
+    "timestamp": "timestamp",
+    "label": "rating",
+}
+"""Of the columns of a file without a header, by role."""
+
+
+def roles_of(
+    log: Sample,
+    given: Mapping[str, str | None],
+    attributes: Mapping[str, pl.DataFrame | None],
+) -> Roles:
+    """The roles of the columns, after lists of events were unrolled.
+
+    Args:
+        log: the first rows; read again if a row holds several events.
+        given: columns that the caller named, by role.
+        attributes: attribute tables by the role of their id.
+
+    Raises:
+        LogError: as `find_roles`.
+    """
+    path = log.paths[0]
+    log.table = with_whole_ids(log.table, log.table.columns)
+    lists = [] if log.format.unroll else list_columns(log.table)
+    if not lists:
+        return find_roles(path, log.table, given, attributes)
+    plain = [name for name in log.table.columns if name not in lists]
+    items = [name for name in lists if _sounds_like_items(log.table[name])]
+    if items and not any(name_score(name, "item_id") == 2 for name in plain):
+        return _unrolled(log, _together(log.table, items[0], lists), given, attributes)
+    try:
+        roles = find_roles(path, log.table, given, attributes)
+    except LogError as error:
+        if error.code not in ("guess-ambiguous", "log-column-missing"):
+            raise
+        names = _together(log.table, (items or lists)[0], lists)
+        return _unrolled(log, names, given, attributes)
+    item = roles.columns["item_id"]
+    if item in lists:
+        return _unrolled(log, _together(log.table, item, lists), given, attributes)
+    return roles
+
+
+def with_whole_ids(table: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Whole floats as the integers that pandas made them of, as ids are read.
+
+    Args:
+        table: the first rows.
+        names: the columns that may be ids.
+    """
+    whole = {}
+    for name in names:
+        known = table[name].drop_nulls()
+        if known.dtype.is_float() and len(known):
+            known = known.drop_nans()
+            if (known.is_finite() & (known % 1 == 0) & (known.abs() < 2**53)).all():
+                whole[name] = table[name].fill_nan(None).cast(pl.Int64)
+    return table.with_columns(**whole)
+
+
+def _sounds_like_items(values: pl.Series) -> bool:
+    names = [values.name]
+    inner = getattr(values.dtype, "inner", None)
+    if isinstance(inner, pl.Struct):
+        names += [field.name for field in inner.fields]
+    return any(name_score(name.removesuffix("_list"), "item_id") for name in names)
+
+
+def _together(table: pl.DataFrame, first: str, lists: list[str]) -> list[str]:
+    """`first` and the other lists that are as long in every row."""
+    typed = [n for n in lists if isinstance(table[n].dtype, pl.List)]
+    if first not in typed:
+        return [first]
+    lengths = table[first].list.len()
+    return [first, *(n for n in typed if n != first and _same(table[n], lengths))]
+
+
+def _same(values: pl.Series, lengths: pl.Series) -> bool:
+    return bool((values.list.len() == lengths).all())
+
+
+def _unrolled(
+    log: Sample,
+    names: list[str],
+    given: Mapping[str, str | None],
+    attributes: Mapping[str, pl.DataFrame | None],
+) -> Roles:
+    log.set("unroll", tuple(names), "A row holds several events: every element is one.")
+    log.read(len(log.table))
+    log.table = with_whole_ids(log.table, log.table.columns)
+    return find_roles(log.paths[0], log.table, given, attributes)
+
+
+def settle(roles: Roles, log: Sample) -> dict[str, str]:
+    """Completes the settings of reading with what the columns need.
+
+    Returns: why bad rows must be skipped, by column; nothing if none was seen.
+    """
+    bad = _settle_empty(roles)
+    for found in (_settle_times(roles, log), _settle_missing(roles, log)):
+        for name, why in found.items():
+            bad[name] = f"{bad[name]} {why}" if name in bad else why
+    _settle_names(roles, log)
+    return bad
+
+
+def _settle_empty(roles: Roles) -> dict[str, str]:
+    """A few empty ids, times or labels are rows to be skipped."""
+    bad = {}
+    for name in roles.columns.values():
+        values = roles.table[name]
+        count = int(is_missing(values).sum())
+        if 0 < count <= len(values) / 2:
+            bad[name] = f"{count:,} of {len(values):,} values of {name!r} are empty."
+            roles.warnings.append(f"{bad[name]} Their events are left out.")
+    return bad
+
+
+def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
+    name = roles.columns.get("timestamp")
+    if name is None or log.format.timestamp_format is not None:
+        return {}
+    found = guess_times(roles.table[name])
+    if found.same:
+        roles.columns.pop("timestamp")
+        roles.reasons["timestamp"] = f"{name!r} is not used: all its values are one."
+        roles.warnings.append(
+            f"All times in {name!r} are the same, so the order of the file counts as"
+            " the order of time."
+        )
+        return {}
+    if len(found.formats) > 1:
+        options = " or ".join(
+            f"--set 'log.timestamp_format={form}'" for form in found.formats
+        )
+        raise LogError(
+            "guess-ambiguous",
+            f"It must be clear which number of a date is the day. Found {name!r} with"
+            f" times such as {roles.table[name].drop_nulls()[0]!r}, all of which can be"
+            f" read both ways. Pass {options}.",
+            file=log.paths[0],
+            column=name,
+        )
+    if found.formats:
+        reason = f"Times such as {str(roles.table[name].drop_nulls()[0])!r}."
+        log.set("timestamp_format", found.formats[0], reason)
+    if not found.unread:
+        return {}
+    told = f"{found.unread:,} of {len(roles.table):,} times cannot be read, such as"
+    roles.warnings.append(
+        f"{told} {str(found.example)[:40]!r} in {name!r}. Their events are left out."
+    )
+    return {name: f"{told} {str(found.example)[:40]!r}."}
+
+
+def _settle_missing(roles: Roles, log: Sample) -> dict[str, str]:
+    bad: dict[str, str] = {}
+    texts: list[str] = list(log.format.null_values)
+    for role in ("user_id", "item_id"):
+        ids = roles.table[roles.columns[role]]
+        found = missing_texts(ids)
+        if not found:
+            continue
+        texts += [text for text in found if text not in texts]
+        count = int(ids.is_in(found).sum())
+        told = f"{count:,} of {len(ids):,} values are {', '.join(map(repr, found))}"
+        bad[ids.name] = f"{told}: a missing id."
+        roles.warnings.append(
+            f"{told} in {ids.name!r}, probably a missing id. Their events are left"
+            " out; take null_values out of the recipe if these are ids."
+        )
+    if bad:
+        log.set("null_values", tuple(texts), "Missing ids, written as text.")
+    return bad
+
+
+def _settle_names(roles: Roles, log: Sample) -> None:
+    """Names for the columns of a file that has none."""
+    if log.format.has_header is not False or log.format.column_names:
+        return
+    new = {old: _NAMES[role] for role, old in roles.columns.items()}
+    names = tuple(new.get(name, name) for name in roles.table.columns)
+    log.set("column_names", names, "Given by us, in the order of the columns.")
+    roles.table = roles.table.rename(new)
+    roles.columns = {role: new[old] for role, old in roles.columns.items()}
+
+
+def settle_ids(sample: Sample, id_column: str) -> list[str]:
+    """Completes the settings of an attribute file with what its ids need.
+
+    Rows without an id are to be skipped, and of a repeated id the last row counts.
+
+    Returns: what was found.
+    """
+    ids = sample.table[id_column]
+    missing = is_missing(ids) | ids.is_in(texts := missing_texts(ids)).fill_null(False)
+    found = []
+    if texts:
+        sample.set("null_values", tuple(texts), "Missing ids, written as text.")
+    if count := int(missing.sum()):
+        rows = "1 row has" if count == 1 else f"{count:,} rows have"
+        sample.bad_rows.append(f"{rows} no id in {sample.paths[0].name}.")
+    if told := _repeated(sample, ids.filter(~missing)):
+        found.append(told)
+    return [*sample.bad_rows, *found]
+
+
+def _repeated(sample: Sample, known: pl.Series) -> str | None:
+    repeated = len(known) - known.n_unique()
+    if not repeated or sample.format.repeated_ids == "last":
+        return None
+    rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
+    told = f"{rows} an id of an earlier row"
+    sample.set("repeated_ids", "last", f"{told}: the last one is used.")
+    return f"{told} in {sample.paths[0].name}; the last row of an id is used."

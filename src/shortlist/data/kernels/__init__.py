@@ -1,0 +1,1 @@
+"""Array kernels: the compiled core, or a NumPy twin without it."""

@@ -1,0 +1,55 @@
+"""Values made ahead by threads and handed out in order."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from shortlist import native
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+THREAD_NAME = "shortlist-prefetch"
+
+
+def prefetch(
+    make: Callable[[Key], Value], keys: Iterable[Key], depth: int
+) -> Generator[Value, None, None]:
+    """Yields `make(key)` of each key in order, computed by threads in the meantime.
+
+    Closing the iterator drops what is not begun, waits for what is, and ends the
+    threads; so does an error, which is raised where its value was due.
+
+    Args:
+        make: called from several threads at once.
+        keys: consumed by the caller's thread, `depth` ahead.
+        depth: values made ahead; 0 makes each when it is asked for, without threads.
+    """
+    if not depth:
+        yield from map(make, keys)
+        return
+    workers: set[int] = set()
+    executor = ThreadPoolExecutor(
+        min(depth, native.default_threads()),
+        thread_name_prefix=THREAD_NAME,
+        initializer=lambda: workers.add(threading.get_ident()),
+    )
+    left = iter(keys)
+    pending: collections.deque[Future[Value]] = collections.deque()
+    try:
+        while True:
+            for key in itertools.islice(left, depth + 1 - len(pending)):
+                pending.append(executor.submit(make, key))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        # The garbage collector may close a forgotten iterator in one of its threads,
+        # which cannot wait for itself.
+        wait = threading.get_ident() not in workers
+        executor.shutdown(wait=wait, cancel_futures=True)

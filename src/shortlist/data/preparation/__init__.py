@@ -1,0 +1,1 @@
+"""Blocks of events to a dataset: ids to rows, sorting, fitting, writing."""

@@ -1,0 +1,355 @@
+"""Events by external id become events by code, in memory or beside it.
+
+A code is the provisional number of an id, in order of first appearance. Knows nothing
+of users' histories: `data/preparation/sorted_log.py` sorts and divides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from shortlist.data.findings import Finding, ids_missing_as_text, similar_ids
+from shortlist.data.kernels.ids import IdMap
+from shortlist.data.preparation.attributes import as_lists
+from shortlist.data.preparation.log_attributes import LogAttributes
+from shortlist.data.preparation.time_findings import one_time
+from shortlist.data.read.blocks import (
+    Block,
+    OnError,
+    ReadAgain,
+    Reading,
+    read_blocks,
+)
+from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.panics import panics_refused
+from shortlist.data.read.rejected import Reason, findings_of
+from shortlist.data.read.text.missing import missing_texts
+from shortlist.data.schema import (
+    CONTEXT,
+    FEATURE_PREFIX,
+    ITEM,
+    USER,
+    Feature,
+    Owner,
+    Schema,
+)
+from shortlist.data.split import TEST, TRAIN, VALIDATION
+from shortlist.data.store.vocabulary import bucket_rows
+from shortlist.errors import InputError, LogError, did_you_mean
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class Spill:
+    """Keeps frames in memory up to a budget, later ones as files mapped into memory.
+
+    Args:
+        folder: where the files go; must exist when the budget is exceeded.
+        budget_bytes: most bytes to keep, `memory_bytes` of `prepare` and `append`; a
+            quarter of the machine's memory by default.
+
+    Raises:
+        InputError: `budget_bytes` below 1 (`invalid-argument`).
+    """
+
+    def __init__(self, folder: Path, budget_bytes: int | None = None) -> None:
+        if budget_bytes is not None and budget_bytes < 1:
+            raise InputError(
+                "invalid-argument",
+                f"`memory_bytes` must be 1 or more. Received: {budget_bytes}. Leave it"
+                " out for a quarter of the machine's memory.",
+            )
+        self.folder = folder
+        self.budget_bytes = budget_bytes or total_memory() // 4
+        self.kept_bytes = 0
+        self.num_files = 0
+
+    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The same frame, on disk if the budget is used up."""
+        size = int(frame.estimated_size())
+        if self.kept_bytes + size <= self.budget_bytes:
+            self.kept_bytes += size
+            return frame
+        file = self.folder / f"spill-{self.num_files}.arrow"
+        self.num_files += 1
+        frame.write_ipc(file)
+        with pa.memory_map(str(file)) as source:
+            return pl.DataFrame(pl.from_arrow(pa.ipc.open_file(source).read_all()))
+
+    def release(self, frames: Sequence[pl.DataFrame]) -> None:
+        """Says that `frames` are no longer held, so that others may be."""
+        freed = sum(int(frame.estimated_size()) for frame in frames)
+        self.kept_bytes = max(0, self.kept_bytes - freed)
+
+
+@dataclass
+class CodedLog:
+    """A checked log whose ids are codes.
+
+    Args:
+        frames: `user_code` and `item_code` (Int32), `timestamp_ms` (Int64; the position
+            0, 1, ... in the log without a timestamp column), `label` (Float32),
+            `part` (Int8, only of a log that comes in parts), `weight`, and
+            `feature:<name>` per context feature: Float32; Int32 rows of a hashed
+            feature; else Int32 codes of its table, -1 for none; or lists of those.
+        users: ids of the user codes.
+        items: ids of the item codes.
+        tables: values of the context features by table, as text.
+        rows_read: rows of all files.
+        below: events left out by the implicit threshold.
+        rejected: the bad rows set aside.
+        findings: what reading noticed.
+        attributes: of users and items, where they are columns of the log.
+        is_timed: whether `timestamp_ms` are times; else they are positions.
+    """
+
+    attributes: LogAttributes
+    frames: list[pl.DataFrame] = field(default_factory=list)
+    users: IdMap = field(default_factory=lambda: IdMap(pl.Int64))
+    items: IdMap = field(default_factory=lambda: IdMap(pl.Int64))
+    tables: dict[str, IdMap] = field(default_factory=dict)
+    rows_read: int = 0
+    below: int = 0
+    rejected: list[Reason] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    is_timed: bool = True
+
+    @property
+    def num_events(self) -> int:
+        """Events of all frames."""
+        return sum(len(frame) for frame in self.frames)
+
+    @property
+    def rows_skipped(self) -> int:
+        """Bad rows set aside."""
+        return sum(len(reason.rows) for reason in self.rejected)
+
+
+def ingest(
+    events: Paths | None,
+    schema: Schema,
+    spill: Spill,
+    *,
+    test_events: Paths | None = None,
+    validation_events: Paths | None = None,
+    layout: str | FileFormat | None = None,
+    now_ms: int | None = None,
+    on_error: OnError = "raise",
+    known: tuple[pl.Series, pl.Series] | None = None,
+) -> CodedLog:
+    """Reads a log and numbers its ids.
+
+    Args:
+        events: the log, one file or several; `None` when all of it is one part.
+        schema: what its columns are.
+        spill: where the coded events are kept.
+        test_events: events of the test part that come in files of their own.
+        validation_events: the same of the validation part.
+        layout: layout of the files, or all settings of reading; found out from each
+            when `None`.
+        now_ms: the present, milliseconds since the epoch; the clock's by default.
+        on_error: `raise` at the first bad row, or `skip` it and go on.
+        known: user and item ids that have the first codes.
+
+    Raises:
+        LogError: the log cannot be used; says file, column and row.
+        InputError: another `on_error` (`invalid-argument`).
+    """
+    if on_error not in ("raise", "skip"):
+        raise InputError(
+            "invalid-argument",
+            "`on_error` must be 'raise' or 'skip'. Received:"
+            f" {on_error!r}.{did_you_mean(on_error, ('raise', 'skip'))}",
+        )
+    parts = [(events, TRAIN), (validation_events, VALIDATION), (test_events, TEST)]
+    given = [(paths, part) for paths, part in parts if paths is not None]
+    reading = Reading()
+    if known is not None:
+        names = (schema.user_id, schema.item_id)
+        pairs = zip(names, known, strict=True)
+        reading.text |= {name for name, ids in pairs if ids.dtype == pl.String}
+    while True:
+        coded = CodedLog(LogAttributes(schema))
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                for paths, part in given:
+                    blocks = read_blocks(
+                        paths,
+                        schema,
+                        reading,
+                        layout=layout,
+                        now_ms=now_ms,
+                        on_error=on_error,
+                    )
+                    column = None if part == TRAIN and len(given) == 1 else part
+                    first = paths if isinstance(paths, str | Path) else paths[0]
+                    with panics_refused(first):
+                        _add(coded, blocks, schema, column, spill, pool, known)
+                    _check_some(coded, paths)
+        except ReadAgain:
+            spill.release(coded.frames)
+            reading.kinds.clear()
+            continue
+        coded.findings += reading.types.findings()
+        coded.findings += findings_of(coded.rejected)
+        _find_in_ids(coded, schema)
+        coded.is_timed = schema.timestamp is not None
+        if coded.is_timed and known is None and (time := _only_time(coded)) is not None:
+            number_events(coded)
+            coded.is_timed = False
+            coded.findings.append(one_time(time, column=schema.timestamp))
+        return coded
+
+
+def total_memory() -> int:
+    """Bytes of memory of this machine; 8 GiB where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
+def _add(
+    coded: CodedLog,
+    blocks: Iterator[Block],
+    schema: Schema,
+    part: int | None,
+    spill: Spill,
+    pool: ThreadPoolExecutor,
+    known: tuple[pl.Series, pl.Series] | None,
+) -> None:
+    context = schema.owned_by(CONTEXT)
+    for block in blocks:
+        events = block.events
+        if not coded.rows_read:
+            coded.users, coded.items = _maps(events, known)
+        users = pool.submit(coded.users.add, events["user_id"])
+        items = pool.submit(coded.items.add, events["item_id"])
+        columns = [
+            _values(events, f, coded.tables).alias(FEATURE_PREFIX + f.name)
+            for f in context
+        ]
+        codes: dict[Owner, np.ndarray] = {USER: users.result(), ITEM: items.result()}
+        coded.attributes.add(events, codes)
+        times = pl.col("timestamp_ms")
+        if schema.timestamp is None:
+            first = coded.num_events
+            times = pl.int_range(first, first + len(events), dtype=pl.Int64)
+        given = [] if part is None else [pl.lit(part, pl.Int8).alias("part")]
+        coded.rows_read += block.read
+        coded.below += block.below
+        coded.rejected += block.rejected
+        frame = events.select(
+            pl.Series("user_code", codes[USER]),
+            pl.Series("item_code", codes[ITEM]),
+            times.alias("timestamp_ms"),
+            "label",
+            *given,
+            *(["weight"] if "weight" in events.columns else []),
+            *columns,
+        )
+        coded.frames.append(spill.keep(frame))
+
+
+def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
+    """What the spelling of the ids shows."""
+    for ids, name, codes in (
+        (coded.users, schema.user_id, "user_code"),
+        (coded.items, schema.item_id, "item_code"),
+    ):
+        column = ids.ids().alias(name)
+        coded.findings += similar_ids(column)
+        counts = {
+            text: sum(int((f[codes] == ids.find_one(text)).sum()) for f in coded.frames)
+            for text in missing_texts(column)
+        }
+        used = {text: count for text, count in counts.items() if count}
+        coded.findings += ids_missing_as_text(used, column=name)
+
+
+def _only_time(coded: CodedLog) -> int | None:
+    """The time of all events, if there are several and it is the same everywhere."""
+    first: int | None = None
+    for frame in coded.frames:
+        least, most = frame["timestamp_ms"].min(), frame["timestamp_ms"].max()
+        first = least if first is None else first  # type: ignore[assignment]
+        if least != first or most != first:
+            return None
+    return first if coded.num_events > 1 else None
+
+
+def number_events(coded: CodedLog) -> None:
+    """Gives events their positions as times: the order of the file counts."""
+    first = 0
+    for place, frame in enumerate(coded.frames):
+        positions = pl.int_range(first, first + len(frame), dtype=pl.Int64)
+        coded.frames[place] = frame.with_columns(positions.alias("timestamp_ms"))
+        first += len(frame)
+
+
+def _maps(
+    events: pl.DataFrame, known: tuple[pl.Series, pl.Series] | None
+) -> tuple[IdMap, IdMap]:
+    columns = events["user_id"], events["item_id"]
+    users, items = (IdMap(ids.dtype) for ids in columns)
+    if known is not None:
+        users.add(known[0].cast(columns[0].dtype))
+        items.add(known[1].cast(columns[1].dtype))
+    return users, items
+
+
+def _values(
+    events: pl.DataFrame, feature: Feature, tables: dict[str, IdMap]
+) -> pl.Series:
+    """A context feature as numbers, codes or hashed rows; lists where multi-valued."""
+    values = events[FEATURE_PREFIX + feature.name]
+    if feature.is_number:
+        return values
+    lengths = values.list.len()
+    flat = values.filter(lengths > 0).explode()
+    if feature.hash_buckets is not None:
+        codes = bucket_rows(flat, feature.hash_buckets) + np.int32(1)
+    else:
+        codes = tables.setdefault(feature.table, IdMap(pl.String)).add(flat)
+    if feature.kind == "multi_valued":
+        offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
+        return as_lists(codes, offsets)
+    absent = 0 if feature.hash_buckets is not None else -1
+    rows = np.full(len(values), absent, np.int32)
+    rows[(lengths > 0).to_numpy()] = codes
+    return pl.Series(rows)
+
+
+def _check_some(coded: CodedLog, paths: Paths) -> None:
+    if not coded.num_events:
+        raise LogError(
+            "log-empty",
+            f"A log must hold events. None of its {coded.rows_read:,} rows is left:"
+            f" {coded.rows_skipped:,} are bad and {coded.below:,} below positive_from."
+            " Read it with on_error = 'raise' to see the first bad one.",
+            file=paths if isinstance(paths, str | Path) else paths[0],
+        )
+
+
+def check_distinct(coded: CodedLog, schema: Schema, file: str | Path) -> None:
+    """Raises `LogError` for a log of one user or one item."""
+    for kind, ids, column in (
+        ("user", coded.users, schema.user_id),
+        ("item", coded.items, schema.item_id),
+    ):
+        if len(ids) < 2:
+            raise LogError(
+                "log-one-user" if kind == "user" else "log-one-item",
+                f"A log must hold at least two {kind}s to tell them apart. Found only"
+                f" {ids.ids()[0]!r}. Give more events or name another {kind} column.",
+                file=file,
+                column=column,
+            )

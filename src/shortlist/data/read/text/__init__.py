@@ -1,0 +1,1 @@
+"""Text files: separator, header, encoding, and values written as text."""

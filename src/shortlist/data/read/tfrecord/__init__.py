@@ -1,0 +1,1 @@
+"""TFRecord of flat features, read and written without TensorFlow."""

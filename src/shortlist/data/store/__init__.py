@@ -1,0 +1,1 @@
+"""A dataset on disk and the columns, vocabularies and histories in it."""

@@ -1,0 +1,1 @@
+"""Public and synthetic logs, for the demo, examples, tests and benchmarks."""
