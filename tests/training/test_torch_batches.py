@@ -8,9 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data.dataset import Dataset
-from shortlist.data.loader import Loader
-from shortlist.data.rows import TrainingRows
+from shortlist.data import Dataset, Loader, TrainingExamples
 from toy import checkerboard
 
 pytestmark = pytest.mark.backend
@@ -29,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
-    rows = TrainingRows(dataset, history_length=3, unknown_rate=0.2)
+    rows = TrainingExamples(dataset, history_length=3, unknown_rate=0.2)
     return Loader(rows, **{"batch_size": 16, "seed": 5, **options})
 
 
@@ -55,7 +53,9 @@ def test_batches_are_tensors_of_the_loader_s(
     assert_equal(batches, loader.batches(4, range(len(loader))))
 
 
-# Python 3.12 warns of forks beside threads; these workers only run NumPy.
+# Python 3.12 and JAX, which Keras may have imported, warn of forks beside threads; these
+# workers only run NumPy.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # one processor
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
