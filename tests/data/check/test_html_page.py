@@ -234,6 +234,6 @@ def test_no_window_and_no_global_state_of_matplotlib() -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr

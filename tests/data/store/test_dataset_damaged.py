@@ -25,7 +25,7 @@ from shortlist.data.store.dataset_info import read_info, with_sums, write_info
 from shortlist.data.store.vocabulary import write_frame
 from shortlist.errors import ArtifactError, ShortlistError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dataset-v2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "dataset-v2"
 FILES = sorted(
     p.relative_to(GOLDEN).as_posix()
     for p in GOLDEN.rglob("*")

@@ -18,7 +18,7 @@ from shortlist.data import Dataset, Loader, TrainingExamples
 from shortlist.data.store.dataset_info import fingerprint
 from shortlist.data.store.file_fingerprints import changed
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dataset-v2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "dataset-v2"
 FINGERPRINT = "0c8bf1cb3452b7d7"
 # user_index, item_index, seconds, weight, session_index, feature:device, feature:tags
 EVENTS = {
