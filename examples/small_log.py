@@ -24,7 +24,7 @@ SCHEMA = Schema(
 
 
 def prepared(folder: Path) -> Dataset:
-    """LOG -> DATASET: 300 users, 150 items; the newest 20 % of each user are the test."""
+    """LOG -> DATASET: 300 users, 150 items; the newest 20 % per user are the test."""
     log = generate(SyntheticLog(num_users=300, num_items=150, num_events=12_000))
     for table in ("events", "users", "items"):
         log.write_csv(folder / f"{table}.csv", table)
