@@ -31,10 +31,10 @@ demo: $(STAMPS)/demo ## Train on MovieLens and serve; CHECK=1 sends one request 
 	@mkdir -p build
 	@$(BIN)/shortlist demo $(if $(CHECK),--check --json build/demo.json)
 
-test: $(STAMPS)/test ## Run the tests under every installed backend.
+test: $(STAMPS)/test ## Runs every suite whose backend or service is installed.
 	@BIN=$(BIN) sh scripts/test.sh
 
-test-all: $(STAMPS)/all ## Install all backends, run all tests and the sanitizers; fail on a skip.
+test-all: $(STAMPS)/all ## Installs all backends; fails on a skip; runs the sanitizers.
 	@BIN=$(BIN) sh scripts/test.sh --fail-on-skip
 	@sh scripts/sanitize.sh
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Run every test under JAX, and those marked `backend` again under each other installed
-# backend, because Keras supports one backend per process. The other backends run in the
-# background, because one run uses about one processor; their output is printed last.
-# Arguments are passed to pytest.
+# Runs every suite once, and those marked `backend` again under each other backend that
+# is installed: Keras takes one backend per process. The others run beside the first, as
+# a suite keeps about one processor busy; what they print comes after it. Arguments go to
+# pytest.
 set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -11,7 +11,7 @@ others() {
   failed=0
   for backend in tensorflow torch; do
     if "$BIN/python" -c "import importlib.util as u; raise SystemExit(not u.find_spec('$backend'))"; then
-      echo "test: running the backend tests under $backend"
+      echo "test: the backend suites under $backend"
       "$BIN/python" -m pytest --backend "$backend" -m backend "$@" &
       suite=$!
       trap 'kill $suite; exit 143' TERM
