@@ -1,7 +1,7 @@
-"""A raw log to a served request: python examples/end_to_end.py
+"""From a raw log to a served request: python examples/end_to_end.py
 
-Makes a small log, prepares it, trains, evaluates, packs a bundle and asks a real
-server on loopback one question. Needs `shortlist[jax,serve]`; takes about 20 s.
+Generates a small log, prepares it, trains, evaluates, exports a bundle and sends one
+request to a real server on loopback. Needs `shortlist[jax,serve]`; takes about 20 s.
 """
 
 import json
@@ -19,13 +19,13 @@ from shortlist.training import load_pipeline, train
 
 
 def main(folder: Path) -> dict[str, object]:
-    """Runs every stage in `folder` and returns what the server answered."""
-    # 1. A log, as your own system would have it: events and item attributes.
+    """Runs every stage in `folder` and returns the answer of the server."""
+    # 1. A log like that of your own system: events and item attributes.
     log = generate(SyntheticLog(num_users=400, num_items=200, num_events=20_000))
     log.write_csv(folder / "events.csv")
     log.write_csv(folder / "items.csv", table="items")
 
-    # 2. LOG -> DATASET: what the columns are, and what is held out.
+    # 2. LOG -> DATASET: declare the columns and the split.
     schema = Schema(
         user_id="user_id",
         item_id="item_id",
@@ -47,7 +47,7 @@ def main(folder: Path) -> dict[str, object]:
     )
     print("parts:", dataset.info.parts)
 
-    # 3. DATASET + MODEL -> RUN: early stopping on the validation part.
+    # 3. DATASET + MODEL -> RUN, with early stopping on the validation part.
     recipe = build_recipe(
         {
             "log": {"events": "events.csv"},
@@ -58,13 +58,13 @@ def main(folder: Path) -> dict[str, object]:
     )
     run = train(dataset, folder / "run", recipe, validate=ranking_metrics)
 
-    # 4. SCORES -> METRICS on the test part, popularity beside the model.
+    # 4. SCORES -> METRICS on the test part, compared with popularity.
     pipeline = load_pipeline(run, dataset)
     report = evaluate_pipeline(pipeline, objective="explicit", ks=(10,))
     for who, metrics in report["metrics"].items():
         print(f"{who}: ndcg@10 {metrics['ndcg@10']:.4f}")
 
-    # 5. RUN -> ONE DIRECTORY without code, and 6. answers from it.
+    # 5. RUN -> ONE DIRECTORY without code; 6. serve it.
     export_bundle(folder / "bundle", pipeline, name="example")
     answers: list[dict[str, object]] = []
 

@@ -1,7 +1,7 @@
 """Ratings and likes from one model: python examples/multi_task.py
 
-Two heads share experts; the score of both is exported as an ONNX graph and run without
-Keras. Needs `shortlist[jax,serve]`; takes about 10 s.
+Two heads share experts. Their combined score is exported as an ONNX graph and run
+without Keras. Needs `shortlist[jax,serve]`; takes about 10 s.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ def arrays(dataset: Dataset, part: str) -> tuple[dict, dict]:
 
 
 def main(folder: Path) -> None:
-    """Trains both heads, tells what each scores, runs the exported score."""
+    """Trains both heads, evaluates each of them, runs the exported score."""
     keras.utils.set_random_seed(0)
     dataset = prepared(folder)
     inputs = model_inputs(
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     print(f"rating: rmse {rmse(truth['rating'], found['rating'][:, 0]):.4f}")
     print(f"like: auc {auc(truth['like'], found['like'][:, 0]):.4f}")
 
-    # What a bundle holds: tables as arrays, and the dense part as a graph.
+    # As in a bundle: tables are arrays, and the dense part is a graph.
     few = {name: values[:4] for name, values in held_out.items()}
     vectors = concatenate(model.inputs_spec, model.lookup(few))
     session = onnxruntime.InferenceSession(to_onnx(model.scorer))

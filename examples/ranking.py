@@ -1,6 +1,6 @@
 """Ranking with stock Keras: python examples/ranking.py
 
-Two rankers of different interactions predict ratings of the test part. Needs
+Two rankers with different interactions predict ratings of the test part. Needs
 `shortlist[jax]`; takes about 10 s.
 """
 
@@ -20,7 +20,7 @@ HISTORY = 10
 
 
 def batches(dataset: Dataset, part: str) -> Batches:
-    """The events of a part with their ratings; histories know what came before."""
+    """The events of a part with their ratings and the history before each of them."""
     earlier = ("train", "validation", "test")
     rows = TrainingExamples(
         dataset, (part,), history_length=HISTORY, history_parts=earlier
@@ -30,7 +30,7 @@ def batches(dataset: Dataset, part: str) -> Batches:
 
 
 def main(folder: Path) -> None:
-    """Trains on the training part, stops by the validation part, tells of the test."""
+    """Trains with early stopping on the validation part, evaluates on the test part."""
     dataset = prepared(folder)
     label = dataset.part("train").label
     test = dataset.part("test").label

@@ -1,7 +1,7 @@
 """Retrieval with stock Keras: python examples/retrieval.py
 
-A two-tower model learns from the events of a log and lists items for everybody, beside
-the most popular ones. Needs `shortlist[jax]`; takes about 10 s.
+A two-tower model learns from the events of a log, recommends items and is compared with
+popularity. Needs `shortlist[jax]`; takes about 10 s.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ from shortlist.models import Pipeline, TwoTower
 from shortlist.training import Batches
 from small_log import prepared
 
-HISTORY = 10  # newest items of a user that the user tower reads
+HISTORY = 10  # number of newest items of a user that the user tower reads
 
 
 def main(folder: Path) -> None:
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     keras.utils.set_random_seed(0)
     dataset = prepared(folder)
 
-    # What the model reads: ids, history and every side feature of the schema.
+    # The inputs of the model: ids, history and every side feature of the schema.
     inputs = model_inputs(
         dataset.schema, embedding_dim=16, feature_dim=4, history_length=HISTORY
     )
@@ -44,14 +44,14 @@ def main(folder: Path) -> None:
     batches = Batches(Loader(rows, batch_size=512), with_label=False)
     history = model.fit(batches, epochs=10, shuffle=False, verbose=0)
     losses = history.history["loss"]
-    print(f"loss: {losses[0]:.3f} at first, {losses[-1]:.3f} at last")
+    print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")
 
     pipeline = Pipeline(dataset, model, retrieval_history=HISTORY)
     report = evaluate_pipeline(pipeline, ks=(10,), resamples=100)
     for who in ("model", "popularity"):
         print(f"{who}: ndcg@10 {report['metrics'][who]['ndcg@10']:.4f}")
 
-    known = ("train", "validation", "test")  # nothing of it is recommended again
+    known = ("train", "validation", "test")  # items in these parts are seen
     scores, items = pipeline.recommend(np.array([1]), 5, parts=known)
     for score, row in zip(scores[0], items[0], strict=True):
         print(f"item {dataset.vocabularies['item'].id(int(row))}: {score:.3f}")

@@ -1,4 +1,4 @@
-"""A small prepared dataset from a generated log: what the other examples share."""
+"""A small prepared dataset from a generated log, used by the other examples."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SCHEMA = Schema(
 
 
 def prepared(folder: Path) -> Dataset:
-    """LOG -> DATASET: 300 users, 150 items; the newest 20 % of each are the test."""
+    """LOG -> DATASET: 300 users, 150 items; the newest 20 % per user are the test."""
     log = generate(SyntheticLog(num_users=300, num_items=150, num_events=12_000))
     for table in ("events", "users", "items"):
         log.write_csv(folder / f"{table}.csv", table)

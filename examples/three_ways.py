@@ -1,7 +1,7 @@
 """Sequential, functional, subclassed: python examples/three_ways.py
 
-The three ways of writing a Keras model, each with tables that train themselves, our
-listwise loss and an ONNX graph of its dense part. Needs `shortlist[jax,serve]`; takes
+The three ways to write a Keras model, each with Shortlist's embedding tables, the
+listwise loss and an ONNX graph of the dense part. Needs `shortlist[jax,serve]`; takes
 about 10 s.
 """
 
@@ -22,13 +22,13 @@ DIM, NEGATIVES = 16, 3
 
 
 def perceptron(width: int) -> keras.Model:
-    """The dense part: the only one that is exported; tables are plain arrays."""
+    """The dense part. Only this part is exported; tables are plain arrays."""
     dense = [keras.layers.Dense(32, activation="relu"), keras.layers.Dense(1)]
     return keras.Sequential([keras.Input((width,)), *dense])
 
 
 def embedding(rows: dict[str, int], *names: str) -> dict[str, FeatureConfig]:
-    """One table with its own Adam for each kind of id."""
+    """One table with its own Adam optimizer for each kind of id."""
     adam = keras.optimizers.Adam(0.01)
     tables = {
         name: TableConfig(name, rows[name], DIM, optimizer=adam) for name in names
@@ -37,7 +37,7 @@ def embedding(rows: dict[str, int], *names: str) -> dict[str, FeatureConfig]:
 
 
 def sequential(rows: dict[str, int]) -> keras.Model:
-    """A line of layers over one input: every item has a score, whoever asks."""
+    """A stack of layers over one input: an item has the same score for all users."""
     lookup = DistributedEmbedding(embedding(rows, "item")["item"])
     ids = keras.Input((), dtype="int32")
     return keras.Sequential([ids, lookup, perceptron(DIM)])
@@ -52,7 +52,7 @@ def functional(rows: dict[str, int]) -> keras.Model:
 
 
 class Subclassed(keras.Model):
-    """A class with a `call` of its own."""
+    """A model class with its own `call`."""
 
     def __init__(self, rows: dict[str, int]) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Subclassed(keras.Model):
         self.scorer = perceptron(3 * DIM)
 
     def call(self, ids: dict) -> object:
-        """Scores of the rows of a batch: vectors and their product."""
+        """Scores of the rows of a batch, from both vectors and their product."""
         vectors = self.lookup(ids)
         user, item = vectors["user"], vectors["item"]
         return self.scorer(keras.ops.concatenate([user, item, user * item], axis=-1))
 
 
 def main(folder: Path) -> None:
-    """Trains all three on lists of an event and the items drawn beside it."""
+    """Trains all three on lists of an event and its sampled negatives."""
     dataset = prepared(folder)
     drawn = Negatives("uniform", NEGATIVES)
     source = TrainingExamples(dataset, history_length=0, negatives=drawn)
@@ -79,7 +79,7 @@ def main(folder: Path) -> None:
         model = make(dataset.table_rows)
         model.compile(keras.optimizers.Adam(0.01), loss=ListwiseSoftmax(1 + NEGATIVES))
         x = ids["item"] if make is sequential else ids
-        # Lists are rows one after the other: batches hold whole ones, unshuffled.
+        # A list is several consecutive rows, so rows must not be shuffled.
         options = {"batch_size": 512, "epochs": 3, "shuffle": False, "verbose": 0}
         losses = model.fit(x, batch["label"], **options).history["loss"]
         scorer = model.layers[-1]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the kernels without Python under the sanitizers and runs their tests. CXX
-# chooses the compiler. Succeeds if no sanitizer and no check has anything to say.
+# Build the kernels without Python under the sanitizers and run their tests. CXX
+# selects the compiler. Succeeds if all tests pass and no sanitizer reports an error.
 set -eu
 cd "$(dirname "$0")/.."
 compiler=${CXX:-g++}
@@ -14,7 +14,7 @@ for sanitizers in address,undefined thread; do
   rm -f "$folder"/*
   for source in native/*.cc; do
     case $source in *bindings.cc) continue ;; esac
-    # shellcheck disable=SC2086 # the flags are meant to split
+    # shellcheck disable=SC2086 # the flags must be split
     "$compiler" $flags -c "$source" -o "$folder/$(basename "$source" .cc).o"
   done
   for test in native/tests/*_test.cc; do
@@ -23,7 +23,7 @@ for sanitizers in address,undefined thread; do
     "$compiler" $flags "$test" "$folder"/*.o -pthread -o "$folder/$name"
     echo "sanitize: running $name"
     if "$folder/$name"; then
-      echo "sanitize: $name is clean under $sanitizers"
+      echo "sanitize: $name passed under $sanitizers"
     else
       echo "sanitize: $name failed under $sanitizers" >&2
       status=1

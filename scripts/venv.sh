@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment $1 with $PYTHON, or keeps one of that version.
+# Create the virtual environment $1 with $PYTHON, unless it has that version already.
 set -eu
 venv=$1
 
@@ -15,13 +15,13 @@ version_of() {
 wanted=$(version_of "$PYTHON")
 case $wanted in
   3.11.* | 3.12.* | 3.13.*) ;;
-  "") fail "$PYTHON was not found. Install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python3." ;;
-  *) fail "Python 3.11 to 3.13 is needed, $PYTHON is $wanted. Name another one: make PYTHON=/path/to/python3." ;;
+  "") fail "$PYTHON was not found. Install Python 3.11 to 3.13, or choose one: make PYTHON=/path/to/python3." ;;
+  *) fail "Python 3.11 to 3.13 is required; $PYTHON is $wanted. Choose another one: make PYTHON=/path/to/python3." ;;
 esac
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
   fail "$PYTHON has no venv module. Install it (on Debian: apt install python3-venv) and run make again."
 
-# The names CMake tries, after the one the user chose.
+# The names that CMake tries, after the one in CXX.
 compiler=
 for name in "${CXX:-}" c++ g++ clang++; do
   if [ -n "$name" ] && command -v "$name" >/dev/null 2>&1; then
@@ -30,10 +30,10 @@ for name in "${CXX:-}" c++ g++ clang++; do
   fi
 done
 [ -n "$compiler" ] ||
-  echo "install: no C++ compiler found, so Shortlist will run on NumPy, slower. Install one, then: make clean."
+  echo "install: no C++ compiler was found, so Shortlist will use NumPy, which is slower. To change that, install a compiler and run make clean."
 
 if [ "$(version_of "$venv/bin/python")" != "$wanted" ]; then
-  echo "install: $venv with Python $wanted"
+  echo "install: creating $venv with Python $wanted"
   rm -rf "$venv"
   "$PYTHON" -m venv "$venv"
 fi
