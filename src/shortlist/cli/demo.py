@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from shortlist.data.store.dataset import Dataset
     from shortlist.public_data.logs import PublicLog
     from shortlist.recipe import Recipe
+    from shortlist.serving.http.server import RunningServer
     from shortlist.serving.recommender import Recommender
-    from shortlist.serving.server import RunningServer
 
 DEMO, DEMO_FILE = "shortlist-demo", "demo.json"
 SAMPLE_USERS = 3
@@ -199,7 +199,7 @@ def _serve(
 ) -> None:
     """Serves the bundle; with `check`, until the first answer."""
     from shortlist.serving import Recommender
-    from shortlist.serving.server import serve
+    from shortlist.serving.http.server import serve
 
     bundle = beside(recipe_path, recipe.output.bundle)
     users = _sample_users(dataset)

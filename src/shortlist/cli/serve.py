@@ -19,7 +19,7 @@ from shortlist.cli.options import (
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
-    from shortlist.serving.server import RunningServer
+    from shortlist.serving.http.server import RunningServer
 
 
 _NOT_KEPT = (
@@ -74,9 +74,13 @@ def serve(
     need_package("granian", "serve")
 
     from shortlist.cli.warnings import warn_of_bundle
-    from shortlist.serving.limits import ConnectionLimits, ServerSettings, StateLimits
-    from shortlist.serving.middleware import header_value
-    from shortlist.serving.server import serve as serve_bundle
+    from shortlist.serving.http.limits import (
+        ConnectionLimits,
+        ServerSettings,
+        StateLimits,
+    )
+    from shortlist.serving.http.middleware import header_value
+    from shortlist.serving.http.server import serve as serve_bundle
 
     path = bundle_path(bundle, recipe)
     _log_to_stderr()

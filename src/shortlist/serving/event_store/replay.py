@@ -12,7 +12,7 @@ import polars as pl
 
 from shortlist.data.schema import Schema
 from shortlist.data.store.vocabulary import Vocabulary
-from shortlist.serving.events import EventColumns
+from shortlist.serving.event_store.events import EventColumns
 from shortlist.serving.histories import PostedColumns, UserKey
 from shortlist.serving.results import ExternalId
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
-from shortlist.serving.payloads import Problem, RowProblem
+from shortlist.serving.http.payloads import Problem, RowProblem
 
 _logger = logging.getLogger("shortlist.serving")
 

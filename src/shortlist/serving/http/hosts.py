@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shortlist.serving.problems import problem
+from shortlist.serving.http.problems import problem
 
 
 class AllowedHosts:

@@ -20,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-from shortlist.serving.limits import ConnectionLimits
+from shortlist.serving.http.limits import ConnectionLimits
 
 _logger = logging.getLogger("shortlist.serving")
 

@@ -25,13 +25,13 @@ from starlette.types import ASGIApp
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
 from shortlist.serving.catalogue import shortened
-from shortlist.serving.event_checks import check_event_id
-from shortlist.serving.events import Event, now_ms
-from shortlist.serving.hosts import AllowedHosts, HostCheck
-from shortlist.serving.limits import BODY_LIMIT_BYTES
-from shortlist.serving.middleware import Answers, BodyLimit
-from shortlist.serving.openapi import Operation, openapi_document
-from shortlist.serving.payloads import (
+from shortlist.serving.event_store.checks import check_event_id
+from shortlist.serving.event_store.events import Event, now_ms
+from shortlist.serving.http.hosts import AllowedHosts, HostCheck
+from shortlist.serving.http.limits import BODY_LIMIT_BYTES
+from shortlist.serving.http.middleware import Answers, BodyLimit
+from shortlist.serving.http.openapi import Operation, openapi_document
+from shortlist.serving.http.payloads import (
     EventRequest,
     EventsAccepted,
     EventsRequest,
@@ -41,7 +41,7 @@ from shortlist.serving.payloads import (
     RecommendRequest,
     RowProblem,
 )
-from shortlist.serving.problems import (
+from shortlist.serving.http.problems import (
     STATUS_OF_CODE,
     on_exception,
     on_http_exception,

@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shortlist.errors import InputError, ResourceError
-from shortlist.serving.limits import HELD_LIMIT_BYTES
-from shortlist.serving.problems import internal_error
+from shortlist.serving.http.limits import HELD_LIMIT_BYTES
+from shortlist.serving.http.problems import internal_error
 
 REQUEST_ID = "x-request-id"
 MODEL_VERSION = "x-model-version"

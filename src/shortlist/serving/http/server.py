@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shortlist.errors import ResourceError
-from shortlist.serving.addresses import claimed_port, resolve
-from shortlist.serving.connections import ConnectionGuard, raise_file_limit
-from shortlist.serving.events import SqliteEventStore
-from shortlist.serving.limits import ServerSettings
+from shortlist.serving.event_store.events import SqliteEventStore
+from shortlist.serving.http.addresses import claimed_port, resolve
+from shortlist.serving.http.connections import ConnectionGuard, raise_file_limit
+from shortlist.serving.http.limits import ServerSettings
 from shortlist.serving.recommender import Recommender
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
     from starlette.types import ASGIApp
 
-    from shortlist.serving.rest import ServingState
+    from shortlist.serving.http.rest import ServingState
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class _Options:
 
 
 async def _serve(options: _Options) -> None:
-    from shortlist.serving.rest import ServingState
+    from shortlist.serving.http.rest import ServingState
 
     state, stopping = ServingState(), _Stopping()
     server = _granian(_app(options, state), options)
@@ -234,8 +234,8 @@ async def _end_loading(*, is_urgent: bool) -> None:
 
 
 def _app(options: _Options, state: ServingState) -> ASGIApp:
-    from shortlist.serving.hosts import AllowedHosts
-    from shortlist.serving.rest import create_app
+    from shortlist.serving.http.hosts import AllowedHosts
+    from shortlist.serving.http.rest import create_app
 
     settings = options.settings
     is_loopback = ipaddress.ip_address(options.address).is_loopback

@@ -15,16 +15,16 @@ from urllib.parse import quote
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.addresses import claimed_port, free_port
-from shortlist.serving.events import Event, SqliteEventStore
-from shortlist.serving.server import serve
+from shortlist.serving.event_store.events import Event, SqliteEventStore
+from shortlist.serving.http.addresses import claimed_port, free_port
+from shortlist.serving.http.server import serve
 from tiny_bundle import expected_list
 
 SCRIPT = """
 import sys
-from shortlist.serving.limits import ConnectionLimits, ServerSettings
-from shortlist.serving.events import Event, SqliteEventStore
-from shortlist.serving.server import serve
+from shortlist.serving.http.limits import ConnectionLimits, ServerSettings
+from shortlist.serving.event_store.events import Event, SqliteEventStore
+from shortlist.serving.http.server import serve
 connections = ConnectionLimits(in_all=int(sys.argv[4]), header_seconds=60)
 settings = ServerSettings(drain_seconds=float(sys.argv[3]), connections=connections)
 serve(sys.argv[1], port=0, events_path=sys.argv[2], settings=settings,

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from shortlist.errors import InputError, ResourceError
-from shortlist.serving.event_database import (
+from shortlist.serving.event_store.database import (
     APPLICATION_ID,
     connect,
     copy_readable,
@@ -30,7 +30,7 @@ from shortlist.serving.event_database import (
     store_errors,
     transaction,
 )
-from shortlist.serving.event_file import EventFile, publish
+from shortlist.serving.event_store.file import EventFile, publish
 from shortlist.serving.results import ExternalId
 
 _logger = logging.getLogger("shortlist.serving")

@@ -12,11 +12,11 @@ from starlette.testclient import TestClient
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import ArtifactError, ResourceError
-from shortlist.serving.events import SqliteEventStore
-from shortlist.serving.limits import BODY_LIMIT_BYTES, StateLimits
-from shortlist.serving.middleware import BodyLimit
+from shortlist.serving.event_store.events import SqliteEventStore
+from shortlist.serving.http.limits import BODY_LIMIT_BYTES, StateLimits
+from shortlist.serving.http.middleware import BodyLimit
+from shortlist.serving.http.rest import ServingState, create_app
 from shortlist.serving.recommender import Recommender
-from shortlist.serving.rest import ServingState, create_app
 from tiny_bundle import ITEM_IDS, expected_list, make_contents
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"

@@ -12,7 +12,11 @@ import threading
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.events import Event, MemoryEventStore, SqliteEventStore
+from shortlist.serving.event_store.events import (
+    Event,
+    MemoryEventStore,
+    SqliteEventStore,
+)
 
 
 def event(user_id="ann", item_id="heat", timestamp_ms=5, label=None, event_id=None):
@@ -59,7 +63,7 @@ def test_every_commit_waits_for_the_disk(tmp_path):
 def test_a_killed_process_has_lost_nothing_it_acknowledged(tmp_path):
     script = (
         "import os, sys\n"
-        "from shortlist.serving.events import Event, SqliteEventStore\n"
+        "from shortlist.serving.event_store.events import Event, SqliteEventStore\n"
         "store = SqliteEventStore(sys.argv[1])\n"
         "for i in range(20):\n"
         "    store.append([Event(user_id='ann', item_id=i, timestamp_ms=i)])\n"
@@ -634,7 +638,7 @@ def test_a_full_file_takes_no_more_and_is_read(tmp_path):
 
 
 def test_blocks_hold_every_event_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("shortlist.serving.events._BLOCK_ROWS", 3)
+    monkeypatch.setattr("shortlist.serving.event_store.events._BLOCK_ROWS", 3)
     store = SqliteEventStore(tmp_path / "e")
     store.append([event(i, timestamp_ms=i, label=float(i)) for i in range(8)])
     blocks = list(store.blocks())
