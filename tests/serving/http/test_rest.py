@@ -291,7 +291,7 @@ def test_a_key_for_another_request_is_409_and_keeps_nothing(stored):
     assert client.post(EVENTS, json=EVENT, headers=headers).status_code == 202
     other = EVENT | {"item_id": "a/b"}
     response = client.post(EVENTS, json=other, headers=headers)
-    assert "one event sent again" in problem(response, 409, "event-id-reused")
+    assert "must belong to one event" in problem(response, 409, "event-id-reused")
     assert count() == 1
 
 

@@ -1,4 +1,4 @@
-"""Which events are taken in. Knows the catalogue and the schema, and no store."""
+"""Which events are accepted, by the catalogue and the schema."""
 
 from __future__ import annotations
 
