@@ -43,7 +43,7 @@ def run_and_stop(bundle: Path, *arguments: str | Path) -> str:
 
 def test_without_a_file_it_is_said_that_events_are_not_kept(bundle: Path) -> None:
     said = run_and_stop(bundle)
-    assert "held in memory and end with this server; --events FILE keeps them" in said
+    assert "lost when the server stops; --events FILE stores them" in said
     assert json.loads(run_and_stop(bundle, "--json"))["events"] is None
 
 
