@@ -14,7 +14,7 @@ from shortlist.data import Feature, Schema, Split, prepare
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import build_recipe
-from shortlist.serving.server import RunningServer, serve
+from shortlist.serving.http.server import RunningServer, serve
 from shortlist.training import load_pipeline, train
 
 

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["KERAS_BACKEND"] = config.getoption("--backend")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # A shell ignores Ctrl-C for what it starts in the background, as scripts/test.sh does.
+    # A shell ignores Ctrl-C for its background jobs, and scripts/test.sh starts some.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -212,7 +212,7 @@ def public_names(path: Path) -> list[str]:
 
 def needs_missing_package(path: Path) -> bool:
     """Whether a file needs an extra that is not installed."""
-    optional = {*KERAS, *SERVERS, "onnxruntime", "prometheus_client"}
+    optional = {*KERAS, *SERVERS, "onnxruntime"}
     wanted = {name.split(".")[0] for name in imports_of(path)} & optional
     return any(importlib.util.find_spec(name) is None for name in wanted)
 

@@ -152,7 +152,7 @@ def test_existing_output_is_refused(tmp_path, overwrite):
     else:
         write_directory(path, "old")
     before = tree(tmp_path)
-    with pytest.raises(InputError, match="must not exist yet.*--overwrite") as caught:
+    with pytest.raises(InputError, match="exists already.*--overwrite") as caught:
         with atomic_directory(path, overwrite=overwrite):
             pytest.fail("must not begin to write")
     assert caught.value.code == "output-exists"
@@ -164,21 +164,21 @@ def test_check_absent_lets_new_and_empty_places_pass(tmp_path):
     check_absent(tmp_path / "new")
     check_absent(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="must not exist yet"):
+    with pytest.raises(InputError, match="exists already"):
         check_absent(tmp_path / "file")
-    with pytest.raises(InputError, match="only what Shortlist wrote"):
+    with pytest.raises(InputError, match="only replaces what Shortlist wrote"):
         check_absent(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        (errno.ENOSPC, "no-space", "must be free space"),
-        (errno.EDQUOT, "no-space", "must be free quota"),
-        (errno.EFBIG, "no-space", "limit of file sizes"),
-        (errno.EROFS, "read-only", "must be writable"),
-        (errno.EACCES, "no-permission", "must be allowed to write"),
-        (errno.EPERM, "no-permission", "must be allowed to write"),
+        (errno.ENOSPC, "no-space", "No space left"),
+        (errno.EDQUOT, "no-space", "quota exceeded"),
+        (errno.EFBIG, "no-space", "File too large"),
+        (errno.EROFS, "read-only", "Read-only file system"),
+        (errno.EACCES, "no-permission", "Cannot write"),
+        (errno.EPERM, "no-permission", "Cannot write"),
     ],
 )
 def test_disk_error_says_what_is_wrong_where(number, code, words):
@@ -193,11 +193,11 @@ def test_disk_error_says_what_is_wrong_where(number, code, words):
 
 def test_error_of_polars_on_a_full_disk_is_recognized():
     # Polars raises it without a number: only its text says "(os error 28)".
-    with pytest.raises(ResourceError, match="free space") as caught:
+    with pytest.raises(ResourceError, match="No space left") as caught:
         with disk_errors("place"):
             pl.DataFrame({"a": range(10_000)}).write_ipc("/dev/full")
     assert caught.value.code == "no-space"
-    with pytest.raises(ResourceError, match="free space") as caught:
+    with pytest.raises(ResourceError, match="No space left") as caught:
         with disk_errors("place"):
             pl.DataFrame({"a": range(10_000)}).write_parquet("/dev/full")
     assert caught.value.code == "no-space"
@@ -311,7 +311,9 @@ def test_a_directory_of_somebody_else_is_never_replaced(tmp_path, kind):
     path, (manifest,) = tmp_path / "photos", kind.manifests
     path.mkdir()
     (path / "holiday.png").write_bytes(b"x")
-    with pytest.raises(InputError, match="only what Shortlist wrote") as caught:
+    with pytest.raises(
+        InputError, match="only replaces what Shortlist wrote"
+    ) as caught:
         with atomic_directory(path, overwrite=True, kind=kind) as folder:
             (folder / manifest).write_text("{}")
     assert caught.value.code == "output-foreign"
@@ -378,7 +380,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(
     left = big / f".data.{dead_process()}.abcd_123"
     left.mkdir()
     if there == "full":
-        with pytest.raises(InputError, match="must not exist yet") as caught:
+        with pytest.raises(InputError, match="exists already") as caught:
             write_directory(small / "out", "new")
         assert caught.value.file == str(small / "out")
     write_directory(small / "out", "new", overwrite=there == "full")
@@ -430,7 +432,7 @@ def test_what_dead_writers_left_goes_away_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
     assert all(tree(tmp_path / name)["b.txt"] == name for name in kept)
     (tmp_path / left[0]).mkdir()
-    with pytest.raises(InputError, match="must not exist yet"):
+    with pytest.raises(InputError, match="exists already"):
         write_directory(tmp_path / "out", "new")
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "out"])
 
@@ -514,7 +516,7 @@ def test_the_old_one_is_put_back_only_while_the_new_one_is_not_in_place(tmp_path
     # Killed between the two renames.
     write_directory(new, "new")
     write_directory(old, "old")
-    with pytest.raises(InputError, match="must not exist yet"):
+    with pytest.raises(InputError, match="exists already"):
         write_directory(tmp_path / "out", "next")
     assert tree(tmp_path) == {"out/b.txt": "old", "out/deep/a.txt": "old"}
     # Killed before the first: there is nothing to put back.

@@ -1,10 +1,10 @@
-"""Files and directories that appear whole or not at all.
+"""Files and directories that are written completely or not at all.
 
-Everything is written under a temporary name beside its destination, fsynced and
-renamed. A temporary directory is locked with `flock` while its writer lives, so that
-the next writer of the same directory removes what a killed one left; on a disk without
-such locks the number of the process in its name decides. Of a directory that is
-replaced only the files of ours are removed; `outputs` says which those are.
+Everything is written under a temporary name next to its destination, flushed to disk
+and renamed. A writer locks its temporary directory with `flock`, so that the next
+writer of the same directory can remove what a killed writer left; on a disk without
+such locks, the process id in the name is checked. When a directory is replaced, only
+files that Shortlist wrote are removed; `outputs` knows which these are.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _HEAD_BYTES = 4096
 _ADVICE = {
     "no-space": "Free some space or choose another output",
     "read-only": "Choose an output on another file system",
-    "no-permission": "Change the mode or owner of its folder, or choose another output",
+    "no-permission": "Check the permissions, or choose another output",
 }
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it replaces `path`.
+    """Yields a temporary path next to `path`; on success it replaces `path`.
 
     Raises:
         ResourceError: no space, read-only file system or no permission.
@@ -76,17 +76,16 @@ def _no_file(path: Path) -> InputError:
     """The error of an output that is a device, a pipe or a socket."""
     return InputError(
         "output-path",
-        f"An output must be a regular file. Found {str(path)!r}, a device, pipe or"
-        " socket, which would be replaced by a file. Choose another path.",
+        f"The output must be a regular file. {str(path)!r} is a device, pipe or socket."
+        " Choose another path.",
         file=path,
     )
 
 
 def _new_file(path: Path) -> Path:
-    """An empty file beside `path` that was not there before.
+    """A new empty file next to `path`.
 
-    Nobody can have put a link under its name, through which another file would be
-    written.
+    It never existed before, so it cannot be a link to another file.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
@@ -100,14 +99,14 @@ def _new_file(path: Path) -> Path:
 def atomic_directory(
     path: str | Path, *, overwrite: bool = False, kind: Kind | None = None
 ) -> Iterator[Path]:
-    """Yields a temporary directory beside `path`; on success it becomes `path`.
+    """Yields a temporary directory next to `path`; on success it becomes `path`.
 
     Args:
-        path: destination; must not exist unless `overwrite`, or must be empty. What a
-            link points to is written or replaced, and the link stays.
+        path: destination; must be absent or empty unless `overwrite`. If it is a link,
+            its target is written or replaced, and the link stays.
         overwrite: replace an existing directory after the new one is complete.
-        kind: what an existing directory must be to be replaced. What is not ours and
-            appears in it meanwhile is kept beside `path`, and a warning says where.
+        kind: what an existing directory must be to be replaced. Files of others that
+            appear in it in the meantime are kept next to `path`; a warning says where.
 
     Raises:
         InputError: as `check_absent`.
@@ -125,11 +124,11 @@ def atomic_directory(
             try:
                 yield temporary
                 publish_directory(temporary, place, kind)
-            except ResourceError as error:  # of a file inside: name what the user named
-                told = error.message.replace(str(temporary), str(path))
-                raise ResourceError(error.code, told, file=path) from error
+            except ResourceError as error:  # name the path that the user gave
+                message = error.message.replace(str(temporary), str(path))
+                raise ResourceError(error.code, message, file=path) from error
             finally:
-                # Half-written; or what was at `path`, if an exchange was cut short.
+                # Incomplete; or the old content, if the exchange was interrupted.
                 if temporary.is_dir() and temporary.stat().st_ino == written:
                     shutil.rmtree(temporary, ignore_errors=True)
                 else:
@@ -137,13 +136,12 @@ def atomic_directory(
 
 
 def publish_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
-    """Makes a complete directory take the place of `path`, after flushing it.
+    """Flushes a complete directory and moves it to `path`.
 
     Args:
-        temporary: on the same disk.
-        path: nothing, an empty directory, or one to be replaced; what a link points to,
-            if it is one.
-        kind: of the directory to be replaced, whose files are removed.
+        temporary: the directory; on the same disk as `path`.
+        path: absent, an empty directory, or a directory to replace. Links are followed.
+        kind: kind of the directory to replace; its files are removed.
     """
     path = resolved(path)
     for file in sorted(temporary.rglob("*")):
@@ -158,7 +156,7 @@ def publish_directory(temporary: Path, path: Path, kind: Kind | None) -> None:
 
 
 def resolved(path: Path) -> Path:
-    """Where an output lies: links, that of the output itself too, are followed."""
+    """The real path of an output: all links are followed."""
     return Path(os.path.realpath(path))
 
 
@@ -170,12 +168,12 @@ def check_absent(
     Args:
         path: the output; an empty directory counts as absent.
         overwrite: an existing directory may be replaced.
-        kind: what it must be to be replaced; without one no directory is.
+        kind: what it must be to be replaced; `None` refuses every directory.
 
     Raises:
-        InputError: something is there (`output-exists`), a directory that is not of
-            this kind or contains files of somebody else (`output-foreign`), or one
-            that nothing may be written to (`output-place`).
+        InputError: the output exists (`output-exists`), is a directory of another kind
+            or with files of others (`output-foreign`), or is a place that cannot be
+            replaced (`output-place`).
     """
     path = Path(path)
     with disk_errors(path):
@@ -193,8 +191,8 @@ def _check_absent(path: Path, overwrite: bool, kind: Kind | None) -> None:
     if path.exists():
         raise InputError(
             "output-exists",
-            f"The output must not exist yet. Found {str(path)!r}. Choose another"
-            " path, or pass --overwrite to replace what Shortlist wrote.",
+            f"The output {str(path)!r} exists already. Choose another path, or pass"
+            " --overwrite to replace what Shortlist wrote.",
             file=path,
         )
 
@@ -207,18 +205,18 @@ def check_file(
     name: str,
     inputs: Iterable[str | Path] = (),
 ) -> None:
-    """Checks, before any work, that a file may be written.
+    """Checks that a file may be written, before any work is done.
 
     Args:
         path: the file.
-        is_ours: whether a file that begins with these bytes may be replaced.
+        is_ours: tells from its first bytes whether a file may be replaced.
         overwrite: an existing file may be replaced.
         name: what is written, such as "a page".
-        inputs: files that are read, and never replaced.
+        inputs: files that are read, which are never replaced.
 
     Raises:
-        InputError: something is there (`output-exists`), or `overwrite` would replace
-            what is no file, an input, or not of this kind (`output-foreign`).
+        InputError: the file exists (`output-exists`), or `overwrite` would replace a
+            directory, an input or another kind of file (`output-foreign`).
     """
     path = Path(path)
     if not overwrite:
@@ -239,7 +237,7 @@ def check_file(
     if found:
         raise InputError(
             "output-foreign",
-            f"--overwrite replaces only what Shortlist wrote: {name}. Found"
+            f"--overwrite only replaces {name} that Shortlist wrote. Found"
             f" {str(path)!r}, {found}. Nothing was changed. Choose another path.",
             file=path,
         )
@@ -247,7 +245,7 @@ def check_file(
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns an error about the disk into a `ResourceError` that names `path`.
+    """Turns a disk error into a `ResourceError` that names `path`.
 
     Raises:
         ResourceError: no space, read-only file system or no permission.
@@ -261,50 +259,47 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         number = error_number(error)
         if number in (errno.EBUSY, errno.EXDEV):
             raise refused_place(path, MOUNTED) from error
-        # A missing file says nothing of the output, unless its folder cannot be made.
+        # A missing file is about the output only if its folder cannot be created.
         orphan = number == errno.ENOENT and not Path(path).parent.is_dir()
         if orphan or number in _UNUSABLE:
             raise InputError(
                 "output-path",
-                "An output must lie in a directory and replace its own kind. Found that"
-                f" {str(path)!r} cannot: {os.strerror(number)}. Choose another path.",
+                f"Cannot write {str(path)!r}: {os.strerror(number)}. Choose another"
+                " path.",
                 file=path,
             ) from error
         reasons = {
-            errno.ENOSPC: ("no-space", "There must be free space on the disk of"),
-            errno.EDQUOT: ("no-space", "There must be free quota on the disk of"),
-            errno.EFBIG: (
-                "no-space",
-                "The limit of file sizes (ulimit -f) must be above those of",
-            ),
-            errno.EROFS: ("read-only", "The file system must be writable:"),
-            errno.EACCES: ("no-permission", "You must be allowed to write"),
-            errno.EPERM: ("no-permission", "You must be allowed to write"),
+            errno.ENOSPC: "no-space",
+            errno.EDQUOT: "no-space",
+            errno.EFBIG: "no-space",  # over `ulimit -f`
+            errno.EROFS: "read-only",
+            errno.EACCES: "no-permission",
+            errno.EPERM: "no-permission",
         }
         if number not in reasons:
             raise
-        code, rule = reasons[number]
+        code = reasons[number]
         named = getattr(error, "filename", None)
         if code == "no-permission" and named and not _is_readable(named):
             raise not_readable(named) from error
         raise ResourceError(
             code,
-            f"{rule} {str(path)!r}. The system said: {os.strerror(number)}."
-            f" {_ADVICE[code]}; nothing was left behind.",
+            f"Cannot write {str(path)!r}: {os.strerror(number)}. {_ADVICE[code]}."
+            " No partial output was left.",
             file=path,
         ) from error
 
 
 def _is_readable(path: str | bytes | os.PathLike[str]) -> bool:
-    """Whether a file is missing or may be read: then it was to be written."""
+    """Whether reading the file cannot have failed: it may be read, or is missing."""
     return not os.path.lexists(path) or os.access(path, os.R_OK)
 
 
 def no_link(path: str, flags: int) -> int:
     """An opener for `open` that does not follow a link at the end of the path.
 
-    For files of a fixed name that are written in place: whoever puts a link there
-    would have another file written.
+    For files with a fixed name that are written in place: a link there would make us
+    write to another file.
     """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
@@ -320,18 +315,18 @@ def fsync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(path: Path, infix: str = "") -> Iterator[Path]:
-    """A new hidden directory beside `path`, locked until the end."""
+    """A new hidden directory next to `path`, locked until the end."""
     while True:
         place = _new_directory(path.parent, f".{path.name}.{os.getpid()}.{infix}")
         with _held(place) as is_held:
-            # Else a tidying writer took it for a left one before it was locked.
+            # Else another writer removed it as a leftover before it was locked.
             if is_held:
                 yield place
                 return
 
 
 def _new_directory(parent: Path, prefix: str) -> Path:
-    """A new directory of a random name; its mode is what the umask says."""
+    """A new directory with a random name; its mode follows the umask."""
     while True:
         place = parent / f"{prefix}{secrets.token_hex(4)}"
         with contextlib.suppress(FileExistsError):
@@ -341,7 +336,7 @@ def _new_directory(parent: Path, prefix: str) -> Path:
 
 @contextlib.contextmanager
 def _held(place: Path) -> Iterator[bool]:
-    """Locks a directory if it can; false when another writer has it or removed it."""
+    """Locks a directory; yields false if another writer holds or removed it."""
     try:
         descriptor = os.open(place, os.O_RDONLY)
     except FileNotFoundError:
@@ -356,8 +351,7 @@ def _held(place: Path) -> Iterator[bool]:
 def _lock(descriptor: int) -> bool | None:
     """Locks an open directory: false if it is locked, `None` on a disk without locks.
 
-    The lock moves with the directory, and the system releases it however the process
-    ends.
+    The lock moves with the directory; the system releases it when the process ends.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -369,14 +363,14 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _replace_directory(temporary: Path, path: Path) -> Path | None:
-    """`temporary` takes the place of `path`; returns where what was there lies."""
+    """Moves `temporary` to `path`; returns where the old directory is now."""
     if not path.exists() or not any(path.iterdir()):
         os.replace(temporary, path)
         return None
     if _exchange(temporary, path):
         return temporary
-    # Elsewhere a full directory cannot be replaced in one call: move it aside first.
-    # A process killed in between leaves nothing at `path`; `_tidy` puts it back.
+    # Without an exchange, the old directory has to be moved away first. If the process
+    # is killed in between, nothing is at `path`; `_tidy` moves the old one back.
     with _held(path), _beside(path, _ASIDE) as aside:
         try:
             os.replace(path, aside)
@@ -392,10 +386,10 @@ def _replace_directory(temporary: Path, path: Path) -> Path | None:
 
 
 def _discard(place: Path, path: Path, kind: Kind | None) -> None:
-    """Removes what was at `path`.
+    """Removes the old directory.
 
-    What is not ours appeared in it after the check. It gets a name that people see, and
-    that no later writer tidies away, before anything is removed.
+    Files of others appeared in it after the check. They are kept under a visible name
+    that no later writer removes.
     """
     if not place.is_dir():
         return
@@ -419,7 +413,7 @@ def _discard(place: Path, path: Path, kind: Kind | None) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two paths in one step; false where the system or its disk cannot."""
+    """Swaps two paths in one step; false if the system or its disk cannot."""
     swap = getattr(ctypes.CDLL(None), "renameat2", None)
     if swap is None:
         return False
@@ -429,11 +423,11 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _tidy(path: Path, kind: Kind | None) -> None:
-    """Removes what killed writers of `path` left beside it, after putting it back."""
+    """Removes what killed writers of `path` left, and moves an old directory back."""
     pattern = rf"\.{re.escape(path.name)}\.(\d+)\.({_ASIDE})?[a-z0-9_]{{8}}"
     dead: list[tuple[Path, str, bool]] = []
     with contextlib.ExitStack() as locks:
-        # The folder may not be there, or cannot be listed.
+        # The folder may be missing or unreadable.
         with contextlib.suppress(OSError):
             for place in path.parent.iterdir():
                 found = re.fullmatch(pattern, place.name)
@@ -441,15 +435,15 @@ def _tidy(path: Path, kind: Kind | None) -> None:
                     dead.append((place, found[1], found[2] is not None))
         unplaced = {process for _, process, aside in dead if not aside}
         for place, process, aside in dead:
-            # The new one is still beside `path`: the process died between two renames.
+            # The new one is still there: the process died between the two renames.
             is_next = aside and process in unplaced and any(place.iterdir())
             if is_next and not path.exists():
                 os.replace(place, path)
         for place, _, _ in dead:
-            if not place.is_dir():  # it was put back
+            if not place.is_dir():  # it was moved back
                 continue
             if kind is None or contents_of(place, kind) is None:
-                # Half-written, it has no manifest yet.
+                # Incomplete: it has no manifest yet.
                 shutil.rmtree(place, ignore_errors=True)
             else:
                 _discard(place, path, kind)
@@ -467,7 +461,7 @@ def _is_left(place: Path, process: int, locks: contextlib.ExitStack) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of that number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""Which backend Keras uses: the user's choice, else the first one installed."""
+"""The Keras backend: the user's choice, or the first one that is installed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BACKENDS = ("jax", "tensorflow", "torch")
 def choose_backend() -> str | None:
     """Sets `KERAS_BACKEND` unless the user chose a backend or Keras is loaded.
 
-    Keras itself would take TensorFlow even where only JAX is installed. A choice in
-    `KERAS_BACKEND` stands. One in Keras's configuration file stands if that backend
-    is installed, but for TensorFlow: Keras writes the file itself when it is first
-    imported, and its default is nobody's choice. Set `KERAS_BACKEND=tensorflow`.
+    Keras itself defaults to TensorFlow even if only JAX is installed. `KERAS_BACKEND`
+    has priority. The backend in Keras's configuration file is used if it is installed,
+    except for TensorFlow: Keras writes this default into the file at its first import,
+    so it is not a user's choice. To use it, set `KERAS_BACKEND=tensorflow`.
 
     Returns: the name of the backend, or `None` when none is installed.
     """

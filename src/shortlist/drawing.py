@@ -1,7 +1,7 @@
-"""Figures drawn by matplotlib (extra `plots`), without any of its global state.
+"""Figures drawn by matplotlib (extra `plots`), without its global state.
 
-Figures are objects, nothing of the user's own settings is used, and the same figure is
-the same bytes in every run. Knows no report.
+The user's matplotlib settings are not used, and the same figure has the same bytes in
+every run.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from shortlist.errors import ResourceError
+from shortlist.packages import need_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# matplotlib knows no `currentColor`: in an SVG this stands for it until it is written.
+# matplotlib has no `currentColor`: this placeholder is replaced in the SVG.
 INK = "#010203"
 BLUE, ORANGE, GREEN = "#4a86d8", "#dd7f1e", "#35a07a"
 SERIES = (BLUE, ORANGE, GREEN, "#8e63c4", "#c4474f", "#7d7d7d", "#a98b2d", "#3aa6b9")
@@ -47,7 +47,7 @@ _STYLE = {
 
 @contextlib.contextmanager
 def canvas(name: str, size: tuple[float, float]) -> Iterator[Figure]:
-    """An empty figure, to be drawn and written within the context.
+    """An empty figure, to be drawn and saved within the context.
 
     Args:
         name: unique within a page; it makes the ids of an SVG the same in every run.
@@ -56,15 +56,10 @@ def canvas(name: str, size: tuple[float, float]) -> Iterator[Figure]:
     Raises:
         ResourceError: matplotlib is not installed (`package-missing`).
     """
-    try:
-        import matplotlib.figure
-        import matplotlib.style
-    except ImportError as error:
-        raise ResourceError(
-            "package-missing",
-            "The plots need the package 'matplotlib', which is not installed. Run: pip"
-            " install 'shortlist[plots]'",
-        ) from error
+    need_package("matplotlib", "plots")
+    import matplotlib.figure
+    import matplotlib.style
+
     settings = {**_STYLE, "svg.hashsalt": name}
     with matplotlib.style.context(["default", settings]):
         yield matplotlib.figure.Figure(figsize=size)
@@ -83,7 +78,7 @@ def png_of(figure: Figure) -> bytes:
     """The figure as a PNG on white, the same bytes in every run."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        # A name may have signs that the font lacks: boxes stand for them.
+        # The font may lack characters of a name; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing", module=".*")
         figure.savefig(
             stream,
@@ -97,7 +92,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def finish(axes: Axes, *, across: bool = False) -> None:
-    """Lines behind what is drawn: level ones, or with `across` upright ones."""
+    """Draws grid lines behind the data: horizontal, or vertical with `across`."""
     axes.grid(axis="x" if across else "y")
     axes.set_axisbelow(True)
 

@@ -4,12 +4,13 @@
     ├── InputError (ValueError)          the caller's mistake; exit code 2, HTTP 4xx
     │   ├── LogError                     an interaction log or attribute file
     │   ├── RecipeError                  shortlist.toml or a command-line flag
-    │   └── UnknownIdError (KeyError)    an id that no vocabulary holds
-    ├── ArtifactError (ValueError)       a dataset, run or bundle gone bad; exit 3
+    │   └── UnknownIdError (KeyError)    an id that is in no vocabulary
+    ├── ArtifactError (ValueError)       a damaged dataset, run or bundle; exit 3
     └── ResourceError (OSError)          disk, network, port, missing package; exit 4
 
-A message says what must hold, what came and what to do. `docs/errors.md` lists the
-codes; `tests/test_errors.py` holds the two together.
+A message about a value says what must hold, what was received and what to do. A message
+about an event says what happened and what to do. `docs/errors.md` lists the codes;
+`tests/test_errors.py` compares the two.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ShortlistError(Exception):
 
     Args:
         code: stable kebab-case name, listed in `docs/errors.md`.
-        message: what must hold, what came and what to do.
+        message: see above.
         file: the file concerned, if known.
         column: the column concerned, if known.
         row: 1-based line or row number in `file`, if known (the header is line 1).

@@ -1,12 +1,11 @@
-"""One process at a time: a lock that the system takes back from a dead process.
+"""A lock file for one process at a time; the system releases it with the process.
 
-The file of a lock holds the number of the process that has it and the moment when that
-process began, so that a message can name it and a number given out anew is noticed. It
-is locked with `flock`, which the kernel releases however the process ends; on a disk
-without such locks the file alone decides. Knows nothing of what is locked.
+The file holds the id and the start time of the process, so that a message can name the
+process and a reused id is noticed. It is locked with `flock`; on a disk without such
+locks the content of the file decides.
 
-Two machines that share a disk see each other's lock only as far as the disk passes
-`flock` on.
+Two machines that share a disk see each other's lock only if the disk supports `flock`
+across machines.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Holder(msgspec.Struct, frozen=True):
 
     process: int
     began: int | None
-    """Clock ticks from the start of the machine; `None` where nothing tells them."""
+    """Clock ticks since the machine started; `None` where the system has none."""
 
 
 class Lock:
@@ -39,7 +38,7 @@ class Lock:
 
     Args:
         path: the file; its folder must exist.
-        busy: the error where another process has it, made of what names that process.
+        busy: makes the error if another process holds it, given a name of that process.
 
     Raises:
         ResourceError: what `busy` makes.
@@ -51,10 +50,10 @@ class Lock:
         self._descriptor = self._acquire()
 
     def release(self, *, remove: bool = False) -> None:
-        """Lets others have it.
+        """Releases the lock.
 
         Args:
-            remove: whether its file goes as well.
+            remove: also remove its file.
         """
         if self._descriptor >= 0:
             if remove:
@@ -64,7 +63,7 @@ class Lock:
 
     def _acquire(self) -> int:
         while True:
-            # What lies there may be a link to another file, or a pipe without reader.
+            # The path may be a link to another file, or a pipe without a reader.
             descriptor = no_link(str(self.path), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -76,7 +75,7 @@ class Lock:
             except BaseException:
                 os.close(descriptor)
                 raise
-            # Whoever had it removed it before it could be locked: there is a new one.
+            # Its holder removed the file before it was locked: open the new one.
             os.close(descriptor)
 
     def _lock(self, descriptor: int) -> None:
@@ -106,12 +105,12 @@ class Lock:
 
 
 def began(process: int) -> int | None:
-    """When a process began, in clock ticks; `None` if it is gone or nothing tells."""
+    """When a process started, in clock ticks; `None` if unknown."""
     try:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return None
-    # The name of the command, in brackets, may hold blanks and brackets.
+    # The name of the command, in brackets, may contain spaces and brackets.
     return int(text.rpartition(")")[2].split()[19])
 
 

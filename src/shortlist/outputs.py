@@ -1,8 +1,8 @@
-"""What the directories that Shortlist writes contain, and which may be replaced.
+"""Which files in an output directory Shortlist wrote, and may replace.
 
 Only files that Shortlist wrote are ever removed. A directory is ours if its manifest
-says so; its files are those the manifest lists, or without a list those with the fixed
-names of the format. Everything else in it belongs to somebody else.
+says so; our files are those that the manifest lists or, without a list, those with the
+fixed names of the format. Everything else in it belongs to others.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _TEMPORARY = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """How directories of one kind are known.
+    """How directories of one kind are recognized.
 
     Args:
         name: for messages, such as "a dataset".
         names: paths of its files, and of its folders with a slash at the end.
-        manifests: files of which one must be there; none if the names alone decide.
+        manifests: one of these files must be there; empty if the names alone decide.
         is_ours: whether the JSON value of a manifest is of this kind.
-        later: as `names`, of files that are added after the manifest was written; used
-            where it lists the others.
+        later: like `names`, for files added after the manifest was written; used if
+            the manifest lists the other files.
     """
 
     name: str
@@ -52,7 +52,7 @@ def _format(name: str) -> Callable[[Any], bool]:
 
 
 def _within(folder: str, names: str) -> str:
-    """A pattern for a folder and what it contains."""
+    """A pattern for a folder and its content."""
     return rf"{folder}/(?:{names})?"
 
 
@@ -71,13 +71,13 @@ _RUN = (
     r"|vocabularies/(?:[^/]+\.arrow)?"
     f"|{_within('(?:retrieval|ranker)', _MODEL)}|{_EVALUATED}"
 )
-# What an append adds, until it is done.
+# Written by an append before it is finished.
 _APPENDED = (
     r"dataset\.json|\.append\.lock|rejected(?:-\d+)?\.csv|events/(?:\d{5,}\.arrow)?"
     r"|(?:pending-)?(?:users|items)-\d+\.arrow|vocabularies-\d+/(?:[^/]+\.arrow)?"
     r"|spill(?:-\d+)?/(?:spill-\d+\.arrow)?"
 )
-# With the files of formats that did not list theirs.
+# Older formats do not list their files.
 _DATASET = (
     rf"{_APPENDED}|(?:train|validation|test)\.arrow"
     r"|(?:pending-)?(?:users|items)\.arrow|vocabularies/(?:[^/]+\.arrow)?"
@@ -102,7 +102,7 @@ _FOLD = "|".join(
         _within(r"\.run\.training", _TRAINING),
     ]
 )
-# Its folders are there even if the model has no tables.
+# The folders exist even if the model has no tables.
 _BUNDLE = r"manifest\.json|(?:tables|vocabularies)/"
 _FOLDS = r"(?:plan|cross_validation)\.json|" + _within(r"fold-\d+", _FOLD)
 
@@ -150,13 +150,13 @@ FOLDS = Kind(
 
 
 def of_files(name: str, *files: str) -> Kind:
-    """The kind of a directory that contains these files alone."""
+    """The kind of a directory that contains only these files."""
     return Kind(name=name, names=re.compile("|".join(map(re.escape, files))))
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a directory, paths relative to it; folders end in a slash."""
+    """Relative paths of all files in a directory; folders end with a slash."""
 
     ours: list[str]
     foreign: list[str]
@@ -178,22 +178,22 @@ def contents_of(folder: Path, kind: Kind) -> Contents | None:
     for name in _walk(folder):
         known = name in listed or name in folders or pattern.fullmatch(_plain(name))
         (ours if known else foreign).append(name)
-    # A folder of somebody else is named by what it contains, if that is anything.
+    # A folder that is not empty is represented by its content.
     last = [n for n in foreign if not (n.endswith("/") and _is_parent(n, foreign))]
     return Contents(ours, last)
 
 
 def check_place(path: Path) -> None:
-    """Checks that a directory may be written at a place, whatever is there.
+    """Checks that an output directory may be at this path.
 
     Raises:
-        InputError: it is, or contains, the home or current directory, or it is the root
-            or a mount point (`output-place`).
+        InputError: `output-place`: it is or contains the home or the current directory,
+            or it is the root or a mount point.
     """
     place = Path(os.path.realpath(path))
     reasons = {"the home directory": Path.home, "the current directory": Path.cwd}
     for name, where in reasons.items():
-        with contextlib.suppress(OSError, RuntimeError):  # there is none
+        with contextlib.suppress(OSError, RuntimeError):  # it does not exist
             if where().resolve().is_relative_to(place):
                 raise refused_place(path, f"it is or contains {name}")
     if place == Path(place.anchor):
@@ -206,12 +206,11 @@ MOUNTED = "it is a mount point, which cannot be replaced in one step"
 
 
 def refused_place(path: object, reason: str) -> InputError:
-    """The error of an output that may not be where it is."""
+    """The error for an output path that cannot be used."""
     return InputError(
         "output-place",
-        "An output must be a folder that contains nothing else. Found"
-        f" that {str(path)!r} cannot be an output: {reason}. Nothing was changed."
-        " Choose another path, such as a new folder inside.",
+        f"{str(path)!r} cannot be an output: {reason}. Nothing was changed."
+        " Choose another path, such as a new folder inside it.",
         file=path,
     )
 
@@ -219,7 +218,7 @@ def refused_place(path: object, reason: str) -> InputError:
 def _is_mount(place: Path) -> bool:
     if os.path.ismount(place):
         return True
-    # A folder that is mounted from the same disk shows only in this list.
+    # A folder that is mounted from the same disk appears only in this list.
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
         mounted = {re.sub(rb"\\(\d{3})", _octal, line.split()[4]) for line in lines}
@@ -232,17 +231,19 @@ def _octal(found: re.Match[bytes]) -> bytes:
 
 
 def check_replaceable(folder: Path, kind: Kind | None) -> None:
-    """Checks that a directory, which is not empty, contains only files of ours.
+    """Checks that a directory contains only files that Shortlist wrote.
 
     Raises:
-        InputError: it does not (`output-foreign`); the message names the first files.
+        InputError: `output-foreign`; the message names the first other files.
     """
     found = None if kind is None else contents_of(folder, kind)
     if found is None:
         what = "" if kind is None else f" that is not {kind.name}"
         if kind is not None and kind.manifests:
             what += f": its {' or '.join(kind.manifests)} is missing or not ours"
-        advice = "Choose another path; remove it yourself if it is a damaged output."
+        advice = (
+            "Choose another path, or remove the directory if it is a damaged output."
+        )
         raise _foreign(folder, f"a directory{what}", advice)
     if found.foreign:
         shown = ", ".join(repr(name) for name in sorted(found.foreign)[:_SHOWN])
@@ -253,26 +254,26 @@ def check_replaceable(folder: Path, kind: Kind | None) -> None:
 
 
 def remove_ours(folder: Path, kind: Kind, *, keep: Collection[str] = ()) -> list[str]:
-    """Removes the files of ours one by one, then the folders that are empty.
+    """Removes the files that Shortlist wrote one by one, then the empty folders.
 
     Args:
-        folder: a directory; nothing happens if it is none, or not of this kind.
-        kind: of the directory.
+        folder: a directory; nothing happens if it is missing or of another kind.
+        kind: kind of the directory.
         keep: files and folders directly in it that stay.
 
-    Returns: what is left, relative to `folder`; nothing if the directory is gone.
+    Returns: what is left, relative to `folder`; empty if the directory is gone.
     """
     found = contents_of(folder, kind) if folder.is_dir() else None
     if found is None:
         return list(_walk(folder)) if folder.is_dir() else []
     ours = [name for name in found.ours if name.partition("/")[0] not in keep]
-    # The manifest goes last: without it nothing says what the rest is.
+    # The manifest is removed last: it says what the other files are.
     for name in sorted(ours, key=lambda name: (name in kind.manifests, name)):
         if not name.endswith("/"):
-            with contextlib.suppress(OSError):  # it stays, and is among what is left
+            with contextlib.suppress(OSError):  # it is reported as left
                 (folder / name).unlink(missing_ok=True)
     for name in sorted((n for n in ours if n.endswith("/")), reverse=True):
-        with contextlib.suppress(OSError):  # something of somebody else is in it
+        with contextlib.suppress(OSError):  # it contains other files
             (folder / name).rmdir()
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -280,21 +281,21 @@ def remove_ours(folder: Path, kind: Kind, *, keep: Collection[str] = ()) -> list
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one of a writer, perhaps killed."""
+    """Whether a name is that of a temporary file or folder of a writer."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def _foreign(folder: Path, found: str, advice: str) -> InputError:
     return InputError(
         "output-foreign",
-        "--overwrite replaces only what Shortlist wrote. Found"
-        f" {str(folder)!r}, {found}. Nothing was changed. {advice}",
+        f"--overwrite only replaces what Shortlist wrote. Found {str(folder)!r},"
+        f" {found}. Nothing was changed. {advice}",
         file=folder,
     )
 
 
 def _manifest(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a regular file, `None` if there is none."""
+    """The JSON object in a regular file, or `None`."""
     try:
         if file.is_symlink() or not file.is_file():
             return None
@@ -326,7 +327,7 @@ def _is_parent(folder: str, names: list[str]) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A path without what marks temporary files and folders."""
+    """A path without the prefixes and suffixes of temporary names."""
     parts = []
     for part in name.split("/"):
         found = _TEMPORARY.fullmatch(part)
@@ -335,7 +336,7 @@ def _plain(name: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Everything below a directory; links are not followed."""
+    """All paths below a directory; links are not followed."""
 
     def refuse(error: OSError) -> None:
         raise error

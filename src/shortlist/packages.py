@@ -8,7 +8,7 @@ from shortlist.errors import ResourceError
 
 
 def need_package(package: str, extra: str) -> None:
-    """Raises `ResourceError` with the install line unless a package is there."""
+    """Raises `ResourceError` with the install command if a package is missing."""
     if importlib.util.find_spec(package) is None:
         raise ResourceError(
             "package-missing",

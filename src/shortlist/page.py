@@ -1,7 +1,7 @@
-"""HTML pages without any script: reports as one file.
+"""HTML pages without scripts: reports as one file.
 
-Nothing is loaded from elsewhere, and a policy in the page forbids it. Names of files,
-columns and ids are text that others wrote: all text is escaped here. Knows no report.
+Pages load nothing, and a content security policy forbids it. Names of files, columns
+and ids are untrusted: all text is escaped here.
 """
 
 from __future__ import annotations
@@ -117,18 +117,18 @@ def page_html(
 
 
 def write_page(page: str, path: str | Path) -> None:
-    """Writes a page, whole or not at all; an existing file is replaced.
+    """Writes a page atomically; an existing file is replaced.
 
     Raises:
         ResourceError: the disk refuses.
     """
     with atomic_file(path) as temporary:
-        # A file name may hold bytes that are no text.
+        # A file name may contain bytes that are not text.
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def is_page(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a page of ours."""
+    """Whether a file with these first bytes is a page of Shortlist."""
     return head.startswith(b"<!DOCTYPE html>") and _POLICY.encode() in head
 
 
@@ -166,21 +166,21 @@ def table_html(table: Table) -> list[str]:
 
 
 def verdict_html(kind: str, text: str, next_step: str) -> list[str]:
-    """What a page says first.
+    """The verdict at the top of a page.
 
     Args:
-        kind: `better`, `worse` or `unsure`: its colour.
+        kind: `better`, `worse` or `unsure`, which sets the colour.
         text: the verdict.
-        next_step: what to do, or nothing; commands stand between backticks.
+        next_step: what to do next, or empty; commands are in backticks.
     """
     parts = [escape(part) for part in next_step.split("`")]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
-    told = f"<strong>{escape(text)}</strong>{''.join(parts)}"
-    return [f'<p class="verdict {escape(kind)}">{told}</p>']
+    content = f"<strong>{escape(text)}</strong>{''.join(parts)}"
+    return [f'<p class="verdict {escape(kind)}">{content}</p>']
 
 
 def terms_html(title: str, terms: Mapping[str, str]) -> list[str]:
-    """A title and names with what they mean."""
+    """A title and a list of terms with their meanings."""
     return [f"<h2>{escape(title)}</h2>", *_details(terms)] if terms else []
 
 

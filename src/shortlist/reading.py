@@ -1,4 +1,4 @@
-"""Files that may not be read: an error of their own, whoever finds out."""
+"""Errors for files that may not be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 @contextlib.contextmanager
 def read_errors(path: object) -> Iterator[None]:
-    """Turns the error about a file that may not be read into one that says so.
+    """Turns a permission error while reading into a `ResourceError`.
 
     Args:
         path: the file, if the system's error does not name one.
@@ -33,7 +33,7 @@ def read_errors(path: object) -> Iterator[None]:
 
 
 def denied_by(error: BaseException | None) -> OSError | None:
-    """The system's refusal among an error and its causes, if there is one."""
+    """The permission error among an error and its causes, if there is one."""
     while error is not None:
         if not isinstance(error, ShortlistError) and error_number(error) in _DENIED:
             return error if isinstance(error, OSError) else PermissionError()
@@ -42,20 +42,20 @@ def denied_by(error: BaseException | None) -> OSError | None:
 
 
 def not_readable(path: object) -> ResourceError:
-    """The error of a file or folder that this user may not read."""
+    """The error for a file or folder that this user may not read."""
     return ResourceError(
         "no-permission",
-        f"You must be allowed to read {os.fspath(path)!r}."  # type: ignore[call-overload]
-        f" The system said: {os.strerror(errno.EACCES)}. Change its mode or owner (of"
-        " its folder too), or run as a user who may read it.",
+        f"Cannot read {os.fspath(path)!r}: {os.strerror(errno.EACCES)}."  # type: ignore[call-overload]
+        " Check the permissions of the file and its folder, or run as a user who may"
+        " read it.",
         file=path,
     )
 
 
 def error_number(error: BaseException) -> int:
-    """The system's number of an error, 0 if it has none."""
+    """The `errno` of an error, 0 if it has none."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    # Polars gives the number only in its text, also in errors that are no OSError.
+    # Polars gives the number only in the text of its errors.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found.group(1)) if found else 0

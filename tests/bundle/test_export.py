@@ -141,7 +141,7 @@ def test_metrics_and_environment_travel_with_the_bundle(
     manifest = export_bundle(tmp_path / "b", pipeline, name="toy", metrics=metrics)
     assert manifest.metrics == metrics
     assert manifest.environment["packages"]["shortlist"] == manifest.shortlist_version
-    with pytest.raises(InputError, match="must not exist yet") as exists:
+    with pytest.raises(InputError, match="exists already") as exists:
         export_bundle(tmp_path / "b", pipeline, name="toy")
     assert exists.value.code == "output-exists"
 

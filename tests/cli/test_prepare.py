@@ -87,7 +87,7 @@ def test_bad_rows_are_skipped_counted_and_listed(call, tmp_path, recipe) -> None
     assert not (tmp_path / "dataset").exists()
     done = call("prepare", "--recipe", recipe, "--on-error", "skip")
     assert done.code == 0, done.err
-    assert "rows set aside: 2;" in done.out
+    assert "rows skipped: 2;" in done.out
     assert done.err.count("problem: 1 row was left out") == 2
     assert "Found '9'" in done.err
     rejected = pl.read_csv(tmp_path / "dataset" / "rejected.csv", infer_schema=False)
@@ -234,7 +234,7 @@ def test_bad_rows_of_later_days_are_skipped_on_demand(call, tmp_path, prepared) 
     assert tree(tmp_path / "dataset") == before
     result = call(*arguments, "--on-error=skip")
     assert result.code == 0, result.err
-    assert "rows set aside: 1;" in result.out
+    assert "rows skipped: 1;" in result.out
     assert "log-label-range" in (tmp_path / "dataset/rejected-1.csv").read_text()
 
 

@@ -223,7 +223,7 @@ def test_paths_below_the_recipe_are_relative_and_others_absolute(tmp_path, monke
 def test_existing_recipe_is_kept_unless_overwritten(tmp_path):
     path = tmp_path / "shortlist.toml"
     path.write_text("mine")
-    with pytest.raises(InputError, match="must not exist yet") as caught:
+    with pytest.raises(InputError, match="exists already") as caught:
         write(path, simple_guess())
     assert caught.value.code == "output-exists"
     assert path.read_text() == "mine"

@@ -13,7 +13,7 @@ import pytest
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.cli.serve import serve
-from shortlist.serving.limits import ServerSettings
+from shortlist.serving.http.limits import ServerSettings
 from tiny_bundle import make_contents
 
 
@@ -43,7 +43,7 @@ def run_and_stop(bundle: Path, *arguments: str | Path) -> str:
 
 def test_without_a_file_it_is_said_that_events_are_not_kept(bundle: Path) -> None:
     said = run_and_stop(bundle)
-    assert "held in memory and end with this server; --events FILE keeps them" in said
+    assert "lost when the server stops; --events FILE stores them" in said
     assert json.loads(run_and_stop(bundle, "--json"))["events"] is None
 
 
@@ -75,7 +75,8 @@ def test_flags_reach_the_server(
     # The handler would outlive the test.
     monkeypatch.setattr("shortlist.cli.serve._log_to_stderr", lambda: None)
     monkeypatch.setattr(
-        "shortlist.serving.server.serve", lambda *_, **options: given.update(options)
+        "shortlist.serving.http.server.serve",
+        lambda *_, **options: given.update(options),
     )
     serve(
         bundle,
@@ -98,7 +99,7 @@ def test_flags_reach_the_server(
 
 
 def test_two_servers_do_not_share_an_events_file(bundle: Path, tmp_path: Path) -> None:
-    from shortlist.serving.events import SqliteEventStore
+    from shortlist.serving.event_store.events import SqliteEventStore
 
     store = SqliteEventStore(tmp_path / "e")
     command = [Path(sys.executable).with_name("shortlist"), "serve"]

@@ -33,9 +33,10 @@ def test_what_may_be_chance_is_told_as_such() -> None:
     told = {"is_below": True, "result": "unsure", "text": "Not surely worse."}
     for metrics in ({"verdict": told}, {"validation": told}):
         shown = below_popularity(metrics)
-        assert shown == "Not surely worse. Popular items alone may serve as well."
+        then = "Recommending popular items may serve as well."
+        assert shown == f"Not surely worse. {then}"
     shown = below_popularity({"verdict": BELOW})
-    assert shown.endswith("Popular items alone would serve better.")
+    assert shown.endswith("Recommending popular items would serve better.")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +63,8 @@ def test_nothing_is_said_of_another(metrics: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("evaluated", "served", "words"),
     [
-        (True, False, "kept items that users had taken before, and the bundle leaves"),
-        (False, True, "left out items that users had taken before, and the bundle rec"),
+        (True, False, "kept items that users had interacted with before, but the bun"),
+        (False, True, "left out items that users had interacted with before, but the"),
         (True, True, ""),
         (False, False, ""),
         (None, True, ""),  # it was not evaluated

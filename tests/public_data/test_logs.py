@@ -236,7 +236,7 @@ def test_full_disk_while_unpacking_keeps_the_checked_archive(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(logs, "_check_members", full)
-    with pytest.raises(ResourceError, match="free space") as caught:
+    with pytest.raises(ResourceError, match="No space left") as caught:
         fetch("ml-latest-small", cache=tmp_path, base_url=publisher.url)
     assert caught.value.code == "no-space"
     assert not (tmp_path / "ml-latest-small").exists()

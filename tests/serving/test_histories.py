@@ -8,7 +8,7 @@ import pytest
 
 from shortlist.errors import ResourceError
 from shortlist.serving.histories import PostedColumns, UserHistories
-from shortlist.serving.limits import StateLimits
+from shortlist.serving.http.limits import StateLimits
 
 
 @pytest.fixture

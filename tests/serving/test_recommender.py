@@ -12,7 +12,7 @@ import pytest
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import InputError, UnknownIdError
-from shortlist.serving.events import Event, SqliteEventStore
+from shortlist.serving.event_store.events import Event, SqliteEventStore
 from shortlist.serving.recommender import Recommender
 from tiny_bundle import (
     HISTORIES,

@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_the_old_scores(recommender, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ResourceError, match="free space") as refused:
+    with pytest.raises(ResourceError, match="No space left") as refused:
         score_file(recommender, pairs, out, overwrite=True)
     assert refused.value.code == "no-space"
     assert out.read_bytes() == before

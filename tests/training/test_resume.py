@@ -253,7 +253,7 @@ def test_resume_begins_where_nothing_was_begun_and_ends_where_all_is_done(
     again = trained(dataset, tmp_path / "run", resume=True)
     assert again.info.created_at == first.info.created_at
     other = CHOSEN.model_copy(update={"seed": 7})
-    with pytest.raises(InputError, match="must not exist yet"):
+    with pytest.raises(InputError, match="exists already"):
         trained(dataset, tmp_path / "run", other, resume=True)
 
 

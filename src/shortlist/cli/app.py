@@ -1,8 +1,8 @@
 """The `shortlist` command: one file per subcommand, in the order of the data flow.
 
-Exit codes: 0 done; 1 a fault of Shortlist, or a problem that `check --strict` found;
-2 the user's mistake; 3 a dataset, run or bundle that cannot be used; 4 the machine
-(disk, network, port, missing package); 130 interrupted; 143 terminated.
+Exit codes: 0 success; 1 a bug in Shortlist, or a problem that `check --strict` found;
+2 invalid input; 3 a dataset, run or bundle that cannot be used; 4 the machine (disk,
+network, port, missing package); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from shortlist.reading import denied_by, not_readable
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-# How Typer says that an argument is a file that may not be read.
+# Typer's message for a file argument that may not be read.
 _UNREADABLE = re.compile(r"path '(.*)' is not readable")
 
 app = typer.Typer(
@@ -85,21 +85,26 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def options(
     version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Show it."
+        False,
+        "--version",
+        callback=_show_version,
+        is_eager=True,
+        help="Show the version.",
     ),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
 ) -> None:
     """Turns an interaction log into a served recommender.
 
-    Exit codes: 0 done, 1 a fault of Shortlist (or a problem that check --strict found),
-    2 a mistake in what was given, 3 a dataset, run or bundle that cannot be used, 4 the
-    machine, 130 interrupted, 143 terminated.
+    Exit codes: 0 success, 1 a bug in Shortlist (or a problem that check --strict
+    found), 2 invalid input, 3 a dataset, run or bundle that cannot be used, 4 a problem
+    of the machine (disk, network, port, missing package), 130 interrupted, 143
+    terminated.
     """
 
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
-    # The flag may stand before or after the command.
+    # The flag may be before or after the command.
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -118,16 +123,16 @@ def run(arguments: list[str]) -> int:
     except ShortlistError as error:
         if debug:
             raise
-        return _report_error(_told_of_permission(error), arguments)
+        return _report_error(_as_permission(error), arguments)
     except BaseException as error:
-        # A panic of Polars is no Exception.
+        # A panic of Polars is not an Exception.
         is_fault = isinstance(error, Exception) or _is_panic(error)
         if debug or not is_fault:
             raise
         if denied_by(error) is not None:
-            return _report_error(_told_of_permission(error), arguments)
-        text = f"{type(error).__name__}: {error}. This is a fault of Shortlist: run"
-        text += " the command with --debug and report what it prints."
+            return _report_error(_as_permission(error), arguments)
+        text = f"{type(error).__name__}: {error}. This is a bug in Shortlist: run the"
+        text += " command with --debug and report what it prints."
         values = {"code": "internal", "message": text}
         return _report(values, text, EXIT_INTERNAL, arguments)
     if code == EXIT_INTERRUPTED:
@@ -136,21 +141,18 @@ def run(arguments: list[str]) -> int:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Whether the Rust core of Polars gave up; told without importing it."""
+    """Whether the Rust core of Polars panicked; checked without importing it."""
     return type(error).__name__ == "PanicException"
 
 
-def _told_of_permission(error: BaseException) -> ShortlistError:
-    """The error that says so where the cause is a file that may not be read.
-
-    Else it would be told as damage, with advice that does not help.
-    """
+def _as_permission(error: BaseException) -> ShortlistError:
+    """A permission error if that is the cause of an error about a damaged file."""
     denied = denied_by(error)
     if isinstance(error, ShortlistError):
         if denied is None or isinstance(error, ResourceError):
             return error
         return not_readable(denied.filename or error.file or "a file")
-    assert denied is not None  # else it would be a fault of Shortlist
+    assert denied is not None
     return not_readable(denied.filename or "a file")
 
 
@@ -159,7 +161,7 @@ def _report_error(error: ShortlistError, arguments: list[str]) -> int:
 
 
 def _id_hint(error: TyperException, arguments: list[str]) -> str:
-    """What helps if an id was read as an option."""
+    """A hint for an id that was parsed as an option."""
     option = getattr(error, "option_name", None)
     command = next((a for a in arguments if not a.startswith("-")), "")
     if option is None or command not in ("recommend", "similar"):
@@ -172,7 +174,7 @@ def _report(
     values: dict[str, Any], text: str, exit_code: int, arguments: list[str]
 ) -> int:
     if interrupts.received() is not None:
-        return exit_code  # a step that was cut short leaves errors of all kinds
+        return exit_code  # errors after an interruption are its consequence
     if "--json" in arguments:
         typer.echo(json.dumps({"error": values}))
     lines = map(printable, text.split("\n"))

@@ -37,14 +37,16 @@ _ROLES = ("user_id", "item_id", "timestamp", "label")
 def check(
     logs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="LOG...", help="The log; default: that of the recipe."),
+        typer.Argument(
+            metavar="LOG...", help="Files of the log; default: those of the recipe."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
             "--recipe",
             "-r",
-            help="Take columns and split from it. Default: shortlist.toml, if there.",
+            help="Recipe with columns and split; default: shortlist.toml.",
         ),
     ] = None,
     html: HtmlOption = None,
@@ -61,9 +63,9 @@ def check(
     if recipe is None and (set_ or not logs):
         raise InputError(
             "usage",
-            "A check needs a LOG, or a recipe that names one: --recipe, or"
-            f" {RECIPE_FILE} in this folder; --set changes a recipe. Received neither."
-            " Run: shortlist check LOG",
+            f"A check needs a LOG or a recipe (--recipe, or {RECIPE_FILE} in this"
+            " folder); --set needs a recipe. Received neither. Run: shortlist check LOG"
+            " ",
         )
     check_page(html, overwrite)
     given = _from_recipe(logs, recipe, set_) if recipe else _guessed(logs or [])
@@ -88,14 +90,14 @@ def check(
     }
     problems = {found.code for found in report.findings if found.severity == "problem"}
     then = given.next if problems <= given.solved_by_next else ""
-    text = "" if json else report_text(report, given.told(), then, html)
+    text = "" if json else report_text(report, given.lines(), then, html)
     print_result(result, text, json)
     if strict and any(found.severity == "problem" for found in report.findings):
         raise typer.Exit(FOUND_PROBLEMS)
 
 
 class _Given:
-    """What is checked: files, columns and split, guessed or from a recipe."""
+    """The files, columns and split to check, guessed or from a recipe."""
 
     def __init__(self, files: list[Path], schema: Schema, split: Split) -> None:
         self.files, self.schema, self.split = files, schema, split
@@ -115,18 +117,18 @@ class _Given:
             self.files, self.schema, self.split, on_error="skip", **self.options
         )
 
-    def told(self) -> list[str]:
-        """What the log was taken to be, a line each."""
+    def lines(self) -> list[str]:
+        """The files and columns that were checked, one line each."""
         files = _listed(self.files)
         if self.guesses:
             lines = [f"  {line}" for line in self.guess_lines]
-            return [f"log {files}; the guesses, to be checked:", *lines]
+            return [f"log {files}; guessed, please check:", *lines]
         columns = _columns(self.schema).items()
         return [f"log {files}", *(f"  {role}: {name!r}" for role, name in columns)]
 
 
 def _listed(files: list[Path]) -> str:
-    """Some files by name, and how many more there are."""
+    """The first files by name, and the number of the others."""
     rest = len(files) - _SHOWN_FILES
     shown = ", ".join(str(file) for file in files[:_SHOWN_FILES])
     return f"{shown} and {rest} more" if rest > 0 else shown
@@ -177,19 +179,19 @@ def _guessed(logs: list[Path]) -> _Given:
     from shortlist.data.guess.guess import guess_schema
 
     guess = guess_schema(logs)
-    # A file that is not in the order of time is shown as what it is.
+    # Show the order of the file as it is.
     split = dataclasses.replace(guess, order="").split
     given = _Given(logs, guess.schema, split)
     given.options = {"layout": guess.format}
     amounts = f"test {split.test:g}, validation {split.validation:g}"
     sets = f"sets {guess.split.kind} here" if guess.order else "sets it"
-    told = f"{split.kind}, {amounts}; `shortlist init` {sets}."
+    line = f"{split.kind}, {amounts}; `shortlist init` {sets}."
     warnings = {f"warning {n}": text for n, text in enumerate(guess.warnings, start=1)}
-    given.guesses = {**guess.reasons, "split": told, **warnings}
+    given.guesses = {**guess.reasons, "split": line, **warnings}
     given.other_columns = guess.columns
     given.guess_lines = [
         *guess_lines(guess),
-        f"split: {told}",
+        f"split: {line}",
         *(f"warning: {text}" for text in guess.warnings),
     ]
     given.next = f"shortlist init {shlex.join(map(str, logs))}"

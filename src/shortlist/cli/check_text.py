@@ -18,14 +18,14 @@ _COLOURS = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def report_text(
-    report: LogReport, told: Sequence[str], next_: str, html: Path | None
+    report: LogReport, lines: Sequence[str], next_: str, html: Path | None
 ) -> str:
     """Tables and findings; with colours only at a terminal.
 
     Args:
         report: what `check_log` returned.
-        told: lines after the verdict: what the log was taken to be.
-        next_: the command that comes next, if any.
+        lines: printed after the verdict: the files and columns.
+        next_: the next command to run, if any.
         html: the page that was written, if any.
     """
     verdict, style = report.verdict, "green" if report.verdict.ready else "bold red"
@@ -33,7 +33,7 @@ def report_text(
     if next_:
         solved = "" if verdict.ready else ", which sets this"
         parts.append(plain_text(f"next: {next_}{solved}"))
-    parts += [Text(""), *(plain_text(line) for line in told)]
+    parts += [Text(""), *(plain_text(line) for line in lines)]
     for table in tables_of(report):
         parts += table_parts(table)
     summary = f"Findings: {summary_of(report.findings)}"

@@ -20,12 +20,13 @@ def convert(
     ] = None,
     rows_per_record: Annotated[
         int | None,
-        typer.Option(help="TFRecord: 1, or rows of a batch; default: told by itself."),
+        typer.Option(help="TFRecord: 1, or the rows of a batch; detected by default."),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="How they are read: log.FIELD=VALUE, as in a recipe."
+            "--set",
+            help="A reading option: log.FIELD=VALUE, as in a recipe; repeatable.",
         ),
     ] = None,
     overwrite: OverwriteOption = False,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from shortlist.data.store.dataset import Dataset
     from shortlist.public_data.logs import PublicLog
     from shortlist.recipe import Recipe
+    from shortlist.serving.http.server import RunningServer
     from shortlist.serving.recommender import Recommender
-    from shortlist.serving.server import RunningServer
 
 DEMO, DEMO_FILE = "shortlist-demo", "demo.json"
 SAMPLE_USERS = 3
@@ -37,13 +37,14 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 def demo(
     folder: Annotated[
-        Path, typer.Option(help="Where the demo writes; replaced on each run.")
+        Path, typer.Option(help="Output folder; replaced on each run.")
     ] = Path("shortlist-demo"),
     check: Annotated[
-        bool, typer.Option("--check", help="Ask the server one request and exit.")
+        bool, typer.Option("--check", help="Send one request to the server and exit.")
     ] = False,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file.")
+        Path | None,
+        typer.Option("--json", help="Write metrics and times to this file."),
     ] = None,
     port: Annotated[
         int, typer.Option(help="Port; the next free one if it is taken.")
@@ -86,10 +87,10 @@ def demo(
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that nothing would be replaced but what an earlier demo wrote.
+    """Checks that only the files of an earlier demo would be replaced.
 
     Raises:
-        InputError: a recipe or an output of somebody else is there (`output-foreign`).
+        InputError: the folder has another recipe or output (`output-foreign`).
     """
     names = (RECIPE_FILE, "dataset", "run", ".run.training", "bundle")
     there = [name for name in names if (folder / name).exists()]
@@ -99,9 +100,9 @@ def check_folder(folder: Path) -> None:
     if there and (not digest or _of_earlier(folder / DEMO_FILE) != digest):
         raise InputError(
             "output-foreign",
-            "The demo replaces only what an earlier demo wrote and nobody changed."
-            f" Found {', '.join(map(repr, there))} in {str(folder)!r}. Nothing was"
-            " changed. Choose another --folder, or remove them.",
+            "The demo only replaces unchanged files of an earlier demo. Found"
+            f" {', '.join(map(repr, there))} in {str(folder)!r}. Nothing was changed."
+            " Choose another --folder, or remove them.",
             file=folder,
         )
 
@@ -129,7 +130,7 @@ def _check_figures(file: Path) -> None:
 
 
 class Clock:
-    """Seconds of each stage, and since the command began."""
+    """Seconds of each stage, and since the start of the command."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -199,7 +200,7 @@ def _serve(
 ) -> None:
     """Serves the bundle; with `check`, until the first answer."""
     from shortlist.serving import Recommender
-    from shortlist.serving.server import serve
+    from shortlist.serving.http.server import serve
 
     bundle = beside(recipe_path, recipe.output.bundle)
     users = _sample_users(dataset)
@@ -217,19 +218,19 @@ def _serve(
         clock.first_answer()
         typer.echo(
             f"\nserving at {running.url}; first answer"
-            f" {clock.seconds['to_first_answer']:.1f} s after the command. Try:\n"
+            f" {clock.seconds['to_first_answer']:.1f} s after the start. Try:\n"
             f"  curl -s {url} -H 'Content-Type: application/json' -d '{body}'"
         )
         if check:
             running.stop()
         else:
-            typer.echo("Ctrl-C ends it")
+            typer.echo("Press Ctrl-C to stop.")
 
     serve(bundle, port=port, port_search=True, on_ready=on_ready)
 
 
 def _sample_users(dataset: Dataset) -> list[Any]:
-    """Users from the middle of the vocabulary: neither the busiest nor the idlest."""
+    """Users from the middle of the vocabulary, with an average number of events."""
     users = dataset.vocabularies["user"]
     step = len(users) // (SAMPLE_USERS + 1)
     return [users.id(step * place) for place in range(1, SAMPLE_USERS + 1)]
@@ -238,7 +239,7 @@ def _sample_users(dataset: Dataset) -> list[Any]:
 def _samples(
     dataset: Dataset, recommender: Recommender, user_ids: list[Any]
 ) -> Iterator[str]:
-    """What the sample users liked and what they get, by title."""
+    """Titles that the sample users liked, and their recommendations."""
     from shortlist.data.split import KNOWN
 
     title = dataset.schema.title or "id"
@@ -251,5 +252,6 @@ def _samples(
         liked = mine.take(mine.label >= dataset.schema.positive_from)
         names = [titles[row] for row in liked.item_index[::-1][:SHOWN_ITEMS]]
         answer = recommender.recommend(user_id, k=SHOWN_ITEMS)
-        yield f"\nuser {user_id} liked lately: {'; '.join(map(str, names))}"
-        yield f"user {user_id} gets: {'; '.join(str(i.title) for i in answer.items)}"
+        titles_of = "; ".join(str(item.title) for item in answer.items)
+        yield f"\nuser {user_id} recently liked: {'; '.join(map(str, names))}"
+        yield f"recommended to user {user_id}: {titles_of}"

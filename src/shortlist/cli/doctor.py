@@ -1,4 +1,4 @@
-"""`shortlist doctor`: what this machine has for Shortlist."""
+"""`shortlist doctor`: versions, backends, GPUs and what is missing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _is_there(module: str) -> bool:
 
 
 def _gpus(backends: list[str]) -> list[str]:
-    """Names of the GPUs, by the driver's own tool; loading a backend takes seconds."""
+    """Names of the GPUs from nvidia-smi; loading a backend would take seconds."""
     if not backends or shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(
@@ -116,7 +116,7 @@ def _gpus(backends: list[str]) -> list[str]:
 
 
 def _memory_growth() -> dict[str, str]:
-    """How each backend takes GPU memory: at once, or as it is needed."""
+    """How each backend allocates GPU memory: at the start, or as needed."""
     fraction = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")
     preallocate = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
     growth = os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", "false")

@@ -25,8 +25,8 @@ def export(
     history: Annotated[
         Literal["all", "evaluation"],
         typer.Option(
-            help="Events the bundle knows: 'all', or 'evaluation' (all but the test"
-            " part, to check the metrics against the server)."
+            help="Events in the bundle: 'all', or 'evaluation' (all but the test part,"
+            " to compare the server with the metrics)."
         ),
     ] = "all",
     overwrite: OverwriteOption = False,
@@ -51,6 +51,6 @@ def export(
     }
     text = (
         f"bundle {path}: version {manifest.version}, {len(manifest.files)} files,"
-        f" {size / 1e6:.1f} MB\n  serve it with: shortlist serve --bundle {path}"
+        f" {size / 1e6:.1f} MB\n  next: shortlist serve --bundle {path}"
     )
     print_result(result, text, json)

@@ -1,4 +1,4 @@
-"""What was guessed about a log, a line each, for `init` and `check`."""
+"""The guesses about a log, one line each, for `init` and `check`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FILES = {"log": "the log", "users": "the users file", "items": "the items file"
 
 
 def guess_lines(guess: Guess) -> Iterator[str]:
-    """The columns of the roles with their reasons, then the other columns by file."""
+    """Columns with a role and their reasons, then the other columns of each file."""
     for role, reason in guess.reasons.items():
         column = getattr(guess.schema, role, None) if role in _ROLES else None
         named = column is None or repr(column) in reason

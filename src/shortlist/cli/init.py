@@ -17,7 +17,9 @@ from shortlist.cli.options import (
 )
 from shortlist.errors import RecipeError
 
-ColumnOption = Annotated[str | None, typer.Option(help="Its column, if not guessed.")]
+ColumnOption = Annotated[
+    str | None, typer.Option(help="Name of this column; guessed by default.")
+]
 
 
 def init(
@@ -33,7 +35,8 @@ def init(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="How it is read: log.FIELD=VALUE, as in a recipe; repeatable."
+            "--set",
+            help="A reading option: log.FIELD=VALUE, as in a recipe; repeatable.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path(
@@ -42,7 +45,7 @@ def init(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Guess what the columns of a log are and write shortlist.toml."""
+    """Guess the columns of a log and write shortlist.toml."""
     from shortlist.cli.guess_text import guess_lines
     from shortlist.cli.printable import printable
     from shortlist.cli.recipe_text import write_recipe
@@ -78,7 +81,7 @@ def init(
         "split": guess.split.kind,
         "warnings": list(guess.warnings),
     }
-    lines = [f"{out} written; the guesses, to be checked:"]
+    lines = [f"{out} written; guessed, please check:"]
     lines += [f"  {name}: {why}" for name, why in guess.format_reasons.items()]
     lines += [f"  {line}" for line in guess_lines(guess)]
     lines += [f"  warning: {warning}" for warning in guess.warnings]
@@ -87,7 +90,7 @@ def init(
 
 
 def _check_used(names: set[str]) -> None:
-    """Raises for settings that say more than how a log is read."""
+    """Raises for settings that are not reading options of the log."""
     from shortlist.data.read.file_format import FileFormat
 
     formats = {field.name for field in dataclasses.fields(FileFormat)}
@@ -95,6 +98,6 @@ def _check_used(names: set[str]) -> None:
     if unused := sorted(names - used):
         raise RecipeError(
             "setting-invalid",
-            "`shortlist init` takes the settings of reading a log. Received:"
+            "--set of `shortlist init` must be a reading option of the log. Received:"
             f" log.{unused[0]}. Set it in the recipe that init writes.",
         )

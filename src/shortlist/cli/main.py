@@ -11,7 +11,7 @@ from shortlist import interrupts
 def main() -> None:
     """Runs the command line and exits with a documented code."""
     interrupts.install()
-    # Before any backend is loaded: TensorFlow's start-up messages are not ours.
+    # Before any backend is loaded: hides the start-up messages of TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     code = 1
     try:

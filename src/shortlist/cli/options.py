@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what Shortlist wrote there before.")
+    bool, typer.Option("--overwrite", help="Replace an earlier output of Shortlist.")
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
 ]
 PlotsOption = Annotated[
-    Path | None, typer.Option("--plots", help="Also write the plots, PNG files, here.")
+    Path | None,
+    typer.Option("--plots", help="Also write the plots as PNG files to this folder."),
 ]
 BundleOption = Annotated[
     Path | None,
@@ -43,19 +44,19 @@ KOption = Annotated[int, typer.Option("-k", help="Number of items, 1 to 1000.")]
 
 
 def open_recipe(path: Path, settings: list[str] | None) -> Recipe:
-    """Reads the recipe with its overrides."""
+    """Loads a recipe and applies the overrides."""
     from shortlist.recipe import load_recipe
 
     return load_recipe(path, settings)
 
 
 def beside(recipe_path: Path, name: str) -> Path:
-    """A path of the recipe, taken from where the recipe file is."""
+    """A path in a recipe, relative to the folder of the recipe file."""
     return recipe_path.parent / name
 
 
 def bundle_path(bundle: Path | None, recipe_path: Path) -> Path:
-    """The bundle that was named, else the recipe's, else `bundle`."""
+    """The given bundle, or that of the recipe, or `bundle`."""
     if bundle is not None:
         return bundle
     if recipe_path.is_file():

@@ -1,4 +1,4 @@
-"""Pages and plots that commands write beside what they print."""
+"""HTML reports and plots that commands write in addition to their text output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def check_page(path: Path | None, overwrite: bool) -> None:
-    """Checks, before any work, that a page can be drawn and written.
+    """Checks before any work that a report can be written.
 
     Raises:
         InputError: the file exists and `overwrite` is not set (`output-exists`), or it
-            is no page of ours (`output-foreign`).
+            is not a report of Shortlist (`output-foreign`).
         ResourceError: matplotlib is not installed (`package-missing`).
     """
     if path is None:
@@ -27,18 +27,18 @@ def check_page(path: Path | None, overwrite: bool) -> None:
     from shortlist.page import is_page
 
     if path.is_dir():
-        raise _foreign("A page is a file", path, "a folder")
+        raise _foreign("--html must be a file", path, "a folder")
     need_package("matplotlib", "plots")
     check_file(path, is_page, overwrite=overwrite, name="a page")
 
 
 def check_plots(folder: Path | None, overwrite: bool) -> None:
-    """Checks, before any work, that plots can be drawn and written.
+    """Checks before any work that plots can be written.
 
     Raises:
-        InputError: the folder holds something and `overwrite` is not set
-            (`output-exists`), it is a file, or an image in it is no plot of ours
-            (`output-foreign`).
+        InputError: the folder is not empty and `overwrite` is not set
+            (`output-exists`), it is a file, or an image in it is not a plot of
+            Shortlist (`output-foreign`).
         ResourceError: matplotlib is not installed (`package-missing`).
     """
     if folder is None:
@@ -47,7 +47,7 @@ def check_plots(folder: Path | None, overwrite: bool) -> None:
     from shortlist.drawing import is_png_of_ours
 
     if folder.exists() and not folder.is_dir():
-        raise _foreign("Plots are written into a folder", folder, "a file")
+        raise _foreign("--plots must be a folder", folder, "a file")
     need_package("matplotlib", "plots")
     if not overwrite:
         check_absent(folder)
@@ -70,27 +70,27 @@ def write_pages(
     html: Path | None,
     plots: Path | None,
 ) -> list[str]:
-    """Draws once and writes the plots and the page that were asked for.
+    """Draws the plots once and writes the requested outputs.
 
     Args:
         draw: makes the plots.
-        page_of: makes the page of them.
-        html: file of the page.
+        page_of: makes the HTML report from them.
+        html: file of the report.
         plots: folder of the plots.
 
-    Returns: a line about each.
+    Returns: one line about each output.
     """
     if html is None and plots is None:
         return []
     from shortlist.page import write_page
 
-    told, drawn = [], draw()
+    lines, drawn = [], draw()
     if plots is not None:
-        told.append(f"plots: {plots}: {', '.join(_save_plots(drawn, plots))}")
+        lines.append(f"plots: {plots}: {', '.join(_save_plots(drawn, plots))}")
     if html is not None:
         write_page(page_of(drawn), html)
-        told.append(f"report: {html}")
-    return told
+        lines.append(f"report: {html}")
+    return lines
 
 
 def _save_plots(plots: Iterable[Plot], folder: Path) -> list[str]:

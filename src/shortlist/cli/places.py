@@ -1,4 +1,4 @@
-"""Whether the outputs of a recipe lie where nothing else is, before any work."""
+"""Checks before any work that the outputs of a recipe overlap with nothing else."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def check_outputs(
 ) -> None:
     """Checks that no output of a recipe contains an input or another output.
 
-    An output is replaced as a whole, with `--overwrite`.
+    With `--overwrite` an output is replaced as a whole.
 
     Args:
-        recipe: what is read and written.
-        path: of the recipe.
-        more: further folders that are replaced, by what to call them.
+        recipe: the recipe.
+        path: file of the recipe.
+        more: further folders that are replaced, by their name in messages.
 
     Raises:
         InputError: an output is the folder of the recipe, contains an input or another
-            output, or is where none may be (`output-place`).
+            output, or cannot be an output (`output-place`).
     """
     outputs = {
         f"[output] {name}": path.parent / getattr(recipe.output, name)
@@ -48,7 +48,7 @@ def check_outputs(
 
 
 def _inputs(recipe: Recipe, path: Path) -> Iterator[tuple[str, Path]]:
-    """The files that a recipe reads, and itself."""
+    """The recipe itself and the files that it reads."""
     yield "the recipe", path
     log = recipe.log
     for name in ("events", "test_events", "validation_events", "users", "items"):
@@ -58,7 +58,7 @@ def _inputs(recipe: Recipe, path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _kept(recipe: Recipe, path: Path) -> Iterator[tuple[str, Path]]:
-    """Folders and files that grow, and are never replaced as a whole."""
+    """Folders and files that are only added to, never replaced."""
     yield "the searches ([tune] folder)", path.parent / recipe.tune.folder
     if recipe.tracking.store is not None:
         yield "the run store ([tracking] store)", path.parent / recipe.tracking.store
@@ -69,7 +69,7 @@ def _kept(recipe: Recipe, path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _contains(out: Path, inside: Path) -> bool:
-    """Whether a path, or the file that it links to, is a folder or lies in it."""
+    """Whether a path, or the target of a link, is `out` or is inside it."""
     folder = Path(os.path.realpath(out))
     named = Path(os.path.realpath(inside.parent)) / inside.name
     return any(

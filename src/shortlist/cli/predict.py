@@ -29,7 +29,7 @@ def predict(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Score (user, item) pairs; an unknown item's score is left empty."""
+    """Score (user, item) pairs; the score of an unknown item is empty."""
     need_package("onnxruntime", "serve")
 
     from shortlist.serving import Recommender

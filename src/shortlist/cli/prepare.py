@@ -29,10 +29,10 @@ def prepare(
     set_: SetOption = None,
     append: Annotated[
         list[Path] | None,
-        typer.Option(help="Add the events of this file, later ones; repeatable."),
+        typer.Option(help="Append the later events of this file; repeatable."),
     ] = None,
     on_error: Annotated[
-        str | None, typer.Option(help="What a bad row does: raise or skip.")
+        str | None, typer.Option(help="How to handle a bad row: raise or skip.")
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -50,7 +50,7 @@ def prepare(
     path = beside(recipe, loaded.output.dataset)
     before: tuple[Finding, ...] = ()
     if append:
-        # What earlier days showed was reported when they were read.
+        # Findings of earlier days were reported when they were read.
         before, dataset = append_stage(loaded, recipe, append)
     else:
         dataset = prepare_stage(loaded, recipe, overwrite=overwrite)
@@ -68,7 +68,7 @@ def prepare(
     text = (
         f"dataset {path}: {counts['events']:,} events, {counts['users']:,} users,"
         f" {counts['items']:,} items\n  split ({loaded.split.kind}): {parts}\n"
-        f"  rows set aside: {counts['rows_skipped']:,}; duplicates dropped:"
+        f"  rows skipped: {counts['rows_skipped']:,}; duplicates dropped:"
         f" {counts['duplicates_dropped']:,}; test events of"
         f" unknown items: {counts['test_events_of_unknown_items']:,}, of unknown"
         f" users: {counts['test_events_of_unknown_users']:,}"
@@ -84,18 +84,18 @@ def prepare(
 
 
 def _empty_parts(parts: dict[str, int], split: Split) -> Iterator[str]:
-    """What an empty part means, and what to do unless the recipe asks for it."""
+    """The consequence of an empty part, and advice unless the recipe asks for it."""
     from shortlist.data.findings import empty_part_advice
 
     for part, purpose, amount in (
         (
             "validation",
-            "nothing stops training early and the ranker gets no weight",
+            "early stopping and the choice of the ranker's weight are off",
             split.validation,
         ),
         ("test", "there is nothing to evaluate on", split.test),
     ):
         if not parts[part]:
-            told = f"the {part} part is empty, so {purpose}."
+            text = f"the {part} part is empty, so {purpose}."
             advice = empty_part_advice(split.kind, amount)
-            yield f"{told} {advice}" if amount else f"{told} The recipe says so."
+            yield f"{text} {advice}" if amount else f"{text} The recipe sets it to 0."

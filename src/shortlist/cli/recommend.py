@@ -1,4 +1,4 @@
-"""`shortlist recommend`: what one user should see next."""
+"""`shortlist recommend`: recommendations for one user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recommend(
     k: KOption = 10,
     json: JsonOption = False,
 ) -> None:
-    """List what a user should see next, best first."""
+    """Recommend items to a user, best first."""
     need_package("onnxruntime", "serve")
 
     import msgspec
@@ -40,6 +40,7 @@ def recommend(
     if answer.cold_start:
         hint = recommender.suggest_user(user_id)
         text = (
-            f"user {user_id!r} was not trained on: a cold-start answer.{hint}\n{text}"
+            f"user {user_id!r} is not in the training data: cold-start answer.{hint}"
+            f"\n{text}"
         )
     print_result(msgspec.to_builtins(answer), text, json)

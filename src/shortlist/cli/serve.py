@@ -19,19 +19,19 @@ from shortlist.cli.options import (
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
-    from shortlist.serving.server import RunningServer
+    from shortlist.serving.http.server import RunningServer
 
 
 _NOT_KEPT = (
-    "posted events are held in memory and end with this server;"
-    " --events FILE keeps them"
+    "posted events are kept in memory and lost when the server stops;"
+    " --events FILE stores them"
 )
 
 
 def serve(
     bundle: BundleOption = None,
     recipe: RecipeOption = Path(RECIPE_FILE),
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port; the next free one if it is taken.")
     ] = 8000,
@@ -40,43 +40,58 @@ def serve(
     ] = False,
     events: Annotated[
         Path | None,
-        typer.Option(help="SQLite file for posted events; one server a file."),
+        typer.Option(
+            help="SQLite file for posted events; used by one server at a time."
+        ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(help="Further name that requests may ask for, as of a proxy."),
+        typer.Option(
+            help="Additional accepted Host header, such as a proxy's name; repeatable."
+        ),
     ] = None,
     drain_seconds: Annotated[
         float,
-        typer.Option(help="After SIGTERM /readyz answers 503 so long.", min=0),
+        typer.Option(
+            help="Seconds of 503 from /readyz after SIGTERM, before the end.",
+            min=0,
+        ),
     ] = 2.0,
     max_connections: Annotated[
-        int, typer.Option(help="Open connections.", min=16)
+        int, typer.Option(help="Maximum number of open connections.", min=16)
     ] = 4096,
     max_connections_per_client: Annotated[
-        int, typer.Option(help="Open connections from one address.", min=1)
+        int,
+        typer.Option(help="Maximum number of open connections per address.", min=1),
     ] = 2048,
     max_users: Annotated[
-        int, typer.Option(help="Users with posted events.", min=1)
+        int,
+        typer.Option(
+            help="Maximum number of users with posted events in memory.", min=1
+        ),
     ] = 1_000_000,
     max_state_mb: Annotated[
-        int, typer.Option(help="Memory for posted events.", min=1)
+        int, typer.Option(help="Maximum memory for posted events, MB.", min=1)
     ] = 512,
     max_events_mb: Annotated[
-        int, typer.Option(help="Size of the events file.", min=1)
+        int, typer.Option(help="Maximum size of the events file, MB.", min=1)
     ] = 2048,
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Answer over HTTP until Ctrl-C."""
+    """Serve a bundle over HTTP until Ctrl-C."""
     need_package("granian", "serve")
 
     from shortlist.cli.warnings import warn_of_bundle
-    from shortlist.serving.limits import ConnectionLimits, ServerSettings, StateLimits
-    from shortlist.serving.middleware import header_value
-    from shortlist.serving.server import serve as serve_bundle
+    from shortlist.serving.http.limits import (
+        ConnectionLimits,
+        ServerSettings,
+        StateLimits,
+    )
+    from shortlist.serving.http.middleware import header_value
+    from shortlist.serving.http.server import serve as serve_bundle
 
     path = bundle_path(bundle, recipe)
     _log_to_stderr()
@@ -95,7 +110,7 @@ def serve(
             typer.echo(text)
             if events is None:
                 typer.echo(_NOT_KEPT)
-            typer.echo("Ctrl-C ends it")
+            typer.echo("Press Ctrl-C to stop.")
         warn_of_bundle(path)
 
     serve_bundle(

@@ -1,4 +1,4 @@
-"""`shortlist similar`: items like one item."""
+"""`shortlist similar`: items similar to one item."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def similar(
     k: KOption = 10,
     json: JsonOption = False,
 ) -> None:
-    """List the items closest to an item."""
+    """List the most similar items to an item."""
     need_package("onnxruntime", "serve")
 
     import msgspec

@@ -18,13 +18,13 @@ def items_table(items: Iterable[Any]) -> str:
 
 
 def _item(item: Any) -> str:
-    """The title with the id, or where there is none the id alone."""
+    """The title with the id, or only the id."""
     item_id = printable(str(item.item_id))
     return f"{printable(str(item.title))}  [{item_id}]" if item.title else item_id
 
 
 def verdict_lines(verdict: Mapping[str, Any] | None) -> list[str]:
-    """What a verdict says, and what to do next; empty lines set it apart."""
+    """The verdict and the next step, between empty lines."""
     if verdict is None:
         text = "No verdict: no metric with a better end was measured for each user."
         return [text, "Leave `metrics` in [evaluation] empty, or add ndcg to it.", ""]
@@ -61,7 +61,7 @@ def metrics_table(report: dict[str, Any]) -> str:
 def _columns(
     rows: Sequence[tuple[str, ...]], least: Sequence[int], gap: int = 2
 ) -> list[str]:
-    """Lines of cells, the first of a row to the left, at least so wide and apart."""
+    """Lines of cells with minimum widths; the first cell is left-aligned."""
     longest = [max(map(len, cells)) + gap for cells in zip(*rows, strict=True)]
     first, *widths = map(max, longest, least)
     return [
@@ -72,13 +72,13 @@ def _columns(
 
 
 def _about(report: dict[str, Any]) -> list[str]:
-    """Who was left out, what was measured in what, and the ranker's weight."""
+    """Users left out, units of the metrics, and the weight of the ranker."""
     from shortlist.evaluation.tables import weight_text
 
     unknown = report["unknown_users"]
     lines = [
-        f"not evaluated: {report['users_excluded']:,} users with nothing new to find,"
-        f" {unknown['users']:,} unknown users ({unknown['events']:,} events)"
+        f"not evaluated: {report['users_excluded']:,} users without new items in the"
+        f" test part, {unknown['users']:,} unknown users ({unknown['events']:,} events)"
     ]
     for metric, basis in report["measured_in"].items():
         lines.append(f"{metric} is measured in: {basis}")

@@ -18,7 +18,7 @@ _PIPED_WIDTH = 120
 
 
 def printed(parts: Iterable[RenderableType], *, piped_width: int = _PIPED_WIDTH) -> str:
-    """The parts below each other, with colours only at a terminal.
+    """Parts below each other, in colour only at a terminal.
 
     Args:
         parts: text, which is not wrapped, tables and others.
@@ -54,5 +54,5 @@ def table_parts(table: Table) -> list[RenderableType]:
 
 
 def plain_text(text: str, style: str = "") -> Text:
-    """What `printable` makes of a text, for a table."""
+    """A text for a table, through `printable`."""
     return Text(printable(text), style=style)

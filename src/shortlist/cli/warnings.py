@@ -1,4 +1,4 @@
-"""Warnings of a bundle that is packed or served; one line each on stderr."""
+"""Warnings about a bundle that is exported or served, on stderr."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import typer
 
 
 def warn_below_popularity(metrics: Mapping[str, Any]) -> None:
-    """Warns of a model whose figures are below those of popularity."""
+    """Warns about a model with metrics below those of popularity."""
     if problem := below_popularity(metrics):
         typer.echo(f"warning: {problem}", err=True)
 
 
 def below_popularity(metrics: Mapping[str, Any]) -> str:
-    """What is to be said of a model that is below popularity, or nothing.
+    """The warning about a model that is below popularity, or an empty string.
 
     Args:
-        metrics: what a manifest keeps: the report of an evaluation, else under
-            `validation` the verdict of the training. They may be anything.
+        metrics: of a manifest: the report of an evaluation, or the verdict of the
+            training under `validation`. Not validated.
     """
     verdict = metrics.get("verdict") or metrics.get("validation")
     if isinstance(verdict, Mapping) and verdict.get("is_below") is True:
         is_sure = verdict.get("result") == "worse"
         would = "would serve better" if is_sure else "may serve as well"
-        return f"{verdict.get('text')} Popular items alone {would}."
+        return f"{verdict.get('text')} Recommending popular items {would}."
     # Reports of earlier versions have no verdict.
     compared = metrics.get("comparison")
     main = compared.get("ndcg@10") if isinstance(compared, Mapping) else None
@@ -35,12 +35,12 @@ def below_popularity(metrics: Mapping[str, Any]) -> str:
         return ""
     return (
         f"the model is worse than popularity: ndcg@10 {gain:+.4f} on the test part."
-        " Popular items alone would serve better."
+        " Recommending popular items would serve better."
     )
 
 
 def warn_of_bundle(path: Path) -> None:
-    """`warn_below_popularity` with the figures that a bundle keeps."""
+    """`warn_below_popularity` with the metrics in a bundle."""
     from shortlist.bundle.manifest import MANIFEST, Manifest
 
     raw = (path / MANIFEST).read_bytes()
@@ -48,18 +48,18 @@ def warn_of_bundle(path: Path) -> None:
 
 
 def warn_of_repeats(evaluated: bool | None, served: bool) -> None:
-    """Warns if seen items are treated otherwise when served than when evaluated.
+    """Warns if serving handles seen items differently from the evaluation.
 
     Args:
-        evaluated: whether lists held seen items in the evaluation, if there was one.
+        evaluated: whether lists contained seen items in the evaluation, if any.
         served: whether the bundle recommends them.
     """
     if evaluated is None or evaluated is served:
         return
     kept, other = ("kept", "leaves out") if evaluated else ("left out", "recommends")
     typer.echo(
-        f"warning: the evaluation {kept} items that users had taken before, and the"
-        f" bundle {other} them: its answers are not those that were measured. Set"
-        " `repeats` in [evaluation] and in [serving] alike.",
+        f"warning: the evaluation {kept} items that users had interacted with before,"
+        f" but the bundle {other} them, so its answers differ from the measured ones."
+        " Set `repeats` to the same value in [evaluation] and [serving].",
         err=True,
     )

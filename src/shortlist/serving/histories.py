@@ -16,7 +16,7 @@ import polars as pl
 
 from shortlist.errors import ResourceError
 from shortlist.serving.encoder import RaggedRows
-from shortlist.serving.limits import StateLimits
+from shortlist.serving.http.limits import StateLimits
 
 # A known user's row, or the external id of a user the vocabulary does not hold.
 UserKey = int | str

@@ -22,23 +22,23 @@ from shortlist.serving.catalogue import (
     shortened,
     suggest_id,
 )
-from shortlist.serving.event_checks import check_event
-from shortlist.serving.events import (
+from shortlist.serving.event_store.checks import check_event
+from shortlist.serving.event_store.events import (
     Event,
     EventStore,
     MemoryEventStore,
     SqliteEventStore,
     now_ms,
 )
+from shortlist.serving.event_store.replay import is_interaction, posted_columns
 from shortlist.serving.histories import (
     NO_HISTORY,
     History,
     UserHistories,
     UserKey,
 )
-from shortlist.serving.limits import StateLimits
+from shortlist.serving.http.limits import StateLimits
 from shortlist.serving.model import Model
-from shortlist.serving.replay import is_interaction, posted_columns
 from shortlist.serving.results import (
     ExternalId,
     Ranking,

@@ -721,7 +721,7 @@ def test_too_small_log_of_several_files_names_the_first(tmp_path):
 def test_existing_output_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="must not exist yet") as caught:
+    with pytest.raises(InputError, match="exists already") as caught:
         prepare(tmp_path / "missing.csv", RATED, tmp_path / "out")
     assert caught.value.code == "output-exists"
     assert os.listdir(tmp_path / "out") == ["mine.txt"]

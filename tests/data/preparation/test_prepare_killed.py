@@ -185,7 +185,7 @@ def test_killed_between_two_renames_the_next_run_puts_the_old_one_back(
     replaces = counted_replaces(world, tmp_path / "counted")
     run_killed(command, world.log, out, point="os:replace", number=replaces)
     assert not out.exists() and len(os.listdir(tmp_path)) == 3
-    with pytest.raises(InputError, match="must not exist yet"):
+    with pytest.raises(InputError, match="exists already"):
         prepare(world.log, SCHEMA, out, split=SPLIT, on_error="skip")
     assert whole(out) == whole(world.old)
     shutil.rmtree(tmp_path / "counted")
@@ -293,7 +293,7 @@ def test_prepare_without_room_says_so_and_leaves_nothing(
     assert done.returncode == 0, done.stderr
     code, exit_code, file, message = done.stdout.strip().split("|")
     assert (code, exit_code, file) == ("no-space", "4", str(out))
-    assert "limit of file sizes (ulimit -f)" in message and str(out) in message
+    assert "File too large (ulimit -f)" in message and str(out) in message
     assert os.listdir(tmp_path) == (["out"] if exists else [])
     if exists:
         assert whole(out) == whole(world.old)

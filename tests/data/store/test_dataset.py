@@ -214,7 +214,7 @@ def test_fingerprint_follows_the_content_alone(tmp_path):
 
 def test_existing_output_is_kept_unless_overwritten(dataset, tmp_path):
     before = dataset.info
-    with pytest.raises(InputError, match="must not exist yet") as caught:
+    with pytest.raises(InputError, match="exists already") as caught:
         make(tmp_path, test=TEST[:1])
     assert caught.value.code == "output-exists"
     assert Dataset.open(dataset.path).info == before

@@ -12,11 +12,11 @@ from starlette.testclient import TestClient
 
 from shortlist.bundle.bundle import write_bundle
 from shortlist.errors import ArtifactError, ResourceError
-from shortlist.serving.events import SqliteEventStore
-from shortlist.serving.limits import BODY_LIMIT_BYTES, StateLimits
-from shortlist.serving.middleware import BodyLimit
+from shortlist.serving.event_store.events import SqliteEventStore
+from shortlist.serving.http.limits import BODY_LIMIT_BYTES, StateLimits
+from shortlist.serving.http.middleware import BodyLimit
+from shortlist.serving.http.rest import ServingState, create_app
 from shortlist.serving.recommender import Recommender
-from shortlist.serving.rest import ServingState, create_app
 from tiny_bundle import ITEM_IDS, expected_list, make_contents
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
@@ -291,7 +291,7 @@ def test_a_key_for_another_request_is_409_and_keeps_nothing(stored):
     assert client.post(EVENTS, json=EVENT, headers=headers).status_code == 202
     other = EVENT | {"item_id": "a/b"}
     response = client.post(EVENTS, json=other, headers=headers)
-    assert "one event sent again" in problem(response, 409, "event-id-reused")
+    assert "must belong to one event" in problem(response, 409, "event-id-reused")
     assert count() == 1
 
 

@@ -1,8 +1,8 @@
-"""REST: HTTP in, a call to the recommender, HTTP out. Computes nothing.
+"""REST: decodes a request, calls the recommender, encodes the answer.
 
-Recommender calls run inline in the handlers: they take well below a millisecond, less
-than handing them to a thread and back would. Storing events waits for the disk, so it
-alone goes to a thread. Neither ids of users and items nor bodies are logged.
+Recommender calls run in the handlers: they take well below a millisecond, less than
+passing them to a thread would. Only storing events, which waits for the disk, runs in a
+thread. Neither ids of users and items nor bodies are logged.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from starlette.types import ASGIApp
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
 from shortlist.serving.catalogue import shortened
-from shortlist.serving.event_checks import check_event_id
-from shortlist.serving.events import Event, now_ms
-from shortlist.serving.hosts import AllowedHosts, HostCheck
-from shortlist.serving.limits import BODY_LIMIT_BYTES
-from shortlist.serving.middleware import Answers, BodyLimit
-from shortlist.serving.openapi import Operation, openapi_document
-from shortlist.serving.payloads import (
+from shortlist.serving.event_store.checks import check_event_id
+from shortlist.serving.event_store.events import Event, now_ms
+from shortlist.serving.http.hosts import AllowedHosts, HostCheck
+from shortlist.serving.http.limits import BODY_LIMIT_BYTES
+from shortlist.serving.http.middleware import Answers, BodyLimit
+from shortlist.serving.http.openapi import Operation, openapi_document
+from shortlist.serving.http.payloads import (
     EventRequest,
     EventsAccepted,
     EventsRequest,
@@ -41,7 +41,7 @@ from shortlist.serving.payloads import (
     RecommendRequest,
     RowProblem,
 )
-from shortlist.serving.problems import (
+from shortlist.serving.http.problems import (
     STATUS_OF_CODE,
     on_exception,
     on_http_exception,
@@ -55,7 +55,7 @@ from shortlist.serving.results import Ranking, Recommendations, SimilarItems
 BODY_TIMEOUT_SECONDS = 30.0
 
 IDEMPOTENCY_KEY = "idempotency-key"
-_LONGEST_KEY = 200  # the number of a row comes behind it
+_LONGEST_KEY = 200  # the number of a row is appended
 
 BODY_ERRORS = (400, 408, 413, 415, 422, 503)
 
@@ -68,14 +68,14 @@ class ServingState:
 
     Args:
         recommender: `None` until a bundle is loaded.
-        is_draining: the server is about to stop and wants no new clients.
+        is_draining: the server is shutting down.
     """
 
     recommender: Recommender | None = None
     is_draining: bool = False
 
     def model_version(self) -> str:
-        """Version for the answer's header."""
+        """The version in the header of an answer."""
         return "none" if self.recommender is None else self.recommender.model_version
 
 
@@ -93,7 +93,7 @@ def create_app(
         state: holds the recommender, now or later.
         body_limit_bytes: longest request body.
         body_timeout_seconds: longest wait for a whole request body.
-        hosts: names that a request may ask for; any by default.
+        hosts: accepted Host headers; any by default.
         access_log: log a line for each request.
     """
     api = _Api(state, body_timeout_seconds)
@@ -145,8 +145,7 @@ class _Api:
         if self.state.recommender is None:
             raise ResourceError(
                 "not-ready",
-                "A bundle must be loaded before requests are answered. It is still"
-                " loading. Ask /readyz and try again.",
+                "The bundle is still being loaded. Retry when /readyz answers 200.",
             )
         return self.state.recommender
 
@@ -169,7 +168,7 @@ class _Api:
 
     async def similar(self, request: Request) -> Response:
         text = request.query_params.get("k", "10")
-        # Text that is no plain number goes on as it is, to be refused as such.
+        # Other text is passed on and refused by the recommender.
         k: Any = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
         return _json(self.recommender.similar(request.path_params["id"], k))
 
@@ -195,8 +194,7 @@ class _Api:
         if self.state.is_draining:
             raise ResourceError(
                 "not-ready",
-                "A stopping server takes no new clients. It has been told to stop."
-                " Ask another one.",
+                "The server is shutting down. Retry on another instance.",
             )
         manifest = self.recommender.manifest
         ready = Readiness(
@@ -219,18 +217,18 @@ class _Api:
                 " application/json'.",
             )
         try:
-            # The web server limits the time for headers, and leaves bodies to us.
+            # The web server limits the time for headers only.
             async with asyncio.timeout(self.body_timeout_seconds):
                 body = await request.body()
         except TimeoutError as error:
             raise InputError(
                 "body-timeout",
-                "The whole body must arrive within"
-                f" {self.body_timeout_seconds:g} seconds. It did not. Send it again.",
+                f"The body did not arrive within {self.body_timeout_seconds:g} seconds."
+                " Send it again.",
             ) from error
         except ClientDisconnect as error:
             raise InputError(
-                "body-incomplete", "The whole body must arrive. The client hung up."
+                "body-incomplete", "The client closed the connection within the body."
             ) from error
         return _parse(body, struct)
 
@@ -241,7 +239,10 @@ class _Api:
 
     @cached_property
     def operations(self) -> list[Operation]:
-        """Every route, served and described from this one list."""
+        """Every route, served and described from these lists."""
+        return [*self._api_operations(), *self._status_operations()]
+
+    def _api_operations(self) -> list[Operation]:
         return [
             Operation(
                 method="POST",
@@ -277,16 +278,20 @@ class _Api:
                 method="POST",
                 path="/api/v1/events",
                 endpoint=self.events,
-                summary="Tell what users did; their next answers follow.",
+                summary="Store what users did; their next answers use it.",
                 body=(EventRequest, EventsRequest),
                 answer=EventsAccepted,
                 status=202,
                 errors=(*BODY_ERRORS, 404, 409, 507),
                 headers={
-                    "Idempotency-Key": "What a retry of the whole request repeats: its"
-                    " events are kept once."
+                    "Idempotency-Key": "Repeated by a retry of the whole request, so"
+                    " that its events are stored once."
                 },
             ),
+        ]
+
+    def _status_operations(self) -> list[Operation]:
+        return [
             Operation(
                 method="GET",
                 path="/healthz",
@@ -313,7 +318,7 @@ class _Api:
 
 
 def _events(rows: list[EventRequest], key: str | None) -> list[Event]:
-    """The events of a request; its key gives an id to each that has none."""
+    """The events of a request; those without an id get one from the key."""
     if key is not None:
         check_event_id("Idempotency-Key", key, longest=_LONGEST_KEY)
     arrival_ms = now_ms()
@@ -343,13 +348,12 @@ def _parse(body: bytes | msgspec.Raw, struct: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise InputError(
             "invalid-request",
-            f"The body must have the fields that /openapi.json describes: {error}."
-            " Correct that field.",
+            f"The body must match /openapi.json: {error}. Correct that field.",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             "malformed-json",
-            f"The body must be JSON in UTF-8. Reading it failed: {error}. Check how it"
+            f"The body must be JSON in UTF-8. Decoding failed: {error}. Check how it"
             " was encoded.",
         ) from error
 

@@ -3,8 +3,8 @@
 import pytest
 from starlette.testclient import TestClient
 
-from shortlist.serving.hosts import AllowedHosts
-from shortlist.serving.rest import ServingState, create_app
+from shortlist.serving.http.hosts import AllowedHosts
+from shortlist.serving.http.rest import ServingState, create_app
 
 LOCAL = ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:8000"]
 LOCAL += ["127.8.9.10:1", "[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]:80"]

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import shortlist
-from shortlist.serving.middleware import MODEL_VERSION, REQUEST_ID
-from shortlist.serving.payloads import Problem
+from shortlist.serving.http.middleware import MODEL_VERSION, REQUEST_ID
+from shortlist.serving.http.payloads import Problem
 
 _REFERENCE = "#/components/schemas/{name}"
 

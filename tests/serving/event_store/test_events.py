@@ -12,7 +12,11 @@ import threading
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.events import Event, MemoryEventStore, SqliteEventStore
+from shortlist.serving.event_store.events import (
+    Event,
+    MemoryEventStore,
+    SqliteEventStore,
+)
 
 
 def event(user_id="ann", item_id="heat", timestamp_ms=5, label=None, event_id=None):
@@ -59,7 +63,7 @@ def test_every_commit_waits_for_the_disk(tmp_path):
 def test_a_killed_process_has_lost_nothing_it_acknowledged(tmp_path):
     script = (
         "import os, sys\n"
-        "from shortlist.serving.events import Event, SqliteEventStore\n"
+        "from shortlist.serving.event_store.events import Event, SqliteEventStore\n"
         "store = SqliteEventStore(sys.argv[1])\n"
         "for i in range(20):\n"
         "    store.append([Event(user_id='ann', item_id=i, timestamp_ms=i)])\n"
@@ -112,7 +116,7 @@ def test_a_file_belongs_to_one_store_at_a_time(tmp_path, how):
     elif how == "other spelling":
         other = tmp_path / "sub" / ".." / "e"
         (tmp_path / "sub").mkdir()
-    with pytest.raises(ResourceError, match="must belong to one server") as caught:
+    with pytest.raises(ResourceError, match="uses this events file") as caught:
         SqliteEventStore(other)
     assert (caught.value.code, caught.value.exit_code) == ("events-in-use", 4)
     first.append([event("bob")])
@@ -234,11 +238,11 @@ def test_a_file_that_goes_is_noticed_between_events(tmp_path, lose, caplog):
     store.append([event("ann"), event("bob", event_id="7")])
     lose(path)
     store.check()
-    assert "made again with all 2 events" in caplog.text
+    assert "written again with all 2 events" in caplog.text
     assert users_of(path) == ["ann", "bob"]
     assert store.append([event("bob", event_id="7")]) == [False]  # ids as well
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(ResourceError, match="must belong to one server"):
+    with pytest.raises(ResourceError, match="uses this events file"):
         SqliteEventStore(path)
     store.close()
 
@@ -305,7 +309,9 @@ def test_a_file_that_is_no_longer_ours_gets_no_events(tmp_path, spoil, caplog):
     store.append([event("bob")])
     spoil(path)
     for _ in range(2):
-        with pytest.raises(ResourceError, match="that the server began with") as caught:
+        with pytest.raises(
+            ResourceError, match="The events file cannot be used"
+        ) as caught:
             store.append([event("cat")])
         assert caught.value.code == "events-file-lost"
     assert caplog.text.count("no more events are accepted") == 1  # not at each event
@@ -324,7 +330,7 @@ def test_a_file_that_is_cut_off_is_made_again(tmp_path, cut, caplog):
     store.append([event("bob", event_id="b")])
     cut(path)
     assert store.append([event("cat"), event("bob", event_id="b")]) == [True, False]
-    assert "was cut off while serving: made again with all 501 events" in caplog.text
+    assert "was cut off while serving: written again with all 501 events" in caplog.text
     shutil.copytree(tmp_path, tmp_path / "left")  # what a killed process leaves
     store.close()
     expected = ["ann"] * 500 + ["bob", "cat"]
@@ -353,7 +359,7 @@ def test_a_rescue_that_fails_is_told_and_events_are_refused(tmp_path, caplog):
     store.append([event("ann")])
     folder.rename(tmp_path / "moved")
     folder.symlink_to("/proc/self")  # has a file of that name, and takes no new one
-    with pytest.raises(ResourceError, match="found replaced") as caught:
+    with pytest.raises(ResourceError, match="was replaced") as caught:
         store.append([event("bob")])
     assert caught.value.code == "events-file-lost"
     assert "could not be copied to" in caplog.text
@@ -383,7 +389,7 @@ def test_a_folder_that_goes_is_an_error_until_it_is_back(tmp_path):
     store = SqliteEventStore(folder / "e")
     store.append([event("ann")])
     folder.rename(tmp_path / "other")
-    with pytest.raises(ResourceError, match="could not be made again") as caught:
+    with pytest.raises(ResourceError, match="could not be written again") as caught:
         store.append([event("bob")])
     assert caught.value.code == "events-file-lost"
     (tmp_path / "other").rename(folder)
@@ -493,11 +499,11 @@ ENDLESS = (
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (dangling, "a link to nothing"),
-        (loop, "a link to nothing"),
-        (folder, "no plain file"),
-        (fifo, "no plain file"),
-        (fifo_as_log, "no plain file"),
+        (dangling, "a dangling link"),
+        (loop, "a dangling link"),
+        (folder, "not a regular file"),
+        (fifo, "not a regular file"),
+        (fifo_as_log, "not a regular file"),
         (made_by_sql("DROP TABLE events", ENDLESS), "without a table of events"),
         (made_by_sql("DROP TABLE events"), "without a table of events"),
         (made_by_sql("ALTER TABLE events ADD more"), "a table of another making"),
@@ -521,14 +527,14 @@ def test_what_is_no_event_store_is_refused_at_once(tmp_path, spoil, found):
 
 
 def test_a_device_is_refused():
-    with pytest.raises(ArtifactError, match="no plain file"):
+    with pytest.raises(ArtifactError, match="not a regular file"):
         SqliteEventStore("/dev/null")
 
 
 def test_a_read_only_file_is_refused(tmp_path):
     SqliteEventStore(tmp_path / "e").close()
     (tmp_path / "e").chmod(0o444)
-    with pytest.raises(ResourceError, match="must be allowed to write") as caught:
+    with pytest.raises(ResourceError, match="Cannot write") as caught:
         SqliteEventStore(tmp_path / "e")
     assert caught.value.code == "no-permission"
 
@@ -576,7 +582,7 @@ def test_an_event_of_an_id_that_was_there_is_kept_once(tmp_path, make_store):
 def test_an_id_is_not_for_two_events(tmp_path, make_store, other):
     store = make_store(tmp_path / "e") if make_store else MemoryEventStore()
     store.append([event(event_id="a")])
-    with pytest.raises(InputError, match="must be one event sent again") as caught:
+    with pytest.raises(InputError, match="must belong to one event") as caught:
         store.append([event("new", event_id="n"), event(**other, event_id="a")])
     assert caught.value.code == "event-id-reused"
     assert store.append([event("new", event_id="n")]) == [True]  # nothing was kept
@@ -618,7 +624,7 @@ def test_a_file_of_an_earlier_version_is_read_and_written(tmp_path):
 def test_a_full_file_takes_no_more_and_is_read(tmp_path):
     store = SqliteEventStore(tmp_path / "e", max_bytes=2**16)
     accepted = 0
-    with pytest.raises(ResourceError, match="at most 65536 bytes") as caught:
+    with pytest.raises(ResourceError, match="its limit of 65536 bytes") as caught:
         for _ in range(100):
             store.append([event("x" * 1000)] * 5)
             accepted += 5
@@ -634,7 +640,7 @@ def test_a_full_file_takes_no_more_and_is_read(tmp_path):
 
 
 def test_blocks_hold_every_event_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("shortlist.serving.events._BLOCK_ROWS", 3)
+    monkeypatch.setattr("shortlist.serving.event_store.events._BLOCK_ROWS", 3)
     store = SqliteEventStore(tmp_path / "e")
     store.append([event(i, timestamp_ms=i, label=float(i)) for i in range(8)])
     blocks = list(store.blocks())

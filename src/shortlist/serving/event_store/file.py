@@ -1,6 +1,6 @@
-"""The file of an event store: a plain file, held by one server, still at its path.
+"""The file of an event store: a regular file, locked by one server.
 
-Knows the system's files and no SQL.
+Independent of SQL: the database is in `database.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shortlist.atomic import disk_errors, fsync
 from shortlist.errors import ArtifactError, ResourceError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# SQLite keeps its newest pages and its index of them in files beside the database.
+# SQLite keeps its newest pages and their index in files next to the database.
 _SIBLINGS = ("-wal", "-shm", "-journal")
 
 Place = Literal["same", "changed", "unlogged", "missing", "replaced"]
@@ -42,16 +42,16 @@ class _Stamp(NamedTuple):
 class EventFile:
     """An event store's file, opened and locked with `flock`.
 
-    The system releases the lock however the process ends. A new file can be read by its
-    owner alone.
+    The system releases the lock when the process ends. A new file is readable only by
+    its owner.
 
     Args:
-        path: file to make or open. A link to a file is followed.
+        path: file to create or open. A link to a file is followed.
 
     Raises:
-        ArtifactError: there is something else than a plain file (`events-unreadable`).
-        InputError: no file can be there (`output-path`).
-        ResourceError: another server has it (`events-in-use`), it may not be written
+        ArtifactError: the path is not a regular file (`events-unreadable`).
+        InputError: the path cannot be a file (`output-path`).
+        ResourceError: another server uses it (`events-in-use`), it may not be written
             (`no-permission`), no space.
     """
 
@@ -61,15 +61,15 @@ class EventFile:
             _check_plain(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.real_path = Path(os.path.realpath(self.path))
-            # Kept open: to close any descriptor of the file would release SQLite's
-            # own locks, which belong to the process.
+            # Kept open: closing any descriptor of the file would release the locks of
+            # SQLite, which belong to the process.
             self._descriptor = os.open(
                 self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
             try:
                 self._lock()
                 if not os.fstat(self._descriptor).st_mode & 0o222:
-                    # Root may write it all the same, but should not.
+                    # Root could write to it, but should not.
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 # SQLite syncs the file's bytes, not the name of a new file.
                 fsync(self.real_path.parent)
@@ -81,20 +81,20 @@ class EventFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not released yet."""
+        """Whether `release` was not called yet."""
         return self._descriptor >= 0
 
     def remember(self) -> None:
-        """Takes the file as it is now, after a write of ours, for the right one."""
+        """Records the present state of the file, after one of our writes."""
         self._stamps = {
             ending: _Stamp.of(self._named(ending)) for ending in ("", "-wal", "-shm")
         }
 
     def place(self) -> Place:
-        """What is at the path: the file as we left it, or what became of it.
+        """What is at the path.
 
-        `changed` is our file with other bytes, `unlogged` one whose log of newest pages
-        is not the one it had.
+        `same`: the file as we left it; `changed`: our file with other bytes;
+        `unlogged`: our file, but its log of newest pages was replaced.
         """
         found, known = _Stamp.of(self.path), os.fstat(self._descriptor)
         if found is None:
@@ -110,7 +110,7 @@ class EventFile:
         return "changed" if is_shorter or found != self._stamps[""] else "same"
 
     def make_private(self) -> None:
-        """Takes from an existing file what others may do with it."""
+        """Removes the permissions of others from an existing file."""
         for ending in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 place = self._named(ending)
@@ -119,9 +119,9 @@ class EventFile:
                     place.chmod(mode & ~0o007)
 
     def is_whole(self, application: int) -> bool:
-        """Whether it begins as a store of ours, and is as long as it says.
+        """Whether it has the header of an event store, and the length in that header.
 
-        SQLite is not asked: it would take an empty file for a new database.
+        Not checked through SQLite, which opens an empty file as a new database.
         """
         header = os.pread(self._descriptor, 100, 0)
         page = int.from_bytes(header[16:18], "big")
@@ -130,19 +130,19 @@ class EventFile:
         return self._begins(header, application) and self._size() >= size
 
     def is_cut_off(self, application: int) -> bool:
-        """Whether it is empty, or the first part of a store of ours."""
+        """Whether it is empty, or a truncated event store."""
         header = os.pread(self._descriptor, 100, 0)
         return not self._size() or (
             self._begins(header, application) and not self.is_whole(application)
         )
 
     def remove_siblings(self) -> None:
-        """Removes what SQLite left beside a file that is gone itself."""
+        """Removes the files that SQLite left next to a deleted database."""
         for ending in _SIBLINGS:
             self._named(ending).unlink(missing_ok=True)
 
     def temporary(self) -> Path:
-        """A new empty file beside it, readable by its owner alone."""
+        """A new empty file next to it, readable only by its owner."""
         descriptor, name = tempfile.mkstemp(
             prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent
         )
@@ -150,7 +150,7 @@ class EventFile:
         return Path(name)
 
     def release(self) -> None:
-        """Closes and unlocks it; SQLite must have closed it before."""
+        """Closes and unlocks it; SQLite must be closed before."""
         if self.is_open:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -171,8 +171,8 @@ class EventFile:
         except BlockingIOError:
             raise ResourceError(
                 "events-in-use",
-                "An events file must belong to one server. Another one has it open."
-                " Stop that server, or give this one a file of its own with --events.",
+                "Another server uses this events file. Stop that server, or give this"
+                " one its own file with --events.",
                 file=self.path,
             ) from None
         except OSError as error:
@@ -181,10 +181,10 @@ class EventFile:
 
 
 def publish(temporary: Path, path: Path, *, replace: bool) -> None:
-    """Gives a complete file its name, which must be free unless `replace`.
+    """Renames a complete file; the name must be free unless `replace`.
 
     Raises:
-        FileExistsError: something took the name meanwhile.
+        FileExistsError: the name was taken in the meantime.
     """
     fsync(temporary)
     if replace:
@@ -199,13 +199,13 @@ def _check_plain(path: Path) -> None:
     for ending in ("", *_SIBLINGS):
         place = path.with_name(path.name + ending)
         if place.is_symlink() and not place.exists():
-            found = f"{str(place)!r}, a link to nothing"
+            found = f"{str(place)!r}, a dangling link"
         elif place.exists() and not place.is_file():
-            found = f"{str(place)!r}, which is no plain file"
+            found = f"{str(place)!r}, which is not a regular file"
         else:
             continue
         raise ArtifactError(
             "events-unreadable",
-            f"An event store must be a plain file. Found {found}. Name another file.",
+            f"An event store must be a regular file. Found {found}. Name another file.",
             file=path,
         )

@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from shortlist.serving.connections import (
+from shortlist.serving.http.connections import (
     ConnectionGuard,
     _idle_ms,
     raise_file_limit,
 )
-from shortlist.serving.limits import ConnectionLimits
+from shortlist.serving.http.limits import ConnectionLimits
 
 
 class Listener:

@@ -1,4 +1,4 @@
-"""Which events are taken in. Knows the catalogue and the schema, and no store."""
+"""Which events are accepted, by the catalogue and the schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from shortlist.data.schema import Schema
 from shortlist.errors import InputError
 from shortlist.serving.catalogue import Catalogue, check_id, shortened
-from shortlist.serving.events import Event
+from shortlist.serving.event_store.events import Event
 
 MAX_EVENT_ID_LENGTH = 256
 _DAY_MS = 24 * 3600 * 1000

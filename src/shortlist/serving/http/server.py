@@ -1,15 +1,14 @@
 """Runs the REST application on Granian, in this process.
 
-Granian's embedded server is used, not its usual parent with spawned workers: nothing
-is imported twice, nothing is forked after ONNX Runtime has started, and one process
-gets the signals. Knows signals and how a server ends; knows no routes.
+Granian's embedded server is used, not a parent process with spawned workers: nothing is
+imported twice, nothing is forked after ONNX Runtime has started, and one process gets
+the signals.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import ipaddress
 import logging
 import os
@@ -22,23 +21,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shortlist.errors import ResourceError
-from shortlist.serving.addresses import claimed_port, resolve
-from shortlist.serving.connections import ConnectionGuard, raise_file_limit
-from shortlist.serving.events import SqliteEventStore
-from shortlist.serving.limits import ServerSettings
+from shortlist.packages import need_package
+from shortlist.serving.event_store.events import SqliteEventStore
+from shortlist.serving.http.addresses import claimed_port, resolve
+from shortlist.serving.http.connections import ConnectionGuard, raise_file_limit
+from shortlist.serving.http.limits import ServerSettings
 from shortlist.serving.recommender import Recommender
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
     from starlette.types import ASGIApp
 
-    from shortlist.serving.rest import ServingState
+    from shortlist.serving.http.rest import ServingState
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("shortlist.serving")
 
-_PACKAGES = ("granian", "onnxruntime", "starlette")
 _BACKLOG = 1024
 _GRACE_SECONDS = 10.0
 _THREADS_END_SECONDS = 0.1
@@ -47,17 +46,17 @@ _LOOK_SECONDS = 0.25
 _CHECK_FILE_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 60.0
 _LOADING = "shortlist-loading"
-_HEAD_BYTES = 2**17  # the head of a request, and what is read ahead of a body
+_HEAD_BYTES = 2**17  # buffer for the head of a request and the start of its body
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers.
+    """A server that is ready.
 
     Args:
-        url: where, without a final slash.
+        url: its address, without a final slash.
         model_version: version of the bundle it serves.
-        stop: ends it, from any thread.
+        stop: stops it; may be called from any thread.
     """
 
     url: str
@@ -73,7 +72,6 @@ def serve(
     events_path: str | Path | None = None,
     settings: ServerSettings | None = None,
     port_search: bool = False,
-    allow_remote: bool = False,
     on_ready: Callable[[RunningServer], None] | None = None,
 ) -> None:
     """Serves a bundle until SIGINT, SIGTERM or `RunningServer.stop`.
@@ -83,25 +81,25 @@ def serve(
 
     Args:
         bundle_path: directory of the bundle.
-        host: address to listen at.
-        port: port to listen at; 0 takes a free one.
+        host: address to listen on.
+        port: port to listen on; 0 chooses a free one.
         events_path: SQLite file for posted events; in memory by default.
-        settings: what the server allows.
+        settings: limits of the server.
         port_search: take the next free port if `port` is taken.
-        allow_remote: allow an address that other machines can reach.
-        on_ready: called in a thread of its own once the bundle is loaded. What it
-            raises stops the server and is raised here.
+        on_ready: called in its own thread when the bundle is loaded. An exception in
+            it stops the server and is raised here.
 
     Raises:
-        InputError: an address beyond this machine (`remote-bind-refused`), or none
-            at all (`invalid-host`, `invalid-port`).
+        InputError: an address that other machines can reach (`remote-bind-refused`),
+            or an invalid one (`invalid-host`, `invalid-port`).
         ResourceError: the port is taken (`port-taken`) or Granian is not installed
             (`package-missing`).
         ArtifactError: the bundle or the event store cannot be used.
     """
-    _check_packages()
-    address = resolve(host, allow_remote=allow_remote)
+    for package in ("granian", "onnxruntime", "starlette"):
+        need_package(package, "serve")
     settings = settings or ServerSettings()
+    address = resolve(host, allow_remote=settings.allow_remote)
     fitting = raise_file_limit(settings.connections)
     settings = replace(
         settings,
@@ -113,16 +111,6 @@ def serve(
             bundle_path, address, claimed, events_path, settings, on_ready
         )
         asyncio.run(_serve(options))
-
-
-def _check_packages() -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ResourceError(
-            "package-missing",
-            f"The server needs the packages {', '.join(_PACKAGES)}. Not installed:"
-            f" {', '.join(missing)}. Run: pip install 'shortlist[serve]'",
-        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +129,7 @@ class _Options:
 
 
 async def _serve(options: _Options) -> None:
-    from shortlist.serving.rest import ServingState
+    from shortlist.serving.http.rest import ServingState
 
     state, stopping = ServingState(), _Stopping()
     server = _granian(_app(options, state), options)
@@ -175,8 +163,8 @@ async def _serve(options: _Options) -> None:
                 look.cancel()
             if not working.done():
                 working.cancel()
-            # Granian's threads end on their own, and one that wakes up after the
-            # interpreter has gone panics; it gives no handle to wait for.
+            # Granian gives no handle to wait for its threads, and one that wakes up
+            # after the interpreter has ended would panic.
             await asyncio.sleep(_THREADS_END_SECONDS)
             if state.recommender is not None:
                 state.recommender.close()
@@ -188,12 +176,12 @@ async def _serve(options: _Options) -> None:
 
 @dataclass
 class _Stopping:
-    """That the server is to stop, and how.
+    """A request to stop the server.
 
     Args:
-        asked: set once it is.
-        by_signal: a signal asked for it.
-        is_drained: `/readyz` shall answer 503 for some time first.
+        asked: set when the server has to stop.
+        by_signal: the request came from a signal.
+        is_drained: `/readyz` answers 503 for some time first.
     """
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -202,12 +190,12 @@ class _Stopping:
 
 
 async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Calls `look` until it is cancelled; a failure is logged and not the end."""
+    """Calls `look` until cancelled; failures are logged."""
     while True:
         try:
             await look()
         except Exception:
-            _logger.exception("looking after the server failed")
+            _logger.exception("a periodic check of the server failed")
             await asyncio.sleep(_AFTER_FAILURE_SECONDS)
         await asyncio.sleep(seconds)
 
@@ -220,8 +208,8 @@ async def _check_events_file(state: ServingState) -> None:
 async def _end_loading(*, is_urgent: bool) -> None:
     """Waits for a bundle that is still being read, or ends the process.
 
-    Reading cannot be broken off, and nothing is left behind: files are only read, and
-    SQLite undoes what was not committed.
+    Loading cannot be cancelled, and ending the process is safe: files are only read,
+    and SQLite rolls back what was not committed.
     """
     for thread in threading.enumerate():
         if thread.name == _LOADING:
@@ -234,8 +222,8 @@ async def _end_loading(*, is_urgent: bool) -> None:
 
 
 def _app(options: _Options, state: ServingState) -> ASGIApp:
-    from shortlist.serving.hosts import AllowedHosts
-    from shortlist.serving.rest import create_app
+    from shortlist.serving.http.hosts import AllowedHosts
+    from shortlist.serving.http.rest import create_app
 
     settings = options.settings
     is_loopback = ipaddress.ip_address(options.address).is_loopback
@@ -249,7 +237,7 @@ def _app(options: _Options, state: ServingState) -> ASGIApp:
 
 
 async def _work(options: _Options, state: ServingState, stopping: _Stopping) -> None:
-    """Loads the bundle, tells `on_ready`, and stays until the server is to stop."""
+    """Loads the bundle, calls `on_ready` and waits until the server has to stop."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -270,7 +258,7 @@ async def _work(options: _Options, state: ServingState, stopping: _Stopping) -> 
 
 
 async def _in_thread(load: Callable[[_Options], T], options: _Options) -> T:
-    """Calls `load` in a thread that nobody waits for at the end of the process."""
+    """Calls `load` in a daemon thread, which does not delay the end of the process."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[T] = loop.create_future()
 
@@ -278,11 +266,11 @@ async def _in_thread(load: Callable[[_Options], T], options: _Options) -> T:
         try:
             result = load(options)
         except BaseException as error:
-            tell(loaded.set_exception, error)
+            report(loaded.set_exception, error)
         else:
-            tell(loaded.set_result, result)
+            report(loaded.set_result, result)
 
-    def tell(how: Callable[[Any], None], what: object) -> None:
+    def report(how: Callable[[Any], None], what: object) -> None:
         def if_awaited() -> None:
             if not loaded.done():
                 how(what)
@@ -309,7 +297,7 @@ def _load(options: _Options) -> Recommender:
 
 
 async def _until_listening(options: _Options) -> None:
-    # If it never does, the task of the server has failed and ends this one.
+    # If it never does, the server task has failed and cancels this one.
     while True:
         try:
             _, writer = await asyncio.open_connection(options.address, options.port)
@@ -330,7 +318,7 @@ def _granian(app: ASGIApp, options: _Options) -> Server:
         app,
         address=options.address,
         port=options.port,
-        interface=Interfaces.ASGINL,  # without lifespan events, which the app has not
+        interface=Interfaces.ASGINL,  # the app has no lifespan events
         http=HTTPModes.http1,
         websockets=False,
         backlog=_BACKLOG,
@@ -339,7 +327,7 @@ def _granian(app: ASGIApp, options: _Options) -> Server:
             header_read_timeout=int(1000 * limits.header_seconds),
             max_buffer_size=_HEAD_BYTES,
         ),
-        log_enabled=False,  # its lines would carry paths, and so ids
+        log_enabled=False,  # its lines would contain paths, and so ids
     )
 
 
@@ -349,23 +337,23 @@ def _raise_bind_failure(serving: asyncio.Task[None], options: _Options) -> None:
         reason = str(error).splitlines()[0]
         raise ResourceError(
             "bind-failed",
-            f"The server must be able to listen at {options.url}. The system said:"
-            f" {reason}. Choose another --host or --port.",
+            f"Cannot listen on {options.url}: {reason}. Choose another --host or"
+            " --port.",
         ) from error
 
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, stopping: _Stopping) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the server to stop; the second one ends the process."""
+    """SIGINT and SIGTERM stop the server; the second one ends the process."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may take signals; whoever runs this has it
+        yield  # only the main thread may handle signals
         return
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.asked.is_set():
             os._exit(128 + number)
         stopping.by_signal = True
-        # Ctrl-C comes from someone who waits; SIGTERM from what sends requests here.
+        # Ctrl-C comes from a user who waits, SIGTERM from a process manager.
         stopping.is_drained = number == signal.SIGTERM
         stopping.asked.set()
 

@@ -1,6 +1,6 @@
-"""The SQLite side of an event store: its tables, and what is refused as no store.
+"""The SQLite side of an event store: its tables, and checks of a database.
 
-Knows a connection, and not where the file is held.
+Works on a connection; the file itself is in `file.py`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _EVENTS = (
     "CREATE TABLE events (user_id NOT NULL, item_id NOT NULL,"
     " timestamp_ms INTEGER NOT NULL, label REAL)"
 )
-# A table beside the events: a version that does not know it reads the same file.
+# In its own table: earlier versions, which do not have it, read the same file.
 _EVENT_IDS = (
     "CREATE TABLE event_ids (event_id TEXT PRIMARY KEY, digest BLOB NOT NULL)"
     " WITHOUT ROWID"
 )
 _TABLES = {"events": _EVENTS, "event_ids": _EVENT_IDS}
 
-# What an event is; others may have written something else into the table.
+# Rows that are events; other programs may have written other rows.
 READABLE = (
     "typeof(user_id) IN ('integer', 'text') AND typeof(item_id) IN ('integer', 'text')"
     " AND typeof(timestamp_ms) = 'integer' AND timestamp_ms >= 0"
@@ -43,7 +43,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         path,
         isolation_level=None,  # transactions are written out
-        check_same_thread=False,  # the lock of the store takes that place
+        check_same_thread=False,  # the store has its own lock
     )
 
 
@@ -82,7 +82,7 @@ def _missing_tables(connection: sqlite3.Connection, path: Path) -> list[str]:
     if schema and "events" not in tables:
         raise unreadable(path, "a database without a table of events")
     for kind, name, sql in schema:
-        # A view or trigger would run what somebody else wrote.
+        # A view or trigger would run foreign SQL.
         odd = kind not in ("table", "index") or (
             name in _TABLES and kind == "table" and sql != _TABLES[name]
         )

@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shortlist.errors import InputError, ResourceError
-from shortlist.serving.limits import HELD_LIMIT_BYTES
-from shortlist.serving.problems import internal_error
+from shortlist.serving.http.limits import HELD_LIMIT_BYTES
+from shortlist.serving.http.problems import internal_error
 
 REQUEST_ID = "x-request-id"
 MODEL_VERSION = "x-model-version"
@@ -26,7 +26,7 @@ MODEL_VERSION = "x-model-version"
 _logger = logging.getLogger("shortlist.serving")
 _access = logging.getLogger("shortlist.access")
 
-# Anything else could split a log line, so a new id takes its place.
+# Anything else could split a log line, so it is replaced by a new id.
 _REQUEST_ID_RULE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADER_LETTERS = "!#$&'()*+,/:;=?@[]~"
 
@@ -44,7 +44,7 @@ class Served(Protocol):
 class Answers:
     """Adds the request id and the model version to every answer, and logs failures.
 
-    A failure of ours is logged with its traceback under the request id, and answered
+    An internal error is logged with its traceback and request id, and answered
     with 500. The answers of a stopping server close their connection.
 
     Args:

@@ -1,4 +1,4 @@
-"""Addresses and ports a server may listen at. Knows no server."""
+"""Addresses and ports that a server may listen on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PORTS_TO_TRY = 100
 
 
 def resolve(host: str, *, allow_remote: bool) -> str:
-    """The address of a host, which must be this machine alone unless `allow_remote`.
+    """The address of a host, which must be loopback unless `allow_remote`.
 
     Raises:
         InputError: `invalid-host` or `remote-bind-refused`.
@@ -32,9 +32,9 @@ def resolve(host: str, *, allow_remote: bool) -> str:
     if not (is_loopback or allow_remote):
         raise InputError(
             "remote-bind-refused",
-            "The server must listen on this machine only, because it has no"
-            f" authentication yet. Received host: {host!r}. Use 127.0.0.1 with a proxy"
-            " that checks who asks in front of it.",
+            "The host must be a loopback address, because the server has no"
+            f" authentication. Received: {host!r}. Use 127.0.0.1 behind a proxy that"
+            " authenticates clients.",
         )
     return str(address)
 
@@ -49,7 +49,7 @@ def free_port(address: str, port: int, *, search: bool = False) -> int:
     if not 0 <= port <= 65535:
         raise InputError(
             "invalid-port",
-            f"A port must be a number from 0 to 65535. Received: {port}. 0 takes a"
+            f"A port must be a number from 0 to 65535. Received: {port}. 0 chooses a"
             " free one.",
         )
     last = min(65535, port + _PORTS_TO_TRY - 1) if search and port else port
@@ -59,19 +59,19 @@ def free_port(address: str, port: int, *, search: bool = False) -> int:
     tried = f"port {port}" if last == port else f"ports {port} to {last}"
     raise ResourceError(
         "port-taken",
-        f"The server needs a free port. On {address}, {tried} cannot be used."
-        " Stop what listens there, or choose another with --port.",
+        f"On {address}, {tried} cannot be used. Stop the program that listens there,"
+        " or choose another port with --port.",
     )
 
 
 @contextlib.contextmanager
 def claimed_port(address: str, port: int, *, search: bool) -> Iterator[int]:
-    """A free port that no other server of ours takes while this one runs.
+    """A free port, claimed against other Shortlist servers while this one runs.
 
-    Granian lets sockets share a port, so that two servers started at one moment would
-    both find it free and then get half of the requests each. On Linux the claim is a
-    name in the abstract namespace, which goes away with the process; elsewhere there
-    is none.
+    Granian lets sockets share a port, so two servers that start at the same moment
+    would both find it free and then get half of the requests each. On Linux the claim
+    is a name in the abstract socket namespace, which disappears with the process; other
+    systems have no claim.
     """
     while True:
         found = free_port(address, port, search=search)
@@ -84,8 +84,8 @@ def claimed_port(address: str, port: int, *, search: bool) -> Iterator[int]:
             if not search or found >= 65535:
                 raise ResourceError(
                     "port-taken",
-                    f"The server needs a free port. Another server takes {found} on"
-                    f" {address}. Choose another with --port.",
+                    f"Another server uses port {found} on {address}. Choose another"
+                    " port with --port.",
                 ) from error
             port = found + 1
             continue
@@ -95,11 +95,11 @@ def claimed_port(address: str, port: int, *, search: bool) -> Iterator[int]:
 
 
 def _bound_port(address: str, port: int) -> int | None:
-    """The port, a free one for 0, or `None` if it cannot be had."""
+    """The port, a free one for 0, or `None` if it cannot be used."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Granian's own sockets share a port (SO_REUSEPORT): a second server would
-        # silently get half of the first one's requests. This one does not share.
+        # Granian's sockets share a port (SO_REUSEPORT): a second server would silently
+        # get half of the requests of the first. This socket does not share.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -109,8 +109,7 @@ def _bound_port(address: str, port: int) -> int | None:
                 return None
             raise ResourceError(
                 "bind-failed",
-                f"The server must be able to listen at {address}. The system said:"
-                f" {error.strerror}. Choose another --host.",
+                f"Cannot listen on {address}: {error.strerror}. Choose another --host.",
             ) from error
         found: int = probe.getsockname()[1]
         return found

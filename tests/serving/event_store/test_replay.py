@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 
 from shortlist.data import Schema, Vocabulary
-from shortlist.serving.events import EventColumns
+from shortlist.serving.event_store.events import EventColumns
+from shortlist.serving.event_store.replay import is_interaction, posted_columns
 from shortlist.serving.histories import UserHistories
-from shortlist.serving.replay import is_interaction, posted_columns
 
 USERS = Vocabulary("user", pl.Series(["ann", "bob"]), np.array([1, 1]))
 ITEMS = Vocabulary("item", pl.Series([7, 8, 9]), np.array([1, 1, 1]))

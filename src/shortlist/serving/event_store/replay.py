@@ -1,6 +1,6 @@
 """Stored events into histories, in columns: no object per event.
 
-Knows the vocabularies and the store, and nothing of the model.
+Uses the vocabularies and the store, not the model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import polars as pl
 
 from shortlist.data.schema import Schema
 from shortlist.data.store.vocabulary import Vocabulary
-from shortlist.serving.events import EventColumns
+from shortlist.serving.event_store.events import EventColumns
 from shortlist.serving.histories import PostedColumns, UserKey
 from shortlist.serving.results import ExternalId
 
@@ -89,7 +89,7 @@ def posted_columns(
 def _keys(codes: _Codes, users: Vocabulary) -> tuple[list[UserKey], np.ndarray]:
     """The keys that the histories know users by, and the number of each code's key.
 
-    7 and "7" are one user: the row of a known one, else the text.
+    The ids 7 and "7" are one user: the row of a known user, otherwise the text.
     """
     numbers: dict[UserKey, int] = {}
     rows = codes.rows(users).tolist()
@@ -101,7 +101,7 @@ def _keys(codes: _Codes, users: Vocabulary) -> tuple[list[UserKey], np.ndarray]:
 
 
 def is_interaction(labels: np.ndarray, schema: Schema) -> np.ndarray:
-    """Whether the user took the item: not if it was shown and not clicked.
+    """Whether the event is an interaction: not if the item was shown and not clicked.
 
     Args:
         labels: NaN where there is none.
@@ -111,5 +111,5 @@ def is_interaction(labels: np.ndarray, schema: Schema) -> np.ndarray:
     """
     if not schema.is_thresholded:
         return np.ones(labels.shape, bool)
-    taken: np.ndarray = np.isnan(labels) | (labels >= schema.positive_from)
-    return taken
+    counts: np.ndarray = np.isnan(labels) | (labels >= schema.positive_from)
+    return counts

@@ -1,4 +1,4 @@
-"""What a server allows: connections, posted state, bodies. Numbers alone."""
+"""The limits of a server: connections, posted state, bodies."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 BODY_LIMIT_BYTES = 2**20
 HELD_LIMIT_BYTES = 64 * 2**20
-"""Bodies of all requests that are being received, together."""
+"""Total size of the request bodies that are being received."""
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections, and how long each step of one may take.
+    """How many connections, and time limits for each step.
 
     Args:
         in_all: open connections; fewer where the system allows fewer files.
-        per_client: open connections from one address. Everyone behind a proxy is one.
+        per_client: open connections from one address, such as that of a proxy.
         header_seconds: longest wait for the headers of a request, and between two
             requests of a connection.
         body_seconds: longest wait for a whole body.
@@ -30,17 +30,17 @@ class ConnectionLimits:
 
     @property
     def accepted(self) -> int:
-        """Connections the web server takes: some more than are kept open."""
+        """Connections that the web server accepts: some more than stay open."""
         return self.in_all + max(16, self.in_all // 4)
 
 
 @dataclass(frozen=True)
 class StateLimits:
-    """How much posted state may be held in memory.
+    """How much posted state is kept in memory.
 
     Args:
         max_users: users with posted events.
-        max_bytes: all of it together, about.
+        max_bytes: approximate total size.
     """
 
     max_users: int = 1_000_000
@@ -56,10 +56,11 @@ class ServerSettings:
         connections: limits on connections.
         state: how much posted state may be held in memory.
         max_events_bytes: largest size of the events file.
-        allowed_hosts: names a request may ask for, beside localhost, the addresses of
-            this machine alone and the host the server listens at.
+        allowed_hosts: accepted Host headers, besides localhost, loopback addresses
+            and the host the server listens on.
+        allow_remote: allow to listen on an address that other machines can reach.
         drain_seconds: how long `/readyz` answers 503 after SIGTERM before the port
-            closes, so that whoever sends requests here sees it.
+            closes, so that load balancers notice.
         access_log: log a line for each request.
     """
 
@@ -68,5 +69,6 @@ class ServerSettings:
     state: StateLimits = field(default_factory=StateLimits)
     max_events_bytes: int = 2 * 2**30
     allowed_hosts: tuple[str, ...] = ()
+    allow_remote: bool = False
     drain_seconds: float = 2.0
     access_log: bool = False

@@ -1,6 +1,6 @@
-"""Where posted events are kept. An event is on the disk before it is acknowledged.
+"""Stores of posted events. An event is on disk before it is acknowledged.
 
-Knows external ids only: a store outlives the bundles that read it.
+Events have external ids only, because a store outlives the bundles that read it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from shortlist.errors import InputError, ResourceError
-from shortlist.serving.event_database import (
+from shortlist.serving.event_store.database import (
     APPLICATION_ID,
     connect,
     copy_readable,
@@ -30,15 +30,15 @@ from shortlist.serving.event_database import (
     store_errors,
     transaction,
 )
-from shortlist.serving.event_file import EventFile, publish
+from shortlist.serving.event_store.file import EventFile, publish
 from shortlist.serving.results import ExternalId
 
 _logger = logging.getLogger("shortlist.serving")
 
-# Fewer than the 700 new objects at which Python looks for cycles: reading two million
-# events takes half the time that it takes in large blocks.
+# Below the 700 new objects that trigger Python's garbage collector: reading two million
+# events takes half as long as in larger blocks.
 _BLOCK_ROWS = 512
-_FREE_BYTES = 2**20  # with so much space left it was the limit, not the disk
+_FREE_BYTES = 2**20  # with this much free space, the limit was reached, not the disk
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +49,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         item_id: external id.
         timestamp_ms: milliseconds since the epoch.
         label: rating or click, or `None`.
-        event_id: what a retry of the same event repeats: events of one id are kept
-            once. `None` for an event that is kept however often it comes.
+        event_id: a retry repeats it: an event with a known id is stored once. `None`
+            for an event that is stored each time it is sent.
     """
 
     user_id: ExternalId
@@ -60,7 +60,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
 
     def digest(self) -> bytes:
-        """16 bytes that tell two events of one id apart; the time does not count."""
+        """A 16-byte digest of the event without its id and time."""
         content = msgspec.json.encode((self.user_id, self.item_id, self.label))
         return hashlib.blake2b(content, digest_size=16).digest()
 
@@ -72,7 +72,7 @@ class EventColumns(NamedTuple):
         user_ids: external ids.
         item_ids: external ids.
         times_ms: `(n,)` int64.
-        labels: `(n,)` float64, NaN where there is none.
+        labels: `(n,)` float64, NaN for none.
     """
 
     user_ids: Sequence[ExternalId]
@@ -87,17 +87,17 @@ def now_ms() -> int:
 
 
 class EventStore(Protocol):
-    """Anything that keeps events."""
+    """The interface of an event store."""
 
     def append(self, events: Sequence[Event]) -> Sequence[bool]:
-        """Keeps all of them or none; durable when it returns.
+        """Stores all events or none; they are on disk when it returns.
 
         Returns:
-            For each event whether it is new; false where its `event_id` was there.
+            For each event whether it is new; false if its `event_id` was stored before.
         """
 
     def blocks(self) -> Iterator[EventColumns]:
-        """Every event kept, in the order it was appended."""
+        """All stored events in the order they were appended."""
 
     def close(self) -> None:
         """Releases the store."""
@@ -106,21 +106,22 @@ class EventStore(Protocol):
 class SqliteEventStore:
     """Events in one SQLite file, write-ahead logged and fsynced at each append.
 
-    Safe to use from several threads. One store has the file at a time. Before and after
-    each append it looks whether its file is still where the next start will find it: a
-    file that was deleted or moved away is made again with everything that was
-    acknowledged; one that was replaced or damaged stays as it is, what can be read goes
-    into a file beside it, and appends are refused.
+    Thread-safe. Only one store can open the file at a time. Before and after each
+    append it checks that the file is still at its path. A file that was deleted or
+    moved away is written again with all acknowledged events. A file that was replaced
+    or damaged is left as it is: what can be read is copied to a file next to it, and
+    appends are refused.
 
     Args:
-        path: file to make or open.
+        path: file to create or open.
         max_bytes: largest size of the database; no limit by default.
 
     Raises:
-        ArtifactError: the file is no event store, or of a later version
+        ArtifactError: the file is not an event store, or of a later version
             (`events-unreadable`).
-        InputError: no file can be there (`output-path`).
-        ResourceError: another server has it (`events-in-use`), no permission, no space.
+        InputError: the path cannot be a file (`output-path`).
+        ResourceError: another server uses it (`events-in-use`), no permission, no
+            space.
     """
 
     def __init__(self, path: str | Path, *, max_bytes: int | None = None) -> None:
@@ -133,7 +134,7 @@ class SqliteEventStore:
         try:
             self._connection = self._connect()
             self._file.make_private()
-            # From here on the file itself says what it is and holds what was posted.
+            # From here on the file has its header and all events.
             with store_errors(self.path):
                 self._one("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
@@ -142,22 +143,22 @@ class SqliteEventStore:
         self._remember()
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """Keeps all events or none; they are fsynced when it returns.
+        """Stores all events or none; they are on disk when it returns.
 
         Returns:
-            For each event whether it is new; false where its `event_id` was there.
+            For each event whether it is new; false if its `event_id` was stored before.
 
         Raises:
-            InputError: an `event_id` that another event has (`event-id-reused`).
-            ResourceError: they could not be kept (`events-not-stored`), the limit of
-                the file is reached (`events-full`), or the file was replaced or
-                damaged (`events-file-lost`).
+            InputError: another event has this `event_id` (`event-id-reused`).
+            ResourceError: writing failed (`events-not-stored`), the file has reached
+                its limit (`events-full`), or it was replaced or damaged
+                (`events-file-lost`).
         """
         with self._lock:
             self._ensure_file()
             with store_errors(self.path), self._limit(), transaction(self._connection):
                 fresh = self._insert(events)
-            # What went into a file that is no longer at the path is not acknowledged.
+            # Do not acknowledge events in a file that is no longer at the path.
             if self._file.place() not in ("same", "changed"):
                 self._ensure_file()
             self._count += sum(fresh)
@@ -167,7 +168,7 @@ class SqliteEventStore:
     def blocks(self) -> Iterator[EventColumns]:
         """Yields every readable event, in the order it was appended.
 
-        Rows that something else wrote and that are no events are counted in the log.
+        Rows that are not events, written by another program, are skipped and logged.
         """
         last, found = -(2**63), 0
         while True:
@@ -190,8 +191,8 @@ class SqliteEventStore:
             unreadable = count_rows(self._connection) - found
         if unreadable > 0:
             _logger.warning(
-                "%d rows of %s are no events (ids, times or labels of another type):"
-                " passed over and left in the file",
+                "%d rows of %s are not events (ids, times or labels of another type)."
+                " They were skipped and left in the file.",
                 unreadable,
                 self.path,
             )
@@ -210,7 +211,7 @@ class SqliteEventStore:
                 )
 
     def check(self) -> None:
-        """Looks after the file between appends; what is wrong is only logged."""
+        """Checks the file between appends; problems are only logged."""
         with self._lock, contextlib.suppress(ResourceError, sqlite3.Error):
             if self._file.is_open:
                 self._ensure_file()
@@ -230,7 +231,7 @@ class SqliteEventStore:
                 if self._max_bytes is not None:
                     (size,) = connection.execute("PRAGMA page_size").fetchone()
                     pages = max(1, self._max_bytes // size)
-                    # SQLite never goes below the pages that are there already.
+                    # SQLite never reduces this below the present number of pages.
                     connection.execute(f"PRAGMA max_page_count = {pages}")
             except BaseException:
                 connection.close()
@@ -238,7 +239,7 @@ class SqliteEventStore:
         return connection
 
     def _remember(self) -> None:
-        """Takes the file as it is now for the right one."""
+        """Records the present state of the file as valid."""
         self._file.remember()
         (version,) = self._one("PRAGMA data_version")
         if version != self._version:  # another program has written
@@ -289,12 +290,12 @@ class SqliteEventStore:
                 raise
             raise ResourceError(
                 "events-full",
-                f"The events file may have at most {self._max_bytes} bytes. It is full."
+                f"The events file has reached its limit of {self._max_bytes} bytes."
                 " Move its events into the log, or raise --max-events-mb.",
             ) from error
 
     def _ensure_file(self) -> None:
-        """Returns if the file is the right one; makes it again where it is gone."""
+        """Checks the file at the path; writes it again if it is gone."""
         place: str = self._file.place()
         if place in ("changed", "unlogged"):
             if self._is_sound(place):
@@ -311,21 +312,21 @@ class SqliteEventStore:
             self._refused = False
 
     def _is_sound(self, place: str) -> bool:
-        """Whether a file that something else wrote still holds what we wrote."""
+        """Whether a file that another program changed still has all our events."""
         with contextlib.ExitStack() as undo:
             try:
                 if not self._file.is_whole(APPLICATION_ID):
                     return False
                 (version,) = self._one("PRAGMA data_version")
                 if place == "unlogged":
-                    # The newest pages are in a log without a name: into the database.
+                    # The newest pages are in an unlinked log: move them to the file.
                     self._one("PRAGMA wal_checkpoint(TRUNCATE)")
                 known = count_rows(self._connection)
                 fresh = undo.enter_context(contextlib.closing(self._connect()))
                 found = count_rows(fresh)
             except (sqlite3.Error, OSError, ValueError):
                 return False
-            # Another program may have removed events in the way SQLite provides.
+            # Another program may have deleted events through SQLite.
             if found < known or (version == self._version and found != known):
                 return False
             undo.pop_all()
@@ -334,7 +335,7 @@ class SqliteEventStore:
         return True
 
     def _make_again(self, place: str) -> None:
-        """Writes everything known to a new file at the path."""
+        """Writes all stored events to a new file at the path."""
         with contextlib.ExitStack() as undo:
             try:
                 temporary = self._file.temporary()
@@ -342,8 +343,8 @@ class SqliteEventStore:
                 if self._copy(temporary, place) < self._count:
                     self._refuse(place)
                 with contextlib.suppress(sqlite3.Error):
-                    # A file that was moved away becomes whole too, and its log holds
-                    # nothing that SQLite could take for that of the new one.
+                    # Completes a file that was moved away, and empties its log, which
+                    # SQLite could mistake for that of the new file.
                     self._one("PRAGMA wal_checkpoint(TRUNCATE)")
                 publish(temporary, self.path, replace=place == "cut off")
                 gone, self._file = self._file, EventFile(self.path)
@@ -360,14 +361,14 @@ class SqliteEventStore:
             except (sqlite3.Error, OSError, ValueError) as error:
                 self._give_up(error)
         _logger.error(
-            "the events file %s was %s while serving: made again with all %d events",
+            "the events file %s was %s while serving: written again with all %d events",
             self.path,
             "deleted or moved away" if place == "missing" else "cut off",
             self._count,
         )
 
     def _copy(self, path: Path, place: str) -> int:
-        """Copies everything into an empty file; the number of rows that it got."""
+        """Copies all events to an empty file; returns the number of copied rows."""
         (version,) = self._one("PRAGMA data_version")
         if version != self._version:  # another program has removed events
             self._count = count_rows(self._connection)
@@ -378,10 +379,10 @@ class SqliteEventStore:
             return count_rows(copy)
 
     def _give_up(self, error: Exception) -> NoReturn:
-        reason = f"gone, and could not be made again: {error}"
+        reason = f"lost, and could not be written again: {error}"
         if not self._refused:
             self._refused = True
-            _logger.error("the events file %s is %s", self.path, reason)
+            _logger.error("the events file %s was %s", self.path, reason)
         raise self._lost(reason) from error
 
     def _refuse(self, place: str) -> None:
@@ -398,39 +399,39 @@ class SqliteEventStore:
         raise self._lost(what)
 
     def _rescue(self) -> str:
-        """Copies what can be read into a file beside it; says how that went."""
-        stamp = time.strftime("%Y%m%dT%H%M%S")
-        rescue = self.path.with_name(f"{self.path.name}.rescued-{stamp}")
+        """Copies what can be read to a file next to it; returns a message."""
+        now = time.strftime("%Y%m%dT%H%M%S")
+        rescue = self.path.with_name(f"{self.path.name}.rescued-{now}")
         try:
             os.close(os.open(rescue, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             kept = copy_readable(self._connection, rescue)
         except (sqlite3.Error, OSError, ValueError) as error:
             return f"They could not be copied to {rescue}: {error}"
-        return f"{kept} events that could be read are in {rescue}"
+        return f"The {kept} events that could be read are in {rescue}"
 
     def _lost(self, what: str) -> ResourceError:
         return ResourceError(
             "events-file-lost",
-            "Events must be kept in the file that the server began with. It was found"
-            f" {what}. The server's log says where its events are; restore the file and"
-            " start the server again.",
+            f"The events file cannot be used: it was {what}. No event was stored. The"
+            " server's log says where its events are. Restore the file and start the"
+            " server again.",
         )
 
 
 def id_reused(event_id: str) -> InputError:
-    """The error for two different events of one id."""
+    """The error for two different events with one id."""
     return InputError(
         "event-id-reused",
-        "Events of one `event_id` must be one event sent again. Received another user,"
-        f" item or label for {event_id!r}. Give each event an id of its own.",
+        "An `event_id` must belong to one event. Received another user, item or label"
+        f" for {event_id!r}. Give each event its own id.",
     )
 
 
 class MemoryEventStore:
-    """Keeps no events, only the newest ids of events, so that a retry counts once.
+    """Stores no events, only the newest event ids, so that a retry counts once.
 
     Args:
-        max_ids: how many ids are remembered.
+        max_ids: how many ids are stored.
     """
 
     def __init__(self, max_ids: int = 100_000) -> None:
@@ -439,10 +440,10 @@ class MemoryEventStore:
         self._lock = threading.Lock()
 
     def append(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether it is new.
+        """Returns for each event whether it is new.
 
         Raises:
-            InputError: an `event_id` that another event has (`event-id-reused`).
+            InputError: another event has this `event_id` (`event-id-reused`).
         """
         with self._lock:
             fresh, added = [], dict[str, bytes]()

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: RFC 9457 problem details. Holds the table of statuses."""
+"""Errors as HTTP answers (RFC 9457 problem details), and their statuses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shortlist.errors import InputError, ResourceError, ShortlistError
-from shortlist.serving.payloads import Problem, RowProblem
+from shortlist.serving.http.payloads import Problem, RowProblem
 
 _logger = logging.getLogger("shortlist.serving")
 
-# The one table of error codes and HTTP statuses. Other codes: 422 for an InputError,
-# 503 for a ResourceError, else 500.
+# HTTP status of each error code. Other codes: 422 for an InputError, 503 for a
+# ResourceError, otherwise 500.
 STATUS_OF_CODE = {
     "malformed-json": 400,
     "body-incomplete": 400,
@@ -46,7 +46,7 @@ STATUS_OF_CODE = {
     "events-full": 507,
 }
 
-# The store has logged it once, or nobody needs to do anything.
+# Already logged by the store, or transient.
 _LOGGED_OR_PASSING = ("not-ready", "overloaded", "events-file-lost")
 
 
@@ -58,7 +58,7 @@ def problem(
     errors: list[RowProblem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer for an error code; the status is the table's unless given."""
+    """The answer for an error code; `status` overrides the table."""
     status = STATUS_OF_CODE.get(code, 500) if status is None else status
     body = Problem(
         type=f"urn:shortlist:error:{code}",
@@ -76,14 +76,14 @@ def problem(
 
 
 def title_of(status: int) -> str:
-    """The words of a status."""
-    # The words for 413 and 422 differ between Python versions.
+    """The reason phrase of a status."""
+    # The phrases of 413 and 422 differ between Python versions.
     words = {413: "Content Too Large", 422: "Unprocessable Content"}
     return words.get(status) or HTTPStatus(status).phrase
 
 
 def on_shortlist_error(request: Request, error: Exception) -> Response:
-    """Answers for an error raised on purpose."""
+    """Answers for a `ShortlistError`."""
     assert isinstance(error, ShortlistError)
     status = STATUS_OF_CODE.get(error.code)
     if status is None and isinstance(error, InputError):
@@ -94,30 +94,32 @@ def on_shortlist_error(request: Request, error: Exception) -> Response:
         raise error
     if status == 503 and error.code not in _LOGGED_OR_PASSING:
         _logger.warning("answered with 503: %s", error)
-    # Which files there are is not the client's business.
+    # Clients should not learn the names of files.
     detail = str(error) if status < 500 else error.message
     return problem(error.code, detail, status=status)
 
 
 def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answers for what Starlette refuses: an unknown path or a wrong method."""
+    """Answers for an unknown path or a wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        detail = "This path answers other methods, listed in the header Allow."
+        detail = (
+            "This path does not have this method. The header Allow lists its methods."
+        )
         return problem("method-not-allowed", detail, headers=error.headers)
-    detail = "There is no such path. /openapi.json lists those there are."
+    detail = "There is no such path. /openapi.json lists all paths."
     return problem("not-found", detail)
 
 
 def on_exception(request: Request, error: Exception) -> Response:
-    """Answers for a failure of our own; `Answers` in the middleware logs it."""
-    # What went wrong inside is not the client's business and may name files.
+    """Answers for an internal error; `Answers` in the middleware logs it."""
+    # The exception may name files.
     return internal_error()
 
 
 def internal_error() -> Response:
-    """The answer for a failure of our own."""
+    """The answer for an internal error."""
     return problem(
         "internal-error",
-        "The server failed. Its log says more, under the id in x-request-id.",
+        "Internal error. The server's log has details under the id in x-request-id.",
     )

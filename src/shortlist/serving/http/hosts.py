@@ -1,7 +1,7 @@
-"""Which names a request may ask for, so that no web page can reach a local server.
+"""Allowed values of the header Host, so that no web page can reach a local server.
 
 A page of another site can make its own name point to 127.0.0.1 (DNS rebinding) and
-then read what a server on this machine answers. The name it asks for gives it away.
+then read the answers of a server on this machine. Its Host header shows that name.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shortlist.serving.problems import problem
+from shortlist.serving.http.problems import problem
 
 
 class AllowedHosts:
     """Names and addresses that the header `Host` may have.
 
     Args:
-        names: allowed beside localhost and the addresses of this machine alone; "*"
-            allows any.
-        any_address: whether every address (not name) is allowed, for a server that
-            other machines reach.
+        names: allowed besides localhost and loopback addresses; "*" allows any.
+        any_address: allow every IP address, for a server that other machines can
+            reach.
     """
 
     def __init__(self, names: Iterable[str] = (), *, any_address: bool = False) -> None:
@@ -58,14 +57,14 @@ class HostCheck:
             return
         refusal = problem(
             "host-not-allowed",
-            "The header Host must name this server. It names another one. Ask for"
+            "The header Host must name this server. It names another host. Use"
             " 127.0.0.1, or start the server with --allowed-host NAME.",
         )
         await refusal(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"host"]
-        if not given:  # no browser leaves it out
+        if not given:  # browsers always send it
             return bool(scope["http_version"] == "1.0")
         return len(given) == 1 and self.hosts.allows(given[0].decode("latin-1"))
 

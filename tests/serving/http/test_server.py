@@ -15,16 +15,16 @@ from urllib.parse import quote
 import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from shortlist.serving.addresses import claimed_port, free_port
-from shortlist.serving.events import Event, SqliteEventStore
-from shortlist.serving.server import serve
+from shortlist.serving.event_store.events import Event, SqliteEventStore
+from shortlist.serving.http.addresses import claimed_port, free_port
+from shortlist.serving.http.server import serve
 from tiny_bundle import expected_list
 
 SCRIPT = """
 import sys
-from shortlist.serving.limits import ConnectionLimits, ServerSettings
-from shortlist.serving.events import Event, SqliteEventStore
-from shortlist.serving.server import serve
+from shortlist.serving.http.limits import ConnectionLimits, ServerSettings
+from shortlist.serving.event_store.events import Event, SqliteEventStore
+from shortlist.serving.http.server import serve
 connections = ConnectionLimits(in_all=int(sys.argv[4]), header_seconds=60)
 settings = ServerSettings(drain_seconds=float(sys.argv[3]), connections=connections)
 serve(sys.argv[1], port=0, events_path=sys.argv[2], settings=settings,
@@ -254,14 +254,14 @@ def test_a_port_out_of_range_is_refused(port):
 
 
 def test_an_address_of_another_machine_cannot_be_had():
-    with pytest.raises(ResourceError, match="must be able to listen at 192") as caught:
+    with pytest.raises(ResourceError, match="Cannot listen on 192") as caught:
         free_port("192.0.2.1", 0)
     assert caught.value.code == "bind-failed"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_an_address_others_can_reach_is_refused(bundle_path, host):
-    with pytest.raises(InputError, match="no authentication yet") as caught:
+    with pytest.raises(InputError, match="no authentication") as caught:
         serve(bundle_path, host, port=0)
     assert caught.value.code == "remote-bind-refused"
 
@@ -321,7 +321,7 @@ def test_events_survive_a_file_that_is_deleted_under_the_server(start, tmp_path)
             file.unlink()
     code, _, err = first.end(signal.SIGTERM)
     assert code == 0
-    assert "was deleted or moved away while serving: made again" in err
+    assert "was deleted or moved away while serving: written again" in err
     second = start()
     for user in ("zoe", "yan"):
         status, answer = second.ask("POST", "/api/v1/recommend", {"user_id": user})
@@ -330,7 +330,7 @@ def test_events_survive_a_file_that_is_deleted_under_the_server(start, tmp_path)
 
 def test_a_second_server_does_not_get_the_events_file(start, bundle_path, tmp_path):
     start()
-    with pytest.raises(ResourceError, match="must belong to one server") as caught:
+    with pytest.raises(ResourceError, match="uses this events file") as caught:
         serve(bundle_path, port=0, events_path=tmp_path / "events.sqlite")
     assert caught.value.code == "events-in-use"
 
@@ -348,7 +348,7 @@ def test_a_row_that_is_no_event_stops_neither_start_nor_answers(
     status, answer = running.ask("POST", "/api/v1/recommend", {"user_id": "zoe"})
     assert (status, answer["source"]) == (200, "history")
     _, _, err = running.end(signal.SIGINT)
-    assert "1 rows of" in err and "are no events" in err
+    assert "1 rows of" in err and "are not events" in err
 
 
 def test_sigterm_is_seen_at_readyz_before_the_port_closes(start):
@@ -425,7 +425,7 @@ def test_two_servers_of_one_moment_do_not_share_a_port():
         # The first one does not listen yet: the port itself is still free.
         with claimed_port("127.0.0.1", port, search=True) as second:
             assert (first, second > port) == (port, True)
-        with pytest.raises(ResourceError, match="Another server takes") as taken:
+        with pytest.raises(ResourceError, match="Another server uses port") as taken:
             with claimed_port("127.0.0.1", port, search=False):
                 pass
         assert taken.value.code == "port-taken"

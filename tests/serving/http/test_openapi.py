@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from shortlist.serving.rest import ServingState, create_app
+from shortlist.serving.http.rest import ServingState, create_app
 
 RECOMMEND, RANK = "/api/v1/recommend", "/api/v1/rank"
 SIMILAR, EVENTS = "/api/v1/items/{id}/similar", "/api/v1/events"

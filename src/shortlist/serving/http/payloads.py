@@ -21,7 +21,7 @@ UserId = Annotated[
     ExternalId, msgspec.Meta(description="External id of the user; may be unknown.")
 ]
 ItemId = Annotated[ExternalId, msgspec.Meta(description="External id of an item.")]
-# The recommender refuses a wrong k, with a code of its own (invalid-k).
+# The recommender checks k and refuses it with the code invalid-k.
 K = Annotated[
     int,
     msgspec.Meta(
@@ -34,7 +34,7 @@ K = Annotated[
 class RecommendRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What should this user see next? Without `user_id`: this visitor.
 
-    `history` (item ids, oldest first) takes the place of what is stored about the user.
+    `history` (item ids, oldest first) replaces the stored history of the user.
     """
 
     user_id: UserId | None = None

@@ -1,10 +1,9 @@
 """Limits on the connections of a server: how many, from whom, and for how long.
 
-The web server waits for headers no longer than told, and stops accepting at a number of
-connections. What it lacks is done here on the sockets themselves: a client that does
-not read its answer is dropped by the kernel, and when there are too many connections
-those that have been idle longest are closed, so that there is always room for the next.
-Knows sockets of this process; knows no HTTP.
+The web server itself limits the wait for headers and the number of connections. The
+other limits are set on the sockets: the kernel drops a client that does not read its
+answer, and when there are too many connections, those that have been idle longest are
+closed, so that there is always room for the next.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-from shortlist.serving.limits import ConnectionLimits
+from shortlist.serving.http.limits import ConnectionLimits
 
 _logger = logging.getLogger("shortlist.serving")
 
-_OTHER_FILES = 128  # descriptors for everything that is no connection
+_OTHER_FILES = 128  # descriptors that are not connections
 _MOST_FILES = 65_536
-_TELL_SECONDS = 60.0
+_WARN_SECONDS = 60.0
 # Fields of `struct tcp_info` in <linux/tcp.h>: milliseconds since data was last sent,
 # and since data was last received.
 _LAST_SENT, _LAST_RECEIVED = 44, 52
@@ -34,7 +33,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def raise_file_limit(limits: ConnectionLimits) -> int:
-    """Allows this process as many files as the system lets it have.
+    """Raises the limit of open files as far as the system allows.
 
     Returns:
         How many connections fit, at most `limits.in_all`.
@@ -51,19 +50,19 @@ def raise_file_limit(limits: ConnectionLimits) -> int:
 
 
 class ConnectionGuard:
-    """Looks at the connections to one port of this process when it is told to.
+    """Applies the limits to the connections of one port of this process.
 
-    Works on Linux; elsewhere the web server's own limits are all there is.
+    Works on Linux only; elsewhere only the web server's own limits apply.
 
     Args:
-        port: port the server listens at.
+        port: port the server listens on.
         limits: how many connections may stay open.
     """
 
     def __init__(self, port: int, limits: ConnectionLimits) -> None:
         self.port = port
         self.limits = limits
-        self._told_seconds = -_TELL_SECONDS
+        self._warned_seconds = -_WARN_SECONDS
 
     async def look(self) -> None:
         """Applies the limits once."""
@@ -72,7 +71,7 @@ class ConnectionGuard:
             self.close_excess()
 
     def limit_writing(self) -> None:
-        """Has the kernel drop clients that do not read: connections inherit it."""
+        """Makes the kernel drop clients that do not read; connections inherit it."""
         milliseconds = int(1000 * self.limits.write_seconds)
         for sock in self._sockets():
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -81,14 +80,14 @@ class ConnectionGuard:
                 )
 
     def close_excess(self) -> int:
-        """Closes the connections over the limits, those idle longest first.
+        """Closes connections over the limits, those idle longest first.
 
         Returns:
             How many were closed.
         """
         clients: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for sock in self._sockets():
-            with contextlib.suppress(OSError):  # closed by its client meanwhile
+            with contextlib.suppress(OSError):  # closed by its client
                 client = sock.getpeername()[0]
                 clients[client].append((_idle_ms(sock), sock.fileno()))
         excess: list[tuple[int, int]] = []
@@ -101,27 +100,27 @@ class ConnectionGuard:
         excess += kept[self.limits.in_all :]
         for _, descriptor in excess:
             self._close(descriptor)
-        self._tell(sum(map(len, clients.values())), len(excess))
+        self._warn(sum(map(len, clients.values())), len(excess))
         return len(excess)
 
-    def _tell(self, num_open: int, num_closed: int) -> None:
-        """Says that it is crowded, at most once a minute."""
+    def _warn(self, num_open: int, num_closed: int) -> None:
+        """Logs that connections were closed, at most once a minute."""
         now = time.monotonic()
-        if num_closed and now - self._told_seconds >= _TELL_SECONDS:
-            self._told_seconds = now
+        if num_closed and now - self._warned_seconds >= _WARN_SECONDS:
+            self._warned_seconds = now
             _logger.warning(
-                "%d open connections are too many (at most %d, and %d of one client):"
-                " those idle longest are closed",
+                "%d open connections are too many (limits: %d, and %d per client):"
+                " closing those that have been idle longest",
                 num_open,
                 self.limits.in_all,
                 self.limits.per_client,
             )
 
     def _sockets(self) -> Iterator[socket.socket]:
-        """Sockets of this process at the port; not to be closed, they are not ours.
+        """Sockets of this process at the port; the caller must not close them.
 
-        The descriptors are used as they are. A duplicate of one that meanwhile became
-        another file would, when closed, release the locks of that file.
+        The descriptors are not duplicated: if one became another file in the meantime,
+        closing a duplicate would release the locks of that file.
         """
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -141,7 +140,7 @@ class ConnectionGuard:
     def _close(self, descriptor: int) -> None:
         with contextlib.suppress(OSError), _borrowed(descriptor) as sock:
             if self._is_ours(sock) and sock.getpeername():
-                # A reset frees what the kernel still holds for the client.
+                # A reset frees what the kernel has buffered for the client.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 sock.shutdown(socket.SHUT_RDWR)
 
@@ -156,7 +155,7 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket]:
 
 
 def _idle_ms(sock: socket.socket) -> int:
-    """Milliseconds since anything came in or went out."""
+    """Milliseconds since data was last sent or received."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     sent, received = (
         struct.unpack_from("I", info, offset)[0]

@@ -1,0 +1,1 @@
+"""Events that clients posted: checked, stored in SQLite, read again at a start."""

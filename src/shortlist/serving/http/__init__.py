@@ -1,0 +1,1 @@
+"""REST over the recommender: routes, limits, problems and the server process."""
