@@ -31,11 +31,11 @@ demo: $(STAMPS)/demo ## Trains on MovieLens and serves it; CHECK=1 asks once and
 	@mkdir -p build
 	@$(BIN)/shortlist demo $(if $(CHECK),--check --json build/demo.json)
 
-test: $(STAMPS)/test ## Runs every suite whose backend or service is installed.
-	@BIN=$(BIN) sh scripts/test.sh
+test: $(STAMPS)/test ## Runs the tests but the slow ones, under each installed backend.
+	@BIN=$(BIN) sh scripts/test.sh fast
 
-test-all: $(STAMPS)/all ## Installs all backends; fails on a skip; runs the sanitizers.
-	@BIN=$(BIN) sh scripts/test.sh --fail-on-skip
+test-all: $(STAMPS)/all ## Runs every test under all backends; then the sanitizers.
+	@BIN=$(BIN) sh scripts/test.sh all --fail-on-skip
 	@sh scripts/sanitize.sh
 
 check: $(STAMPS)/test ## Lints, checks formats and types.
