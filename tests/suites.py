@@ -158,6 +158,7 @@ class ModelSuite:
     def test_unknown_ids_give_finite_numbers(self) -> None:
         check_unknown_ids(self.make(), self.features())
 
+    @pytest.mark.slow  # of all models; tests/training/test_fit.py has whole trainings
     def test_one_seed_makes_one_model_and_one_training(self) -> None:
         check_seeds(self.make, self.features(), self.train)
 

@@ -32,8 +32,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], list[str]], str | int]] = {
     "movielens-1m": (write_movielens_1m, 5),
     "movielens-25m": (write_movielens_25m, 5),
 }
-# The layouts differ in what is read, not in what is trained: the first has every step of
-# the chain, and one is enough under the other backends.
+# The layouts differ in what is read, not in what is trained: one is enough elsewhere.
 FIRST, *OTHERS = LAYOUTS
 RUN_HERE = [FIRST]
 if os.environ["KERAS_BACKEND"] == "jax":

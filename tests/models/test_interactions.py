@@ -363,7 +363,10 @@ def test_a_loss_comes_back_from_its_configuration() -> None:
 # Absent inputs.
 
 
-@pytest.mark.parametrize("interaction", ["mlp", "deepfm", "dlrm"])
+@pytest.mark.parametrize(
+    "interaction",
+    ["mlp", "dlrm", pytest.param("deepfm", marks=pytest.mark.slow)],
+)
 def test_an_absent_input_is_its_default(interaction: str) -> None:
     model = make_model(interaction=interaction)
     given = {
