@@ -34,7 +34,7 @@ demo: $(STAMPS)/demo ## Trains on MovieLens and serves it; CHECK=1 asks once and
 test: $(STAMPS)/test ## Runs the tests but the slow ones, under each installed backend.
 	@BIN=$(BIN) sh scripts/test.sh fast
 
-test-all: $(STAMPS)/all ## Runs every test under all backends; then the sanitizers.
+test-all: $(STAMPS)/all ## Installs all backends; runs every test; fails on a skip; sanitizers.
 	@BIN=$(BIN) sh scripts/test.sh all --fail-on-skip
 	@sh scripts/sanitize.sh
 
