@@ -59,6 +59,7 @@ def test_both_heads_learn_and_their_score_is_exported() -> None:
     assert number(text, "onnx: differs by") < 1e-4
 
 
+@pytest.mark.slow
 def test_all_three_ways_train_and_export() -> None:
     text = printed("three_ways")
     for name in ("sequential", "functional", "subclassed"):

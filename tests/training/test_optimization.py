@@ -135,7 +135,6 @@ TRIED = ("adam", "rowwise_adagrad")
     "training",
     [
         {"precision": "mixed_float16"},
-        {"schedule": "cosine", "warmup_steps": 4},
         {"schedule": "linear", "accumulate": 2, "precision": "mixed_bfloat16"},
         {"optimizer": "rowwise_adagrad"},
         *[
@@ -143,6 +142,7 @@ TRIED = ("adam", "rowwise_adagrad")
             for training in (
                 {"precision": "mixed_bfloat16"},
                 {"accumulate": 2, "clip_norm": 1.0},
+                {"schedule": "cosine", "warmup_steps": 4},
                 *[{"optimizer": name} for name in OPTIMIZERS if name not in TRIED],
             )
         ],

@@ -144,14 +144,11 @@ def slow(*places: tuple[int, int, int]) -> list[Any]:
     return [pytest.param(place, marks=pytest.mark.slow) for place in places]
 
 
-PLACES = [
-    (2, 0, RETRIEVAL),
-    (1, 1, RANKER),
-    *slow((0, 1, RETRIEVAL), (3, 2, RETRIEVAL)),
-]
+IN_RETRIEVAL, IN_RANKER = (2, 0, RETRIEVAL), (1, 1, RANKER)
+PLACES = [(0, 1, RETRIEVAL), (3, 2, RETRIEVAL)]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [IN_RETRIEVAL, *slow(*PLACES, IN_RANKER)])
 def test_an_interrupted_training_goes_on_from_the_last_epoch(
     dataset: Dataset, whole: Run, tmp_path: Path, place: tuple[int, int, int]
 ) -> None:
@@ -162,7 +159,13 @@ def test_an_interrupted_training_goes_on_from_the_last_epoch(
     assert_same(trained(dataset, out, resume=True), whole)
 
 
-@pytest.mark.parametrize("place", [*PLACES, *slow((1, 3, RETRIEVAL), (0, 0, RANKER))])
+@pytest.mark.parametrize(
+    "place",
+    [
+        IN_RANKER,
+        *slow(*PLACES, IN_RETRIEVAL, (1, 3, RETRIEVAL), (0, 0, RANKER)),
+    ],
+)
 def test_a_terminated_training_saves_and_goes_on_within_the_epoch(
     dataset: Dataset, whole: Run, tmp_path: Path, place: tuple[int, int, int]
 ) -> None:
