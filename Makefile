@@ -31,11 +31,11 @@ demo: $(STAMPS)/demo ## Train on MovieLens and serve; CHECK=1 sends one request 
 	@mkdir -p build
 	@$(BIN)/shortlist demo $(if $(CHECK),--check --json build/demo.json)
 
-test: $(STAMPS)/test ## Runs every suite whose backend or service is installed.
-	@BIN=$(BIN) sh scripts/test.sh
+test: $(STAMPS)/test ## Runs the tests but the slow ones, under each installed backend.
+	@BIN=$(BIN) sh scripts/test.sh fast
 
-test-all: $(STAMPS)/all ## Installs all backends; fails on a skip; runs the sanitizers.
-	@BIN=$(BIN) sh scripts/test.sh --fail-on-skip
+test-all: $(STAMPS)/all ## Installs all backends; runs every test; fails on a skip; sanitizers.
+	@BIN=$(BIN) sh scripts/test.sh all --fail-on-skip
 	@sh scripts/sanitize.sh
 
 check: $(STAMPS)/test ## Check style, formatting and types.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +82,19 @@ class LayerSuite:
         check_seeds(self.make, self.batch)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model after one step: the loss before it, weights and tables before and after.
+
+    Tests may train the model further; what was captured stays.
+    """
+
+    model: Any
+    loss: float
+    weights: list[list[np.ndarray]]
+    tables: list[list[dict[str, np.ndarray]]]
+
+
 class ModelSuite:
     """For a model that is trained with stock `compile` and `fit`.
 
@@ -90,6 +104,19 @@ class ModelSuite:
 
     make: ClassVar[Callable[[], Any]]
     batch: ClassVar[Batch]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls) -> Trained:
+        """A model after one step, for all tests of the class: compiling it is slow."""
+        suite = cls()
+        model = suite.make()
+        run(model, suite.features())
+        weights, tables = [model.get_weights()], [copy_tables(model)]
+        loss = suite.train(model)
+        weights.append(model.get_weights())
+        tables.append(copy_tables(model))
+        return Trained(model, loss, weights, tables)
 
     def features(self) -> Batch:
         """The batch without its label."""
@@ -105,9 +132,10 @@ class ModelSuite:
         copy_weights(model, again)
         assert_equal(run(again, self.features()), outputs)
 
-    def test_a_checkpoint_gives_the_same_model(self, tmp_path: Path) -> None:
-        model = self.make()
-        self.train(model)
+    def test_a_checkpoint_gives_the_same_model(
+        self, trained: Trained, tmp_path: Path
+    ) -> None:
+        model = trained.model
         save_model(tmp_path / "saved", model)
         again = load_model(tmp_path / "saved", type(model))
         assert again.get_config() == model.get_config()
@@ -130,37 +158,38 @@ class ModelSuite:
     def test_unknown_ids_give_finite_numbers(self) -> None:
         check_unknown_ids(self.make(), self.features())
 
+    @pytest.mark.slow  # of all models; tests/training/test_fit.py has whole trainings
     def test_one_seed_makes_one_model_and_one_training(self) -> None:
         check_seeds(self.make, self.features(), self.train)
 
-    def test_gradient_steps_lower_the_loss(self) -> None:
-        model = self.make()
-        before = self.train(model)
-        for _ in range(5):
-            after = self.train(model)
-        assert np.isfinite(after) and after < before
-
-    def test_every_weight_is_trained(self) -> None:
-        model = self.make()
-        run(model, self.features())
-        before = model.get_weights()
-        tables = [
-            {name: rows.copy() for name, rows in one.get_embedding_tables().items()}
-            for one in table_layers(model)
-        ]
-        self.train(model)
+    def test_every_weight_is_trained(self, trained: Trained) -> None:
+        model = trained.model
         for weight, old, new in zip(
-            model.weights, before, model.get_weights(), strict=True
+            model.weights, trained.weights[0], trained.weights[1], strict=True
         ):
             assert not np.array_equal(old, new), f"{weight.path} stayed as it was"
-        for engine, old_tables in zip(table_layers(model), tables, strict=True):
-            for name, rows in engine.get_embedding_tables().items():
+        tables_before, tables_after = trained.tables
+        for old_tables, new_tables in zip(tables_before, tables_after, strict=True):
+            for name, rows in new_tables.items():
                 assert not np.array_equal(rows, old_tables[name]), f"{name} stayed"
+
+    def test_gradient_steps_lower_the_loss(self, trained: Trained) -> None:
+        for _ in range(5):
+            after = self.train(trained.model)
+        assert np.isfinite(after) and after < trained.loss
 
     def train(self, model: Any) -> float:
         """One step; the loss before it."""
         loss = model.train_on_batch(self.features(), self.batch.get("label"))
         return float(np.asarray(loss).ravel()[0])
+
+
+def copy_tables(model: Any) -> list[dict[str, np.ndarray]]:
+    """The rows of the tables of each engine, by name."""
+    return [
+        {name: rows.copy() for name, rows in layer.get_embedding_tables().items()}
+        for layer in table_layers(model)
+    ]
 
 
 def copy_weights(source: Any, target: Any) -> None:
@@ -241,18 +270,22 @@ def check_seeds(
     batch: Batch,
     train: Callable[[Any], Any] | None = None,
 ) -> None:
-    """The same seed gives the same outputs, another one others."""
-    outputs = []
+    """The same seed gives the same outputs, before and after training; another others.
+
+    A training adds nothing to the difference: its randomness is that of the weights.
+    """
+    before, after = [], []
     for seed in (7, 7, 8):
         keras.utils.set_random_seed(seed)
         layer = make()
-        if train is not None:
+        before.append(run(layer, batch))
+        if train is not None and seed == 7:
             train(layer)
-        outputs.append(run(layer, batch))
-    assert_equal(outputs[1], outputs[0])
-    assert any(
-        not np.array_equal(outputs[2][name], v) for name, v in outputs[0].items()
-    )
+            after.append(run(layer, batch))
+    assert_equal(before[1], before[0])
+    if train is not None:
+        assert_equal(after[1], after[0])
+    assert any(not np.array_equal(before[2][name], v) for name, v in before[0].items())
 
 
 class TableSuite:

@@ -34,6 +34,7 @@ def number(text: str, before: str) -> float:
     return float(found.group(1))
 
 
+@pytest.mark.slow
 def test_retrieval_beats_popularity() -> None:
     text = printed("retrieval")
     ndcg = {who: number(text, f"{who}: ndcg@10") for who in ("model", "popularity")}
@@ -42,6 +43,7 @@ def test_retrieval_beats_popularity() -> None:
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_rankers_beat_the_mean_rating() -> None:
     text = printed("ranking")
     mean = number(text, "mean rating: rmse")
@@ -49,6 +51,7 @@ def test_rankers_beat_the_mean_rating() -> None:
         assert number(text, f"{interaction}: rmse") < 0.93 * mean
 
 
+@pytest.mark.slow
 def test_both_heads_learn_and_their_score_is_exported() -> None:
     text = printed("multi_task")
     assert number(text, "rating: rmse") < 0.88
@@ -56,6 +59,7 @@ def test_both_heads_learn_and_their_score_is_exported() -> None:
     assert number(text, "onnx: differs by") < 1e-4
 
 
+@pytest.mark.slow
 def test_all_three_ways_train_and_export() -> None:
     text = printed("three_ways")
     for name in ("sequential", "functional", "subclassed"):

@@ -33,7 +33,10 @@ LAYOUTS: dict[str, tuple[Callable[[Path], list[str]], str | int]] = {
     "movielens-25m": (write_movielens_25m, 5),
 }
 # The layouts differ in what is read, not in what is trained: one is enough elsewhere.
-RUN_HERE = list(LAYOUTS)[: None if os.environ["KERAS_BACKEND"] == "jax" else 1]
+FIRST, *OTHERS = LAYOUTS
+RUN_HERE = [FIRST]
+if os.environ["KERAS_BACKEND"] == "jax":
+    RUN_HERE += [pytest.param(layout, marks=pytest.mark.slow) for layout in OTHERS]
 
 
 @pytest.mark.parametrize("layout", RUN_HERE)

@@ -15,7 +15,7 @@ from shortlist import interrupts
 from small_logs import TINY
 
 # Under one backend: TensorFlow starts threads when it is imported, which a fork loses.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 # Keras is imported once; each process that gets a signal is a fork of this one. It
 # sends the signal to itself when a function is called for the given time.
@@ -114,6 +114,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_interruption_has_its_exit_code_and_can_be_resumed(
     project: Path, tmp_path: Path
 ) -> None:

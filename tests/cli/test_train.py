@@ -117,8 +117,10 @@ def test_a_profile_is_printed_and_its_trace_is_in_the_run(
 
 
 def test_probed_batch_sizes_are_printed_and_noted(
-    call: Any, project: Path, tmp_path: Path
+    call: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Each size is compiled: begin with one of the last.
+    monkeypatch.setattr("shortlist.training.probe.FIRST", 1024)
     done = call(
         *("train", "-r", project / "shortlist.toml", *TINY, "--json"),
         *("--probe-batch-size", f"--set=output.run={tmp_path / 'run'}"),

@@ -71,6 +71,14 @@ def fit(model: keras.Model, *callbacks: Any, epochs: int = 4) -> None:
     model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
+@pytest.fixture(autouse=True)
+def temporary(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporary files go to a folder of the test alone: others run beside it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+
+
 def folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob(".shortlist-best-*"))
 

@@ -354,7 +354,11 @@ def make(features: Any, **options: Any) -> Any:
     return Toy([spec("a")] if features is ONE else None, features, **options)
 
 
-@pytest.mark.parametrize("features", [ONE, SHARED], ids=["one", "shared"])
+@pytest.mark.parametrize(
+    "features",
+    [pytest.param(ONE, marks=pytest.mark.slow), SHARED],
+    ids=["one", "shared"],
+)
 @pytest.mark.parametrize("cell", CELLS)
 def test_stock_training_is_exact(cell: str, features: Any) -> None:
     options, prepare = CELLS[cell]

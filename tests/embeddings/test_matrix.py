@@ -24,7 +24,7 @@ from shortlist.errors import InputError
 pytestmark = pytest.mark.backend
 
 
-@pytest.fixture(params=list(LOOKUPS))
+@pytest.fixture(params=[pytest.param("one", marks=pytest.mark.slow), "shared"])
 def lookups(request: Any) -> Any:
     return LOOKUPS[request.param]
 

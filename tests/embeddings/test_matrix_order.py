@@ -23,7 +23,7 @@ from shortlist.embeddings.host import HostTables
 pytestmark = pytest.mark.backend
 
 
-@pytest.fixture(params=list(LOOKUPS))
+@pytest.fixture(params=[pytest.param("one", marks=pytest.mark.slow), "shared"])
 def lookups(request: Any) -> Any:
     return LOOKUPS[request.param]
 

@@ -23,7 +23,7 @@ from embeddings.matrix_twin import LOOKUPS, Twin, start_rows
 pytestmark = pytest.mark.backend
 
 
-@pytest.fixture(params=list(LOOKUPS))
+@pytest.fixture(params=[pytest.param("one", marks=pytest.mark.slow), "shared"])
 def lookups(request: Any) -> Any:
     return LOOKUPS[request.param]
 

@@ -24,7 +24,7 @@ BATCH_SIZE = 4
 BIG = ROWS - 1  # the row whose vector makes the dense gradient overflow alone
 
 
-@pytest.fixture(params=list(LOOKUPS))
+@pytest.fixture(params=[pytest.param("one", marks=pytest.mark.slow), "shared"])
 def lookups(request: Any) -> Any:
     return LOOKUPS[request.param]
 

@@ -94,7 +94,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(folder / "log.csv", SCHEMA, folder / "dataset", split=split)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_sparse_log_gets_a_model_whatever_the_seed(
     sparse: Dataset, tmp_path: Path, seed: int
 ) -> None:

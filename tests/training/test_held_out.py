@@ -138,7 +138,13 @@ def test_the_cause_is_told_before_training_starts(base: Path, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["two_tower", "ease", "item_knn", "blend"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("two_tower", "ease", "item_knn"),
+        pytest.param("blend", marks=pytest.mark.slow),
+    ],
+)
 def test_seen_items_count_in_training_evaluation_and_serving_alike(
     base: Path, tmp_path: Path, kind: str
 ) -> None:

@@ -71,11 +71,28 @@ def trained(dataset: Dataset, out: Path, recipe: Recipe | None = None, **o: Any)
     return train(dataset, out, recipe or chosen(), **options)
 
 
-@pytest.fixture
-def first(tmp_path: Path) -> Dataset:
-    log = write_days(tmp_path / "first.csv", range(10, 20), range(8), range(12))
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Run]:
+    """The first days, and the run that was trained on them."""
+    folder = tmp_path_factory.mktemp("begun")
+    log = write_days(folder / "first.csv", range(10, 20), range(8), range(12))
     split = Split(kind="time_cut", test=0.2, validation=0.2)
-    return prepare(log, SCHEMA, tmp_path / "dataset", split=split)
+    first = prepare(log, SCHEMA, folder / "dataset", split=split)
+    return first, trained(first, folder / "older")
+
+
+@pytest.fixture
+def first(begun: tuple[Dataset, Run], tmp_path: Path) -> Dataset:
+    """A copy of the first days, for days to be appended."""
+    shutil.copytree(begun[0].path, tmp_path / "dataset")
+    return Dataset.open(tmp_path / "dataset")
+
+
+@pytest.fixture
+def older(begun: tuple[Dataset, Run], tmp_path: Path) -> Run:
+    """A copy of the run."""
+    shutil.copytree(begun[1].path, tmp_path / "older")
+    return Run.open(tmp_path / "older")
 
 
 def next_days(first: Dataset, tmp_path: Path, number: int = 20) -> Dataset:
@@ -109,9 +126,8 @@ def assert_equal(one: Run, other: Run, *, equal: bool = True) -> None:
 
 
 def test_it_equals_a_training_that_has_no_other_rows(
-    first: Dataset, tmp_path: Path
+    first: Dataset, older: Run, tmp_path: Path
 ) -> None:
-    older = trained(first, tmp_path / "older")
     seen = {one.file for one in older.info.trained_on}
     second = next_days(first, tmp_path)
     assert second.num_items > first.num_items, "the vocabulary has grown"
@@ -123,9 +139,8 @@ def test_it_equals_a_training_that_has_no_other_rows(
 
 
 def test_a_run_says_what_it_has_seen_and_the_next_goes_on_from_there(
-    first: Dataset, tmp_path: Path
+    first: Dataset, older: Run, tmp_path: Path
 ) -> None:
-    older = trained(first, tmp_path / "run")
     assert sum(one.events for one in older.info.trained_on) == len(first.part("train"))
     last = max(one.last_timestamp_ms or 0 for one in older.info.trained_on)
     assert last == first.part("train").timestamp_ms.max()
@@ -196,9 +211,8 @@ class Interrupted(Exception):
 
 
 def test_an_interrupted_one_goes_on_with_its_rows(
-    first: Dataset, tmp_path: Path
+    first: Dataset, older: Run, tmp_path: Path
 ) -> None:
-    older = trained(first, tmp_path / "older")
     second = next_days(first, tmp_path)
     options: dict[str, Any] = {"new_days": True, "warm_start": older.path}
     whole = trained(second, tmp_path / "whole", **options)
@@ -219,8 +233,9 @@ def test_an_interrupted_one_goes_on_with_its_rows(
     assert trained(second, out, resume=True, **options).info == run.info
 
 
-def test_what_it_cannot_follow_is_refused(first: Dataset, tmp_path: Path) -> None:
-    older = trained(first, tmp_path / "older")
+def test_what_it_cannot_follow_is_refused(
+    first: Dataset, older: Run, tmp_path: Path
+) -> None:
 
     def refused(kind: Any, code: str, dataset: Dataset, **options: Any) -> str:
         for call in (

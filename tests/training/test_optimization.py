@@ -128,17 +128,24 @@ def test_the_longest_warm_up_has_all_updates() -> None:
 
 # Half of all items have the right colour: a list by chance has about half of them.
 CHANCE = 0.25
+TRIED = ("adam", "rowwise_adagrad")
 
 
 @pytest.mark.parametrize(
     "training",
     [
-        {"precision": "mixed_bfloat16"},
         {"precision": "mixed_float16"},
-        {"accumulate": 2, "clip_norm": 1.0},
-        {"schedule": "cosine", "warmup_steps": 4},
         {"schedule": "linear", "accumulate": 2, "precision": "mixed_bfloat16"},
-        *[{"optimizer": name} for name in OPTIMIZERS if name != "adam"],
+        {"optimizer": "rowwise_adagrad"},
+        *[
+            pytest.param(training, marks=pytest.mark.slow)
+            for training in (
+                {"precision": "mixed_bfloat16"},
+                {"accumulate": 2, "clip_norm": 1.0},
+                {"schedule": "cosine", "warmup_steps": 4},
+                *[{"optimizer": name} for name in OPTIMIZERS if name not in TRIED],
+            )
+        ],
     ],
     ids=str,
 )

@@ -202,8 +202,15 @@ def memory_for(**rows: int) -> Iterator[list[tuple[str, int]]]:
         yield tried
 
 
+@pytest.fixture(scope="module")
+def given(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of a recipe with the sizes that are found below."""
+    out = tmp_path_factory.mktemp("given") / "run"
+    return trained(dataset, out, chosen(64, 16))
+
+
 def test_a_run_is_the_one_of_a_recipe_with_the_sizes_found(
-    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Dataset, given: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A row of the ranker brings two more along: three times 16 rows fit 50.
     with memory_for(retrieval=70, ranker=50) as tried:
@@ -214,12 +221,12 @@ def test_a_run_is_the_one_of_a_recipe_with_the_sizes_found(
         *[("retrieval", 64), ("retrieval", 128)],
         *[("ranker", 192), ("ranker", 96), ("ranker", 48)],
     ]
-    assert_same(run, trained(dataset, tmp_path / "given", chosen(64, 16)))
+    assert_same(run, given)
     assert run.recipe["retrieval"]["batch_size"] == 64
     told = capsys.readouterr().err
     assert "retrieval: batch_size 64; 128 ran out of memory" in told
     assert "ranker: batch_size 16; 32 ran out of memory" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["given", "run"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 class Interrupted(Exception):
@@ -227,7 +234,7 @@ class Interrupted(Exception):
 
 
 def test_a_training_that_goes_on_keeps_its_sizes(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, given: Run, tmp_path: Path
 ) -> None:
     def validate(*args: Any) -> dict[str, float]:
         state = tmp_path / ".run.training" / "state.json"
@@ -244,7 +251,7 @@ def test_a_training_that_goes_on_keeps_its_sizes(
         again = trained(dataset, out, chosen(), **options)
     assert tried == []
     assert again.info == run.info
-    assert_same(run, trained(dataset, tmp_path / "given", chosen(64, 16)))
+    assert_same(run, given)
 
 
 def test_nothing_is_probed_where_nothing_can_be_written_or_nothing_fits(

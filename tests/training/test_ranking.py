@@ -80,11 +80,16 @@ def assert_served(pipeline: Pipeline, folder: Path) -> None:
     "ranker",
     [
         {"interaction": "dcn", "objective": "listwise", "table_l2": 0.001},
-        {"interaction": "ncf"},
-        {"interaction": "wide_deep"},
-        {"interaction": "deepfm", "objective": "explicit"},
         {"interaction": "dcn_low_rank", "low_rank_dim": 4, "cross_layers": 3},
-        {"interaction": "dlrm", "negatives": 0},
+        *[
+            pytest.param(ranker, marks=pytest.mark.slow)
+            for ranker in (
+                {"interaction": "ncf"},
+                {"interaction": "wide_deep"},
+                {"interaction": "deepfm", "objective": "explicit"},
+                {"interaction": "dlrm", "negatives": 0},
+            )
+        ],
     ],
     ids=lambda ranker: ranker["interaction"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,10 +136,17 @@ def at_batch(
 
 
 RETRIEVAL, RANKER = 48, 96  # batch sizes tell the loaders apart
-PLACES = [(0, 1, RETRIEVAL), (2, 0, RETRIEVAL), (3, 2, RETRIEVAL), (1, 1, RANKER)]
 
 
-@pytest.mark.parametrize("place", PLACES)
+def slow(*places: tuple[int, int, int]) -> list[Any]:
+    return [pytest.param(place, marks=pytest.mark.slow) for place in places]
+
+
+IN_RETRIEVAL, IN_RANKER = (2, 0, RETRIEVAL), (1, 1, RANKER)
+PLACES = [(0, 1, RETRIEVAL), (3, 2, RETRIEVAL)]
+
+
+@pytest.mark.parametrize("place", [IN_RETRIEVAL, *slow(*PLACES, IN_RANKER)])
 def test_an_interrupted_training_goes_on_from_the_last_epoch(
     dataset: Dataset, whole: Run, tmp_path: Path, place: tuple[int, int, int]
 ) -> None:
@@ -149,7 +157,13 @@ def test_an_interrupted_training_goes_on_from_the_last_epoch(
     assert_same(trained(dataset, out, resume=True), whole)
 
 
-@pytest.mark.parametrize("place", [*PLACES, (1, 3, RETRIEVAL), (0, 0, RANKER)])
+@pytest.mark.parametrize(
+    "place",
+    [
+        IN_RANKER,
+        *slow(*PLACES, IN_RETRIEVAL, (1, 3, RETRIEVAL), (0, 0, RANKER)),
+    ],
+)
 def test_a_terminated_training_saves_and_goes_on_within_the_epoch(
     dataset: Dataset, whole: Run, tmp_path: Path, place: tuple[int, int, int]
 ) -> None:
@@ -212,12 +226,27 @@ def stopped_in_ranking(dataset: Dataset, out: Path, **options: Any) -> None:
         trained(dataset, out, **options)
 
 
+@pytest.fixture(scope="module")
+def stopped_once(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a training without options was stopped in ranking."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stopped_in_ranking(dataset, folder / "run")
+    assert os.listdir(folder) == [".run.training"]
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """Where the run of a copy of that training will be."""
+    shutil.copytree(stopped_once / ".run.training", tmp_path / ".run.training")
+    return tmp_path / "run"
+
+
 def test_a_stage_that_is_done_is_not_trained_again(
-    dataset: Dataset, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, whole: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped_in_ranking(dataset, tmp_path / "run")
     monkeypatch.setattr("shortlist.training.fit.train_retrieval", interrupted)
-    assert_same(trained(dataset, tmp_path / "run", resume=True), whole)
+    assert_same(trained(dataset, stopped, resume=True), whole)
 
 
 def test_the_old_run_stays_until_the_new_one_is_finished(
@@ -234,15 +263,13 @@ def test_the_old_run_stays_until_the_new_one_is_finished(
 
 
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(
-    dataset: Dataset, whole: Run, tmp_path: Path
+    dataset: Dataset, whole: Run, stopped: Path
 ) -> None:
-    out = tmp_path / "run"
-    stopped_in_ranking(dataset, out)
     with pytest.raises(InputError, match="--resume, or start anew") as caught:
-        trained(dataset, out)
+        trained(dataset, stopped)
     assert caught.value.code == "training-unfinished"
     assert "retrieval is trained, ranker has done 1 epochs" in str(caught.value)
-    assert_same(trained(dataset, out, overwrite=True), whole)
+    assert_same(trained(dataset, stopped, overwrite=True), whole)
 
 
 def test_resume_begins_where_nothing_was_begun_and_ends_where_all_is_done(
@@ -258,10 +285,9 @@ def test_resume_begins_where_nothing_was_begun_and_ends_where_all_is_done(
 
 
 def test_another_recipe_or_dataset_is_refused_by_the_names_of_what_differs(
-    dataset: Dataset, whole: Run, tmp_path: Path, tmp_path_factory: Any
+    dataset: Dataset, whole: Run, stopped: Path, tmp_path_factory: Any
 ) -> None:
-    out = tmp_path / "run"
-    stopped_in_ranking(dataset, out)
+    out = stopped
     section = CHOSEN.retrieval.model_copy(update={"dropout": 0.1})
     other = CHOSEN.model_copy(update={"seed": 1, "retrieval": section})
     with pytest.raises(InputError, match="differ: retrieval.dropout, seed. ") as caught:
@@ -289,10 +315,9 @@ def test_another_recipe_or_dataset_is_refused_by_the_names_of_what_differs(
     ],
 )
 def test_a_state_that_cannot_be_read_is_refused(
-    dataset: Dataset, tmp_path: Path, change: Callable[[str], str], code: str
+    dataset: Dataset, stopped: Path, change: Callable[[str], str], code: str
 ) -> None:
-    out, state = tmp_path / "run", tmp_path / ".run.training" / "state.json"
-    stopped_in_ranking(dataset, out)
+    out, state = stopped, stopped.parent / ".run.training" / "state.json"
     state.write_text(change(state.read_text()))
     with pytest.raises(ArtifactError, match="start anew with --overwrite|Start anew"):
         trained(dataset, out, resume=True)

@@ -187,6 +187,7 @@ tune(Dataset.open(path), folder, recipe, validate=ranking_metrics, resume=True)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_one_that_was_not(
     dataset: Dataset, towers: tuple[Tuned, RunStore], tmp_path: Path
 ) -> None:

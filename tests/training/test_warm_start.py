@@ -350,11 +350,18 @@ class Interrupted(Exception):
     """What stops a training here."""
 
 
-@pytest.mark.parametrize("at", [0, 1, 3])
+@pytest.fixture(scope="module")
+def whole(base: Path, new_dataset: Dataset, older: Run) -> Run:
+    """A warm start that nothing interrupted."""
+    return trained(new_dataset, base / "whole", BOTH, warm_start=older.path)
+
+
+@pytest.mark.parametrize(
+    "at", [1, *[pytest.param(at, marks=pytest.mark.slow) for at in (0, 3)]]
+)
 def test_an_interrupted_one_goes_on_as_if_nothing_had_been(
-    new_dataset: Dataset, older: Run, tmp_path: Path, at: int
+    new_dataset: Dataset, older: Run, whole: Run, tmp_path: Path, at: int
 ) -> None:
-    whole = trained(new_dataset, tmp_path / "whole", BOTH, warm_start=older.path)
     calls = 0
 
     def validate(*args: Any) -> dict[str, float]:

@@ -799,7 +799,9 @@ def system_error(number: int) -> OSError:
     ],
     ids=["write_ipc", "write_bytes", "mkdir", "fsync", "replace"],
 )
-@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize(
+    "overwrite", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_full_or_read_only_disk_at_any_write_leaves_nothing_half_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

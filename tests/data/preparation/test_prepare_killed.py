@@ -113,6 +113,14 @@ def prepared_again(world: World, out: Path) -> None:
     assert "spill" not in os.listdir(out)
 
 
+def quick(points: list[tuple[str, str, int]], *places: int) -> list:
+    """The points, of which all but those at the given places are slow."""
+    return [
+        pytest.param(*point, marks=[] if place in places else [pytest.mark.slow])
+        for place, point in enumerate(points)
+    ]
+
+
 OLD_REMAINS = [
     ("shortlist.data.preparation.ingest:Spill.keep", "after", 3),
     ("shortlist.data.preparation.prepare:group", "before", 1),
@@ -139,7 +147,7 @@ NEW_IS_THERE = [
 ]
 
 
-@pytest.mark.parametrize(("point", "when", "number"), OLD_REMAINS)
+@pytest.mark.parametrize(("point", "when", "number"), quick(OLD_REMAINS, 4, 12, 17))
 def test_a_killed_overwrite_keeps_the_old_dataset(
     world, tmp_path, point, when, number
 ) -> None:
@@ -152,7 +160,7 @@ def test_a_killed_overwrite_keeps_the_old_dataset(
     prepared_again(world, out)
 
 
-@pytest.mark.parametrize(("point", "when", "number"), OLD_REMAINS[1::4])
+@pytest.mark.parametrize(("point", "when", "number"), quick(OLD_REMAINS[1::4], 2))
 def test_a_killed_prepare_leaves_no_dataset(
     world, tmp_path, point, when, number
 ) -> None:
@@ -163,7 +171,7 @@ def test_a_killed_prepare_leaves_no_dataset(
     prepared_again(world, out)
 
 
-@pytest.mark.parametrize(("point", "when", "number"), NEW_IS_THERE)
+@pytest.mark.parametrize(("point", "when", "number"), quick(NEW_IS_THERE, 1))
 def test_after_the_swap_the_new_dataset_is_whole(
     world, tmp_path, point, when, number
 ) -> None:
@@ -225,7 +233,7 @@ APPENDED = [
 ]
 
 
-@pytest.mark.parametrize(("point", "when", "number"), NOT_APPENDED)
+@pytest.mark.parametrize(("point", "when", "number"), quick(NOT_APPENDED, 3, 11))
 def test_a_killed_append_changes_nothing(world, tmp_path, point, when, number) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.old, out)
@@ -237,7 +245,7 @@ def test_a_killed_append_changes_nothing(world, tmp_path, point, when, number) -
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize(("point", "when", "number"), APPENDED)
+@pytest.mark.parametrize(("point", "when", "number"), quick(APPENDED, 0))
 def test_once_the_description_is_written_the_days_are_there(
     world, tmp_path, point, when, number
 ) -> None:
@@ -278,7 +286,11 @@ def guarded(command: str) -> str:
     return f"{SETTING}\ntry:\n    {body}{REPORTED}"
 
 
-LIMITS = [0, 5_000, 100_000, 300_000]
+# Each is too little for another file; one is enough where time matters.
+LIMITS = [
+    *[pytest.param(limit, marks=pytest.mark.slow) for limit in (0, 5_000, 100_000)],
+    300_000,
+]
 
 
 @pytest.mark.parametrize("largest_file", LIMITS)
