@@ -19,6 +19,7 @@ import pyarrow as pa
 from shortlist.data.kernels import gather
 from shortlist.data.kernels.buffer_pool import BufferPool
 from shortlist.data.kernels.gather import Column
+from shortlist.data.store.ragged import offsets_of
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 
 # What a column may hold; "other" cannot be taken.
@@ -79,7 +80,7 @@ class Columns:
         names = tuple(name for name, kind in kinds.items() if kind != _OTHER)
         stored = {name: [batch.column(name) for batch in batches] for name in kinds}
         return cls(
-            names, _starts([batch.num_rows for batch in batches]), stored, owners
+            names, offsets_of([batch.num_rows for batch in batches]), stored, owners
         )
 
     @classmethod
@@ -114,7 +115,7 @@ class Columns:
             for name, arrays in chunks.items()
         }
         lengths = [len(array) for array in next(iter(stored.values()))]
-        return cls(tuple(stored), _starts(lengths), stored, [None] * len(lengths))
+        return cls(tuple(stored), offsets_of(lengths), stored, [None] * len(lengths))
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -380,7 +381,3 @@ def _cuts(num_rows: int) -> list[tuple[int, int]]:
     most = gather.MOST_ROWS_OF_CHUNK
     begins = range(0, max(num_rows, 1), most)
     return [(begin, min(begin + most, num_rows)) for begin in begins]
-
-
-def _starts(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -38,6 +38,7 @@ from shortlist.data.store.dataset_checks import (
 )
 from shortlist.data.store.dataset_info import DatasetInfo, damaged, read_info
 from shortlist.data.store.history import Histories
+from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.table_sizes import table_rows
 from shortlist.data.store.vocabulary import UNREADABLE, Vocabulary, read_frame
 from shortlist.errors import ArtifactError, InputError
@@ -329,9 +330,5 @@ def _check_contents(path: Path, info: DatasetInfo, files: Iterable[str]) -> None
 
 def padded(lists: pl.Series) -> np.ndarray:
     """A list column as `(rows, longest)` int32, padded with -1."""
-    lengths = lists.list.len().fill_null(0).to_numpy()
-    longest = max(int(lengths.max(initial=0)), 1)
-    result = np.full((len(lists), longest), -1, np.int32)
-    present = np.arange(longest) < lengths[:, None]
-    result[present] = lists.filter(lists.list.len() > 0).explode().to_numpy()
-    return result
+    ragged = Ragged.from_column(lists)
+    return ragged.last(max(int(ragged.lengths.max(initial=0)), 1))

@@ -10,6 +10,7 @@ import numpy as np
 
 from shortlist.data.kernels import gather
 from shortlist.data.kernels.ids import group_order, is_sorted
+from shortlist.data.store.ragged import Ragged, ranges
 
 
 class Histories:
@@ -135,37 +136,31 @@ class Histories:
         Raises:
             InputError: `row-out-of-range` or `invalid-rows`.
         """
-        offsets, items = self.seen(user_index)
-        rows = np.repeat(np.arange(len(user_index)), np.diff(offsets))
-        kept = items != np.asarray(item_index)[rows]
+        seen = self.seen(user_index)
+        rows = seen.owners
+        kept = seen.values != np.asarray(item_index)[rows]
         if near is not None:
             moments, distances = near
-            first = self.offsets[np.asarray(user_index)] - offsets[:-1]
-            times = self.timestamps[np.arange(len(items)) + first[rows]]
+            times = self.timestamps[self._places(user_index).values]
             kept &= np.abs(times - moments[rows]) <= distances[rows]
-        rows, items = rows[kept], items[kept]
-        sizes = np.bincount(rows, minlength=len(user_index))
-        # Counted from the oldest of the newest `length`; those before come out below 0.
-        starts = np.cumsum(sizes) - np.minimum(sizes, length)
-        places = np.arange(len(items)) - starts[rows]
-        newest = places >= 0
-        found = np.full((len(user_index), length), -1, np.int32)
-        found[rows[newest], places[newest]] = items[newest]
-        return found
+        return seen.where(kept).last(length)
 
-    def seen(self, user_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All items of users as offsets `(n + 1,)` int64 and indices int32.
+    def seen(self, user_index: np.ndarray) -> Ragged:
+        """All items of users, int32; row 0 has none.
 
         Raises:
             InputError: `row-out-of-range` or `invalid-rows`.
         """
+        places = self._places(user_index)
+        items = self.items[places.values]
+        return Ragged(places.offsets, items.astype(np.int32, copy=False))
+
+    def _places(self, user_index: np.ndarray) -> Ragged:
+        """Where the events of users are stored."""
         users = gather.checked_rows("user_index", user_index, len(self.offsets) - 1)
         starts = self.offsets[users]
-        sizes = np.where(users == 0, 0, self.offsets[users + 1] - starts)
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-        items = self.items[np.repeat(starts, sizes) + within]
-        return offsets, items.astype(np.int32, copy=False)
+        lengths = np.where(users == 0, 0, self.offsets[users + 1] - starts)
+        return Ragged.from_lengths(lengths, ranges(starts, lengths))
 
 
 def _offsets(user_index: np.ndarray, num_users: int) -> np.ndarray:
