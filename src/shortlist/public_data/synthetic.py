@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.atomic import atomic_file
+from shortlist.data.split import DAY_MS
 from shortlist.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Table = Literal["events", "users", "items"]
 
-_DAY_MS = 86_400_000
 _STEP = 64  # factors are multiples of 1 / _STEP
 _CHUNK_EVENTS = 1 << 16
 _GROUPS = 8
@@ -61,7 +61,7 @@ class SyntheticLog:
     """Standard deviation added to the affinity before it becomes a rating."""
     start_ms: int = 1_577_836_800_000
     """First possible time, milliseconds since the epoch (2020-01-01)."""
-    end_ms: int = 1_577_836_800_000 + 1461 * _DAY_MS
+    end_ms: int = 1_577_836_800_000 + 1461 * DAY_MS
     """First time that is too late."""
     shuffled: bool = False
     """Rows in random order instead of by time."""
