@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from shortlist.data import Dataset, Loader, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models import Ranker
 from shortlist.training import Batches
@@ -22,9 +22,8 @@ HISTORY = 10
 def batches(dataset: Dataset, part: str) -> Batches:
     """The events of a part with their ratings; histories know what came before."""
     earlier = ("train", "validation", "test")
-    rows = TrainingExamples(
-        dataset, (part,), history_length=HISTORY, history_parts=earlier
-    )
+    options = ExampleOptions(history_length=HISTORY, history_parts=earlier)
+    rows = TrainingExamples(dataset, (part,), options)
     everything = Loader(rows, batch_size=256, drop_remainder=part == "train")
     return Batches(everything, reshuffle=part == "train")
 

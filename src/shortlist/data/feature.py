@@ -195,5 +195,6 @@ def refuse_fields(feature: Feature, defaults: dict[str, Any], why: str) -> None:
         raise InputError(
             "schema-feature-field",
             f"Every field of a feature must fit its kind: {changed} {why}. Received:"
-            f" feature {feature.name!r} with them. Remove the fields or change the kind.",
+            f" feature {feature.name!r} with them. Remove the fields or change the"
+            " kind.",
         )

@@ -13,6 +13,7 @@ import pytest
 from shortlist.data import (
     ArrowRows,
     Dataset,
+    ExampleOptions,
     Feature,
     Loader,
     Negatives,
@@ -61,7 +62,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def rows(dataset: Dataset, parts: tuple[str, ...] = ("train",), **options: Any):
-    return TrainingExamples(dataset, parts, **{"history_length": 4, **options})
+    return TrainingExamples(
+        dataset, parts, ExampleOptions(**{"history_length": 4, **options})
+    )
 
 
 def loader(dataset: Dataset, **options: Any) -> Loader:
@@ -493,7 +496,7 @@ def test_arrow_files_are_read_as_they_are(tmp_path):
 
 
 def test_a_batch_that_is_held_keeps_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("shortlist.data.load.examples._LARGE_TAKE", 1)
+    monkeypatch.setattr("shortlist.data.load.arrow_rows._LARGE_TAKE", 1)
     file = write_arrow(tmp_path / "a.arrow", {"a": list(range(50)), "b": [0.5] * 50})
     source, generator = ArrowRows([file]), np.random.default_rng(0)
     held = source.take(np.arange(20), generator)["a"][5:10]
