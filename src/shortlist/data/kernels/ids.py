@@ -257,7 +257,7 @@ def group_order(
             f"Times must be int64 of the shape of the groups, {groups.shape}."
             f" Received: {times.dtype} of shape {times.shape}. Convert them.",
         )
-    threads = _checked_threads(threads)
+    threads = native.check_threads(threads)
     core = native.core()
     if core is None:
         return ids_twin.group_order(groups, times)
@@ -296,7 +296,7 @@ def group_offsets(
         InputError: `invalid-groups` or `invalid-threads`.
     """
     groups = _checked_groups(groups, num_groups)
-    threads = _checked_threads(threads)
+    threads = native.check_threads(threads)
     core = native.core()
     if core is None:
         return ids_twin.group_offsets(groups, num_groups)
@@ -364,16 +364,3 @@ def _checked_groups(groups: np.ndarray, num_groups: int) -> np.ndarray:
             f" to {groups.max()}. Leave out rows without a group.",
         )
     return np.ascontiguousarray(groups)
-
-
-def _checked_threads(threads: int | None) -> int:
-    if threads is None:
-        return native.default_threads()
-    value = operator.index(threads)
-    if value < 1:
-        raise InputError(
-            "invalid-threads",
-            f"`threads` must be a whole number of at least 1. Received: {threads}."
-            " Leave it out to use all processors.",
-        )
-    return value
