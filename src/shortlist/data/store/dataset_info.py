@@ -24,7 +24,7 @@ from shortlist.data.store.checksums import (
     sealed,
     sum_files,
 )
-from shortlist.data.store.file_fingerprints import FileStamp
+from shortlist.data.store.file_fingerprints import FileFingerprint
 from shortlist.data.store.numbers import NumberStatistics
 from shortlist.errors import ArtifactError
 
@@ -103,15 +103,15 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
     numbers: dict[str, NumberStatistics] = {}
     compression: Literal["zstd"] | None = None
     findings: tuple[Finding, ...] = ()
-    log: tuple[FileStamp, ...] = ()
-    attributes: tuple[FileStamp, ...] = ()
+    log: tuple[FileFingerprint, ...] = ()
+    attributes: tuple[FileFingerprint, ...] = ()
     files: dict[str, FileSum] = {}
     fingerprint: str
     checksum: str = ""
 
     @property
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """All files that the dataset was made of."""
+    def source_files(self) -> tuple[FileFingerprint, ...]:
+        """All files that the dataset was made from."""
         return (*self.log, *self.attributes)
 
     @property
