@@ -1,4 +1,4 @@
-"""An input column beside the ids, and which of its fields fit together.
+"""An input column besides the ids, and which of its fields fit together.
 
 Knows names, kinds and limits. Knows no values: what is fitted on them is in
 `store/vocabulary.py` and `store/numbers.py`.
@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input column beside the ids.
+    """One input column besides the ids.
 
     Args:
         name: column name in the file; also its key in a batch.

@@ -215,15 +215,15 @@ def _check_schema(schema: Schema) -> None:
 
 def _check_names(schema: Schema) -> None:
     names = [feature.name for feature in schema.features]
-    taken = {n for n in names if names.count(n) > 1 or n in RESERVED}
-    taken |= {n for n in names if n.startswith(NEGATIVE_PREFIX)}
-    taken |= {"id"} & {schema.title}  # the items are stored beside their ids
-    if taken:
+    refused = {n for n in names if names.count(n) > 1 or n in RESERVED}
+    refused |= {n for n in names if n.startswith(NEGATIVE_PREFIX)}
+    refused |= {"id"} & {schema.title}  # the items are stored with their ids
+    if refused:
         raise InputError(
             "schema-name-taken",
             f"Feature names must be unique, none of {sorted(RESERVED)}, not begin with"
             f" {NEGATIVE_PREFIX!r}, and the title must not be 'id'. Received:"
-            f" {sorted(taken)}. Rename the columns.",
+            f" {sorted(refused)}. Rename the columns.",
         )
 
 

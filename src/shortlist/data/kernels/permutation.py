@@ -178,8 +178,8 @@ def check_places(places: np.ndarray, size: int, first: int = 0) -> None:
 def round_keys(key: tuple[int, ...]) -> np.ndarray:
     """One 64-bit number per round, `(ROUNDS,)` uint64."""
     raw = b"".join(value.to_bytes(16, "little") for value in key)
-    drawn = hashlib.shake_128(raw).digest(8 * ROUNDS)
-    return np.frombuffer(drawn, "<u8").astype(np.uint64)
+    hashed = hashlib.shake_128(raw).digest(8 * ROUNDS)
+    return np.frombuffer(hashed, "<u8").astype(np.uint64)
 
 
 def mix(values: np.ndarray, key: np.uint64) -> np.ndarray:

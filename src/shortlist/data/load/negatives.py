@@ -122,40 +122,40 @@ class NegativeSampler:
         """
         places, own = self._own(item)
         shape = (len(item), self.negatives.count)
-        drawn = generator.integers(0, (self._ends[-1] - own)[:, None], shape)
+        sampled = generator.integers(0, (self._ends[-1] - own)[:, None], shape)
         # The own item is skipped: a number from its start on moves past its end.
         starts = (self._ends[places] - self._weights[places])[:, None]
-        drawn += np.where(drawn >= starts, own[:, None], 0)
+        sampled += np.where(sampled >= starts, own[:, None], 0)
         if self.negatives.kind != "popularity":
-            return self.candidates[drawn]
-        return self.candidates[np.searchsorted(self._ends, drawn, side="right")]
+            return self.candidates[sampled]
+        return self.candidates[np.searchsorted(self._ends, sampled, side="right")]
 
     def shared(self, generator: np.random.Generator) -> np.ndarray:
         """Samples `(count,)` int32 items uniformly, for a whole batch."""
-        drawn = generator.integers(0, len(self.candidates), self.negatives.count)
-        return self.candidates[drawn]
+        sampled = generator.integers(0, len(self.candidates), self.negatives.count)
+        return self.candidates[sampled]
 
     def probability(
-        self, drawn: np.ndarray, item: np.ndarray | None = None
+        self, sampled: np.ndarray, item: np.ndarray | None = None
     ) -> np.ndarray:
         """The chance of each sampled item in one draw.
 
         Args:
-            drawn: `(n,)` or `(n, count)` item rows.
+            sampled: `(n,)` or `(n, count)` item rows.
             item: the events' own items, `(n,)`, which are never sampled; none for the
                 items of a whole batch.
 
         Returns:
-            float64, of the shape of `drawn`.
+            float64, of the shape of `sampled`.
         """
-        _, weights = self._own(drawn)
+        _, weights = self._own(sampled)
         if item is None:
             chance: np.ndarray = weights / self._ends[-1]
             return chance
         _, own = self._own(item)
-        # Events last, so that both shapes of `drawn` fit.
+        # Events last, so that both shapes of `sampled` fit.
         of_event = weights.T / (self._ends[-1] - own)
-        return np.where(drawn.T == item, 0.0, of_event).T
+        return np.where(sampled.T == item, 0.0, of_event).T
 
     def _own(self, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of items among the candidates, and weights; 0 for other items."""
