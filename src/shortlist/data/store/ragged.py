@@ -146,4 +146,5 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenates `arange(start, start + length)` of every pair, as int64."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - ends + lengths, lengths)
+    found: np.ndarray = np.arange(total) + np.repeat(starts - ends + lengths, lengths)
+    return found
