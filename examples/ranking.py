@@ -23,8 +23,8 @@ def batches(dataset: Dataset, part: str) -> Batches:
     """The events of a part with their ratings; histories know what came before."""
     earlier = ("train", "validation", "test")
     options = ExampleOptions(history_length=HISTORY, history_parts=earlier)
-    rows = TrainingExamples(dataset, (part,), options)
-    everything = Loader(rows, batch_size=256, drop_remainder=part == "train")
+    examples = TrainingExamples(dataset, (part,), options)
+    everything = Loader(examples, batch_size=256, drop_remainder=part == "train")
     return Batches(everything, reshuffle=part == "train")
 
 

@@ -41,8 +41,8 @@ def main(folder: Path) -> None:
 
     # The other items of a batch are the negatives of a row, so no label is needed.
     options = ExampleOptions(history_length=HISTORY, interactions_only=True)
-    rows = TrainingExamples(dataset, options=options)
-    batches = Batches(Loader(rows, batch_size=512), with_label=False)
+    examples = TrainingExamples(dataset, options=options)
+    batches = Batches(Loader(examples, batch_size=512), with_label=False)
     history = model.fit(batches, epochs=10, shuffle=False, verbose=0)
     losses = history.history["loss"]
     print(f"loss: {losses[0]:.3f} at first, {losses[-1]:.3f} at last")

@@ -147,9 +147,9 @@ def assign_parts(
     if split.kind == "time_cut":
         return _by_time(timestamp_ms, split)
     parts = np.zeros(len(user), np.int8)
-    parts[drawn_rows(len(user), split.test, [split.seed, 0])] = TEST
+    parts[random_rows(len(user), split.test, [split.seed, 0])] = TEST
     rest = np.flatnonzero(parts == TRAIN)
-    parts[rest[drawn_rows(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
+    parts[rest[random_rows(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
     return parts
 
 
@@ -193,7 +193,7 @@ def _held_out(sizes: np.ndarray, amount: float, split: Split) -> np.ndarray:
     return np.floor(sizes * amount + 1e-9).astype(np.int64)
 
 
-def drawn_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
+def random_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
     """A random share of n rows, in random order."""
     chosen = np.random.default_rng(seed).permutation(n)
     return chosen[: int(n * amount + 1e-9)]
