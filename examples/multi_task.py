@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from shortlist.bundle.export import to_onnx
-from shortlist.data import Dataset, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, TrainingExamples
 from shortlist.embeddings.features import concatenate
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.evaluation.pointwise import auc, rmse
@@ -24,9 +24,11 @@ HISTORY = 10
 
 def arrays(dataset: Dataset, part: str) -> tuple[dict, dict]:
     """Features and labels of all events of a part, in random order."""
-    rows = TrainingExamples(dataset, (part,), history_length=HISTORY)
+    examples = TrainingExamples(
+        dataset, (part,), ExampleOptions(history_length=HISTORY)
+    )
     generator = np.random.default_rng(0)
-    features = rows.take(generator.permutation(len(rows)), generator)
+    features = examples.take(generator.permutation(len(examples)), generator)
     rating = features.pop("label")
     like = (rating >= SCHEMA.positive_from).astype(np.float32)
     return features, {"rating": rating, "like": like}

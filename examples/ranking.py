@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from shortlist.data import Dataset, Loader, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models import Ranker
 from shortlist.training import Batches
@@ -22,10 +22,9 @@ HISTORY = 10
 def batches(dataset: Dataset, part: str) -> Batches:
     """The events of a part with their ratings and the history before each of them."""
     earlier = ("train", "validation", "test")
-    rows = TrainingExamples(
-        dataset, (part,), history_length=HISTORY, history_parts=earlier
-    )
-    everything = Loader(rows, batch_size=256, drop_remainder=part == "train")
+    options = ExampleOptions(history_length=HISTORY, history_parts=earlier)
+    examples = TrainingExamples(dataset, (part,), options)
+    everything = Loader(examples, batch_size=256, drop_remainder=part == "train")
     return Batches(everything, reshuffle=part == "train")
 
 

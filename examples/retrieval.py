@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from shortlist.data import Loader, TrainingExamples
+from shortlist.data import ExampleOptions, Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.evaluation import evaluate_pipeline
 from shortlist.models import Pipeline, TwoTower
@@ -40,8 +40,9 @@ def main(folder: Path) -> None:
     model.compile(optimizer=keras.optimizers.Adam(0.01))
 
     # The other items of a batch are the negatives of a row, so no label is needed.
-    rows = TrainingExamples(dataset, history_length=HISTORY, interactions_only=True)
-    batches = Batches(Loader(rows, batch_size=512), with_label=False)
+    options = ExampleOptions(history_length=HISTORY, interactions_only=True)
+    examples = TrainingExamples(dataset, options=options)
+    batches = Batches(Loader(examples, batch_size=512), with_label=False)
     history = model.fit(batches, epochs=10, shuffle=False, verbose=0)
     losses = history.history["loss"]
     print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from shortlist.bundle.export import to_onnx
-from shortlist.data import Negatives, TrainingExamples
+from shortlist.data import ExampleOptions, Negatives, TrainingExamples
 from shortlist.embeddings import DistributedEmbedding, FeatureConfig, TableConfig
 from shortlist.models.listwise import ListwiseSoftmax
 from small_log import prepared
@@ -69,8 +69,8 @@ class Subclassed(keras.Model):
 def main(folder: Path) -> None:
     """Trains all three on lists of an event and its sampled negatives."""
     dataset = prepared(folder)
-    drawn = Negatives("uniform", NEGATIVES)
-    source = TrainingExamples(dataset, history_length=0, negatives=drawn)
+    options = ExampleOptions(negatives=Negatives("uniform", NEGATIVES))
+    source = TrainingExamples(dataset, options=options)
     rng = np.random.default_rng(0)
     batch = source.take(rng.permutation(len(source)), rng)
     ids = {"user": batch["user_index"], "item": batch["item_index"]}

@@ -1,14 +1,17 @@
-"""The tree is the data flow: who may import what, and how light imports stay."""
+"""The tree is the data flow: who imports what, how light imports are, sizes."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,9 @@ DATA_LAYER_OF = {
     name: depth for depth, names in enumerate(DATA_LAYERS) for name in names
 }
 
+# Limits that keep files and functions readable.
+FILE_LINES, FUNCTION_LINES, PARAMETERS, FOLDER_FILES = 500, 60, 7, 20
+
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
@@ -74,16 +80,72 @@ def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file; that of the package for an `__init__.py`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("shortlist", *parts)).removesuffix(".__init__")
+
+
 def imports_of(path: Path) -> set[str]:
-    """Full names of all modules imported anywhere in a file, lazily too."""
+    """Full names of everything imported in a file, also lazily or for types only."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)}: relative import"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
+
+
+def import_graph() -> dict[str, set[str]]:
+    """The modules of the package that each of them imports."""
+    modules = {module_of(path): path for path in SOURCES}
+    graph = {}
+    for module, path in modules.items():
+        names = imports_of(path)
+        # A name that is no module is defined in the module before it.
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module] = {name for name in found if name in modules and name != module}
+    return graph
+
+
+def cycles_of(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other, each sorted."""
+    reached = {}
+    for start in graph:
+        seen, left = set(), [start]
+        while left:
+            new = graph[left.pop()] - seen
+            seen |= new
+            left += new
+        reached[start] = seen
+    groups = {
+        tuple(sorted(other for other in seen if node in reached[other]))
+        for node, seen in reached.items()
+        if node in seen
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions of a file except Typer commands, whose parameters are options."""
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef
+    found = [node for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]
+    if relative(path).startswith("cli/"):
+        return [node for node in found if "Annotated" not in ast.unparse(node.args)]
+    return found
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    given = function.args
+    names = [arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return [name for name in names if name not in ("self", "cls")]
 
 
 def layer_of(module: str) -> int:
@@ -188,8 +250,45 @@ def test_serving_works_where_no_backend_can_be_imported(package):
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_files_stay_small_and_say_what_they_are(path):
-    assert len(path.read_text().splitlines()) <= 600
+    assert len(path.read_text().splitlines()) <= FILE_LINES
     assert path.stem not in {"utils", "common", "helpers", "base"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_are_short_and_have_few_parameters(path):
+    for function in functions_of(path):
+        assert function.end_lineno is not None
+        lines = function.end_lineno - function.lineno + 1
+        assert lines <= FUNCTION_LINES, f"{function.name} has {lines} lines"
+        count = len(parameters_of(function))
+        assert count <= PARAMETERS, f"{function.name} has {count} parameters"
+
+
+def test_folders_have_few_files():
+    counts = Counter(relative(path.parent) for path in SOURCES)
+    counts.pop("cli")
+    assert {name: n for name, n in counts.items() if n > FOLDER_FILES} == {}
+
+
+def test_no_file_imports_itself_through_others():
+    assert cycles_of(import_graph()) == []
+
+
+def test_cycles_are_found_in_small_graphs():
+    chain = {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert cycles_of(chain) == []
+    assert cycles_of(chain | {"c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert cycles_of({"a": {"b"}, "b": {"a"}, "c": {"d"}, "d": {"c", "a"}}) == [
+        ["a", "b"],
+        ["c", "d"],
+    ]
+
+
+def test_the_import_graph_has_lazy_imports_and_imports_for_types():
+    graph = import_graph()
+    assert "shortlist.public_data.logs" in graph["shortlist.cli.demo"]  # lazy, types
+    assert "shortlist.data.load.loader" in graph["shortlist.data"]
+    assert "shortlist.data" not in graph["shortlist.data.load.loader"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -204,7 +303,7 @@ def test_public_names_are_sorted_and_exist(path):
 
 
 def public_names(path: Path) -> list[str]:
-    for node in ast.parse(path.read_text()).body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))
     return []

@@ -23,6 +23,7 @@ from shortlist.processors import usable_processors
 
 __all__ = [
     "NativeFallbackWarning",
+    "check_threads",
     "core",
     "default_threads",
     "instruction_sets",
@@ -116,7 +117,7 @@ def top_k(
     if np.ndim(queries) == 3:
         return _top_k_of_several(queries, items, k, exclude, threads)
     if _core is None:
-        _check_threads(threads)
+        check_threads(threads)
         return top_k_reference(queries, items, k, exclude=exclude)
     queries, items = _check_vectors(queries, items)
     k = _check_k(k)
@@ -124,7 +125,7 @@ def top_k(
     offsets, indices_out = (None, None) if exclude is None else exclude
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int32)
-    threads = _check_threads(threads)
+    threads = check_threads(threads)
     _core.top_k(queries, items, offsets, indices_out, scores, indices, threads)
     return scores, indices
 
@@ -255,7 +256,8 @@ def _check_k(k: int) -> int:
     return value
 
 
-def _check_threads(threads: int | None) -> int:
+def check_threads(threads: int | None) -> int:
+    """A number of threads, all processors for `None`; `InputError` for another."""
     if threads is None:
         return default_threads()
     value = _to_integer(threads)

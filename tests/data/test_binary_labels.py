@@ -8,6 +8,7 @@ import pytest
 
 from shortlist.data import (
     Dataset,
+    ExampleOptions,
     Loader,
     Negatives,
     Schema,
@@ -60,7 +61,9 @@ def test_counts_and_histories_hold_clicks_only(dataset: Dataset) -> None:
 
 
 def test_retrieval_is_trained_on_clicks_only(dataset: Dataset) -> None:
-    rows = TrainingExamples(dataset, history_length=3, interactions_only=True)
+    rows = TrainingExamples(
+        dataset, options=ExampleOptions(history_length=3, interactions_only=True)
+    )
     train = dataset.part("train")
     assert len(rows) == int((train.label == 1).sum())
     batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
@@ -71,9 +74,8 @@ def test_retrieval_is_trained_on_clicks_only(dataset: Dataset) -> None:
 
 
 def test_a_ranker_keeps_what_was_not_clicked_as_a_negative(dataset: Dataset) -> None:
-    rows = TrainingExamples(
-        dataset, history_length=0, negatives=Negatives("uniform", 2)
-    )
+    options = ExampleOptions(negatives=Negatives("uniform", 2))
+    rows = TrainingExamples(dataset, options=options)
     loader = Loader(rows, batch_size=8)
     train = dataset.part("train")
     labels = {

@@ -210,8 +210,8 @@ def test_every_later_field_survives_json_and_changes_the_fingerprint(schema):
             {"kind": "bucketized", "boundaries": (1.0,), "num_buckets": 3},
             "num_buckets.*fitted boundaries only",
         ),
-        ({"kind": "bucketized", "vocabulary": "y"}, "vocabulary.*its own"),
-        ({"hash_buckets": 9, "max_size": 3}, "max_size.*does without one"),
+        ({"kind": "bucketized", "vocabulary": "y"}, "vocabulary.*not shared"),
+        ({"hash_buckets": 9, "max_size": 3}, "max_size.*hash_buckets has none"),
     ],
 )
 def test_fields_of_another_kind_of_feature_are_refused(fields, words):
@@ -269,7 +269,7 @@ def test_features_of_one_vocabulary_agree_on_its_rows(other):
 
 def test_buckets_are_not_shared():
     features = (feature("a", kind="bucketized"), feature("b", vocabulary="a"))
-    with pytest.raises(InputError, match="none be bucketized") as caught:
+    with pytest.raises(InputError, match="none may be bucketized") as caught:
         Schema(**SHOP, features=features)
     assert caught.value.code == "schema-vocabulary-shared"
 

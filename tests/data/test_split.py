@@ -214,7 +214,7 @@ def test_moments_belong_to_the_time_cut_in_their_order():
         Split(kind="random", test_from="2024-01-01")
     assert caught.value.code == "split-time"
     for later in ("2024-01-01", "2024-01-02T00:00:00+05:00"):
-        with pytest.raises(InputError, match="must lie before `test_from`") as caught:
+        with pytest.raises(InputError, match="must be before `test_from`") as caught:
             Split(kind="time_cut", validation_from=later, test_from="2024-01-01")
         assert caught.value.code == "split-time"
 

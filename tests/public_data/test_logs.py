@@ -13,7 +13,7 @@ import pytest
 
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.public_data import logs, recbole_wheel
-from shortlist.public_data.logs import SOURCES, cache_folder, fetch
+from shortlist.public_data.logs import BASE_URL, PUBLIC_LOGS, cache_folder, fetch
 
 SMALL = {
     "ml-latest-small/ratings.csv": b"userId,movieId,rating,timestamp\n1,1,4.0,9649\n",
@@ -82,20 +82,19 @@ def test_notice_tells_origin_licence_and_citation(publisher, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "ml-25m"])
 def test_terms_forbid_redistribution_where_grouplens_does(name: str) -> None:
-    assert "no redistribution without permission" in SOURCES[name].licence
+    assert "no redistribution without permission" in PUBLIC_LOGS[name].licence
 
 
 @pytest.mark.parametrize("name", ["ml-32m", "ml-latest-small"])
 def test_terms_allow_redistribution_under_the_same_conditions(name: str) -> None:
-    assert "only under these same conditions" in SOURCES[name].licence
+    assert "only under these same conditions" in PUBLIC_LOGS[name].licence
 
 
 def test_addresses_are_those_of_grouplens() -> None:
-    at = "https://files.grouplens.org/datasets/movielens"
-    assert SOURCES["ml-1m"].url == f"{at}/ml-1m.zip"
-    assert SOURCES["ml-1m"].md5_url == f"{at}/ml-1m.zip.md5"
-    assert SOURCES["ml-100k"].files == ("u.data", "u.user", "u.item")
-    assert SOURCES["ml-1m"].files == ("ratings.dat", "users.dat", "movies.dat")
+    assert BASE_URL == "https://files.grouplens.org/datasets/movielens"
+    assert PUBLIC_LOGS["ml-1m"].archive == "ml-1m.zip"
+    assert PUBLIC_LOGS["ml-100k"].files == ("u.data", "u.user", "u.item")
+    assert PUBLIC_LOGS["ml-1m"].files == ("ratings.dat", "users.dat", "movies.dat")
 
 
 def test_unknown_name_suggests_a_known_one(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_missing_checksum_is_refused_before_the_archive_is_asked_for(
     publisher, tmp_path: Path
 ) -> None:
     publisher.files["ml-latest-small.zip"] = make_zip(SMALL)
-    with pytest.raises(ResourceError, match="must offer the MD5") as caught:
+    with pytest.raises(ResourceError, match="offers no MD5") as caught:
         fetch("ml-latest-small", cache=tmp_path, base_url=publisher.url)
     assert caught.value.code == "checksum-missing"
     assert [path for path, _ in publisher.requests] == ["ml-latest-small.zip.md5"]
@@ -156,7 +155,7 @@ def damage(archive: bytes) -> bytes:
 @pytest.mark.parametrize("spoil", [damage, lambda archive: archive[:-30]])
 def test_damaged_archive_is_refused(tmp_path: Path, spoil) -> None:
     (tmp_path / "ml-latest-small.zip").write_bytes(spoil(make_zip(SMALL)))
-    with pytest.raises(ArtifactError, match="readable zip file") as caught:
+    with pytest.raises(ArtifactError, match="not a readable zip file") as caught:
         fetch("ml-latest-small", cache=tmp_path, base_url="http://127.0.0.1:1")
     assert caught.value.code == "archive-damaged"
     assert visible(tmp_path) == ["ml-latest-small.zip"]
@@ -212,8 +211,8 @@ def test_both_ways_failing_tells_both_reasons_and_where_to_put_the_file(
     with pytest.raises(ResourceError) as caught:
         fetch("ml-100k", cache=tmp_path, base_url="http://127.0.0.1:1")
     assert caught.value.code == "pip-failed"
-    assert "must be reachable" in caught.value.message
-    assert f"put the file at '{tmp_path}/ml-100k.zip' by hand" in caught.value.message
+    assert "cannot be reached" in caught.value.message
+    assert f"copy the file to '{tmp_path}/ml-100k.zip'" in caught.value.message
     assert "pip has no index" in caught.value.message
     assert visible(tmp_path) == []
 

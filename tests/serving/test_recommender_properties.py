@@ -97,14 +97,14 @@ def test_similar_items(loaded, item_id, k):
 )
 @given(st.lists(st.lists(st.integers(-1, 7), max_size=5), min_size=8, max_size=8))
 def test_means_of_ragged_lists_are_those_of_a_plain_loop(lists):
-    from shortlist.serving.encoder import RaggedRows
+    from shortlist.serving.encoder import rows_of_column
 
     table = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
-    ragged = RaggedRows.from_column(pl.Series(lists, dtype=pl.List(pl.Int32)))
+    ragged = rows_of_column(pl.Series(lists, dtype=pl.List(pl.Int32)))
     rows = np.array([3, 0, 7, 3])
     expected = []
     for row in rows:
         kept = [table[i] for i in lists[row] if i >= 0]
         expected.append(np.mean(kept, axis=0) if kept else np.zeros(3))
-        assert ragged[row].tolist() == [i for i in lists[row] if i >= 0]
+        assert ragged.row(row).tolist() == [i for i in lists[row] if i >= 0]
     np.testing.assert_allclose(ragged.take(rows).mean(table), expected, atol=1e-6)

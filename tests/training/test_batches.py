@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data import Dataset, Loader, Negatives, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, Negatives, TrainingExamples
 from shortlist.data.load.examples import Batch
 from shortlist.data.load.prefetch import THREAD_NAME
 from shortlist.training import Batches, generate
@@ -29,9 +29,9 @@ FOUR_STEPS = {"steps_per_epoch": 4, "epochs": 2, "shuffle": False, "verbose": 0}
 class Weighted(TrainingExamples):
     """Rows with weights, of a dataset without."""
 
-    def take(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
-        weight = (1 + rows % 4).astype(np.float32)
-        return super().take(rows, generator) | {"sample_weight": weight}
+    def take(self, indices: np.ndarray, generator: np.random.Generator) -> Batch:
+        weight = (1 + indices % 4).astype(np.float32)
+        return super().take(indices, generator) | {"sample_weight": weight}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,9 @@ def no_thread_is_left() -> Iterator[None]:
 def make_loader(
     dataset: Dataset, kind: Any = TrainingExamples, **options: Any
 ) -> Loader:
-    rows = kind(dataset, history_length=3, negatives=options.pop("negatives", None))
+    negatives = options.pop("negatives", None)
+    drawn = ExampleOptions(history_length=3, negatives=negatives)
+    rows = kind(dataset, options=drawn)
     return Loader(rows, **{"batch_size": BATCH_SIZE, "seed": 5, **options})
 
 
@@ -117,7 +119,7 @@ def test_without_label_a_batch_is_the_features_alone(loader: Loader) -> None:
 
 def test_weights_stand_beside_the_label(dataset: Dataset) -> None:
     loader = make_loader(dataset, Weighted)
-    expected = 1 + loader.rows(0, 1) % 4
+    expected = 1 + loader.indices(0, 1) % 4
     for with_label in (True, False):
         features, label, weight = Batches(loader, with_label=with_label)[1]
         np.testing.assert_array_equal(weight, expected)

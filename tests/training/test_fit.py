@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data import Dataset, Split, TrainingExamples, prepare
+from shortlist.data import Dataset, ExampleOptions, Split, TrainingExamples, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError, ShortlistError
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
@@ -97,12 +97,8 @@ def test_the_best_ranker_is_kept_and_not_the_last(base: Path) -> None:
     ranker = load_pipeline(run, dataset).ranker
     assert ranker is not None
     # Every event of the part counts, also those after the last whole batch.
-    rows = TrainingExamples(
-        dataset,
-        ("validation",),
-        history_length=5,
-        history_parts=("train", "validation"),
-    )
+    options = ExampleOptions(history_length=5, history_parts=("train", "validation"))
+    rows = TrainingExamples(dataset, ("validation",), options)
     assert len(rows) == len(known) and len(rows) % 256
     everything = rows.take(np.arange(len(rows)), np.random.default_rng(0))
     features, label = as_keras(everything)

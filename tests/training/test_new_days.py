@@ -13,6 +13,7 @@ import pytest
 
 from shortlist.data import (
     Dataset,
+    ExampleOptions,
     Loader,
     Negatives,
     Schema,
@@ -166,8 +167,9 @@ def test_the_rows_are_the_new_ones_and_the_histories_are_whole(
     second = next_days(first, tmp_path)
     new = [s.file for s in second.info.segments if s.part == "train"][1:]
     length = 50
-    everything = TrainingExamples(second, history_length=length)
-    rows = TrainingExamples(second, history_length=length, files=new)
+    options = ExampleOptions(history_length=length)
+    everything = TrainingExamples(second, options=options)
+    rows = TrainingExamples(second, options=options, files=new)
     assert rows.fingerprint != everything.fingerprint
     day = first.part("validation")
     batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
@@ -198,9 +200,9 @@ def test_the_rows_are_the_new_ones_and_the_histories_are_whole(
 def test_items_of_other_days_are_still_drawn(first: Dataset, tmp_path: Path) -> None:
     second = next_days(first, tmp_path)
     new = [s.file for s in second.info.segments if s.part == "train"][1:]
-    options: Any = {"history_length": 0, "negatives": Negatives("uniform", 3)}
+    options = ExampleOptions(negatives=Negatives("uniform", 3))
     drawn = set()
-    rows = TrainingExamples(second, files=new, **options)
+    rows = TrainingExamples(second, options=options, files=new)
     for batch in Loader(rows, batch_size=len(rows), seed=0).epoch():
         drawn |= set(batch["item_index"][batch["label"] == 0].tolist())
     assert drawn == set(second.part("train").item_index.tolist())

@@ -12,6 +12,7 @@ import pytest
 from shortlist.bundle.export import export_bundle
 from shortlist.data import (
     Dataset,
+    ExampleOptions,
     Loader,
     Negatives,
     Schema,
@@ -163,10 +164,9 @@ def test_a_single_task_has_no_heads_to_report(dataset: Dataset, tmp_path: Path) 
 
 
 def test_heads_get_the_labels_they_learn(dataset: Dataset) -> None:
-    rows = TrainingExamples(
-        dataset, history_length=0, negatives=Negatives("uniform", 2), keep_label=True
-    )
-    plain = TrainingExamples(dataset, history_length=0)
+    negatives = ExampleOptions(negatives=Negatives("uniform", 2), keep_label=True)
+    rows = TrainingExamples(dataset, options=negatives)
+    plain = TrainingExamples(dataset)
     loaders = [Loader(r, batch_size=8, seed=4, shuffle="none") for r in (rows, plain)]
     labels = {"rating": "label", "like": "positive", "click": "taken"}
     targets = head_targets(labels, positive_from=4.0, list_size=3)
@@ -210,7 +210,7 @@ def test_without_negatives_a_binary_label_is_told_from_the_log() -> None:
 
 
 def test_batches_end_where_the_loader_does(dataset: Dataset) -> None:
-    loader = Loader(TrainingExamples(dataset, history_length=0), batch_size=64)
+    loader = Loader(TrainingExamples(dataset), batch_size=64)
     batches = LabelledBatches(loader, positive_target(4.0))
     with pytest.raises(IndexError, match="no batch"):
         batches[len(batches)]

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from shortlist.data import Dataset, Loader, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from shortlist.errors import ArtifactError, InputError, ShortlistError
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
@@ -206,7 +206,8 @@ def test_a_checkpoint_within_an_epoch_is_made_when_it_is_time(
 
 
 def test_epochs_of_one_batch_are_resumed_too(dataset: Dataset, tmp_path: Path) -> None:
-    rows = len(TrainingExamples(dataset, history_length=0, interactions_only=True))
+    interactions = ExampleOptions(interactions_only=True)
+    rows = len(TrainingExamples(dataset, options=interactions))
     options = {**CHOSEN.retrieval.model_dump(), "batch_size": rows}
     one = recipe(CHECKERBOARD_SCHEMA, retrieval=options)
     whole = trained(dataset, tmp_path / "whole" / "run", one)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data import Dataset, Loader, Negatives, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, Negatives, TrainingExamples
 from shortlist.training.batches import as_keras
 from toy import checkerboard
 
@@ -27,7 +27,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
-    rows = TrainingExamples(dataset, history_length=3, negatives=Negatives("mixed", 5))
+    drawn = ExampleOptions(history_length=3, negatives=Negatives("mixed", 5))
+    rows = TrainingExamples(dataset, options=drawn)
     return Loader(rows, **{"batch_size": 50, "seed": 5, **options})
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.data import Dataset, Loader, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from toy import checkerboard
 
 pytestmark = pytest.mark.backend
@@ -27,7 +27,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
-    rows = TrainingExamples(dataset, history_length=3, unknown_rate=0.2)
+    rows = TrainingExamples(
+        dataset, options=ExampleOptions(history_length=3, unknown_rate=0.2)
+    )
     return Loader(rows, **{"batch_size": 16, "seed": 5, **options})
 
 

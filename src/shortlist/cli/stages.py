@@ -253,7 +253,7 @@ def _dataset(
             " differ. Run `shortlist prepare --overwrite` with the same settings.",
             file=dataset.path,
         )
-    read = dataset.info.log if rereads_attributes else dataset.info.stamps
+    read = dataset.info.log if rereads_attributes else dataset.info.source_files
     if stale := changed(read):
         raise ArtifactError(
             "dataset-stale",

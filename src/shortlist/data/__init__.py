@@ -13,9 +13,11 @@ from shortlist.data.check import LogReport, check_log
 from shortlist.data.convert import convert_tables
 from shortlist.data.findings import Finding
 from shortlist.data.guess.guess import guess_schema
-from shortlist.data.load.examples import ArrowRows, ExampleSource, TrainingExamples
-from shortlist.data.load.loader import Loader
+from shortlist.data.load.arrow_rows import ArrowRows
+from shortlist.data.load.examples import ExampleSource, TrainingExamples
+from shortlist.data.load.loader import Loader, Windowed
 from shortlist.data.load.negatives import Negatives
+from shortlist.data.load.options import ExampleOptions
 from shortlist.data.preparation.append import append
 from shortlist.data.preparation.prepare import prepare
 from shortlist.data.read.file_format import FileFormat
@@ -29,6 +31,7 @@ from shortlist.data.store.vocabulary import Vocabulary
 __all__ = [
     "ArrowRows",
     "Dataset",
+    "ExampleOptions",
     "ExampleSource",
     "Feature",
     "FileFormat",
@@ -46,6 +49,7 @@ __all__ = [
     "TrainingExamples",
     "VALIDATION",
     "Vocabulary",
+    "Windowed",
     "append",
     "check_log",
     "convert_tables",

@@ -1,7 +1,7 @@
-"""Flat training tables of any layout to one Arrow file.
+"""Converts flat training tables of any layout to one Arrow file.
 
 Knows which reader a layout needs; knows nothing of what the columns mean. TFRecord is
-read in blocks, whatever its size; the other layouts are read whole.
+read in blocks; files of other layouts are read whole.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ def convert_tables(
 ) -> int:
     """Writes files with the same columns, one after the other, to one flat file.
 
-    See `convert_tfrecord` for the arguments and the types; for other layouts floats
-    become Float32 where that changes none of them, and `format` has the settings of
-    reading.
+    See `convert_tfrecord` for the arguments and the types. For other layouts floats
+    become Float32 if no value changes, and `format` has the reading options.
 
     Returns: the number of rows.
 
@@ -57,7 +56,7 @@ def convert_tables(
     if "tfrecord" in layouts:
         raise LogError(
             "log-format",
-            "Files to convert together must be all TFRecord or none. Found"
+            "Files to convert together must all be TFRecord, or none of them. Received:"
             f" {sorted(set(layouts))}. Convert them one by one.",
             file=paths[layouts.index("tfrecord")],
         )
@@ -74,14 +73,15 @@ def _check_same(table: pl.DataFrame, first: pl.DataFrame, path: str | Path) -> N
         raise LogError(
             "log-row-fields",
             "Files to convert together must have the same columns in the same order."
-            f" Found {table.columns} after {first.columns}. Convert them one by one.",
+            f" Received: {table.columns} after {first.columns}. Convert them one by"
+            " one.",
             file=path,
         )
     for name in first.columns:
         if table[name].dtype != first[name].dtype:
             raise LogError(
                 "log-mixed-types",
-                "A column must have one type in all files. Found"
+                "A column must have the same type in all files. Received:"
                 f" {table[name].dtype} after {first[name].dtype}. Write one type.",
                 file=path,
                 column=name,

@@ -1,7 +1,7 @@
-"""Problems a log has that do not stop it from being read.
+"""Problems of a log that do not stop it from being read.
 
-Knows single columns and counts, neither files nor the report around them: reading a log
-and `shortlist check` call the same functions. `docs/errors.md` lists the codes.
+Knows single columns and counts; knows neither files nor the report. Reading a log and
+`shortlist check` call the same functions. `docs/errors.md` lists the codes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _MAX_SHOWN = 40
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing about a log that a person should look at.
+    """One problem or property of a log that a person should look at.
 
     Args:
         code: stable kebab-case name, listed in `docs/errors.md`.
         severity: `problem` (the log or the split is wrong), `warning` (probably not
-            what was meant) or `note` (good to know).
+            intended) or `note` (for information).
         message: what was found and what to do.
         file: the file concerned, if known.
         column: the column concerned, if known.
         row: 1-based line or row number in `file`, if known.
-        count: how many rows, events or ids it concerns, if that can be counted.
+        count: number of rows, events or ids concerned, if it can be counted.
     """
 
     code: str
@@ -60,8 +60,8 @@ def skipped_rows(
 
     Args:
         error: why the first of them cannot be used, and where it is.
-        count: how many rows this reason concerns.
-        files: how many files, and how many of the rows the named one has.
+        count: number of rows with this problem.
+        files: number of files with such rows, and number of them in the named file.
         what: `row` (code `rows-skipped`) or `value` (`values-skipped`).
     """
     left_out = f"1 {what} was" if count == 1 else f"{count:,} {what}s were"
@@ -81,12 +81,12 @@ def skipped_rows(
 def changed_type(
     column: str, types: Mapping[str, str], read_as: str = "text"
 ) -> list[Finding]:
-    """A column that is not of one type in all files of a log.
+    """A column whose type differs between the files of a log.
 
     Args:
         column: its name.
         types: the name of its type by file, in the order of the files.
-        read_as: what the column is read as in all of them.
+        read_as: type that the column is read as in all files.
     """
     first_file, first = next(iter(types.items()), ("", ""))
     for file, kind in types.items():
@@ -96,8 +96,8 @@ def changed_type(
                     "column-type-changed",
                     "warning",
                     f"The type of the column is {first} in {first_file!r} and {kind}"
-                    f" in {file!r}; all of it is read as {read_as}. Check that the"
-                    " files were exported alike.",
+                    f" in {file!r}; all of it is read as {read_as}. Check that all"
+                    " files were exported in the same way.",
                     file=file,
                     column=column,
                     count=sum(kind != first for kind in types.values()),
@@ -111,7 +111,7 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
 
     Args:
         dropped: events with the user, item, time and label of an earlier one.
-        rows: all rows read, `dropped` among them.
+        rows: all rows read, including `dropped`.
     """
     if not dropped:
         return []
@@ -119,10 +119,10 @@ def duplicate_events(dropped: int, rows: int) -> list[Finding]:
         Finding(
             "duplicate-events",
             "warning" if dropped >= 0.1 * rows else "note",
-            f"{dropped:,} of {rows:,} events ({dropped / rows:.1%}) repeat an earlier"
-            " one in user, item, time and label and are used once. Check whether the"
-            " export wrote them twice, or whether an unused column, such as the kind of"
-            " event, tells them apart.",
+            f"{dropped:,} of {rows:,} events ({dropped / rows:.1%}) repeat the user,"
+            " item, time and label of an earlier one and are left out. Check whether"
+            " the export wrote them twice, or whether they differ in an unused column,"
+            " such as the kind of event.",
             count=dropped,
         )
     ]
@@ -141,14 +141,14 @@ def ids_missing_as_text(
         return []
     events = sum(counts.values())
     most = sorted(counts, key=lambda text: -counts[text])[:EXAMPLES]
-    told = ", ".join(f"{text!r} ({counts[text]:,} events)" for text in most)
+    examples = ", ".join(f"{text!r} ({counts[text]:,} events)" for text in most)
     more = f" and {len(counts) - EXAMPLES} more" if len(counts) > EXAMPLES else ""
     values = ", ".join(f'"{text}"' for text in counts)
     return [
         Finding(
             "ids-missing-as-text",
             "problem",
-            f"{events:,} events have an id that is probably a missing value: {told}"
+            f"{events:,} events have an id that is probably a missing value: {examples}"
             f"{more}. Each counts as one user or item. Set null_values = [{values}]"
             ' under [log], and on_error = "skip" to leave these events out.',
             column=column,
@@ -168,11 +168,11 @@ SPELLINGS: tuple[tuple[str, Severity, str, pl.Expr], ...] = (
         pl.coalesce(_ID.str.extract(r"^\+?0*(\d+?)(?:\.0+)?$"), _ID),
     ),
 )
-"""In what ids are alike: code, severity, what does not count, the form of an `id`."""
+"""How ids may be alike: code, severity, ignored difference, form to compare."""
 
 
 def similar_ids(ids: pl.Series) -> list[Finding]:
-    """Ids that are probably one id in several spellings.
+    """Ids that are probably the same id in several spellings.
 
     They differ only in white space around them (code `ids-white-space`), else only in
     letter case (`ids-letter-case`), else only as the text of one integer, such as '7',
@@ -180,7 +180,7 @@ def similar_ids(ids: pl.Series) -> list[Finding]:
 
     Args:
         ids: external ids, Int64 or String, named as their column; repeats and nulls
-            do not matter.
+            are ignored.
     """
     if ids.dtype != pl.String:
         return []
@@ -208,9 +208,9 @@ def _spellings(
     return Finding(
         code,
         severity,
-        f"{len(alike):,} ids are {len(groups):,} if {difference} does not count:"
-        f" {shown}. They are different users or items to a model; write each id one"
-        " way.",
+        f"{len(alike):,} ids are only {len(groups):,} if {difference} is ignored:"
+        f" {shown}. A model treats them as different users or items; write each id in"
+        " one form.",
         column=column or None,
         count=len(alike),
     )
@@ -218,7 +218,7 @@ def _spellings(
 
 def shorten(value: object) -> str:
     """A value of a log as one printable line of at most 40 characters."""
-    # A value may be the whole of a damaged file.
+    # A value may be as long as a damaged file.
     text = repr(value[: 2 * _MAX_SHOWN] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
@@ -236,10 +236,10 @@ def extreme_share(
     kind: Owner,
     column: str | None = None,
 ) -> list[Finding]:
-    """One user or item with an extreme share of the events: a bot or a default.
+    """A user or item with an extreme share of the events: a bot or a default id.
 
-    Extreme is over 1 % (a user) or 10 % (an item) of the events and over 100 times the
-    median of those that have events at all.
+    Extreme means over 1 % (a user) or 10 % (an item) of the events and over 100 times
+    the median of all users or items with events.
 
     Args:
         counts: events by code, `(n,)` integers.
@@ -251,13 +251,13 @@ def extreme_share(
     if not len(used):
         return []
     share, factor = _EXTREME[kind]
-    bar = max(share * used.sum(), factor * float(np.median(used)))
-    extreme = np.flatnonzero(counts > bar)
+    limit = max(share * used.sum(), factor * float(np.median(used)))
+    extreme = np.flatnonzero(counts > limit)
     if not len(extreme):
         return []
     first = int(np.argmax(counts))
     more = f", and {len(extreme) - 1} more like it" if len(extreme) > 1 else ""
-    told = (
+    found = (
         f"{kind.capitalize()} {shorten(ids[first])} has {counts[first]:,} events"
         f" ({counts[first] / used.sum():.1%} of all; the median {kind} has"
         f" {np.median(used):g}){more}."
@@ -271,7 +271,7 @@ def extreme_share(
     }
     code, fix = fixes[kind]
     return [
-        Finding(code, "warning", f"{told} {fix}", column=column, count=len(extreme))
+        Finding(code, "warning", f"{found} {fix}", column=column, count=len(extreme))
     ]
 
 
@@ -289,8 +289,8 @@ def single_id(
         return []
     code = "one-user" if kind == "user" else "one-item"
     message = (
-        f"A log must hold at least two {kind}s to tell them apart. It has one. Give"
-        f" more events or name another {kind} column."
+        f"A log must have at least two {kind}s. Received: one. Use more events or"
+        f" another {kind} column."
     )
     return [Finding(code, "problem", message, column=column)]
 
@@ -310,15 +310,15 @@ def rare_ids(
     once = int(np.count_nonzero(counts == 1))
     if once * 2 <= used:
         return []
-    told = f"{once:,} of {used:,} {kind}s ({once / used:.0%}) have a single event."
+    found = f"{once:,} of {used:,} {kind}s ({once / used:.0%}) have a single event."
     if kind == "user":
         other = "by time ('time_cut')" if timed else "by chance ('random')"
-        fix = f"Nothing can be held out of them but in a split {other}."
+        fix = f"Only a split {other} can hold out their events."
         return [
             Finding(
                 "users-with-one-event",
                 "warning",
-                f"{told} {fix}",
+                f"{found} {fix}",
                 column=column,
                 count=once,
             )
@@ -326,13 +326,13 @@ def rare_ids(
     fix = "A model learns little about them; features of the items help."
     return [
         Finding(
-            "items-with-one-event", "note", f"{told} {fix}", column=column, count=once
+            "items-with-one-event", "note", f"{found} {fix}", column=column, count=once
         )
     ]
 
 
 def empty_part(parts: Sequence[str], kind: str, amount: float) -> Finding:
-    """Parts that the split leaves empty although it should not.
+    """Parts that are unexpectedly empty.
 
     Args:
         parts: `validation`, `test` or both.
@@ -340,8 +340,8 @@ def empty_part(parts: Sequence[str], kind: str, amount: float) -> Finding:
         amount: what it holds out: a number of events for `last_n`, else a share.
     """
     what = f"the {parts[0]} part" if len(parts) == 1 else "both held-out parts"
-    told = f"The split ({kind}) leaves {what} empty. {empty_part_advice(kind, amount)}"
-    return Finding("empty-part", "warning", told, count=len(parts))
+    found = f"The split ({kind}) leaves {what} empty. {empty_part_advice(kind, amount)}"
+    return Finding("empty-part", "warning", found, count=len(parts))
 
 
 def empty_part_advice(kind: str, amount: float) -> str:
@@ -352,7 +352,7 @@ def empty_part_advice(kind: str, amount: float) -> str:
         amount: a number of events for `last_n`, else a share.
     """
     fixes = {
-        "last_n": f"No user has more than {amount:g} events beside the rest: hold out"
+        "last_n": f"No user has more than {amount:g} events left to hold out: hold out"
         " fewer, or set kind = 'random'",
         "time_cut": "No event is that late: set an earlier moment or a larger share",
         "random": "The log has too few events for the share: raise it",

@@ -1,27 +1,50 @@
-"""What the columns are. A `Schema` travels with every dataset, run and bundle.
+"""What the columns are. A `Schema` is stored with every dataset, run and bundle.
 
-Knows names, kinds and limits, and which of them fit together. Knows no values: what is
-fitted on them is in `vocabulary.py` and `numbers.py`.
+Knows names and limits, and which of them fit together; knows no values.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final, Literal
+import math
+from typing import Any, Literal
 
 import msgspec
 
-from shortlist.data.schema_checks import check_feature, check_schema
+from shortlist.data.feature import (
+    CONTEXT,
+    ITEM,
+    LOOKED_UP_FIELDS,
+    USER,
+    Feature,
+    Kind,
+    Limits,
+    Owner,
+    check_at_least,
+    refuse_fields,
+)
+from shortlist.errors import InputError
 
-Kind = Literal["categorical", "multi_valued", "numeric", "bucketized"]
-Owner = Literal["user", "item", "context"]
-Transform = Literal["standardize", "log", "quantile", "none"]
+__all__ = [
+    "CONTEXT",
+    "FEATURE_PREFIX",
+    "Feature",
+    "HISTORY",
+    "ITEM",
+    "Kind",
+    "LabelKind",
+    "Limits",
+    "NEGATIVE_PREFIX",
+    "Owner",
+    "RESERVED",
+    "Schema",
+    "USER",
+    "Weight",
+]
+
 LabelKind = Literal["explicit", "implicit", "binary"]
 Weight = Literal["none", "linear", "log"]
 
-USER: Final = "user"
-ITEM: Final = "item"
-CONTEXT: Final = "context"
 HISTORY = "history"
 FEATURE_PREFIX = "feature:"
 """Begins the name of a stored column of a feature."""
@@ -31,118 +54,14 @@ RESERVED = frozenset(
     | {HISTORY, USER, ITEM}
 )
 NEGATIVE_PREFIX = "negative_"
-"""Begins the keys of a batch that describe drawn items."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Which values a vocabulary keeps, and where the others go.
-
-    Args:
-        min_count: rarer values are out-of-vocabulary.
-        max_size: only so many values are kept, the most frequent ones; or `None`.
-        oov_buckets: rows 0 to n - 1 that stand for values outside the vocabulary.
-    """
-
-    min_count: int = 1
-    max_size: int | None = None
-    oov_buckets: int = 1
-
-
-class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input column beside the ids.
-
-    Args:
-        name: column name in the file; also its key in a batch.
-        owner: what it describes. `user` and `item` features come from the attribute
-            file of that owner, or from the log, and are stored once per id; a `context`
-            feature is a column of the log and is stored with each event.
-        kind: `categorical` (one row), `multi_valued` (a list of rows), `numeric`
-            (float32) or `bucketized` (a number as the row of its bucket).
-        vocabulary: vocabulary and embedding table it looks up; its own name
-            unless shared. Unused for numeric features.
-        separator: splits a text column into the values of a multi-valued feature.
-        min_count: values rarer than this in training are out-of-vocabulary.
-        max_size: only the most frequent values are kept, so many.
-        oov_buckets: rows 0 to n - 1 stand for values outside the vocabulary: row 0 also
-            for a missing value, and an unknown value goes to row hash % n. The values
-            of the vocabulary follow from row n on.
-        hash_buckets: no vocabulary: a value goes to row 1 + hash % n; row 0 is a
-            missing value.
-        transform: of a numeric feature. `standardize`: zero mean and unit deviation;
-            `log`: the same of sign(x) * log1p(|x|); `quantile`: the share of training
-            values below; `none`: as it is.
-        boundaries: of a bucketized feature: bucket i holds the numbers from boundary i
-            to below boundary i + 1. Fitted on training values when empty.
-        num_buckets: how many buckets of equal share are fitted without boundaries;
-            fewer where values repeat.
-        max_length: the first so many values of a multi-valued feature are kept.
-        from_log: a user or item feature is a column of the log instead of the attribute
-            file. Each id has the newest value in the log that is not missing.
-
-    Raises:
-        InputError: `schema-feature-field` for a field of another kind of feature,
-            `schema-feature-range` for a value out of range.
-    """
-
-    name: str
-    owner: Owner
-    kind: Kind
-    vocabulary: str = ""
-    separator: str = "|"
-    min_count: int = 1
-    max_size: int | None = None
-    oov_buckets: int = 1
-    hash_buckets: int | None = None
-    transform: Transform = "standardize"
-    boundaries: tuple[float, ...] = ()
-    num_buckets: int = 10
-    max_length: int | None = None
-    from_log: bool = False
-
-    def __post_init__(self) -> None:
-        check_feature(self)
-
-    @property
-    def table(self) -> str:
-        """Name of the vocabulary and table the feature looks up."""
-        return self.vocabulary or self.name
-
-    @property
-    def is_looked_up(self) -> bool:
-        """Whether its values are rows of an embedding table."""
-        return self.kind != "numeric"
-
-    @property
-    def is_number(self) -> bool:
-        """Whether its column must hold numbers."""
-        return self.kind in ("numeric", "bucketized")
-
-    @property
-    def is_hashed(self) -> bool:
-        """Whether its rows are hashes, without a vocabulary."""
-        return self.hash_buckets is not None
-
-    @property
-    def has_vocabulary(self) -> bool:
-        """Whether its rows are those of a stored vocabulary."""
-        return self.is_looked_up and not self.is_number and not self.is_hashed
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of its vocabulary."""
-        return Limits(
-            min_count=self.min_count,
-            max_size=self.max_size,
-            oov_buckets=self.oov_buckets,
-        )
+"""Begins the keys of a batch that describe sampled negatives."""
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The columns of a log and what they mean.
 
-    The vocabularies of users and items always have one row for all other ids: seen
-    items, excluded items and answers are rows, and a row that stood for one of several
-    hashed ids could be neither excluded nor named.
+    Ids of users and items are never hashed: the server excludes items and names its
+    answers by row, so a row must be one item. Row 0 is for all unknown ids.
 
     Args:
         user_id: column of the user's external id.
@@ -157,15 +76,15 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         features: user, item and context features.
         title: item column shown to people, or `None`.
         user_min_count: users with fewer events are out-of-vocabulary.
-        user_max_size: only the users with the most events are kept, so many.
+        user_max_size: most users to keep, those with the most events first.
         item_min_count: items with fewer events are out-of-vocabulary.
-        item_max_size: only the items with the most events are kept, so many.
+        item_max_size: most items to keep, those with the most events first.
         weight: confidence of an implicit event with label r: `linear`, 1 + alpha * r;
             `log`, 1 + alpha * log(1 + r); `none`, all alike. Hu, Koren, Volinsky
             (2008), Collaborative Filtering for Implicit Feedback Datasets.
         weight_alpha: alpha of that.
         session_gap_minutes: events of one user further apart than this belong to
-            different sessions; `None` for no sessions. Appended days begin anew.
+            different sessions; `None` for no sessions. Appended days start new ones.
         title_from_log: the title is a column of the log instead of the items file.
 
     Raises:
@@ -193,7 +112,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     title_from_log: bool = False
 
     def __post_init__(self) -> None:
-        check_schema(self, RESERVED, NEGATIVE_PREFIX)
+        _check_schema(self)
 
     def owned_by(self, owner: Owner) -> tuple[Feature, ...]:
         """The features of one owner, in schema order."""
@@ -242,15 +161,15 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def is_thresholded(self) -> bool:
-        """Whether an event below `positive_from` is one in which nothing was taken."""
+        """Whether an event below `positive_from` is not an interaction."""
         implicit = self.label_kind == "implicit" and self.label is not None
         return implicit or self.label_kind == "binary"
 
     def to_json(self) -> bytes:
         """The schema as canonical JSON.
 
-        Fields that came after the first format are left out when they have their
-        default, so that the fingerprint of an old schema stays what it was.
+        Fields added after the first format are left out at their default, so that
+        the fingerprint of an old schema does not change.
         """
         features = [_written(f, _FIRST_FEATURE_FIELDS) for f in self.features]
         written = _written(self, _FIRST_SCHEMA_FIELDS) | {"features": features}
@@ -281,3 +200,141 @@ def _written(struct: msgspec.Struct, always: frozenset[str]) -> dict[str, Any]:
         if (value := getattr(struct, field.name)) != field.default
         or field.name in always
     }
+
+
+def _check_schema(schema: Schema) -> None:
+    """Raises `InputError` unless the columns of a schema fit together."""
+    _check_names(schema)
+    _check_roles(schema)
+    for name in ("user_min_count", "user_max_size", "item_min_count", "item_max_size"):
+        check_at_least(1, name, getattr(schema, name), "the schema")
+    _check_shared(schema)
+    _check_weight(schema)
+    _check_sessions(schema)
+
+
+def _check_names(schema: Schema) -> None:
+    names = [feature.name for feature in schema.features]
+    refused = {n for n in names if names.count(n) > 1 or n in RESERVED}
+    refused |= {n for n in names if n.startswith(NEGATIVE_PREFIX)}
+    refused |= {"id"} & {schema.title}  # the items are stored with their ids
+    if refused:
+        raise InputError(
+            "schema-name-taken",
+            f"Feature names must be unique, none of {sorted(RESERVED)}, not begin with"
+            f" {NEGATIVE_PREFIX!r}, and the title must not be 'id'. Received:"
+            f" {sorted(refused)}. Rename the columns.",
+        )
+
+
+def _check_roles(schema: Schema) -> None:
+    roles = [schema.user_id, schema.item_id, schema.timestamp, schema.label]
+    twice = {name for name in roles if name and roles.count(name) > 1}
+    if twice:
+        raise InputError(
+            "schema-column-twice",
+            "User, item, timestamp and label must be different columns. Received:"
+            f" {sorted(twice)} more than once. Name one column for each.",
+        )
+    of_log = {f.name for f in schema.features if f.owner == "context" or f.from_log}
+    if both := of_log & set(roles):
+        raise InputError(
+            "schema-column-twice",
+            "A context feature, or one with from_log, must not be the column of the"
+            f" user, item, timestamp or label. Received: {sorted(both)}. Copy the"
+            " column under another name.",
+        )
+    if schema.title_from_log and schema.title is None:
+        raise InputError(
+            "schema-title",
+            "`title_from_log` needs `title`, the column of the log. Received: no"
+            " title. Name it, or remove title_from_log.",
+        )
+    if any(
+        f.name == schema.title and _differs_from_title(schema, f)
+        for f in schema.features
+    ):
+        raise InputError(
+            "schema-title",
+            "A title that is also a feature must come from the items file, and so must"
+            f" the feature. Received: {schema.title!r}. Remove the feature, or copy the"
+            " column under another name.",
+        )
+
+
+def _differs_from_title(schema: Schema, feature: Feature) -> bool:
+    """Whether an item feature with the title's name is another column."""
+    return feature.owner == "item" and (feature.from_log or schema.title_from_log)
+
+
+def _check_shared(schema: Schema) -> None:
+    """Features that share a table must have the same limits."""
+    looked_up = [f for f in schema.features if f.kind != "numeric"]
+    first: dict[str, Feature] = {}
+    for feature in looked_up:
+        if feature.table in (USER, ITEM):
+            why = (
+                f"are set for the ids themselves, as {feature.table}_min_count and"
+                f" {feature.table}_max_size, where a feature shares their table"
+            )
+            refuse_fields(feature, LOOKED_UP_FIELDS, why)
+        other = first.setdefault(feature.table, feature)
+        if _limits_of(feature) != _limits_of(other):
+            raise InputError(
+                "schema-vocabulary-shared",
+                f"Features that share a vocabulary must agree on {[*LOOKED_UP_FIELDS]},"
+                f" and none may be bucketized. Received: {other.name!r} and"
+                f" {feature.name!r}, which differ, for {feature.table!r}. Set the same"
+                " values, or give each its own vocabulary.",
+            )
+
+
+def _limits_of(feature: Feature) -> tuple[object, ...]:
+    # A bucketized feature agrees with none but itself.
+    own = feature.name if feature.kind == "bucketized" else None
+    return (own, *(getattr(feature, name) for name in LOOKED_UP_FIELDS))
+
+
+def _check_weight(schema: Schema) -> None:
+    if schema.weight == "none":
+        if schema.weight_alpha != 1.0:
+            raise InputError(
+                "schema-weight",
+                "`weight_alpha` belongs to weight = 'linear' or 'log'. Received:"
+                f" weight_alpha={schema.weight_alpha!r} and weight = 'none'. Remove it"
+                " or set the weight.",
+            )
+        return
+    if schema.label_kind != "implicit" or schema.label is None:
+        raise InputError(
+            "schema-weight",
+            "`weight` needs label_kind = 'implicit' and a label column, such as a"
+            f" number of plays. Received: weight={schema.weight!r} with"
+            f" label_kind={schema.label_kind!r} and label={schema.label!r}. Remove it"
+            " or change them.",
+        )
+    if not (math.isfinite(schema.weight_alpha) and schema.weight_alpha > 0):
+        raise InputError(
+            "schema-weight",
+            "`weight_alpha` must be a finite number above 0. Received:"
+            f" {schema.weight_alpha!r}. Set 1, or more for more confidence.",
+        )
+    if schema.positive_from < 0:
+        raise InputError(
+            "schema-weight",
+            "`positive_from` must be at least 0 with a weight, so that every weight is"
+            f" positive. Received: {schema.positive_from!r}. Raise it.",
+        )
+
+
+def _check_sessions(schema: Schema) -> None:
+    gap = schema.session_gap_minutes
+    if gap is None:
+        return
+    if schema.timestamp is None or not (math.isfinite(gap) and gap > 0):
+        raise InputError(
+            "schema-session-gap",
+            "`session_gap_minutes` must be a finite number above 0, of a log with a"
+            f" timestamp. Received: {gap!r} with timestamp={schema.timestamp!r}."
+            " Remove it, or name the time column.",
+        )

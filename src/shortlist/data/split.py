@@ -1,7 +1,7 @@
 """Splits of a log into training, validation and test parts.
 
-The validation part is always taken out of what the test part leaves, so that nothing
-is ever tuned on test data.
+The validation part is always split from the events that are not in the test part, so
+that nothing is tuned on test data.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from shortlist.data.kernels.ids import is_sorted
 from shortlist.errors import InputError, did_you_mean, listed
 
+DAY_MS = 86_400_000
+"""Milliseconds of a day."""
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PartName = Literal["train", "validation", "test"]
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
@@ -35,11 +37,11 @@ class Split:
     Kinds:
         `last_fraction`: each user's last share of events by time; `floor(n * test)` of
             a user's n events are test events.
-        `last_n`: each user's last n events by time; users with too few keep all of
-            them for training.
+        `last_n`: each user's last n events by time; all events of a user with too few
+            are for training.
         `time_cut`: every event from one moment on, given by `test_from` and
             `validation_from` or as the last share of all events by time.
-        `random`: a share of all events, drawn with `seed`.
+        `random`: a random share of all events; `seed` decides which.
         `files`: the user's own test file (and, if given, validation file); without a
             validation file the share is each training user's last events by time.
 
@@ -54,7 +56,7 @@ class Split:
     test: float = 0.2
     """Share of events from 0 to below 1, or for `last_n` a number of events."""
     validation: float = 0.1
-    """The same, of what the test part leaves."""
+    """The same, of the events that are not in the test part."""
     test_from: str | None = None
     """For `time_cut`: ISO date or time of the first test event (UTC)."""
     validation_from: str | None = None
@@ -63,7 +65,7 @@ class Split:
     folds: int = 0
     """How many folds there are of the events outside the test part; see `folds.py`."""
     fold: int = 0
-    """Which of them this is, from 1; 0 for the split itself."""
+    """Number of this fold, from 1; 0 for the split itself."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -86,7 +88,7 @@ class Split:
         if len(times) == 2 and times[0] >= times[1]:
             raise InputError(
                 "split-time",
-                "`validation_from` must lie before `test_from`. Received:"
+                "`validation_from` must be before `test_from`. Received:"
                 f" {moments[0]!r} and {moments[1]!r}. Swap or change them.",
             )
         if self.folds or self.fold:
@@ -96,20 +98,20 @@ class Split:
         if self.folds < 2 or not 1 <= self.fold <= self.folds:
             raise InputError(
                 "split-folds",
-                "There must be 2 `folds` or more, and `fold` be one of them, from 1."
-                f" Received: folds={self.folds}, fold={self.fold}.",
+                "`folds` must be at least 2, and `fold` from 1 to `folds`. Received:"
+                f" folds={self.folds}, fold={self.fold}.",
             )
         if self.kind == "files":
             raise InputError(
                 "split-folds",
-                "Folds are made by the rule of a split; kind = 'files' has none. Take"
-                " another kind for cross-validation.",
+                "Folds need a split with a rule; kind = 'files' has none. Use another"
+                " kind for cross-validation.",
             )
         if self.kind in TIME_KINDS and not (self.test or self.test_from):
             raise InputError(
                 "split-folds",
-                "Each fold of a split by time tests as much as the split does."
-                f" Received: test={self.test:g}. Hold out some events.",
+                "Each fold of a split by time holds out as many test events as the"
+                f" split. Received: test={self.test:g}. Set `test` above 0.",
             )
 
     def _check_amount(self, name: str, amount: float) -> None:
@@ -131,7 +133,7 @@ def assign_parts(
 ) -> np.ndarray:
     """Part of every event: 0 training, 1 validation, 2 test.
 
-    Fastest where the events are sorted by user and time.
+    Fastest if the events are sorted by user and time.
 
     Args:
         user: any integer key of the user, `(n,)`, in file order.
@@ -145,9 +147,9 @@ def assign_parts(
     if split.kind == "time_cut":
         return _by_time(timestamp_ms, split)
     parts = np.zeros(len(user), np.int8)
-    parts[drawn_rows(len(user), split.test, [split.seed, 0])] = TEST
+    parts[random_rows(len(user), split.test, [split.seed, 0])] = TEST
     rest = np.flatnonzero(parts == TRAIN)
-    parts[rest[drawn_rows(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
+    parts[rest[random_rows(len(rest), split.validation, [split.seed, 1])]] = VALIDATION
     return parts
 
 
@@ -191,8 +193,8 @@ def _held_out(sizes: np.ndarray, amount: float, split: Split) -> np.ndarray:
     return np.floor(sizes * amount + 1e-9).astype(np.int64)
 
 
-def drawn_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
-    """A share of n rows at random, in random order."""
+def random_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
+    """A random share of n rows, in random order."""
     chosen = np.random.default_rng(seed).permutation(n)
     return chosen[: int(n * amount + 1e-9)]
 
@@ -200,7 +202,7 @@ def drawn_rows(n: int, amount: float, seed: list[int]) -> np.ndarray:
 def _cut(
     timestamp_ms: np.ndarray, rest: int, amount: float, starts_at: str | None
 ) -> int:
-    """Time of the first event held out of the `rest` earliest."""
+    """Time of the first event that is held out of the `rest` earliest."""
     if starts_at is not None:
         return parse_moment(starts_at)
     held = int(rest * amount + 1e-9)
@@ -210,8 +212,9 @@ def _cut(
 def kth_smallest(values: np.ndarray, k: int) -> Any:
     """Element `k` of the sorted values, exactly, in a few passes over them.
 
-    A sample tells between which two values it must lie, nearly always; only those in
-    between are sorted. Floyd and Rivest (1975), Expected Time Bounds for Selection.
+    A sample gives two bounds, between which the element nearly always is; only the
+    values between them are sorted. Floyd and Rivest (1975), Expected Time Bounds for
+    Selection.
 
     Args:
         values: `(n,)`.
@@ -231,7 +234,7 @@ def kth_smallest(values: np.ndarray, k: int) -> Any:
 
 
 def parse_moment(text: str) -> int:
-    """Milliseconds since the epoch of an ISO date or time; UTC unless it says so."""
+    """Milliseconds since the epoch of an ISO date or time; UTC if it has no zone."""
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError as error:

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.evaluation.rankings import Csr, check_k, ranges
+from shortlist.data.store.ragged import ranges
+from shortlist.evaluation.rankings import Csr, check_k
 
 TASTE_ALPHA = 0.01  # Steck's: how much of the taste is mixed into the list's shares
 _BLOCK_CELLS = 1 << 23

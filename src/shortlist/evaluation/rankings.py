@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.data.store.ragged import Ragged, grouped, ranges
 from shortlist.errors import InputError
 
 Csr = tuple[NDArray[np.int64], NDArray[np.int32]]
@@ -47,15 +48,8 @@ def build_csr(
         raise _csr_error(f"User rows must be from 0 to {num_users - 1}", spread)
     if items.size and items.min() < 0:
         raise _csr_error("Item rows must be at least 0", str(items.min()))
-    # User and position in one integer: sorting that is much faster than a stable
-    # argsort, and keeps the order of each user's items.
-    bits = max(1, len(users).bit_length())
-    packed = (users.astype(np.int64) << bits) | np.arange(len(users))
-    packed.sort()
-    order = packed & ((1 << bits) - 1)
-    offsets = np.zeros(num_users + 1, np.int64)
-    np.cumsum(np.bincount(users, minlength=num_users), out=offsets[1:])
-    return offsets, items[order].astype(np.int32)
+    places = grouped(users, num_users)
+    return Ragged(places.offsets, items[places.values].astype(np.int32))
 
 
 def check_csr(csr: Csr, num_users: int) -> None:
@@ -168,16 +162,6 @@ def check_k(k: int) -> None:
         raise InputError(
             "k-out-of-range", f"k must be at least 1. Received: {k}. Ask for one item."
         )
-
-
-def ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Concatenates `arange(start, start + length)` of every pair."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    ranges: NDArray[np.int64] = np.arange(total) + np.repeat(
-        starts - ends + lengths, lengths
-    )
-    return ranges
 
 
 def _whole(*arrays: NDArray[Any]) -> bool:

@@ -12,8 +12,9 @@ from shortlist.data.kernels.ids import group_order
 from shortlist.data.schema import FEATURE_PREFIX
 from shortlist.data.split import KNOWN
 from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.ragged import ranges
 from shortlist.errors import InputError
-from shortlist.evaluation.rankings import Csr, build_csr, ranges
+from shortlist.evaluation.rankings import Csr, build_csr
 
 _FLAGS = 1 << 25  # bytes of flags at once
 ONLY_REPEATS = (

@@ -421,8 +421,8 @@ def _given(x: Mapping[str, Tensor], name: str, negatives: str) -> Tensor:
         raise InputError(
             "batch-incomplete",
             f"A batch must hold {key!r} to train with negatives={negatives!r}."
-            f" Received: {sorted(x)}. Make batches with a loader of such negatives, as"
-            f" in TrainingExamples(negatives=Negatives({negatives!r}, ...)).",
+            f" Received: {sorted(x)}. Make batches of TrainingExamples with"
+            f" ExampleOptions(negatives=Negatives({negatives!r}, ...)).",
         )
     return x[key]
 

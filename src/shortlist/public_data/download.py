@@ -1,4 +1,4 @@
-"""One file over HTTP: resumable, and checked before it gets its name.
+"""Download of one file over HTTP: resumable, and checked before it is renamed.
 
 Knows URLs, partial files and MD5; knows nothing of what the file holds.
 """
@@ -21,7 +21,8 @@ from typing import Any
 from shortlist.atomic import atomic_file, disk_errors, no_link
 from shortlist.errors import ResourceError
 
-Progress = Callable[[int, int | None], None]
+ReportBytes = Callable[[int, int | None], None]
+"""Called with the bytes received and the total, `None` when unknown."""
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
@@ -30,11 +31,11 @@ _CHUNK_BYTES = 1 << 18
 
 
 def read_text(url: str, path: Path) -> str:
-    """Reads a small text, giving up on a silent server after `CONNECT_SECONDS`.
+    """Reads a small text; a server that does not answer times out after 5 seconds.
 
     Args:
         url: what to read.
-        path: where the wanted file will lie; named in the advice of an error.
+        path: where the file will be stored; used in errors.
 
     Raises:
         ResourceError: `source-unreachable` or `source-http-error`.
@@ -44,19 +45,19 @@ def read_text(url: str, path: Path) -> str:
 
 
 def download(
-    url: str, path: Path, *, md5: str, progress: Progress | None = None
+    url: str, path: Path, *, md5: str, progress: ReportBytes | None = None
 ) -> None:
-    """Downloads `url` to `path`, going on where an earlier try was cut off.
+    """Downloads `url` to `path`; resumes an earlier download that was interrupted.
 
-    The bytes gather in `path` + `.part`. They are kept when the connection breaks and
-    asked to be continued with `Range` and `If-Range`; a server that ignores ranges, or
-    a file that changed meanwhile, makes it start over.
+    The bytes are written to `path` + `.part` and kept when the connection breaks. The
+    rest is requested with `Range` and `If-Range`. If the server ignores ranges, or the
+    file has changed, the download starts again.
 
     Args:
         url: what to download.
-        path: destination; replaced only by a complete and checked file.
+        path: the destination; replaced only by a complete and checked file.
         md5: expected MD5, 32 hexadecimal digits.
-        progress: called with the bytes so far and in all (`None` when unknown).
+        progress: called after every piece.
 
     Raises:
         ResourceError: `source-unreachable`, `source-http-error`,
@@ -72,9 +73,8 @@ def download(
         else:
             raise ResourceError(
                 "download-interrupted",
-                f"The download must arrive whole. {url} was cut off {_ATTEMPTS} times"
-                f" and {_size(part)} bytes are kept. Run the same command again to"
-                " resume.",
+                f"The download of {url} was interrupted {_ATTEMPTS} times;"
+                f" {_size(part)} bytes are kept. Run the same command again to resume.",
                 file=part,
             )
         try:
@@ -92,8 +92,8 @@ def check_md5(path: Path, md5: str, origin: str) -> None:
         raise ResourceError(
             "checksum-mismatch",
             f"The MD5 of {origin} must be {md5}, as published. Received: {found}."
-            " The file was not used. Try again; if it stays so, the publisher's file"
-            " or your connection is at fault.",
+            " The file was not used. Try again; if it happens again, the publisher's"
+            " file is damaged or your connection changes it.",
             file=path,
         )
 
@@ -101,8 +101,8 @@ def check_md5(path: Path, md5: str, origin: str) -> None:
 def parse_md5(text: str, name: str) -> str | None:
     """Finds the MD5 of file `name` in a checksum file, or `None`.
 
-    Understands `hash  name`, `MD5 (name) = hash` and a lone hash. A single hash counts
-    whatever name stands beside it.
+    Reads `hash  name`, `MD5 (name) = hash` and a lone hash. A single hash is used
+    whatever its name.
     """
     found = []
     for line in text.splitlines():
@@ -116,8 +116,8 @@ def parse_md5(text: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, *, show: bool | None = None) -> Iterator[Progress]:
-    """Yields a `Progress` that draws a bar on standard error, or prints one line.
+def progress_bar(title: str, *, show: bool | None = None) -> Iterator[ReportBytes]:
+    """Yields a `ReportBytes` that draws a bar on standard error, or prints one line.
 
     Args:
         title: what is being downloaded.
@@ -143,7 +143,7 @@ def progress_bar(title: str, *, show: bool | None = None) -> Iterator[Progress]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def _one_line(title: str) -> Progress:
+def _one_line(title: str) -> ReportBytes:
     said: list[str] = []
 
     def report(done: int, total: int | None) -> None:
@@ -155,8 +155,8 @@ def _one_line(title: str) -> Progress:
     return report
 
 
-def _receive(url: str, part: Path, path: Path, progress: Progress) -> bool:
-    """Adds what arrives to `part`; returns whether it is complete."""
+def _receive(url: str, part: Path, path: Path, progress: ReportBytes) -> bool:
+    """Appends the response to `part`; returns whether it is complete."""
     done, validator = _resume_point(url, part)
     headers = {"Range": f"bytes={done}-", "If-Range": validator} if done else {}
     try:
@@ -164,7 +164,7 @@ def _receive(url: str, part: Path, path: Path, progress: Progress) -> bool:
     except ResourceError as error:
         cause = error.__cause__
         if isinstance(cause, urllib.error.HTTPError) and cause.code == 416 and done:
-            _forget(part)  # longer than the file is now: start over
+            _forget(part)  # longer than the file is now: start again
             return False
         raise
     with response:
@@ -186,9 +186,9 @@ def _receive(url: str, part: Path, path: Path, progress: Progress) -> bool:
 
 
 def _open(url: str, headers: dict[str, str], path: Path, timeout_seconds: float) -> Any:
-    # Without `identity` a proxy may compress, and ranges would count other bytes.
+    # A proxy may compress without `identity`, and ranges would count other bytes.
     headers = {"User-Agent": "shortlist", "Accept-Encoding": "identity", **headers}
-    advice = f"Check the connection, or put the file at {str(path)!r} by hand."
+    advice = f"Check the connection, or copy the file to {str(path)!r}."
     try:
         request = urllib.request.Request(url, headers=headers)
         return urllib.request.urlopen(request, timeout=timeout_seconds)
@@ -196,38 +196,37 @@ def _open(url: str, headers: dict[str, str], path: Path, timeout_seconds: float)
         error.close()
         raise ResourceError(
             "source-http-error",
-            f"The publisher must offer {url}. The server answered {error.code}"
-            f" {error.reason}. {advice}",
+            f"The server answered {error.code} {error.reason} for {url}. {advice}",
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ResourceError(
             "source-unreachable",
-            f"{url} must be reachable. The system said: {reason}. {advice}",
+            f"{url} cannot be reached: {reason}. {advice}",
         ) from error
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    """Yields what arrives; ends early, without an error, when the connection breaks."""
+    """Yields the response; ends early, without an error, if the connection breaks."""
     with contextlib.suppress(OSError, http.client.HTTPException):
-        # `read1` hands over what came before a break; `read` may drop it.
+        # `read1` returns what came before a break; `read` may drop it.
         while chunk := response.read1(_CHUNK_BYTES):
             yield chunk
 
 
 def _resume_point(url: str, part: Path) -> tuple[int, str]:
-    """Bytes of `part` worth keeping and the validator to continue them with."""
+    """Bytes of `part` that can be resumed, and the validator for the request."""
     try:
         note = json.loads(_note(part).read_text(encoding="utf-8"))
         if note["url"] == url:
             return _size(part), str(note["validator"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no note that can be read: nothing proves what the bytes belong to
+        pass  # without a readable note nobody knows what the bytes belong to
     return 0, ""
 
 
 def _remember(part: Path, url: str, headers: Any) -> None:
-    """Notes what `part` begins, if the server gave a strong validator for it."""
+    """Records what `part` belongs to, if the server sent a strong validator."""
     etag = headers.get("ETag", "")
     validator = headers.get("Last-Modified") if etag[:2] in ("", "W/") else etag
     if validator:

@@ -1,7 +1,7 @@
-"""Public logs, fetched once into the user's cache.
+"""Public logs, downloaded once into the user's cache.
 
-MovieLens comes from GroupLens, checked against the checksum file published beside it.
-Nothing is fetched unless `fetch` is called, and a second call needs no network.
+MovieLens comes from GroupLens and is checked against the checksum published with it.
+Only `fetch` downloads, and a second call needs no network.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TERMS = (
 _NO_REDISTRIBUTION = f"{_TERMS}no redistribution without permission."
 _SAME_TERMS = f"{_TERMS}redistribution only under these same conditions."
 _ORIGIN_FILE = "ORIGIN.txt"
-# What a machine without a way to the publisher looks like.
+# Errors of a machine that cannot reach the publisher.
 _UNREACHABLE = ("source-unreachable", "source-http-error", "download-interrupted")
 
 
@@ -69,18 +69,8 @@ class Publication:
         return f"{self.name}.zip"
 
     @property
-    def url(self) -> str:
-        """Where the publisher offers the archive."""
-        return f"{BASE_URL}/{self.archive}"
-
-    @property
-    def md5_url(self) -> str:
-        """Where the publisher offers the MD5 of the archive."""
-        return f"{self.url}.md5"
-
-    @property
     def files(self) -> tuple[str, ...]:
-        """The files that must be there, beside the readme."""
+        """The files that must exist; the readme is optional."""
         return tuple(f for f in (self.events, self.users, self.items) if f)
 
     @property
@@ -118,7 +108,7 @@ _ML_1M = Publication(
     licence=_NO_REDISTRIBUTION,
 )
 
-SOURCES: dict[str, Publication] = {
+PUBLIC_LOGS: dict[str, Publication] = {
     publication.name: publication
     for publication in (
         _ML_100K,
@@ -132,7 +122,7 @@ SOURCES: dict[str, Publication] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PublicLog:
-    """A published data set that lies on this machine."""
+    """A published data set on this machine."""
 
     name: str
     folder: Path
@@ -165,40 +155,40 @@ def fetch(
     """Returns a published data set, downloading it unless the cache holds it.
 
     `ml-100k` is rebuilt from a pinned wheel when GroupLens cannot be reached. An
-    archive that lies in the cache already is unpacked instead of being downloaded.
+    archive that is already in the cache is unpacked, not downloaded.
 
     Args:
-        name: a key of `SOURCES`.
+        name: a key of `PUBLIC_LOGS`.
         cache: folder to keep the data in; `cache_folder()` by default.
-        base_url: another place that offers `<name>.zip` and `<name>.zip.md5`.
+        base_url: URL of another server with `<name>.zip` and `<name>.zip.md5`.
         progress: draw a progress bar; by default only on a terminal.
 
     Raises:
-        InputError: no such data set (`unknown-source`).
-        ArtifactError: the archive is damaged or holds something else
+        InputError: there is no such data set (`unknown-source`).
+        ArtifactError: the archive is damaged or has other contents
             (`archive-damaged`, `archive-unsafe`, `archive-incomplete`).
         ResourceError: no network or disk, or a wrong or missing checksum.
     """
-    if name not in SOURCES:
+    if name not in PUBLIC_LOGS:
         raise InputError(
             "unknown-source",
-            f"The data set must be one of {', '.join(SOURCES)}. Received: {name!r}."
-            f"{did_you_mean(name, SOURCES)}",
+            f"The data set must be one of {', '.join(PUBLIC_LOGS)}. Received: {name!r}."
+            f"{did_you_mean(name, PUBLIC_LOGS)}",
         )
-    publication = SOURCES[name]
+    publication = PUBLIC_LOGS[name]
     root = cache_folder() if cache is None else Path(cache)
     folder = root / name
     if not _is_complete(publication, folder):
         with disk_errors(root):
             root.mkdir(parents=True, exist_ok=True)
-            # A second process waits here and then finds the data.
+            # A second process waits here and then uses the data of the first.
             with _locked(root / f".{name}.lock"):
                 if not _is_complete(publication, folder):
                     _provide(publication, root, base_url or BASE_URL, progress)
-    return _source(publication, folder)
+    return _public_log(publication, folder)
 
 
-def _source(publication: Publication, folder: Path) -> PublicLog:
+def _public_log(publication: Publication, folder: Path) -> PublicLog:
     note = folder / _ORIGIN_FILE
     found = f"found in {folder}, not checked"
     origin = note.read_text(encoding="utf-8").strip() if note.exists() else found
@@ -243,7 +233,7 @@ def _provide(
             raise
         _rebuild(publication, root, error)
         return
-    # Unpacking may fail for want of space: the next run can still check the archive.
+    # If unpacking fails on a full disk, the next run can still check the archive.
     with atomic_file(checksum) as temporary:
         temporary.write_text(f"{md5}  {archive.name}\n", encoding="ascii")
     _unpack(publication, archive, root, f"from {base_url}, MD5 {md5} checked")
@@ -261,9 +251,8 @@ def _published_md5(url: str, archive: Path) -> str:
     if md5 is None:
         raise ResourceError(
             "checksum-missing",
-            f"The publisher must offer the MD5 of {archive.name} at {url}. Nothing of"
-            " the kind was found, and an unchecked file is not used. Try later, or put"
-            f" the archive at {str(archive)!r} by hand.",
+            f"The publisher offers no MD5 of {archive.name} at {url}, and an unchecked"
+            f" file is not used. Try later, or copy the archive to {str(archive)!r}.",
         )
     return md5
 
@@ -277,7 +266,7 @@ def _origin_by_hand(archive: Path, checksum: Path) -> str:
 
 
 def _unpack(publication: Publication, archive: Path, root: Path, origin: str) -> None:
-    """Takes the expected files, and no others, out of the archive."""
+    """Extracts the expected files, and no others, from the archive."""
     with atomic_directory(
         root / publication.name, overwrite=True, kind=publication.kind
     ) as folder:
@@ -296,8 +285,8 @@ def _unpack(publication: Publication, archive: Path, root: Path, origin: str) ->
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise ArtifactError(
                 "archive-damaged",
-                f"The archive must be a readable zip file. Received: {error}. Delete"
-                " it and fetch it again.",
+                f"The archive is not a readable zip file: {error}. Delete it and fetch"
+                " it again.",
                 file=archive,
             ) from error
         (folder / _ORIGIN_FILE).write_text(f"{origin}\n", encoding="utf-8")
@@ -305,8 +294,8 @@ def _unpack(publication: Publication, archive: Path, root: Path, origin: str) ->
 
 def _check_members(publication: Publication, file: zipfile.ZipFile) -> None:
     names = file.namelist()
-    # Members are never extracted by their own name; a name that would leave the folder
-    # still says that the archive is not the publisher's.
+    # Members are not extracted under their own names; but a name that would leave the
+    # folder shows that the archive is not the publisher's.
     for path in map(PurePosixPath, names):
         if path.is_absolute() or ".." in path.parts or "\\" in str(path):
             raise ArtifactError(
@@ -320,21 +309,21 @@ def _check_members(publication: Publication, file: zipfile.ZipFile) -> None:
         raise ArtifactError(
             "archive-incomplete",
             f"{publication.archive} must hold {', '.join(sorted(missing))}. Received:"
-            f" {', '.join(names[:5]) or 'an empty archive'}. Put GroupLens' own archive"
-            " there.",
+            f" {', '.join(names[:5]) or 'an empty archive'}. Replace it with the"
+            " archive of GroupLens.",
             file=file.filename,
         )
 
 
 def _rebuild(publication: Publication, root: Path, reason: ResourceError) -> None:
-    """Makes MovieLens 100K from the wheel; tells both reasons if that fails too."""
+    """Makes MovieLens 100K from the wheel; an error names both reasons."""
     with tempfile.TemporaryDirectory(prefix=".wheel.", dir=root) as temporary:
         try:
             file = recbole_wheel.download_wheel(Path(temporary))
         except ResourceError as error:
             raise ResourceError(
                 error.code,
-                f"{reason.message} The other way failed too: {error.message}",
+                f"{reason.message} The wheel could not be used either: {error.message}",
             ) from error
         with atomic_directory(
             root / publication.name, overwrite=True, kind=publication.kind

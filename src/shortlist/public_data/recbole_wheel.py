@@ -1,7 +1,7 @@
-"""MovieLens 100K out of the RecBole wheel, rewritten to its original layout.
+"""MovieLens 100K from the RecBole wheel, written in its original layout.
 
-For machines that reach a package index but not the publisher. The wheel is fetched with
-pip, its SHA-256 is pinned, and nothing in it is imported or run.
+For machines that reach a package index but not the publisher. pip downloads the wheel,
+its SHA-256 is pinned, and nothing in it is imported or run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from shortlist.data.read.text.layouts import GENRES
 from shortlist.errors import ArtifactError, ResourceError
 
 REQUIREMENT = "recbole==1.2.1"
@@ -25,32 +26,9 @@ ORIGIN = (
 _PIP_SECONDS = 300
 _FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
 
-# The order of the 19 flags in u.item.
-GENRES = (
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-)
-
 
 def download_wheel(into: Path) -> Path:
-    """Fetches the pinned wheel with pip into the folder `into`.
+    """Downloads the pinned wheel with pip into the folder `into`.
 
     Returns:
         Path of the wheel, its SHA-256 checked.
@@ -70,9 +48,9 @@ def download_wheel(into: Path) -> Path:
     if reason or len(wheels) != 1:
         raise ResourceError(
             "pip-failed",
-            f"pip must be able to download {REQUIREMENT}. It said:"
-            f" {reason or 'nothing, and left no wheel'}. Check the package index that"
-            " pip uses.",
+            f"pip could not download {REQUIREMENT}:"
+            f" {reason or 'no error, and no wheel'}. Check the package index that pip"
+            " uses.",
         )
     found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if found != SHA256:
@@ -149,10 +127,10 @@ def _layout_error(archive: zipfile.ZipFile, member: str, found: str) -> Artifact
 
 def _item_line(item_id: str, title: str, year: str, genres: str) -> str:
     """One line of u.item: id|title (year)|release date|video date|link|19 flags."""
-    if title == "unkonwn":  # RecBole's spelling of the one film without a title
+    if title == "unkonwn":  # so spelled by RecBole
         title, year = "unknown", ""
     elif year:
-        # RecBole took the last parentheses for the year, which once are "(V)".
+        # RecBole reads the year from the last parentheses, which are "(V)" once.
         title = f"{title} ({year})"
     known = re.findall(r"\((\d{4})\)", title)
     date = f"01-Jan-{known[-1]}" if known else ""

@@ -1,14 +1,14 @@
-"""An interaction log made by a known law, of any size, for tests and scale work.
+"""A synthetic interaction log of any size, for tests and benchmarks.
 
 Users and items have latent factors around the centres of segments and categories. For
-each event a user meets `candidates` items, drawn by Zipf popularity, and takes one of
-them with odds `exp(affinity / temperature)`, the affinity being the dot product of
-the two factors. So the best possible ranking is known: `Generated.expected_top`.
+each event a user is shown `candidates` items, sampled by Zipf popularity, and interacts
+with one of them with odds `exp(affinity / temperature)`, where the affinity is the dot
+product of the two factors. So the best possible ranking is known:
+`Generated.expected_top`.
 
-Same configuration and NumPy, same log, on any machine: the generator is PCG64, every
-factor is a multiple of 1/64, so that a dot product is exact in float32 whatever the
-order in which a processor sums it, and no choice hangs on the last bit of a float32
-function.
+The same configuration and NumPy version give the same log on any machine. The generator
+is PCG64. Every factor is a multiple of 1/64, so that a dot product is exact in float32
+in any order of summation, and no choice depends on the last bit of a float32 function.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.atomic import atomic_file
+from shortlist.data.split import DAY_MS
 from shortlist.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
 
-Table = Literal["events", "users", "items"]
+TableName = Literal["events", "users", "items"]
 
-_DAY_MS = 86_400_000
 _STEP = 64  # factors are multiples of 1 / _STEP
 _CHUNK_EVENTS = 1 << 16
 _GROUPS = 8
@@ -38,33 +38,33 @@ _MAX_AFFINITY = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticLog:
-    """What to generate. Validated when it is made.
+    """What to generate; validated when constructed.
 
     Raises:
         InputError: a field is out of range (`synthetic-config`).
     """
 
     num_users: int = 1_000
-    """User ids are 0 .. num_users - 1; a user may happen to have no event."""
+    """User ids are 0 .. num_users - 1; a user may have no event."""
     num_items: int = 500
     """Item ids are 0 .. num_items - 1."""
     num_events: int = 50_000
     zipf_exponent: float = 0.8
-    """The item of rank r is met with probability proportional to r ** -exponent."""
+    """The item of rank r is shown with probability proportional to r ** -exponent."""
     latent_dim: int = 8
     """Length of the latent factors, at most 64."""
     temperature: float = 0.5
-    """From 0.1 (users follow their taste) up (they follow popularity alone)."""
+    """From 0.1 (choices follow the affinity) up (they follow popularity alone)."""
     candidates: int = 16
-    """Items a user meets for each event. More of them leave more to taste."""
+    """Items shown for each event. With more, choices depend more on affinity."""
     rating_noise: float = 0.5
     """Standard deviation added to the affinity before it becomes a rating."""
     start_ms: int = 1_577_836_800_000
-    """First possible time, milliseconds since the epoch (2020-01-01)."""
-    end_ms: int = 1_577_836_800_000 + 1461 * _DAY_MS
-    """First time that is too late."""
+    """Earliest time, milliseconds since the epoch (2020-01-01)."""
+    end_ms: int = 1_577_836_800_000 + 1461 * DAY_MS
+    """All times are before this one."""
     shuffled: bool = False
-    """Rows in random order instead of by time."""
+    """Events in random order instead of by time."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class SyntheticLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """A log and the truth behind it. Event arrays have shape `(num_events,)`."""
+    """A log and its latent factors. Event arrays have shape `(num_events,)`."""
 
     config: SyntheticLog
     user: NDArray[np.int64]
@@ -109,16 +109,16 @@ class Generated:
     item_factors: NDArray[np.float32]
     """`(num_items, latent_dim)`."""
     popularity: NDArray[np.float64]
-    """`(num_items,)`: probability to be met; sums to 1."""
+    """`(num_items,)`: probability to be shown; sums to 1."""
     segment: NDArray[np.int64]
-    """`(num_users,)`: group whose centre the user's factors lie around."""
+    """`(num_users,)`: group of the user; its centre is part of the factors."""
     category: NDArray[np.int64]
-    """`(num_items,)`: group whose centre the item's factors lie around."""
+    """`(num_items,)`: group of the item; its centre is part of the factors."""
 
     def probabilities(self, user: int) -> NDArray[np.float64]:
         """Probability that an event of `user` is about each item, `(num_items,)`.
 
-        An item of weight w is taken at "time" t of an exponential race with density
+        An item of weight w is chosen at "time" t of an exponential race with density
         w exp(-w t), and wins if the other m - 1 candidates are later:
         P = m p w integral(exp(-w t) L(t) ** (m - 1) dt), L(t) = sum(p exp(-w t)).
         The trapezoid rule over log t converges exponentially for such integrands.
@@ -133,13 +133,13 @@ class Generated:
         return _shares(self.popularity * won)
 
     def expected_top(self, user: int, k: int) -> NDArray[np.int64]:
-        """The `min(k, num_items)` likeliest items of `user`, best first.
+        """The `min(k, num_items)` most probable items of `user`, best first.
 
-        No model can expect more hits. Equal items are in order of their id.
+        No model can expect more hits. Ties are ordered by id.
         """
         return np.argsort(-self.probabilities(user), kind="stable")[:k]
 
-    def table(self, name: Table) -> pl.DataFrame:
+    def table(self, name: TableName) -> pl.DataFrame:
         """One of the three tables.
 
         Args:
@@ -164,13 +164,13 @@ class Generated:
             )
         return pl.DataFrame(columns[name]())
 
-    def write_csv(self, path: str | Path, table: Table = "events") -> None:
+    def write_csv(self, path: str | Path, table: TableName = "events") -> None:
         """Writes a table as CSV, whole or not at all."""
         frame = self.table(table)
         with atomic_file(path) as temporary:
             frame.write_csv(temporary)
 
-    def write_parquet(self, path: str | Path, table: Table = "events") -> None:
+    def write_parquet(self, path: str | Path, table: TableName = "events") -> None:
         """Writes a table as Parquet, whole or not at all."""
         frame = self.table(table)
         with atomic_file(path) as temporary:
@@ -186,7 +186,7 @@ class Generated:
 
     def _items(self) -> dict[str, Any]:
         factors = self.item_factors
-        # The two strongest directions of taste, each with its sign.
+        # The two largest factors, each with its sign.
         strongest = np.argsort(-np.abs(factors), axis=1, kind="stable")[:, :2]
         signs = np.take_along_axis(factors, strongest, axis=1) >= 0
         tags = [
@@ -210,32 +210,32 @@ def generate(config: SyntheticLog) -> Generated:
     """Generates a log; time and memory are linear in `num_events`.
 
     Returns:
-        The log, by time unless `config.shuffled`, and the truth behind it.
+        The log, by time unless `config.shuffled`, and its latent factors.
 
     References:
         Exponential race (Gumbel-max): Maddison, Tarlow and Minka, 2014,
         "A* Sampling", https://arxiv.org/abs/1411.0030
     """
     streams = np.random.SeedSequence(config.seed).spawn(4)
-    taste, meet, clock, order = (
+    latent, shown, clock, order = (
         np.random.Generator(np.random.PCG64(s)) for s in streams
     )
-    segment, user_factors = _factors(taste, config.num_users, config.latent_dim)
-    category, item_factors = _factors(taste, config.num_items, config.latent_dim)
-    ranks = taste.permutation(config.num_items) + 1.0  # ids do not tell popularity
+    segment, user_factors = _factors(latent, config.num_users, config.latent_dim)
+    category, item_factors = _factors(latent, config.num_items, config.latent_dim)
+    ranks = latent.permutation(config.num_items) + 1.0  # independent of the id
     popularity = _shares(ranks**-config.zipf_exponent)
-    activity = _shares(taste.standard_gamma(2.0, config.num_users))
+    activity = _shares(latent.standard_gamma(2.0, config.num_users))
     n = config.num_events
     user, item = np.empty(n, np.int64), np.empty(n, np.int64)
     rating = np.empty(n, np.int8)
     for start in range(0, n, _CHUNK_EVENTS):
         part = slice(start, min(start + _CHUNK_EVENTS, n))
         size = part.stop - part.start
-        users = _draw(meet, activity, size)
+        users = _draw(shown, activity, size)
         items, affinity = _choose(
-            meet, config, user_factors[users], item_factors, popularity
+            shown, config, user_factors[users], item_factors, popularity
         )
-        noise = meet.standard_normal(size, np.float32) * config.rating_noise
+        noise = shown.standard_normal(size, np.float32) * config.rating_noise
         user[part], item[part] = users, items
         rating[part] = np.clip(np.rint(2.5 + affinity + noise), 1, 5)
     times = clock.integers(config.start_ms, config.end_ms, n)
@@ -260,7 +260,7 @@ def generate(config: SyntheticLog) -> Generated:
 def _factors(
     rng: np.random.Generator, rows: int, dim: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Groups `(rows,)` and factors `(rows, dim)` half made of the group's centre."""
+    """Groups `(rows,)` and factors `(rows, dim)`: the group's centre plus noise."""
     # With this scale the affinity of a random pair has a standard deviation of 1.
     scale = dim**-0.25 * math.sqrt(0.5) * _STEP
     centres = rng.standard_normal((_GROUPS, dim))
@@ -287,7 +287,7 @@ def _shares(weights: NDArray[Any]) -> NDArray[np.float64]:
 def _draw(
     rng: np.random.Generator, probabilities: NDArray[np.float64], size: int
 ) -> NDArray[np.int64]:
-    """Independent draws `(size,)`; faster than `choice` when there are many."""
+    """Independent samples `(size,)`; faster than `choice` for many."""
     counts = rng.multinomial(size, probabilities)
     drawn = np.repeat(np.arange(len(counts)), counts)
     rng.shuffle(drawn)
@@ -301,17 +301,17 @@ def _choose(
     item_factors: NDArray[np.float32],
     popularity: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The item each event takes `(size,)` and the user's affinity to it `(size,)`."""
+    """The item of each event `(size,)` and the user's affinity to it `(size,)`."""
     shape = (len(user_factors), config.candidates)
-    met = _draw(rng, popularity, shape[0] * shape[1]).reshape(shape)
-    affinity = _affinity(item_factors[met], user_factors)
+    offered = _draw(rng, popularity, shape[0] * shape[1]).reshape(shape)
+    affinity = _affinity(item_factors[offered], user_factors)
     # A table instead of float32 `exp`, whose last bit differs between processors.
     grid = np.arange(_MAX_AFFINITY * _STEP, -_MAX_AFFINITY * _STEP - 1, -1) / _STEP
     table = np.exp(grid / config.temperature).astype(np.float32)
     race = rng.standard_exponential(shape, np.float32)
     race *= table[((affinity + _MAX_AFFINITY) * _STEP).astype(np.int64)]
     won = race.argmin(axis=1)[:, None]
-    item = np.take_along_axis(met, won, axis=1)[:, 0]
+    item = np.take_along_axis(offered, won, axis=1)[:, 0]
     return item, np.take_along_axis(affinity, won, axis=1)[:, 0]
 
 

@@ -6,7 +6,6 @@ Knows tables and feature columns by row. Knows no external ids and no graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,65 +14,8 @@ import polars as pl
 from shortlist.bundle.contents import BundleContents, GraphContents
 from shortlist.bundle.manifest import FEATURE_PREFIX
 from shortlist.data.schema import HISTORY
+from shortlist.data.store.ragged import Ragged
 from shortlist.embeddings.inputs import Input
-
-
-@dataclass(frozen=True)
-class RaggedRows:
-    """Lists of rows, one after the other: list i is `values[offsets[i]:offsets[i+1]]`.
-
-    Args:
-        offsets: `(n + 1,)` int64.
-        values: int32.
-    """
-
-    offsets: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def from_lists(cls, lists: Sequence[np.ndarray]) -> RaggedRows:
-        """Joins arrays of rows."""
-        offsets = np.zeros(len(lists) + 1, np.int64)
-        np.cumsum([len(rows) for rows in lists], out=offsets[1:])
-        values = np.concatenate(lists) if lists else np.empty(0, np.int32)
-        return cls(offsets, values.astype(np.int32, copy=False))
-
-    @classmethod
-    def from_column(cls, column: pl.Series) -> RaggedRows:
-        """Reads a list column; the padding -1 is left out."""
-        values = column.explode(empty_as_null=False).to_numpy()
-        offsets = np.zeros(len(column) + 1, np.int64)
-        np.cumsum(column.list.len().to_numpy(), out=offsets[1:])
-        kept = values >= 0
-        if not kept.all():
-            offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
-            values = values[kept]
-        return cls(offsets, values)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """The rows of list `row`."""
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def take(self, rows: np.ndarray) -> RaggedRows:
-        """The lists at `rows`, joined."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        # Position j of list i lies at starts[i] + (j - offsets[i]) of the old values.
-        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return RaggedRows(offsets, self.values[positions])
-
-    def mean(self, table: np.ndarray) -> np.ndarray:
-        """Mean of each list's table rows, `(n, dim)`; zeros for an empty list."""
-        lengths = np.diff(self.offsets)
-        filled = lengths > 0
-        means = np.zeros((len(lengths), table.shape[1]), np.float32)
-        if filled.any():
-            # `reduceat` misreads empty lists, so only the others are passed.
-            sums = np.add.reduceat(table[self.values], self.offsets[:-1][filled])
-            means[filled] = sums / lengths[filled, None].astype(np.float32)
-        return means
 
 
 class InputEncoder:
@@ -124,7 +66,7 @@ class InputEncoder:
             elif entry.feature == HISTORY and entry.kind == "sequence":
                 block = sequence_columns(recent, self.tables["item"], entry)
             elif entry.feature == HISTORY:
-                block = RaggedRows.from_lists(recent).mean(self.tables["item"])
+                block = Ragged.from_lists(recent).mean(self.tables["item"])
             elif entry.feature == "item_index":
                 block = self.tables["item"][item_rows]
             else:
@@ -173,5 +115,11 @@ def _is_stored(entry: Input) -> bool:
 def _column(frame: pl.DataFrame, entry: Input) -> Any:
     column = frame[FEATURE_PREFIX + entry.feature]
     if entry.kind == "multi_valued":
-        return RaggedRows.from_column(column)
+        return rows_of_column(column)
     return column.to_numpy()
+
+
+def rows_of_column(column: pl.Series) -> Ragged:
+    """The rows of a list column without the padding -1."""
+    lists = Ragged.from_column(column)
+    return lists.where(lists.values >= 0)

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.errors import ResourceError
-from shortlist.serving.encoder import RaggedRows
+from shortlist.serving.encoder import rows_of_column
 from shortlist.serving.http.limits import StateLimits
 
 # A known user's row, or the external id of a user the vocabulary does not hold.
@@ -88,7 +88,7 @@ class UserHistories:
         limits: StateLimits | None = None,
         kept_events: int = KEPT_EVENTS,
     ) -> None:
-        self._items = RaggedRows.from_column(items)
+        self._items = rows_of_column(items)
         self._times, self._values = (
             None if column is None else column.explode(empty_as_null=False).to_numpy()
             for column in (times, values)
@@ -178,7 +178,7 @@ class UserHistories:
         if isinstance(user, int):
             begin, end = self._items.offsets[user], self._items.offsets[user + 1]
             return History(
-                self._items[user],
+                self._items.row(user),
                 None if self._times is None else self._times[begin:end],
                 None if self._values is None else self._values[begin:end],
             )

@@ -16,6 +16,7 @@ import numpy as np
 from shortlist.data.load.examples import TrainingExamples
 from shortlist.data.load.loader import Loader
 from shortlist.data.load.negatives import Negatives
+from shortlist.data.load.options import ExampleOptions
 from shortlist.data.store.dataset import Dataset
 from shortlist.embeddings.inputs import Input, model_inputs
 from shortlist.evaluation.rankings import popularity_ranking
@@ -173,17 +174,17 @@ class Job:
             if isinstance(section, RetrievalSection)
             else {}
         )
-        rows = TrainingExamples(
-            self.dataset,
+        options = ExampleOptions(
             history_length=section.history_length,
             interactions_only=interactions_only,
             unknown_rate=section.unknown_rate,
             negatives=negatives,
             keep_label=keep_label,
-            files=self.unfinished.state.new_files or None,
             **histories,
         )
-        return Loader(rows, batch_size=section.batch_size, seed=seed)
+        files = self.unfinished.state.new_files or None
+        examples = TrainingExamples(self.dataset, options=options, files=files)
+        return Loader(examples, batch_size=section.batch_size, seed=seed)
 
     def optimization(
         self, section: RetrievalSection | RankerSection, batches: Batches

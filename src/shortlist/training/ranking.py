@@ -7,6 +7,7 @@ from typing import Any
 from shortlist.data.load.examples import TrainingExamples
 from shortlist.data.load.loader import Loader
 from shortlist.data.load.negatives import Negatives
+from shortlist.data.load.options import ExampleOptions
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline, combine
 from shortlist.models.ranker import Ranker
@@ -29,14 +30,13 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
     model, batches = make_ranker(job)
     validation = None
     if len(job.validation_users):
-        held_out = TrainingExamples(
-            job.dataset,
-            ("validation",),
+        options = ExampleOptions(
             history_length=section.history_length,
+            history_parts=("train", "validation"),
             negatives=negatives,
             keep_label=keep_label,
-            history_parts=("train", "validation"),
         )
+        held_out = TrainingExamples(job.dataset, ("validation",), options)
         everything = Loader(
             held_out,
             batch_size=section.batch_size,

@@ -8,7 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shortlist import native
-from shortlist.data.kernels.gather import STORED, Column, gather_rows, newest_items
+from shortlist.data.kernels.gather import (
+    STORED,
+    Column,
+    UserItems,
+    gather_rows,
+    newest_items,
+)
 from shortlist.errors import ArtifactError, InputError
 from table_cases import needs_core
 
@@ -224,10 +230,13 @@ def test_newest_items_are_before_the_moment_and_in_its_session(
     events = sorted((u, t) for u, t in events)
     events = [(u, t, 1 + n) for n, (u, t) in enumerate(events)]
     offsets = np.searchsorted([u for u, _, _ in events], np.arange(5))
-    found = newest_items(
+    stored = UserItems(
         offsets,
         np.array([t for _, t, _ in events], np.int64),
         np.array([i for _, _, i in events], dtype),
+    )
+    found = newest_items(
+        stored,
         np.array([u for u, _ in asked], np.int16),
         np.array([t for _, t in asked], np.int64),
         length,
@@ -246,10 +255,10 @@ def test_newest_items_on_any_number_of_threads():
     asked = generator.integers(0, 500, 9000)
     moments = generator.integers(0, 10**6, 9000)
     items = generator.integers(0, 60_000, 40_000).astype(np.uint16)
-    stored = offsets, times[order], items
-    one = newest_items(*stored, asked, moments, 12, gap_ms=50_000, threads=1)
+    stored = UserItems(offsets, times[order], items)
+    one = newest_items(stored, asked, moments, 12, gap_ms=50_000, threads=1)
     for threads in (2, 5):
-        many = newest_items(*stored, asked, moments, 12, gap_ms=50_000, threads=threads)
+        many = newest_items(stored, asked, moments, 12, gap_ms=50_000, threads=threads)
         assert np.array_equal(one, many)
 
 
@@ -269,9 +278,7 @@ def test_arguments_of_newest_items(change, code):
     good = {"users": np.array([1]), "moments": np.array([5]), "length": 2}
     with pytest.raises(InputError) as caught:
         newest_items(
-            np.array([0, 0, 1, 1]),
-            np.array([4]),
-            np.array([9], np.int32),
+            UserItems(np.array([0, 0, 1, 1]), np.array([4]), np.array([9], np.int32)),
             **{**good, **change},
         )
     assert caught.value.code == code
@@ -295,7 +302,7 @@ def test_stored_histories_of_newest_items(change):
         "items": np.array([9], np.int32),
     }
     with pytest.raises(InputError, match="one time per item") as caught:
-        newest_items(*(stored | change).values(), np.array([1]), None, 2)
+        newest_items(UserItems(**stored | change), np.array([1]), None, 2)
     assert caught.value.code == "invalid-argument"
 
 
@@ -303,9 +310,7 @@ def test_stored_histories_of_newest_items(change):
 def test_offsets_of_users_that_lie_are_refused(offsets):
     with pytest.raises(IndexError, match="must rise within their items"):
         newest_items(
-            np.array(offsets),
-            np.array([4]),
-            np.array([9], np.int32),
+            UserItems(np.array(offsets), np.array([4]), np.array([9], np.int32)),
             np.array([1]),
             None,
             2,

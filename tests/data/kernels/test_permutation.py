@@ -81,9 +81,9 @@ def test_core_and_twin_give_the_same_order(
     expected = twin(
         lambda: Order(
             num_rows, shuffle, window=window, block=block, key=(3, num_rows)
-        ).rows(positions)
+        ).indices(positions)
     )
-    np.testing.assert_array_equal(order.rows(positions), expected)
+    np.testing.assert_array_equal(order.indices(positions), expected)
 
 
 @needs_core
@@ -131,9 +131,9 @@ def test_values_out_of_range_are_refused(way, size, outside):
 @pytest.mark.parametrize("outside", [-1, 5_000, 2**40])
 def test_positions_out_of_range_are_refused(way, shuffle, outside):
     order = Order(5_000, shuffle, window=300, block=16, key=(1,))
-    assert sorted(order.rows(np.arange(5_000))) == list(range(5_000))
+    assert sorted(order.indices(np.arange(5_000))) == list(range(5_000))
     with pytest.raises((IndexError, InputError)):
-        order.rows(np.array([outside]))
+        order.indices(np.array([outside]))
 
 
 @pytest.mark.parametrize("table", [None, np.array([2, 0, 1])])
@@ -146,9 +146,15 @@ def test_positions_outside_of_blocks_are_refused(way, table, position):
         blocks.rows(np.array([0, position]))
 
 
-@pytest.mark.parametrize("change", [{"num_rows": 0}, {"window": 0}, {"block": 0}])
+@pytest.mark.parametrize("change", [{"num_examples": 0}, {"window": 0}, {"block": 0}])
 def test_an_order_of_nothing_is_refused(change):
-    given = {"num_rows": 9, "shuffle": "windowed", "window": 4, "block": 2, "key": (1,)}
-    with pytest.raises(InputError, match="must have a row at least") as caught:
+    given = {
+        "num_examples": 9,
+        "shuffle": "windowed",
+        "window": 4,
+        "block": 2,
+        "key": (1,),
+    }
+    with pytest.raises(InputError, match="must have at least one example") as caught:
         Order(**given | change)
     assert caught.value.code == "invalid-argument"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from shortlist.data import (
-    ArrowRows,
     Dataset,
+    ExampleOptions,
     Feature,
     Loader,
     Negatives,
@@ -61,14 +62,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def rows(dataset: Dataset, parts: tuple[str, ...] = ("train",), **options: Any):
-    return TrainingExamples(dataset, parts, **{"history_length": 4, **options})
+    return TrainingExamples(
+        dataset, parts, ExampleOptions(**{"history_length": 4, **options})
+    )
 
 
 def loader(dataset: Dataset, **options: Any) -> Loader:
     return Loader(rows(dataset, **options), batch_size=32)
 
 
-def everything(source: TrainingExamples | ArrowRows, seed: int = 0) -> Batch:
+def everything(source: TrainingExamples, seed: int = 0) -> Batch:
     """All rows of a source, in order."""
     return source.take(np.arange(len(source)), np.random.default_rng(seed))
 
@@ -461,60 +464,30 @@ def test_arguments_out_of_range_are_refused(dataset, options):
     assert caught.value.code == "invalid-loader"
 
 
-def write_arrow(path: Path, columns: dict[str, Any]) -> Path:
-    table = pa.table(columns)
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_table(table)
-    return path
+def test_options_default_to_the_events_alone(dataset):
+    plain = TrainingExamples(dataset)
+    assert plain.fingerprint == rows(dataset, history_length=0).fingerprint
+    assert "history" not in everything(plain) and not plain.draws
+    with pytest.raises(AttributeError):
+        ExampleOptions().history_length = 3  # frozen
 
 
-def test_arrow_files_are_read_as_they_are(tmp_path):
-    numbers = np.random.default_rng(0).normal(size=50)
-    files = [
-        write_arrow(
-            tmp_path / f"{name}.arrow",
-            {
-                "clicks": np.arange(start, stop, dtype=np.int16),
-                "price": numbers[start:stop],
-            },
-        )
-        for name, start, stop in (("b", 0, 30), ("a", 30, 50))
-    ]
-    source = ArrowRows(files)
-    found = everything(source)
-    assert len(source) == 50 and set(found) == {"clicks", "price"}
-    np.testing.assert_array_equal(found["clicks"], np.arange(50))
-    np.testing.assert_array_equal(found["price"], numbers.astype(np.float32))
-    assert found["price"].dtype == np.float32
-    assert set(everything(ArrowRows(files, columns=["price"]))) == {"price"}
-    batches = list(Loader(ArrowRows(files), batch_size=8).epoch(0))
-    seen = np.concatenate([batch["clicks"] for batch in batches])
-    assert len(set(seen.tolist())) == len(seen) == 48
-
-
-def test_a_batch_that_is_held_keeps_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("shortlist.data.load.examples._LARGE_TAKE", 1)
-    file = write_arrow(tmp_path / "a.arrow", {"a": list(range(50)), "b": [0.5] * 50})
-    source, generator = ArrowRows([file]), np.random.default_rng(0)
-    held = source.take(np.arange(20), generator)["a"][5:10]
-    for start in range(0, 30, 10):
-        source.take(np.arange(start, start + 20), generator)
-    assert held.tolist() == [5, 6, 7, 8, 9]
-
-
-def test_fingerprints_of_arrow_files_tell_their_content(tmp_path):
-    one, same, other = (
-        write_arrow(tmp_path / f"{n}.arrow", {"a": [1, 2, value], "b": [4, 5, 6]})
-        for n, value in enumerate((3, 3, 4))
-    )
-    assert ArrowRows([one]).fingerprint == ArrowRows([same]).fingerprint
-    others = [[other], [one, other], [other, one]]
-    prints = {ArrowRows(files).fingerprint for files in [[one], *others]}
-    prints |= {ArrowRows([one], columns=[name]).fingerprint for name in "ab"}
-    assert len(prints) == 6
-
-
-def test_arrow_files_must_be_named():
-    with pytest.raises(InputError, match="at least one Arrow file") as caught:
-        ArrowRows([])
-    assert caught.value.code == "invalid-loader"
+def test_fingerprints_stay_those_of_earlier_versions(dataset):
+    # The state of an interrupted run contains them. Written out from the definition.
+    options = {"history_length": 5, "unknown_rate": 0.1}
+    negatives = {"kind": "uniform", "count": 2, "power": 0.75}
+    known = ["train", "|", "train"]
+    for source, identity in (
+        (rows(dataset, **options), [*known, 5, False, 0.1, None, None]),
+        (
+            rows(dataset, negatives=Negatives("uniform", 2)),
+            [*known, 4, False, 0.0, negatives, None],
+        ),
+        (
+            rows(dataset, history_from="others", history_dropout=0.5),
+            [*known, 4, False, 0.0, None, None, "others", 0.5, None],
+        ),
+    ):
+        raw = json.dumps([dataset.info.fingerprint, *identity], separators=(",", ":"))
+        expected = hashlib.sha256(raw.encode()).hexdigest()[:16]
+        assert source.fingerprint == expected

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import Loader
+from shortlist.data import Loader, Windowed
 from shortlist.data.load.examples import Batch
 from shortlist.data.load.order import Order
 from shortlist.data.load.prefetch import THREAD_NAME, prefetch
@@ -47,7 +47,18 @@ class PlainNumbers(Numbers):
 
 
 def loader(size: int = 100, **options: Any) -> Loader:
-    return Loader(Numbers(size), **{"batch_size": 7, "prefetch": 0, **options})
+    return Loader(
+        Numbers(size), **with_windows({"batch_size": 7, "prefetch": 0, **options})
+    )
+
+
+def with_windows(options: dict[str, Any]) -> dict[str, Any]:
+    """Loader arguments with `window` and `block` as a `Windowed` shuffle."""
+    sizes = {name: options[name] for name in ("window", "block") if name in options}
+    others = {name: value for name, value in options.items() if name not in sizes}
+    if sizes and options["shuffle"] == "windowed":
+        others["shuffle"] = Windowed(**sizes)
+    return others
 
 
 def rows_of(batches: Iterator[Batch]) -> list[list[int]]:
@@ -101,7 +112,7 @@ def test_an_epoch_is_its_order_cut_into_batches(options: dict, epoch: int) -> No
         block=options["block"],
         key=(options["seed"], epoch),
     )
-    rows = order.rows(np.arange(size)).tolist()
+    rows = order.indices(np.arange(size)).tolist()
     expected = [rows[n : n + batch_size] for n in range(0, size, batch_size)]
     if options["drop_remainder"]:
         expected = [batch for batch in expected if len(batch) == batch_size]
@@ -172,7 +183,7 @@ def test_a_batch_depends_on_epoch_and_index_alone() -> None:
     for index in (13, 0, 4):
         assert_same(again.batch(2, index), batches[index])
     assert again.state()["batch"] == 0
-    np.testing.assert_array_equal(again.rows(2, 4), batches[4]["row"])
+    np.testing.assert_array_equal(again.indices(2, 4), batches[4]["row"])
 
 
 def test_rows_are_a_copy_and_do_not_depend_on_what_was_asked_before() -> None:
@@ -180,7 +191,7 @@ def test_rows_are_a_copy_and_do_not_depend_on_what_was_asked_before() -> None:
     one = loader(100_000, batch_size=6_000)
     expected = [b["row"] for b in loader(100_000, batch_size=6_000).epoch(1)]
     for epoch, index in ((1, 3), (0, 3), (1, 2), (1, 3), (1, 15), (1, 0)):
-        found = one.rows(epoch, index)
+        found = one.indices(epoch, index)
         if epoch:
             np.testing.assert_array_equal(found, expected[index])
         found[:] = -1
@@ -251,7 +262,7 @@ def test_the_state_of_another_loader_is_refused(options: dict, message: str) -> 
     def make(size: int = 100, **changed: Any) -> Loader:
         given = {"batch_size": 7, "seed": 3, "shuffle": "windowed", "window": 50}
         given |= {"block": 5, "shard": (0, 2), "prefetch": 0}
-        return Loader(Numbers(size, str(size)), **given | changed)
+        return Loader(Numbers(size, str(size)), **with_windows(given | changed))
 
     other = make(**options)
     with pytest.raises(InputError, match=message) as caught:
@@ -275,8 +286,17 @@ def test_a_damaged_state_is_refused(broken: dict) -> None:
         loader().restore({})
 
 
-def test_windows_and_blocks_do_not_matter_without_a_windowed_shuffle() -> None:
-    loader(window=60).restore(loader(window=50, prefetch=2).state())
+def test_windows_and_blocks_are_no_part_of_the_state_of_other_shuffles() -> None:
+    for shuffle in ("global", "none"):
+        state = loader(shuffle=shuffle).state()
+        assert state["window"] is state["block"] is None
+        loader(shuffle=shuffle, prefetch=2).restore(state)
+
+
+def test_the_windowed_shuffle_by_name_has_the_default_sizes() -> None:
+    state = loader(shuffle="windowed").state()
+    assert (state["window"], state["block"]) == (262_144, 4_096)
+    loader(shuffle=Windowed(window=262_144, block=4_096)).restore(state)
 
 
 @pytest.mark.parametrize(
@@ -287,16 +307,22 @@ def test_windows_and_blocks_do_not_matter_without_a_windowed_shuffle() -> None:
         ({"seed": -1}, "`seed` must be an integer of at least 0"),
         ({"seed": True}, "Received: True"),
         ({"prefetch": -1}, "`prefetch` must be an integer of at least 0"),
-        ({"window": 0}, "`window` must be an integer of at least 1"),
-        ({"block": 0}, "`block` must be an integer of at least 1"),
+        (
+            {"shuffle": "windowed", "window": 0},
+            "`window` must be an integer of at least 1",
+        ),
+        (
+            {"shuffle": "windowed", "block": 0},
+            "`block` must be an integer of at least 1",
+        ),
         ({"shuffle": "globl"}, "Received: 'globl'. Did you mean 'global'?"),
         ({"shuffle": "windowed", "window": 4, "block": 5}, "at least `block`"),
         ({"shard": (2, 2)}, r"Received: \(2, 2\)"),
         ({"shard": (-1, 2)}, "index from 0 to below the count"),
         ({"shard": (0, 0)}, "index from 0 to below the count"),
         ({"shard": (0, 1, 2)}, "index from 0 to below the count"),
-        ({"shard": (0, 101)}, "100 rows for 101 readers"),
-        ({"size": 0}, "0 rows for 1 readers"),
+        ({"shard": (0, 101)}, "100 examples for 101 readers"),
+        ({"size": 0}, "0 examples for 1 readers"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict, message: str) -> None:
@@ -364,7 +390,7 @@ def test_an_error_of_a_thread_is_raised_where_its_batch_was_due(prefetch: int) -
     take = one.source.take
 
     def fail(rows: np.ndarray, generator: np.random.Generator) -> Batch:
-        if np.array_equal(rows, one.rows(0, 3)):
+        if np.array_equal(rows, one.indices(0, 3)):
             raise RuntimeError("a damaged file")
         return take(rows, generator)
 
@@ -419,7 +445,7 @@ def test_prefetching_changes_nothing() -> None:
 def test_batches_of_any_order_leave_the_loader_where_it_stands() -> None:
     one = loader(prefetch=2)
     found = rows_of(one.batches(3, [5, 1, 5]))
-    assert found == [one.rows(3, index).tolist() for index in (5, 1, 5)]
+    assert found == [one.indices(3, index).tolist() for index in (5, 1, 5)]
     assert one.state()["epoch"] == one.state()["batch"] == 0
 
 
@@ -431,7 +457,9 @@ def test_rows_taken_many_batches_at_once_are_those_of_each_batch(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shortlist.data.load.loader._TAKEN_AT_ONCE", some)
         given_options = dict(options)
-        one = Loader(PlainNumbers(given_options.pop("size")), **given_options)
+        one = Loader(
+            PlainNumbers(given_options.pop("size")), **with_windows(given_options)
+        )
         made = list(one.epoch(3))
     assert len(made) == len(one)
     for index, batch in enumerate(made):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.data import Negatives
-from shortlist.data.load.negatives import KINDS, Sampler
+from shortlist.data.load.negatives import KINDS, NegativeSampler
 from shortlist.errors import InputError
 
 COUNTS = np.array([0, 40, 0, 1, 7, 300, 2, 0, 15])
@@ -42,7 +42,7 @@ def check_frequencies(drawn: np.ndarray, expected: np.ndarray) -> None:
 def test_others_are_drawn_as_often_as_the_formula_says(
     negatives: Negatives, own: int
 ) -> None:
-    sampler = Sampler(negatives, COUNTS)
+    sampler = NegativeSampler(negatives, COUNTS)
     (drawn,) = sampler.others(np.array([own]), np.random.default_rng(own))
     expected = chances(negatives.kind, own, negatives.power)
     assert drawn.dtype == np.int32 and own not in drawn
@@ -54,7 +54,7 @@ def test_others_are_drawn_as_often_as_the_formula_says(
 
 
 def test_every_event_of_a_batch_has_its_own_chances() -> None:
-    sampler = Sampler(Negatives("popularity", 5_000), COUNTS)
+    sampler = NegativeSampler(Negatives("popularity", 5_000), COUNTS)
     own = np.array([5, 1, 5, 3])
     drawn = sampler.others(own, np.random.default_rng(0))
     assert drawn.shape == (4, 5_000)
@@ -68,7 +68,7 @@ def test_every_event_of_a_batch_has_its_own_chances() -> None:
 
 
 def test_items_of_a_batch_are_drawn_uniformly() -> None:
-    sampler = Sampler(Negatives("mixed", 30_000), COUNTS)
+    sampler = NegativeSampler(Negatives("mixed", 30_000), COUNTS)
     drawn = sampler.shared(np.random.default_rng(0))
     assert drawn.dtype == np.int32 and drawn.shape == (30_000,)
     check_frequencies(drawn, chances("uniform", 0))
@@ -87,7 +87,7 @@ def test_what_is_drawn_occurs_and_is_another_item(
 ) -> None:
     if sum(count > 0 for count in counts) < 2:
         return
-    sampler = Sampler(Negatives(kind, 20, power), np.array(counts))
+    sampler = NegativeSampler(Negatives(kind, 20, power), np.array(counts))
     own = np.arange(len(counts))
     drawn = sampler.others(own, np.random.default_rng(0))
     assert (drawn != own[:, None]).all()
@@ -100,7 +100,7 @@ def test_what_is_drawn_occurs_and_is_another_item(
 def test_a_uniform_draw_is_a_place_among_the_other_items() -> None:
     generator, twin = np.random.default_rng(3), np.random.default_rng(3)
     own = np.array([4, 2, 8])
-    found = Sampler(Negatives("uniform", 6), COUNTS).others(own, generator)
+    found = NegativeSampler(Negatives("uniform", 6), COUNTS).others(own, generator)
     for row, item in enumerate(own.tolist()):
         rest = [candidate for candidate in CANDIDATES if candidate != item]
         places = twin.integers(0, len(rest), 6)
@@ -109,7 +109,7 @@ def test_a_uniform_draw_is_a_place_among_the_other_items() -> None:
 
 def test_two_items_are_needed() -> None:
     with pytest.raises(InputError, match="at least 2 items") as caught:
-        Sampler(Negatives("uniform", 1), np.array([0, 3, 0]))
+        NegativeSampler(Negatives("uniform", 1), np.array([0, 3, 0]))
     assert caught.value.code == "log-too-small"
 
 
@@ -128,7 +128,7 @@ def test_rows_of_an_event() -> None:
         (("uniform", 0), "at least 1. Received: 0"),
         (("mixed", 2.5), "at least 1. Received: 2.5"),
         (("popularity", -1), "at least 1. Received: -1"),
-        (("in_batch", 4), "nothing is drawn. Received: 4"),
+        (("in_batch", 4), "none is sampled. Received: 4"),
         (("popularity", 1, -0.1), "from 0 to 10. Received: -0.1"),
         (("popularity", 1, float("nan")), "from 0 to 10. Received: nan"),
     ],

@@ -62,7 +62,7 @@ def test_the_same_rows_come_on_every_machine_and_with_every_version(
     first = [358109211992, 44875666173, 654039611084, 395212567178]
     assert large.apply(np.arange(4)).tolist() == first
     options = {"window": 6, "block": 3, "key": (3, 4)}
-    windowed = Order(10, "windowed", **options).rows(np.arange(10)).tolist()
+    windowed = Order(10, "windowed", **options).indices(np.arange(10)).tolist()
     assert windowed == [2, 0, 9, 3, 1, 4, 5, 6, 7, 8]
 
 
@@ -90,7 +90,7 @@ def test_large_maps_stay_inside_and_can_be_inverted(size: int, start: int) -> No
 
 SETTINGS = st.fixed_dictionaries(
     {
-        "num_rows": st.integers(1, 700),
+        "num_examples": st.integers(1, 700),
         "shuffle": st.sampled_from(SHUFFLES),
         "block": st.integers(1, 90),
         "window": st.integers(1, 900),
@@ -107,53 +107,59 @@ def test_an_epoch_visits_each_row_once_in_whatever_slices_it_is_read(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SMALL", limit)
-        order, n = Order(**options), options["num_rows"]
-        whole = order.rows(np.arange(n))
+        order, n = Order(**options), options["num_examples"]
+        whole = order.indices(np.arange(n))
         np.testing.assert_array_equal(np.sort(whole), np.arange(n))
         places = sorted({0, n, *(cut for cut in cuts if cut < n)})
         slices = [
-            order.rows(np.arange(a, b))
+            order.indices(np.arange(a, b))
             for a, b in zip(places, places[1:], strict=False)
         ]
         np.testing.assert_array_equal(np.concatenate(slices), whole)
         again = Order(**options)
-        backward = again.rows(np.arange(n)[::-1])
+        backward = again.indices(np.arange(n)[::-1])
         np.testing.assert_array_equal(backward, whole[::-1])
 
 
 @settings(derandomize=True, deadline=None)
 @given(
-    num_rows=st.integers(1, 700), block=st.integers(1, 90), window=st.integers(1, 900)
+    num_examples=st.integers(1, 700),
+    block=st.integers(1, 90),
+    window=st.integers(1, 900),
 )
 def test_the_rows_of_a_window_are_consecutive_blocks_of_one_order(
-    num_rows: int, block: int, window: int
+    num_examples: int, block: int, window: int
 ) -> None:
-    order = Order(num_rows, "windowed", window=window, block=block, key=(1,))
-    rows = order.rows(np.arange(num_rows))
-    num_blocks = -(-num_rows // block)
+    order = Order(num_examples, "windowed", window=window, block=block, key=(1,))
+    rows = order.indices(np.arange(num_examples))
+    num_blocks = -(-num_examples // block)
     blocks = Bijection(num_blocks, (1, 0)).apply(np.arange(num_blocks))
     unmixed = [
         row
         for number in blocks.tolist()
-        for row in range(number * block, min((number + 1) * block, num_rows))
+        for row in range(number * block, min((number + 1) * block, num_examples))
     ]
-    for start in range(0, num_rows, window):
+    for start in range(0, num_examples, window):
         mine = rows[start : start + window].tolist()
         assert sorted(mine) == sorted(unmixed[start : start + window])
 
 
 def test_without_shuffling_rows_come_as_they_are() -> None:
     order = Order(9, "none", window=1, block=1, key=(3, 4))
-    assert order.rows(np.arange(2, 9)).tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert order.indices(np.arange(2, 9)).tolist() == [2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("shuffle", ["global", "windowed"])
-@pytest.mark.parametrize("num_rows", [100, SMALL + 1000])
-def test_seeds_and_epochs_have_orders_of_their_own(shuffle: str, num_rows: int) -> None:
+@pytest.mark.parametrize("num_examples", [100, SMALL + 1000])
+def test_seeds_and_epochs_have_orders_of_their_own(
+    shuffle: str, num_examples: int
+) -> None:
     keys = [(seed, epoch) for seed in range(4) for epoch in range(4)]
-    positions = np.arange(num_rows)
+    positions = np.arange(num_examples)
     orders = {
-        tuple(Order(num_rows, shuffle, window=50, block=5, key=key).rows(positions))
+        tuple(
+            Order(num_examples, shuffle, window=50, block=5, key=key).indices(positions)
+        )
         for key in keys
     }
     assert len(orders) == len(keys)

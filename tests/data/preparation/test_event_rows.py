@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from shortlist.data import (
     PARTS,
     Dataset,
+    ExampleOptions,
     Feature,
     Loader,
     Schema,
@@ -310,12 +311,15 @@ def test_histories_of_a_loader_hold_strictly_earlier_events(
     items = dataset.vocabularies["item"].ids.to_list()
     users = dataset.vocabularies["user"].ids.to_list()
     train = parts_of(log)["train"]
-    source = TrainingExamples(dataset, history_length=length, session_only=session_only)
+    source = TrainingExamples(
+        dataset,
+        options=ExampleOptions(history_length=length, session_only=session_only),
+    )
     times = dataset.columns("train").column("timestamp_ms")
     loader = Loader(source, batch_size=16, seed=3, drop_remainder=False)
     seen = filled = 0
     for index in range(len(loader)):
-        batch, rows = loader.batch(0, index), loader.rows(0, index)
+        batch, rows = loader.batch(0, index), loader.indices(0, index)
         for n, row in enumerate(rows):
             user, time = users[batch["user_index"][n]], int(times[row])
             mine = [r for r in train if r["user"] == user and r["time"] * 1000 < time]

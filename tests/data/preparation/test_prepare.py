@@ -769,7 +769,7 @@ def test_files_written_to_while_they_are_read_are_refused(
         return coded
 
     monkeypatch.setattr(prepare_module, "ingest", ingest_while_written)
-    with pytest.raises(LogError, match="written to meanwhile") as caught:
+    with pytest.raises(LogError, match="changed while it was being read") as caught:
         prepare(log, schema, tmp_path / "out", items=items)
     assert caught.value.code == "log-changed"
     assert caught.value.file == str(file)

@@ -60,7 +60,7 @@ def claim(path, rows):
 def test_a_batch_of_more_rows_than_it_holds_is_refused(tmp_path, kind, rows):
     file = write(tmp_path / "a.arrow", kind)
     claim(file, rows)
-    with pytest.raises(ArtifactError, match="Reading it failed") as caught:
+    with pytest.raises(ArtifactError, match="not a readable Arrow IPC file") as caught:
         Columns.open([file])
     assert caught.value.code == "columns-unreadable"
     assert caught.value.file == str(file)
@@ -114,7 +114,7 @@ def test_an_index_that_leads_out_of_a_dictionary_is_refused(tmp_path, index):
     some = struct.pack("<3i", 0, 1, 2)
     at = whole.index(some * 50) + 120
     file.write_bytes(whole[:at] + struct.pack("<i", index) + whole[at + 4 :])
-    with pytest.raises(ArtifactError, match="Reading it failed") as caught:
+    with pytest.raises(ArtifactError, match="not a readable Arrow IPC file") as caught:
         Columns.open([file]).column("x")
     assert caught.value.code == "columns-unreadable"
 

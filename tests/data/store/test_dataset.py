@@ -294,7 +294,7 @@ def test_cut_off_file_is_named_when_it_is_read(dataset, file, read, size):
     ("recorded", "says", "code"),
     [
         (True, "It must have .* bytes. Found 100", "dataset-damaged"),
-        (False, "must be an Arrow file", "vocabulary-unreadable"),
+        (False, "an Arrow file with columns id and count", "vocabulary-unreadable"),
     ],
 )
 def test_cut_off_vocabulary_is_named(dataset, recorded, says, code):
@@ -334,7 +334,7 @@ def test_newer_format_asks_for_an_update(dataset, extra):
 def test_damaged_json_asks_to_prepare_again(dataset, raw):
     file = dataset.path / "dataset.json"
     file.write_bytes(raw)
-    with pytest.raises(ArtifactError, match="Prepare again") as caught:
+    with pytest.raises(ArtifactError, match="Run `shortlist prepare` again") as caught:
         Dataset.open(dataset.path)
     assert caught.value.code == "dataset-damaged"
     assert caught.value.file == str(file)

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from golden_dataset import NEXT_DAY, make
-from shortlist.data import Dataset, TrainingExamples, append
+from shortlist.data import Dataset, ExampleOptions, TrainingExamples, append
 from shortlist.data.kernels.ids import hash_file
 from shortlist.data.store import checksums
 from shortlist.data.store.checksums import FileSum
@@ -59,7 +59,7 @@ def everything(path: Path) -> list[object]:
     found += [(n, ids.to_list()) for n, ids in dataset.pending.items()]
     users = np.arange(dataset.num_users)
     found.append(dataset.histories("train", "validation").last(users, 9).tolist())
-    rows = TrainingExamples(dataset, history_length=2)
+    rows = TrainingExamples(dataset, options=ExampleOptions(history_length=2))
     batch = rows.take(np.arange(len(rows)), np.random.default_rng(0))
     found += [(n, values.tolist()) for n, values in batch.items()]
     return found

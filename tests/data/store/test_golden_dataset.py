@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from golden_dataset import SCHEMA, make
-from shortlist.data import Dataset, Loader, TrainingExamples
+from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from shortlist.data.store.dataset_info import fingerprint
 from shortlist.data.store.file_fingerprints import changed
 
@@ -146,7 +146,7 @@ def test_pending_ids_are_read_as_row_0(dataset):
 
 
 def test_batches_of_it(dataset):
-    rows = TrainingExamples(dataset, history_length=2)
+    rows = TrainingExamples(dataset, options=ExampleOptions(history_length=2))
     batch = Loader(rows, batch_size=7, shuffle="none").batch(0, 0)
     assert batch["item_index"].tolist() == [1, 2, 3, 1, 3, 1, 2]
     assert batch["sample_weight"].tolist() == [1.5, 2.5, 2.0, 1.5, 3.5, 2.0, 1.5]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shortlist import native
 from shortlist.data import Histories
-from shortlist.data.store import history
+from shortlist.data.kernels import ids
 from shortlist.errors import InputError
 from table_cases import needs_core
 
@@ -185,7 +185,7 @@ def test_sorted_events_are_not_copied():
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
 def test_order_is_seen_across_blocks(monkeypatch, block):
-    monkeypatch.setattr(history, "_EVENTS_AT_ONCE", block)
+    monkeypatch.setattr(ids, "_EVENTS_AT_ONCE", block)
     for unsorted in range(1, 6):
         times = np.arange(6)
         times[unsorted] = -1

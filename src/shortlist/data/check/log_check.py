@@ -53,9 +53,8 @@ from shortlist.data.preparation.time_findings import (
     odd_times,
     tied_events,
 )
-from shortlist.data.read.validate import DAY_MS
 from shortlist.data.schema import Owner, Schema
-from shortlist.data.split import PARTS, TIME_KINDS, Split
+from shortlist.data.split import DAY_MS, PARTS, TIME_KINDS, Split
 from shortlist.errors import LogError
 
 MAX_POINTS = 200

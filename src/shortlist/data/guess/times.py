@@ -12,12 +12,12 @@ import polars as pl
 
 from shortlist.data.read.time_formats import compact_format, find_format, parse_times
 from shortlist.data.read.validate import (
-    DAY_MS,
     is_missing,
     iso_to_ms,
     ms_per_unit,
     to_integers_or_floats,
 )
+from shortlist.data.split import DAY_MS
 
 _YEAR_1990_MS = 631_152_000_000
 _LOOKED_AT = 10_000

@@ -1,7 +1,7 @@
-"""Large pieces of memory, used again as soon as nothing refers to them.
+"""Large buffers that are reused when nothing refers to them any more.
 
-The allocator gives every piece above 32 MB back to the system, which clears each of its
-pages when it hands it out anew. Knows nothing of what a piece holds.
+The allocator returns every buffer above 32 MB to the system, which clears all of its
+pages at the next allocation. Knows nothing of what a buffer holds.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _MOST_KEPT = 4
 
 
 class BufferPool:
-    """Memory for arrays that come and go, all of about one size.
+    """Buffers for short-lived arrays of about the same size.
 
-    Keeps up to 4 pieces that are not in use. Several threads may ask at once.
+    Keeps up to 4 unused buffers. Several threads may call it at the same time.
     """
 
     def __init__(self) -> None:
         self._free: deque[np.ndarray] = deque(maxlen=_MOST_KEPT)
 
     def get(self, num_bytes: int) -> np.ndarray:
-        """Memory of nobody else, `(num_bytes,)` uint8, of any content.
+        """An exclusive buffer, `(num_bytes,)` uint8, uninitialized.
 
-        It comes back by itself when the array and all views of it are gone.
+        It returns to the pool when the array and all of its views are deleted.
         """
         try:
             piece = self._free.pop()
@@ -34,8 +34,8 @@ class BufferPool:
             piece = np.empty(num_bytes, np.uint8)
         if len(piece) < num_bytes:
             piece = np.empty(num_bytes, np.uint8)
-        # An array over a buffer is what every view of it refers to; views of `piece`
-        # itself would refer to `piece`, which must live on.
+        # Views of `lent` refer to `lent`, which is deleted with the last of them. Views
+        # of `piece` would refer to `piece`, which stays.
         lent = np.frombuffer(piece.data, np.uint8)
         weakref.finalize(lent, self._free.append, piece).atexit = False
         return lent[:num_bytes]

@@ -1,8 +1,7 @@
-"""Gathers of rows and of histories: the compiled core, or the NumPy twin without it.
+"""Gathers of rows and of histories, in the compiled core or its NumPy twin.
 
 Knows columns as chunks of NumPy arrays; knows nothing of files, parts or schemas.
-Shapes, types and ranges are checked here for both ways, with messages that say what to
-do.
+Shapes, types and ranges are checked here for both.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,15 +45,15 @@ _CHUNK_NUMBERS = 6
 
 
 class Column:
-    """One column in chunks, each with a number type of its own.
+    """One column in chunks, which may differ in number type.
 
-    Integers of up to 32 bits are gathered as int32, int64 and uint32, which does not
-    fit int32, as int64; floats as float32.
+    Integers that fit int32 are gathered as int32, int64 and uint32 as int64, floats as
+    float32.
 
     Args:
-        name: what errors call it.
+        name: used in errors.
         values: one array per chunk: `(rows,)` for numbers, `(rows, width)` for lists of
-            one length; with `offsets` the values of all its lists, `(m,)`.
+            equal length; with `offsets` the values of all lists, `(m,)`.
         offsets: one array `(rows + 1,)` int32 or int64 per chunk: row i is the values
             from `offsets[i]` to `offsets[i + 1]`.
 
@@ -63,9 +63,9 @@ class Column:
         dtype: of the gathered values.
 
     Raises:
-        InputError: `column-type` for a number type that no gather reads.
+        InputError: `column-type` for a number type that cannot be gathered.
         ArtifactError: `columns-differ` for chunks of integers and of floats;
-            `columns-unreadable` for offsets that fall or lie outside.
+            `columns-unreadable` for offsets that descend or exceed the values.
     """
 
     def __init__(
@@ -90,18 +90,18 @@ class Column:
             )
 
     def shape(self, num_rows: int) -> tuple[int, ...]:
-        """The shape of so many gathered rows."""
+        """The shape of `num_rows` gathered rows."""
         return (num_rows, self.width) if self.is_list else (num_rows,)
 
     def holds(self, lengths: Sequence[int]) -> bool:
-        """Whether there is a chunk of at least each of these numbers of rows."""
+        """Whether there is one chunk per length, each with at least so many rows."""
         rows = [len(array) for array in self.values]
         if self.offsets is not None:
             rows = [len(array) - 1 for array in self.offsets]
         return len(rows) == len(lengths) and all(map(operator.ge, rows, lengths))
 
     def everything(self) -> np.ndarray | None:
-        """All rows, in place where that is possible; `None` for ragged lists."""
+        """All rows, without a copy where possible; `None` for ragged lists."""
         if self.offsets is not None:
             return None
         # A float64 too large for a float32 becomes infinite, as in a gather.
@@ -112,7 +112,7 @@ class Column:
 
     @functools.cached_property
     def core_numbers(self) -> tuple[np.ndarray, int, int]:
-        """What the core reads of the column; holds for as long as the column lives."""
+        """What the core reads of the column; valid while the column exists."""
         numbers = np.zeros((len(self.values), _CHUNK_NUMBERS), np.int64)
         for row, array in zip(numbers, self.values, strict=True):
             row[0], row[2] = _address(array), STORED.index(array.dtype)
@@ -141,7 +141,7 @@ def _widened(name: str, stored: list[np.dtype]) -> np.dtype:
     if any(floats) != all(floats):
         raise ArtifactError(
             "columns-differ",
-            "A column must hold integers in all files or floats in all. Received:"
+            "A column must hold integers in all files or floats in all files. Received:"
             f" {', '.join(sorted({str(dtype) for dtype in stored}))}. Write the files"
             " with one schema.",
             column=name,
@@ -154,12 +154,14 @@ def _widened(name: str, stored: list[np.dtype]) -> np.dtype:
 
 def _longest(name: str, offsets: np.ndarray, values: np.ndarray) -> int:
     lengths = offsets[1:] - offsets[:-1]
-    if lengths.min(initial=0) < 0 or offsets[0] < 0 or offsets[-1] > len(values):
+    descends = lengths.min(initial=0) < 0
+    descending = ", not ascending" if descends else ""
+    if descends or offsets[0] < 0 or offsets[-1] > len(values):
         raise ArtifactError(
             "columns-unreadable",
-            f"The offsets of a list column must rise from 0 to at most {len(values)}."
-            f" Received: {offsets[0]} to {offsets[-1]}, rising or not. Write the file"
-            " again.",
+            "The offsets of a list column must ascend from 0 to at most"
+            f" {len(values)}. Received: {offsets[0]} to {offsets[-1]}"
+            f"{descending}. Write the file again.",
             column=name,
         )
     return int(lengths.max(initial=0))
@@ -175,15 +177,15 @@ def gather_rows(
 ) -> list[np.ndarray]:
     """The values of `rows` in every column, widened.
 
-    The chunk of a row is found once for all columns. The result does not depend on
+    The chunk of a row is looked up once for all columns. The result does not depend on
     `threads`.
 
     Args:
         rows: `(n,)` integers, in any order, repeats allowed.
         starts: `(num_chunks + 1,)` int64: the first row of each chunk, and their end.
-        columns: those to gather, of the same chunks.
+        columns: the columns to gather, with the same chunks.
         threads: most threads to use; all processors by default.
-        pool: where the core takes the memory of the result from.
+        pool: where the memory of the result comes from.
 
     Returns:
         For each column `(n,)`, or `(n, width)` for lists, of the `dtype` of the column;
@@ -191,8 +193,8 @@ def gather_rows(
 
     Raises:
         InputError: `invalid-rows` or `row-out-of-range`.
-        ValueError: a column lacks a chunk for a start, or has a shorter one.
-        IndexError: a list leads out of its values.
+        ValueError: a column has too few chunks, or one that is too short.
+        IndexError: the offsets of a list exceed its values.
     """
     rows = checked_rows("rows", rows, int(starts[-1]))
     core = native.core()
@@ -211,7 +213,7 @@ def gather_rows(
 
 
 def _check_starts(starts: np.ndarray, columns: Sequence[Column]) -> None:
-    """Checks, as the core does, that chunks have the rows that `starts` says."""
+    """Checks, as the core does, that chunks have the rows that `starts` claims."""
     lengths = np.diff(starts).tolist()
     fits = starts.dtype == np.int64 and bool(lengths) and starts[0] == 0
     if not (fits and all(c.holds(lengths) for c in columns) and min(lengths) >= 0):
@@ -226,10 +228,10 @@ def _check_starts(starts: np.ndarray, columns: Sequence[Column]) -> None:
 def _empty_arrays(
     num_rows: int, columns: Sequence[Column], pool: BufferPool | None
 ) -> list[np.ndarray]:
-    """An array per column, all in one piece of memory.
+    """An array per column, all in one block of memory.
 
-    The allocator gives one large piece back to the next batch; of many small ones it
-    returns the pages to the system, which clears them anew (a third of the time).
+    The allocator reuses one large block for the next batch. Many small ones go back to
+    the system, which clears their pages again (a third of the time).
     """
     shapes = [column.shape(num_rows) for column in columns]
     sizes = [
@@ -259,7 +261,7 @@ def checked_rows(name: str, rows: np.ndarray, num_rows: int) -> np.ndarray:
         raise InputError(
             "row-out-of-range",
             f"`{name}` must lie between 0 and {num_rows - 1}. Received:"
-            f" {rows.min()} to {rows.max()}. Leave out the others.",
+            f" {rows.min()} to {rows.max()}. Remove the others.",
         )
     return rows
 
@@ -310,10 +312,23 @@ def _padded(
     return padding
 
 
+class UserItems(NamedTuple):
+    """The items of all users, sorted by user and time.
+
+    Args:
+        offsets: `(num_users + 1,)` int64: user u has the items from `offsets[u]` to
+            `offsets[u + 1]`. Must rise to the number of items.
+        timestamps: `(num_items,)` int64, contiguous, ascending for each user.
+        items: `(num_items,)` uint8, uint16 or int32, contiguous.
+    """
+
+    offsets: np.ndarray
+    timestamps: np.ndarray
+    items: np.ndarray
+
+
 def newest_items(
-    offsets: np.ndarray,
-    timestamps: np.ndarray,
-    items: np.ndarray,
+    stored: UserItems,
     users: np.ndarray,
     moments: np.ndarray | None,
     length: int,
@@ -326,31 +341,28 @@ def newest_items(
     Shorter histories are padded with -1 at the end; user 0 has none.
 
     Args:
-        offsets: `(num_users + 1,)` int64: user u has the items from `offsets[u]` to
-            `offsets[u + 1]`. Must rise to the number of items.
-        timestamps: `(num_items,)` int64, contiguous, rising for each user.
-        items: `(num_items,)` uint8, uint16 or int32, contiguous.
+        stored: the items of all users.
         users: `(n,)` integers.
         moments: `(n,)` integers: only items strictly before count; `None` for all.
         length: most items per row, at least 0.
-        gap_ms: only the items of the moment's session: walking back from the moment,
-            up to the first two neighbours that are more than so far apart.
+        gap_ms: only the items of the moment's session, which starts after the last
+            gap of more than so many milliseconds. All items by default.
         threads: most threads to use; all processors by default.
 
     Raises:
         InputError: `row-out-of-range`, `invalid-rows` or `invalid-argument`.
         IndexError: the items of a user lie outside.
     """
-    _check_stored(offsets, timestamps, items)
-    users = checked_rows("user_index", users, len(offsets) - 1)
+    _check_stored(stored)
+    users = checked_rows("user_index", users, len(stored.offsets) - 1)
     if moments is not None:
         moments = checked_integers("timestamp_ms", moments)
         if len(moments) != len(users):
             raise InputError(
                 "invalid-rows",
                 "There must be one time per user. Received:"
-                f" {len(moments)} times for {len(users)} users. Pass arrays of one"
-                " length.",
+                f" {len(moments)} times for {len(users)} users. Pass arrays of the"
+                " same length.",
             )
     for name, value in (("length", length), ("gap_ms", gap_ms)):
         if value is not None and value < 0:
@@ -361,16 +373,15 @@ def newest_items(
     gap = -1 if gap_ms is None or moments is None else gap_ms
     core = native.core()
     if core is None:
-        return _newest_items(offsets, timestamps, items, users, moments, length, gap)
+        return _newest_items(stored, users, moments, length, gap)
     out = np.empty((len(users), length), np.int32)
     threads = native.default_threads() if threads is None else threads
-    core.gather_histories(offsets, timestamps, items, users, moments, gap, out, threads)
+    core.gather_histories(*stored, users, moments, gap, out, threads)
     return out
 
 
-def _check_stored(
-    offsets: np.ndarray, timestamps: np.ndarray, items: np.ndarray
-) -> None:
+def _check_stored(stored: UserItems) -> None:
+    offsets, timestamps, items = stored
     is_good = (
         offsets.dtype == timestamps.dtype == np.int64
         and items.dtype in (np.uint8, np.uint16, np.int32)
@@ -379,25 +390,22 @@ def _check_stored(
         and len(timestamps) == len(items)
     )
     if not is_good:
-        given = ", ".join(
-            f"{array.dtype} {array.shape}" for array in (offsets, timestamps, items)
-        )
+        given = ", ".join(f"{array.dtype} {array.shape}" for array in stored)
         raise InputError(
             "invalid-argument",
-            "Offsets and times must be int64 and items uint8, uint16 or int32, one time"
-            f" per item and an offset at least. Received: {given}.",
+            "Offsets and times must be int64 and items uint8, uint16 or int32, with one"
+            f" time per item and at least one offset. Received: {given}.",
         )
 
 
 def _newest_items(
-    offsets: np.ndarray,
-    timestamps: np.ndarray,
-    items: np.ndarray,
+    stored: UserItems,
     users: np.ndarray,
     moments: np.ndarray | None,
     length: int,
     gap: int,
 ) -> np.ndarray:
+    offsets, timestamps, items = stored
     begins = offsets[users]
     ends = np.where(users == 0, begins, offsets[users + 1])
     if np.any((begins < 0) | (begins > ends) | (ends > len(items))):
@@ -417,7 +425,7 @@ def _newest_items(
 def _first_at_or_after(
     timestamps: np.ndarray, moments: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """Binary search within each user's items, all rows at once."""
+    """Binary search within the items of each user, for all rows together."""
     while np.any(low < high):
         middle = (low + high) // 2
         inside = low < high
@@ -435,7 +443,7 @@ def _session_begins(
     ends: np.ndarray,
     gap: int,
 ) -> np.ndarray:
-    """Where the session of each moment begins, at most `ends`; walks all rows back."""
+    """Where the session of each moment starts, at most `ends`."""
     first, later = ends, moments.view(np.uint64)
     while True:
         walking = first > begins

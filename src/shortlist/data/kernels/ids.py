@@ -1,7 +1,7 @@
-"""Ids to codes, hashes and the order of events: the compiled core, or its twin.
+"""Ids to codes, hashes and the order of events, in the compiled core or its twin.
 
 Knows columns of ids and arrays of groups and times; knows nothing of logs. Types and
-ranges are checked here for both ways, with messages that say what to do.
+ranges are checked here for both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _EVENTS_AT_ONCE = 2**20
 class IdMap:
     """External ids to codes 0, 1, ... in the order in which the ids first appear.
 
-    Threads may look up while one adds: they wait for each other.
+    Thread-safe: several threads may look up while one adds.
 
     Args:
         dtype: of all ids, `pl.Int64` or `pl.String`.
@@ -74,8 +74,8 @@ class IdMap:
         """Codes `(n,)` int32 of a column; new ids get the next codes, nulls -1.
 
         Raises:
-            InputError: `id-type-mismatch`, or `too-many-ids` where the codes end; the
-                ids before that are in the map.
+            InputError: `id-type-mismatch`, or `too-many-ids` if the map is full; the
+                ids that still fit have been added.
         """
         self._check(ids)
         try:
@@ -83,8 +83,8 @@ class IdMap:
         except ValueError as error:
             raise InputError(
                 "too-many-ids",
-                f"A map of ids must hold at most {_MOST_IDS} different ones. Received"
-                " more. Check that the column is one of ids, not of events.",
+                f"A map of ids must hold at most {_MOST_IDS} different ones. Received:"
+                " more. Check that the column contains ids, not events.",
             ) from error
 
     def find(self, ids: pl.Series) -> np.ndarray:
@@ -97,7 +97,7 @@ class IdMap:
         return self._table.find(ids)
 
     def find_one(self, external_id: object) -> int:
-        """Code of one id; -1 if it is unknown, or not of the type of the map."""
+        """Code of one id; -1 if it is unknown or of another type."""
         return self._find_one(external_id)
 
     def ids(self) -> pl.Series:
@@ -114,7 +114,7 @@ class IdMap:
 
 
 class _Table(Protocol):
-    """What the compiled map and its twin have in common."""
+    """The interface of the compiled map and its twin."""
 
     def __len__(self) -> int: ...
 
@@ -167,14 +167,14 @@ class _CoreMap:
 
 
 def hash_values(values: pl.Series, *, seed: int = 0) -> np.ndarray:
-    """XXH64 of every value: the same on every machine, for ever.
+    """XXH64 of every value: the same on every machine and in every version.
 
     Source: Collet, "xxHash fast digest algorithm" (2012).
 
     Args:
-        values: `(n,)` String or integers, which hash as their decimal text, so that 7
-            and "7" agree.
-        seed: 0 to 2**64 - 1; another one gives other hashes.
+        values: `(n,)` String or integers. Integers hash as their decimal text, so that
+            7 and "7" have the same hash.
+        seed: 0 to 2**64 - 1; different seeds give different hashes.
 
     Returns: `(n,)` uint64; 0 for nulls.
 
@@ -190,7 +190,7 @@ def hash_values(values: pl.Series, *, seed: int = 0) -> np.ndarray:
     if not 0 <= seed < 2**64:
         raise InputError(
             "hash-seed",
-            f"The seed of a hash must be 0 to 2**64 - 1. Received: {seed}. Take"
+            f"The seed of a hash must be 0 to 2**64 - 1. Received: {seed}. Use"
             " another one.",
         )
     core = native.core()
@@ -237,7 +237,7 @@ def group_order(
 ) -> np.ndarray:
     """Sorts rows stably by group, then by time.
 
-    The core takes 16 bytes of memory per row while it sorts (24 from 2**32 rows).
+    The core needs 16 bytes of memory per row while it sorts (24 from 2**32 rows).
 
     Args:
         groups: `(n,)` int32, 0 to `num_groups - 1`.
@@ -257,7 +257,7 @@ def group_order(
             f"Times must be int64 of the shape of the groups, {groups.shape}."
             f" Received: {times.dtype} of shape {times.shape}. Convert them.",
         )
-    threads = _checked_threads(threads)
+    threads = native.check_threads(threads)
     core = native.core()
     if core is None:
         return ids_twin.group_order(groups, times)
@@ -269,9 +269,9 @@ def group_order(
 
 
 def is_sorted(user_index: np.ndarray, timestamp_ms: np.ndarray) -> bool:
-    """Whether events come by user and time; stops at the first that does not."""
+    """Whether events are sorted by user and time; stops at the first that is not."""
     for begin in range(0, len(user_index) - 1, _EVENTS_AT_ONCE):
-        # One more, so that the blocks are compared with each other too.
+        # One more event, to compare each block with the next one.
         users = user_index[begin : begin + _EVENTS_AT_ONCE + 1]
         times = timestamp_ms[begin : begin + _EVENTS_AT_ONCE + 1]
         later = (users[1:] == users[:-1]) & (times[1:] >= times[:-1])
@@ -296,7 +296,7 @@ def group_offsets(
         InputError: `invalid-groups` or `invalid-threads`.
     """
     groups = _checked_groups(groups, num_groups)
-    threads = _checked_threads(threads)
+    threads = native.check_threads(threads)
     core = native.core()
     if core is None:
         return ids_twin.group_offsets(groups, num_groups)
@@ -306,12 +306,12 @@ def group_offsets(
 
 
 def _arrow_parts(values: pl.Series) -> Iterator[tuple[pa.Array, int]]:
-    """The chunks of a column and where they begin; texts as string views, in place."""
+    """The chunks of a column and where they begin; text as string views, not copied."""
     begin = 0
     for chunk in values.get_chunks():
         array = chunk.to_arrow(compat_level=pl.CompatLevel.newest())
         if values.dtype == pl.String:
-            # As they are today; another version of Polars may lay them out otherwise.
+            # The layout of Polars today; another version may use another one.
             array = array.cast(pa.string_view())
         yield array, begin
         begin += len(array)
@@ -323,14 +323,14 @@ def _blocks(path: Path) -> Iterator[memoryview]:
         if not path.exists():
             raise LogError(
                 "log-file-missing",
-                f"The file must exist. Found nothing at {str(path)!r}. Check the path.",
+                f"There is no file at {str(path)!r}. Check the path.",
                 file=path,
             )
         if not path.is_file():
             raise LogError(
                 "log-file-directory",
-                "A log must be a file. Received a directory or device. Name the file"
-                " inside it.",
+                "A log must be a file. Received: a directory or device. Use the path of"
+                " a file.",
                 file=path,
             )
         with path.open("rb", buffering=0) as stream:
@@ -339,8 +339,7 @@ def _blocks(path: Path) -> Iterator[memoryview]:
     except OSError as error:
         raise LogError(
             "log-file-unreadable",
-            f"You must be allowed to read the file. The system said: {error.strerror}."
-            " Change its permissions.",
+            f"The file cannot be read: {error.strerror}. Check its permissions.",
             file=path,
         ) from error
 
@@ -361,19 +360,6 @@ def _checked_groups(groups: np.ndarray, num_groups: int) -> np.ndarray:
         raise InputError(
             "invalid-groups",
             f"Groups must lie between 0 and {num_groups - 1}. Received: {groups.min()}"
-            f" to {groups.max()}. Leave out rows without a group.",
+            f" to {groups.max()}. Remove rows without a group.",
         )
     return np.ascontiguousarray(groups)
-
-
-def _checked_threads(threads: int | None) -> int:
-    if threads is None:
-        return native.default_threads()
-    value = operator.index(threads)
-    if value < 1:
-        raise InputError(
-            "invalid-threads",
-            f"`threads` must be a whole number of at least 1. Received: {threads}."
-            " Leave it out to use all processors.",
-        )
-    return value

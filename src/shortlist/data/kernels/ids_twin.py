@@ -1,4 +1,4 @@
-"""`ids.py` in Python and NumPy: the oracle in tests and the fallback.
+"""The functions of `ids.py` in Python and NumPy: reference in tests and fallback.
 
 Knows dictionaries, `np.lexsort` and the definition of XXH64; checks nothing.
 """
@@ -24,11 +24,11 @@ _STRIPE = 32
 
 
 class DictMap:
-    """Codes of ids in a dictionary; see `kernels.IdMap`.
+    """Codes of ids in a dictionary; see `ids.IdMap`.
 
     Args:
         dtype: `pl.Int64` or `pl.String`.
-        most: number of ids it may hold.
+        most: the most ids it may hold.
     """
 
     def __init__(self, dtype: pl.DataType, most: int) -> None:
@@ -41,17 +41,17 @@ class DictMap:
         return len(self._codes)
 
     def add(self, ids: pl.Series) -> np.ndarray:
-        """Codes `(n,)` int32; raises `ValueError` at the first id too many."""
+        """Codes `(n,)` int32; raises `ValueError` if the map is full."""
         with self._lock:
             return np.fromiter(map(self._add_one, ids.to_list()), np.int32, len(ids))
 
     def find(self, ids: pl.Series) -> np.ndarray:
-        """Codes `(n,)` int32, -1 for ids that are not here."""
+        """Codes `(n,)` int32, -1 for unknown ids."""
         codes = (self._codes.get(external, -1) for external in ids.to_list())
         return np.fromiter(codes, np.int32, len(ids))
 
     def find_one(self, external_id: object) -> int:
-        """Code of one id; -1 if it is not here, or of another type."""
+        """Code of one id; -1 if it is unknown or of another type."""
         if self._dtype == pl.String:
             is_text = isinstance(external_id, str)
             return self._codes.get(external_id, -1) if is_text else -1  # type: ignore[call-overload]
@@ -92,7 +92,7 @@ class StreamHash:
         self._num_bytes = 0
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Takes in the next bytes."""
+        """Adds the next bytes."""
         self._num_bytes += len(piece)
         held = self._held + bytes(piece)
         whole = len(held) - len(held) % _STRIPE

@@ -1,7 +1,7 @@
-"""Where a keyed bijection moves rows: the compiled core, or its NumPy twin.
+"""Keyed bijections of the numbers 0 to n - 1, in the compiled core or its NumPy twin.
 
-Knows keys and numbers; knows nothing of sources and epochs. Integer arithmetic alone:
-the same on every machine, with and without the core, with every version of NumPy.
+Knows keys and numbers; knows nothing of sources and epochs. Uses integers only: results
+are the same on every machine, with and without the core, in every version of NumPy.
 
 References:
     Black and Rogaway (2002), Ciphers with Arbitrary Finite Domains (cycle walking).
@@ -31,7 +31,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 class Network:
     """A Feistel network on the smallest power of two that holds `size`.
 
-    A value that leaves `0..size-1` walks on until it is back inside: at most two steps
+    A value outside `0..size-1` is permuted again until it is inside: at most two steps
     on average.
 
     Args:
@@ -47,8 +47,8 @@ class Network:
             raise InputError(
                 "invalid-argument",
                 f"A network must have 1 to 2**62 values and {ROUNDS} keys. Received:"
-                f" {size} values and keys of shape {keys.shape}. Shuffle fewer rows,"
-                " one at least.",
+                f" {size} values and keys of shape {keys.shape}. Shuffle fewer"
+                " examples, at least one.",
             )
         self.size = size
         self.keys = keys
@@ -67,8 +67,8 @@ class Network:
         Args:
             values: `(n,)` integers of that range.
             first: the first of them.
-            backward: give the values whose images these are.
-            out: `(n,)` int64, where the core puts them; may be `values`.
+            backward: apply the inverse.
+            out: `(n,)` int64, which the core fills; may be `values`.
 
         Returns: `(n,)` int64.
 
@@ -94,7 +94,7 @@ class Network:
         return result.astype(np.int64)
 
     def _permute(self, values: np.ndarray, backward: bool) -> np.ndarray:
-        """One pass through the network: each half is hidden by a hash of the other."""
+        """One pass through the network: each half is XORed with a hash of the other."""
         low_bits = np.uint64(self.bits // 2)
         high_bits = np.uint64(self.bits) - low_bits
         low = values & ((_ONE << low_bits) - _ONE)
@@ -114,10 +114,10 @@ class Blocks:
 
     Args:
         block: rows of a block.
-        gap: rows that the last one lacks.
-        after_gap: the position where that block ends.
-        network: gives the block at each place ...
-        table: ... unless this does, `(num_blocks,)` int64.
+        gap: how many rows the last block has less.
+        after_gap: the position where the last block ends.
+        network: the block at each place, if there is no `table`.
+        table: the block at each place, `(num_blocks,)` int64.
     """
 
     block: int
@@ -129,12 +129,12 @@ class Blocks:
     def rows(
         self, positions: np.ndarray, *, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """The rows at positions `(n,)` int64 of the blocks laid one after the other.
+        """The rows at positions `(n,)` int64 of the blocks, one after the other.
 
-        The core puts them into `out`, `(n,)` int64, which may be `positions`.
+        `out`, `(n,)` int64, may receive them in the core; it may be `positions`.
 
         Raises:
-            IndexError: a position is not among them.
+            IndexError: a position is out of range.
         """
         core = native.core()
         if core is None:
@@ -178,8 +178,8 @@ def check_places(places: np.ndarray, size: int, first: int = 0) -> None:
 def round_keys(key: tuple[int, ...]) -> np.ndarray:
     """One 64-bit number per round, `(ROUNDS,)` uint64."""
     raw = b"".join(value.to_bytes(16, "little") for value in key)
-    drawn = hashlib.shake_128(raw).digest(8 * ROUNDS)
-    return np.frombuffer(drawn, "<u8").astype(np.uint64)
+    hashed = hashlib.shake_128(raw).digest(8 * ROUNDS)
+    return np.frombuffer(hashed, "<u8").astype(np.uint64)
 
 
 def mix(values: np.ndarray, key: np.uint64) -> np.ndarray:

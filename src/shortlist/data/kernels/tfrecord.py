@@ -1,4 +1,4 @@
-"""Reading blocks of TFRecord: the compiled core, or its twin where there is none.
+"""Reading blocks of TFRecord, in the compiled core or its twin.
 
 Knows bytes and columns of values; knows nothing of files, frames or rows.
 """
@@ -29,7 +29,7 @@ def crc32c(data: bytes) -> int:
 
 
 def is_tfrecord(head: bytes) -> bool:
-    """Whether bytes begin with a plausible length and the checksum of it."""
+    """Whether bytes begin with a plausible length and its checksum."""
     length = tfrecord_twin.header_length(head[:HEADER_BYTES])
     return length is not None and length <= tfrecord_twin.MAX_RECORD_BYTES
 
@@ -44,16 +44,16 @@ def read_records(
 ) -> RecordBlock:
     """Reads the whole records at the start of a block of a file into columns.
 
-    Unknown fields are skipped and packed and unpacked values both read, as protocol
-    buffers say. Where a feature is twice in a record the last one counts. A feature
-    without a kind has no values.
+    As protocol buffers require, unknown fields are skipped, and packed and unpacked
+    values are both read. If a record contains a feature twice, the last one counts. A
+    feature without a kind has no values.
 
     Args:
-        data: bytes from the start of a record on; the last record may be cut.
+        data: bytes from the start of a record on; the last record may be incomplete.
         features: names of the features wanted, all different; every record must have
             them.
-        kinds: one for each, of earlier blocks; `NO_KIND` if not known.
-        only_these: whether a feature of another name is a fault.
+        kinds: the kind of each in earlier blocks; `NO_KIND` if unknown.
+        only_these: whether a feature of another name is an error.
         threads: most threads to use; all processors by default. The result does not
             depend on it.
     """

@@ -1,14 +1,14 @@
-"""Shuffled batches of a source, for one reader or several, from any point on.
+"""Shuffled batches of a source, for one reader or several.
 
-Every batch is a pure function of source, seed, epoch and index: nothing that was read
-before makes a difference, so that a batch can be made by any thread or process, and a
-run that was stopped sees the rows it would have seen. Knows nothing of Keras;
-`training/batches.py` adapts it.
+Every batch is a pure function of source, seed, epoch and index, whatever was read
+before. So any thread or process can make it, and a resumed run reads the same batches
+as an uninterrupted one. Knows nothing of Keras; `training/batches.py` adapts it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Generator, Iterable, Mapping
@@ -24,33 +24,58 @@ from shortlist.errors import InputError, did_you_mean
 
 STATE_FORMAT = "shortlist-loader-1"
 
-# Rows whose places in an order are computed in one go: one batch alone costs more.
+# Positions whose examples are computed together, which is faster than for each batch.
 _PLACED_AT_ONCE = 2**14
-# Rows and bytes taken in one go where nothing is drawn. A window of the usual size is
-# taken whole: each cache line of it is then fetched once.
+# Examples and bytes read together where nothing is random. A window of the default size
+# is read whole, so that each of its cache lines is fetched once.
 _TAKEN_AT_ONCE = 2**18
 _BYTES_AT_ONCE = 80 * 2**20
 
 
-class Loader:
-    """Batches of the rows of a source, each row at most once an epoch.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Windowed:
+    """A shuffle for examples that are read from disk.
+
+    Blocks of neighbouring examples come in random order, shuffled within windows.
 
     Args:
-        source: `TrainingExamples`, `ArrowRows` or anything like them.
-        batch_size: rows per batch, less where a source has fewer for each reader.
-        shuffle: `global` (any row anywhere), `windowed` (for rows that are read from
-            disk: blocks in random order, mixed within a window) or `none`.
-        window: rows mixed by a windowed shuffle, at least `block`.
-        block: neighbouring rows that a windowed shuffle keeps together on disk.
-        seed: of the orders and of what is drawn, at least 0.
+        window: examples shuffled among each other, at least `block`.
+        block: neighbouring examples that are read together.
+
+    Raises:
+        InputError: `invalid-loader`.
+    """
+
+    window: int = 262_144
+    block: int = 4_096
+
+    def __post_init__(self) -> None:
+        _check_integers({"window": self.window, "block": self.block}, least=1)
+        if self.window < self.block:
+            raise InputError(
+                "invalid-loader",
+                f"`window` must be at least `block`. Received: {self.window} and"
+                f" {self.block}. Use a larger window or smaller blocks.",
+            )
+
+
+class Loader:
+    """Batches of the examples of a source, each example at most once an epoch.
+
+    Args:
+        source: `TrainingExamples`, `ArrowRows` or another `ExampleSource`.
+        batch_size: examples per batch; fewer if a reader's share is smaller.
+        shuffle: `global` (any example anywhere), `none`, or for examples that are read
+            from disk `windowed` or a `Windowed` with other sizes.
+        seed: of the orders and of all sampling, at least 0.
         shard: which reader this is and of how many, as `(index, count)`. The batches
-            of an epoch are dealt out in turn; all readers get equally many.
-        drop_remainder: leave out the rows after the last round of whole batches, one
-            for each reader; another epoch has other ones there. Otherwise the last
-            round shares them out evenly: every row comes once, and the last batch of a
-            reader is smaller (with fewer rows left than readers, empty for some).
-        prefetch: batches made ahead by threads; 0 makes each when it is asked for.
-            Where nothing is drawn they are made by groups of up to 80 MiB.
+            of an epoch are dealt to the readers in turn; all get equally many.
+        drop_remainder: leave out the examples after the last round of whole batches,
+            one for each reader; they differ between epochs. Otherwise they are divided
+            evenly: every example comes once, and the last batch of a reader is smaller
+            (empty for some readers if there are fewer examples than readers).
+        prefetch: batches made ahead by threads; 0 makes each on request. Where nothing
+            is random they are made in groups of up to 80 MiB.
 
     Raises:
         InputError: `invalid-loader`.
@@ -61,24 +86,17 @@ class Loader:
         source: ExampleSource,
         *,
         batch_size: int,
-        shuffle: Shuffle = "global",
-        window: int = 262_144,
-        block: int = 4_096,
+        shuffle: Shuffle | Windowed = "global",
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
         drop_remainder: bool = True,
         prefetch: int = 2,
     ) -> None:
-        _check_integers(
-            {"batch_size": batch_size, "window": window, "block": block}, least=1
-        )
+        _check_integers({"batch_size": batch_size}, least=1)
         _check_integers({"seed": seed, "prefetch": prefetch}, least=0)
-        _check_shuffle(shuffle, window, block)
         _check_shard(shard, len(source))
         self.source = source
-        self.shuffle = shuffle
-        self.window = window
-        self.block = block
+        self.shuffle, self.windows = _shuffle_of(shuffle)
         self.seed = seed
         self.shard = (shard[0], shard[1])
         self.drop_remainder = drop_remainder
@@ -92,47 +110,47 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch of this reader, which all readers have."""
-        rows, of_round = len(self.source), self.batch_size * self.shard[1]
-        return rows // of_round if self.drop_remainder else -(-rows // of_round)
+        size, of_round = len(self.source), self.batch_size * self.shard[1]
+        return size // of_round if self.drop_remainder else -(-size // of_round)
 
-    def rows(self, epoch: int, index: int) -> np.ndarray:
-        """The rows of the source in a batch, int64."""
+    def indices(self, epoch: int, index: int) -> np.ndarray:
+        """Which examples of the source are in a batch, `(n,)` int64."""
         _check_integers({"epoch": epoch, "index": index}, least=0)
         if index >= len(self):
             raise InputError(
                 "invalid-loader",
                 f"`index` must be below {len(self)}, the batches of an epoch."
-                f" Received: {index}. Go on with the next epoch.",
+                f" Received: {index}. Continue with the next epoch.",
             )
         num_batches = max(_PLACED_AT_ONCE // self.batch_size, 1)
         group, place = divmod(index, num_batches)
-        placed = self._placed  # threads may place a group twice, but not mix up two
+        placed = self._placed  # read once: another thread may replace it
         if placed is None or placed[:2] != (epoch, group):
             first = group * num_batches
             indices = range(first, min(first + num_batches, len(self)))
             placed = self._placed = (epoch, group, self._place(epoch, indices))
-        rows, ends = placed[2]
-        return rows[ends[place] : ends[place + 1]].copy()
+        examples, ends = placed[2]
+        return examples[ends[place] : ends[place + 1]].copy()
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """Makes one batch, whatever was read before.
+        """Makes one batch; does not change the position of the loader.
 
         Args:
             epoch: at least 0.
             index: of the batch among those of this reader, from 0 to below `len`.
 
         Raises:
-            InputError: `invalid-loader` without such a batch.
+            InputError: `invalid-loader` if there is no such batch.
         """
-        rows = self.rows(epoch, index)
+        examples = self.indices(epoch, index)
         reader, readers = self.shard
         key = [self.seed, epoch, 1 + index * readers + reader]
-        return self.source.take(rows, np.random.default_rng(key))
+        return self.source.take(examples, np.random.default_rng(key))
 
     def batches(
         self, epoch: int, indices: Iterable[int]
     ) -> Generator[Batch, None, None]:
-        """Yields batches of one epoch, made ahead; the loader stands where it stood."""
+        """Yields batches of one epoch, made ahead; does not change the position."""
         size = self._batches_at_once
         left = iter(indices)
         groups = iter(lambda: tuple(itertools.islice(left, size)), ())
@@ -143,21 +161,21 @@ class Loader:
 
     @functools.cached_property
     def _batches_at_once(self) -> int:
-        """Batches whose rows are taken together: many, if none of them draws."""
+        """Batches that are read together: one if they depend on random numbers."""
         if self.source.draws:
             return 1
-        row = self.source.take(np.zeros(1, np.int64), np.random.default_rng(0))
-        row_bytes = max(sum(values.nbytes for values in row.values()), 1)
-        rows = min(_TAKEN_AT_ONCE, _BYTES_AT_ONCE // row_bytes)
-        return max(rows // self.batch_size, 1)
+        one = self.source.take(np.zeros(1, np.int64), np.random.default_rng(0))
+        one_bytes = max(sum(values.nbytes for values in one.values()), 1)
+        together = min(_TAKEN_AT_ONCE, _BYTES_AT_ONCE // one_bytes)
+        return max(together // self.batch_size, 1)
 
     def _group(self, epoch: int, indices: tuple[int, ...]) -> list[Batch]:
         first, last = indices[0], indices[-1]
         neighbours = last - first + 1 == len(indices) and 0 <= first < last < len(self)
         if not neighbours or self.source.draws:
             return [self.batch(epoch, index) for index in indices]
-        rows, ends = self._place(epoch, range(first, last + 1))
-        taken = self.source.take(rows, np.random.default_rng(0))
+        examples, ends = self._place(epoch, range(first, last + 1))
+        taken = self.source.take(examples, np.random.default_rng(0))
         return [
             {name: values[begin:end] for name, values in taken.items()}
             for begin, end in itertools.pairwise(ends)
@@ -166,12 +184,12 @@ class Loader:
     def epoch(self, number: int | None = None) -> Generator[Batch, None, None]:
         """Yields the batches of one epoch in order, made ahead by threads.
 
-        The loader stands behind each batch that it yields. Close the iterator, or
-        drop it, to stop early.
+        After a batch is yielded, the position of the loader is the next batch. Close
+        the iterator, or delete it, to stop early.
 
         Args:
-            number: which epoch, from its first batch on; by default on from where the
-                loader stands, to the end of that epoch.
+            number: which epoch, from its first batch on; by default the rest of the
+                current epoch.
         """
         if number is None:
             number, first = divmod(self._step, len(self))
@@ -188,23 +206,23 @@ class Loader:
                 yield batch
 
     def seek(self, step: int) -> None:
-        """Makes the loader stand where it does after `step` batches from epoch 0 on."""
+        """Moves the loader to the position after `step` batches from epoch 0 on."""
         _check_integers({"step": step}, least=0)
         self._step = step
 
     def state(self) -> dict[str, Any]:
-        """Where the loader stands and what it must be to go on there, as plain JSON.
+        """The position of the loader and its configuration, as plain JSON.
 
-        `epoch` and `batch` are those that come next.
+        `epoch` and `batch` are those of the next batch.
         """
         epoch, batch = divmod(self._step, len(self))
         return {**self._identity(), "epoch": epoch, "batch": batch}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Makes the loader stand where another one stood.
+        """Moves the loader to the position of another one.
 
         Args:
-            state: what `state` returned for the same source, seed, order and shard.
+            state: what `state` returned for the same source, seed, shuffle and shard.
 
         Raises:
             InputError: `loader-state`; the message names what differs.
@@ -218,22 +236,22 @@ class Loader:
         if differing:
             raise InputError(
                 "loader-state",
-                "A loader goes on from the state of one with the same rows, seed, order"
-                f" and shard. Received: {'; '.join(differing)}. Make the loader as it"
-                " was, or start anew.",
+                "The state must be of a loader with the same source, seed, shuffle and"
+                f" shard. Received: {'; '.join(differing)}. Make the loader with the"
+                " same arguments, or start from the first batch.",
             )
         epoch, batch = state.get("epoch"), state.get("batch")
         if not (_is_integer(epoch, 0) and _is_integer(batch, 0) and batch < len(self)):
             raise InputError(
                 "loader-state",
                 "`epoch` of a state must be at least 0, and `batch` from 0 to"
-                f" {len(self) - 1}. Received: {epoch!r} and {batch!r}. Give a state as"
+                f" {len(self) - 1}. Received: {epoch!r} and {batch!r}. Pass a state as"
                 " it was saved.",
             )
         self._step = epoch * len(self) + batch
 
     def _identity(self) -> dict[str, Any]:
-        """All that decides which rows a batch has."""
+        """Everything that decides which examples are in a batch."""
         windowed = self.shuffle == "windowed"
         return {
             "format": STATE_FORMAT,
@@ -241,14 +259,14 @@ class Loader:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
-            "window": self.window if windowed else None,
-            "block": self.block if windowed else None,
+            "window": self.windows.window if windowed else None,
+            "block": self.windows.block if windowed else None,
             "shard": list(self.shard),
             "drop_remainder": self.drop_remainder,
         }
 
     def _place(self, epoch: int, indices: range) -> tuple[np.ndarray, list[int]]:
-        """The rows of several batches, and where each begins and the last one ends."""
+        """The examples of several batches, and where each begins and the last ends."""
         (reader, readers), size = self.shard, self.batch_size
         spans = []
         for index in indices:
@@ -262,25 +280,25 @@ class Loader:
             positions = np.concatenate([np.arange(*s, dtype=np.int64) for s in spans])
         sizes = (stop - start for start, stop in spans)
         ends = list(itertools.accumulate(sizes, initial=0))
-        return self._order_of(epoch).rows(positions, out=positions), ends
+        return self._order_of(epoch).indices(positions, out=positions), ends
 
     def _span(self, begin: int, end: int) -> np.ndarray:
-        """The integers from `begin` to below `end`, in memory that is used again."""
-        ramp = self._ramp  # threads may make it twice
+        """The integers from `begin` to below `end`, in reused memory."""
+        ramp = self._ramp  # read once: another thread may replace it
         if len(ramp) < end - begin:
             ramp = self._ramp = np.arange(end - begin)
         span = self._pool.get(8 * (end - begin)).view(np.int64)
         return np.add(ramp[: end - begin], begin, out=span)
 
     def _order_of(self, epoch: int) -> Order:
-        """The order of an epoch; threads may make the last one twice."""
-        last = self._order
+        """The order of an epoch; the last one is kept."""
+        last = self._order  # read once: another thread may replace it
         if last is None or last[0] != epoch:
             order = Order(
                 len(self.source),
                 self.shuffle,
-                window=self.window,
-                block=self.block,
+                window=self.windows.window,
+                block=self.windows.block,
                 key=(self.seed, epoch),
             )
             last = self._order = (epoch, order)
@@ -299,37 +317,34 @@ def _check_integers(values: dict[str, int], *, least: int) -> None:
             raise InputError(
                 "invalid-loader",
                 f"`{name}` must be an integer of at least {least}. Received: {value!r}."
-                " Give another number.",
+                " Use another number.",
             )
 
 
-def _check_shuffle(shuffle: str, window: int, block: int) -> None:
+def _shuffle_of(shuffle: Shuffle | Windowed) -> tuple[Shuffle, Windowed]:
+    if isinstance(shuffle, Windowed):
+        return "windowed", shuffle
     if shuffle not in SHUFFLES:
         raise InputError(
             "invalid-loader",
             f"`shuffle` must be one of {', '.join(SHUFFLES)}. Received:"
             f" {shuffle!r}.{did_you_mean(shuffle, SHUFFLES)}",
         )
-    if shuffle == "windowed" and window < block:
-        raise InputError(
-            "invalid-loader",
-            f"`window` must be at least `block`. Received: {window} and {block}. Mix"
-            " more rows or read fewer together.",
-        )
+    return shuffle, Windowed()
 
 
-def _check_shard(shard: tuple[int, int], num_rows: int) -> None:
+def _check_shard(shard: tuple[int, int], num_examples: int) -> None:
     index, count = shard if len(shard) == 2 else (None, None)
     if not (_is_integer(count, 1) and _is_integer(index, 0) and index < count):
         raise InputError(
             "invalid-loader",
             "`shard` must be (index, count) with an index from 0 to below the count."
-            f" Received: {shard!r}. Give (0, 1) for a single reader.",
+            f" Received: {shard!r}. Use (0, 1) for a single reader.",
         )
-    if num_rows < shard[1]:
+    if num_examples < shard[1]:
         raise InputError(
             "invalid-loader",
-            "The source must have a row for each reader, at least one. Received:"
-            f" {num_rows} rows for {shard[1]} readers. Give more rows, or fewer"
-            " readers.",
+            "The source must have at least one example for each reader. Received:"
+            f" {num_examples} examples for {shard[1]} readers. Use more examples, or"
+            " fewer readers.",
         )

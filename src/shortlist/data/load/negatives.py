@@ -1,4 +1,4 @@
-"""Items that a user did not take, drawn at random, for models that compare.
+"""Sampled negatives: random items for a model to compare the item of an event with.
 
 Knows counts of items; knows nothing of events, batches or models.
 """
@@ -15,7 +15,7 @@ from shortlist.errors import InputError, did_you_mean
 Kind = Literal["uniform", "popularity", "in_batch", "mixed", "all"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# The weights of all items sum to about this: as fine as float64, and exact to add up.
+# The weights of all items sum to about this: as precise as float64, and exact sums.
 _TOTAL = 2**53
 
 
@@ -24,16 +24,16 @@ class Negatives:
     """Which negatives a batch gets.
 
     Args:
-        kind: `uniform` and `popularity` add `count` rows of label 0 after every event,
-            each with another item than the event's own, drawn uniformly or in
+        kind: `uniform` and `popularity` add `count` examples of label 0 after every
+            event, each with another item than the event's, sampled uniformly or in
             proportion to its number of interactions to the power of `power`.
-            `in_batch` draws nothing: the items of the other events of a batch serve,
-            corrected by `sampling_probability`. `mixed` does so too and adds `count`
-            items drawn uniformly for the whole batch. `all` draws nothing and adds
-            every item of the catalogue to the batch.
-        count: items drawn per event, or per batch with `mixed`; 0 with `in_batch`
+            `in_batch` samples nothing: the items of the other events of a batch are
+            the negatives, corrected by `sampling_probability`. `mixed` adds to those
+            `count` items sampled uniformly for the whole batch. `all` adds every item
+            of the catalogue to the batch.
+        count: items sampled per event, or per batch with `mixed`; 0 with `in_batch`
             and `all`.
-        power: of the counts, for `popularity`; 0 is uniform, 1 as often as they occur.
+        power: exponent of the counts, for `popularity`; 0 is uniform, 1 proportional.
 
     Raises:
         InputError: `invalid-negatives`.
@@ -61,8 +61,8 @@ class Negatives:
             raise InputError(
                 "invalid-negatives",
                 f"`count` of {self.kind} negatives must be"
-                f" {'at least 1' if least else '0: nothing is drawn'}. Received:"
-                f" {self.count!r}. Give another number or kind.",
+                f" {'at least 1' if least else '0: none is sampled'}. Received:"
+                f" {self.count!r}. Use another number or kind.",
             )
         if not 0 <= self.power <= 10:
             raise InputError(
@@ -73,23 +73,23 @@ class Negatives:
 
     @property
     def rows_per_event(self) -> int:
-        """Rows that an event makes, its own included."""
+        """Examples that an event makes, its own included."""
         return 1 + (self.count if self.kind in ("uniform", "popularity") else 0)
 
 
-class Sampler:
-    """Draws negatives among the items that occur.
+class NegativeSampler:
+    """Samples negatives among the items that occur.
 
     Args:
-        negatives: what to draw.
+        negatives: what to sample.
         counts: interactions per item row, `(num_items,)`; an item without any is
-            never drawn.
+            never sampled.
 
     Attributes:
-        candidates: the item rows that can be drawn, `(num_candidates,)` int32.
+        candidates: the item rows that can be sampled, `(num_candidates,)` int32.
 
     Raises:
-        InputError: `log-too-small` with fewer than two items to draw from.
+        InputError: `log-too-small` with fewer than two items to sample from.
     """
 
     def __init__(self, negatives: Negatives, counts: np.ndarray) -> None:
@@ -98,10 +98,10 @@ class Sampler:
         if len(self.candidates) < 2:
             raise InputError(
                 "log-too-small",
-                "The parts must hold at least 2 items to draw negatives. Received:"
-                f" {len(self.candidates)}. Give more events.",
+                "The parts must hold at least 2 items to sample negatives from."
+                f" Received: {len(self.candidates)}. Use more events.",
             )
-        # Integers, so that leaving out an item is exact: no sum is ever rounded.
+        # Integer weights: sums are exact, also without the weight of one item.
         weights = np.ones(len(self.candidates), np.int64)
         if negatives.kind == "popularity":
             powers = counts[self.candidates].astype(np.float64) ** negatives.power
@@ -111,54 +111,54 @@ class Sampler:
         self._weights = weights
 
     def others(self, item: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Draws items for events, never their own.
+        """Samples items for events, never the event's own item.
 
         Args:
             item: the events' own items, `(n,)`; they need not be candidates.
-            generator: where the randomness comes from.
+            generator: source of the randomness.
 
         Returns:
-            `(n, count)` int32. Draws are independent: an item may come twice.
+            `(n, count)` int32, sampled with replacement.
         """
         places, own = self._own(item)
         shape = (len(item), self.negatives.count)
-        drawn = generator.integers(0, (self._ends[-1] - own)[:, None], shape)
-        # The own item has no width: what falls behind its start moves past its end.
+        sampled = generator.integers(0, (self._ends[-1] - own)[:, None], shape)
+        # The own item is skipped: a number from its start on moves past its end.
         starts = (self._ends[places] - self._weights[places])[:, None]
-        drawn += np.where(drawn >= starts, own[:, None], 0)
+        sampled += np.where(sampled >= starts, own[:, None], 0)
         if self.negatives.kind != "popularity":
-            return self.candidates[drawn]
-        return self.candidates[np.searchsorted(self._ends, drawn, side="right")]
+            return self.candidates[sampled]
+        return self.candidates[np.searchsorted(self._ends, sampled, side="right")]
 
     def shared(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws `(count,)` int32 items uniformly, for a whole batch."""
-        drawn = generator.integers(0, len(self.candidates), self.negatives.count)
-        return self.candidates[drawn]
+        """Samples `(count,)` int32 items uniformly, for a whole batch."""
+        sampled = generator.integers(0, len(self.candidates), self.negatives.count)
+        return self.candidates[sampled]
 
     def probability(
-        self, drawn: np.ndarray, item: np.ndarray | None = None
+        self, sampled: np.ndarray, item: np.ndarray | None = None
     ) -> np.ndarray:
-        """The chance of each drawn item at one draw.
+        """The chance of each sampled item in one draw.
 
         Args:
-            drawn: `(n,)` or `(n, count)` item rows.
-            item: the events' own items, `(n,)`, which cannot be drawn; none for the
+            sampled: `(n,)` or `(n, count)` item rows.
+            item: the events' own items, `(n,)`, which are never sampled; none for the
                 items of a whole batch.
 
         Returns:
-            float64, of the shape of `drawn`.
+            float64, of the shape of `sampled`.
         """
-        _, wanted = self._own(drawn)
+        _, weights = self._own(sampled)
         if item is None:
-            chance: np.ndarray = wanted / self._ends[-1]
+            chance: np.ndarray = weights / self._ends[-1]
             return chance
         _, own = self._own(item)
-        # Events last, so that both shapes of `drawn` fit.
-        of_event = wanted.T / (self._ends[-1] - own)
-        return np.where(drawn.T == item, 0.0, of_event).T
+        # Events last, so that both shapes of `sampled` fit.
+        of_event = weights.T / (self._ends[-1] - own)
+        return np.where(sampled.T == item, 0.0, of_event).T
 
     def _own(self, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places of items among the candidates, and their weights; 0 for others."""
+        """Positions of items among the candidates, and weights; 0 for other items."""
         places = np.searchsorted(self.candidates, item)
         places = np.minimum(places, len(self.candidates) - 1)
         return places, np.where(

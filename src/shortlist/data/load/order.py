@@ -1,7 +1,7 @@
-"""The order of an epoch, computed where it is asked for: no permutation is stored.
+"""The order of an epoch, computed on demand: no permutation is stored.
 
-A keyed bijection of `0..n-1` gives the row at any position in constant memory, so a
-batch of an epoch over billions of rows costs as much as one over thousands. Knows
+A keyed bijection of `0..n-1` gives the example at any position in constant memory, so a
+batch costs as much in an epoch of billions of examples as in one of thousands. Knows
 nothing of sources and batches; `data/kernels/permutation.py` computes the bijection.
 """
 
@@ -24,7 +24,7 @@ Shuffle = Literal["global", "windowed", "none"]
 SHUFFLES: tuple[Shuffle, ...] = get_args(Shuffle)
 
 SMALL = 2_048
-"""Up to here a sorted list of hashes is cheaper than a network, and mixes perfectly."""
+"""Up to this size a sorted list of hashes is faster than a network, and exact."""
 
 
 class Bijection:
@@ -42,9 +42,9 @@ class Bijection:
     def apply(
         self, values: np.ndarray, *, first: int = 0, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Images `(n,)` int64 of values `(n,)` of the range that begins at `first`.
+        """Images `(n,)` int64 of values `(n,)` from `first` to below `first + size`.
 
-        They may be put into `out`, `(n,)` int64, which may be `values`.
+        `out`, `(n,)` int64, may receive them; it may be `values`.
 
         Raises:
             IndexError: a value is not of that range.
@@ -72,52 +72,53 @@ class Bijection:
 
 
 class Order:
-    """Which row stands at which position of an epoch.
+    """Which example comes at which position of an epoch.
 
     Args:
-        num_rows: rows of the source, at least 1.
-        shuffle: `global` (any row anywhere), `windowed` (see below) or `none`.
+        num_examples: examples of the source, at least 1.
+        shuffle: `global`, `windowed` (see below) or `none`.
         window: positions shuffled among each other.
-        block: rows that are read together.
+        block: examples that are read together.
         key: what the order depends on: seed and epoch.
 
     Raises:
-        InputError: `invalid-argument` without rows, or with a window or block of none.
+        InputError: `invalid-argument` for a size, window or block below 1.
 
     A windowed order is for sources that are read from disk: blocks of `block`
-    neighbouring rows come in random order, and of the rows in that order each
-    `window` are shuffled. A row is close in memory to `window / block` other places
-    at any time, and every row comes once an epoch all the same.
+    neighbouring examples come in random order, and each `window` of examples in that
+    order are shuffled. So a window reads from `window / block` places of the file, and
+    every example still comes once an epoch.
     """
 
     def __init__(
         self,
-        num_rows: int,
+        num_examples: int,
         shuffle: Shuffle,
         *,
         window: int,
         block: int,
         key: tuple[int, ...],
     ) -> None:
-        if min(num_rows, window, block) < 1:
+        if min(num_examples, window, block) < 1:
             raise InputError(
                 "invalid-argument",
-                "An order must have a row at least, and so must its window and block."
-                f" Received: {num_rows} rows, window {window}, block {block}.",
+                "An order must have at least one example, and so must its window and"
+                f" block. Received: {num_examples} examples, window {window}, block"
+                f" {block}.",
             )
-        self.num_rows = num_rows
+        self.num_examples = num_examples
         self.shuffle = shuffle
         self.window = window
         self.block = block
         self.key = key
         if shuffle == "global":
-            self._rows = Bijection(num_rows, key)
+            self._examples = Bijection(num_examples, key)
         elif shuffle == "windowed":
-            num_blocks = -(-num_rows // block)
+            num_blocks = -(-num_examples // block)
             blocks = Bijection(num_blocks, (*key, 0))
-            # The last block may be short; where it comes, later blocks move up.
+            # The last block may be short: the blocks that follow it move forward.
             last = blocks.invert(np.array([num_blocks - 1]))
-            gap = num_blocks * block - num_rows
+            gap = num_blocks * block - num_examples
             self._blocks = Blocks(
                 block=block,
                 gap=gap,
@@ -126,29 +127,29 @@ class Order:
                 table=blocks.table,
             )
 
-    def rows(
+    def indices(
         self, positions: np.ndarray, *, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """The rows at positions `(n,)` int64, as int64; fastest for ascending ones.
+        """The examples at positions `(n,)` int64, as int64; fastest when ascending.
 
-        They may be put into `out`, `(n,)` int64, which may be `positions`.
+        `out`, `(n,)` int64, may receive them; it may be `positions`.
 
         Raises:
-            IndexError: a position is not from 0 to below `num_rows`.
-            InputError: `invalid-argument` for one behind the last window.
+            IndexError: a position is not from 0 to below `num_examples`.
+            InputError: `invalid-argument` for a position after the last window.
         """
         if self.shuffle == "windowed" and len(positions):
             places = self._within_windows(positions, out)
             return self._blocks.rows(places, out=out)
         if self.shuffle == "global":
-            return self._rows.apply(positions, out=out)
-        check_places(positions, self.num_rows)
+            return self._examples.apply(positions, out=out)
+        check_places(positions, self.num_examples)
         return positions
 
     def _within_windows(
         self, positions: np.ndarray, out: np.ndarray | None
     ) -> np.ndarray:
-        """Where the positions go when every window is shuffled."""
+        """The positions after every window is shuffled."""
         first, last = int(positions.min()), int(positions.max())
         if first // self.window == last // self.window:
             return self._within_window(positions, first // self.window, out)
@@ -162,8 +163,8 @@ class Order:
     def _within_window(
         self, positions: np.ndarray, number: int, out: np.ndarray | None
     ) -> np.ndarray:
-        """Where the positions of one window go."""
+        """The positions of one window after it is shuffled."""
         begin = number * self.window
-        size = min(self.window, self.num_rows - begin)
+        size = min(self.window, self.num_examples - begin)
         shuffled = Bijection(size, (*self.key, 1 + number))
         return shuffled.apply(positions, first=begin, out=out)

@@ -1,4 +1,4 @@
-"""Values made ahead by threads and handed out in order."""
+"""Values computed ahead by threads and returned in order."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ THREAD_NAME = "shortlist-prefetch"
 def prefetch(
     make: Callable[[Key], Value], keys: Iterable[Key], depth: int
 ) -> Generator[Value, None, None]:
-    """Yields `make(key)` of each key in order, computed by threads in the meantime.
+    """Yields `make(key)` for each key in order, computed ahead by threads.
 
-    Closing the iterator drops what is not begun, waits for what is, and ends the
-    threads; so does an error, which is raised where its value was due.
+    Closing the iterator cancels what has not started, waits for what has, and ends the
+    threads. So does an error of `make`, which is raised in place of its value.
 
     Args:
         make: called from several threads at once.
-        keys: consumed by the caller's thread, `depth` ahead.
-        depth: values made ahead; 0 makes each when it is asked for, without threads.
+        keys: consumed in the caller's thread, `depth` ahead.
+        depth: values computed ahead; 0 computes each on request, without threads.
     """
     if not depth:
         yield from map(make, keys)
@@ -49,7 +49,7 @@ def prefetch(
                 return
             yield pending.popleft().result()
     finally:
-        # The garbage collector may close a forgotten iterator in one of its threads,
-        # which cannot wait for itself.
+        # The garbage collector may close an abandoned iterator in one of these
+        # threads, which cannot wait for itself.
         wait = threading.get_ident() not in workers
         executor.shutdown(wait=wait, cancel_futures=True)

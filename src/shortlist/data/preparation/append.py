@@ -52,7 +52,7 @@ from shortlist.data.store.dataset_info import (
     with_sums,
     write_info,
 )
-from shortlist.data.store.file_fingerprints import Stamping
+from shortlist.data.store.file_fingerprints import WatchedFiles
 from shortlist.data.store.vocabulary import Vocabulary, read_frame
 from shortlist.errors import InputError, LogError, ResourceError, listed
 from shortlist.lock import Lock
@@ -116,7 +116,7 @@ def append(
                 file=path,
             )
         remove_strays(dataset.path, info)
-        stampings = Stamping(files_of(events)), Stamping(files_of(users, items))
+        watched = WatchedFiles(files_of(events)), WatchedFiles(files_of(users, items))
         sources = {
             USER: AttributeFile(
                 users, users_id or info.schema.user_id, users_format, on_error
@@ -128,7 +128,7 @@ def append(
         with _spill_folder(dataset.path) as folder:
             spill = Spill(folder, memory_bytes)
             log = _read(dataset, events, spill, layout, on_error)
-            return _append(dataset, log, sources, *stampings)
+            return _append(dataset, log, sources, *watched)
 
 
 @contextlib.contextmanager
@@ -265,8 +265,8 @@ def _append(
     dataset: Dataset,
     log: SortedLog,
     sources: AttributeFiles,
-    events: Stamping,
-    attributes: Stamping,
+    events: WatchedFiles,
+    attributes: WatchedFiles,
 ) -> Dataset:
     info, folder = dataset.info, dataset.path
     generation = info.generation + 1
@@ -295,8 +295,8 @@ def _append(
             *contents.findings,
             *time_findings(log, info.schema),
         ),
-        log=(*info.log, *events.stamps()),
-        attributes=attributes.stamps() or info.attributes,
+        log=(*info.log, *events.fingerprints()),
+        attributes=attributes.fingerprints() or info.attributes,
         tables=files.tables,
         vocabularies=files.vocabularies,
         pending=files.pending,

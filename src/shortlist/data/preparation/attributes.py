@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from shortlist.data.findings import Finding
 from shortlist.data.preparation.attribute_file import read_attributes
@@ -42,6 +41,7 @@ from shortlist.data.store.numbers import (
     numbers_of,
     transform_numbers,
 )
+from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.vocabulary import Vocabulary, bucket_rows, count_values
 from shortlist.errors import LogError
 
@@ -209,16 +209,9 @@ def encode_column(
     if feature.kind == "categorical":
         rows = _rows(feature, lists.list.first(), vocabularies)
         return pl.Series(column.name, rows)
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum(lists.list.len().to_numpy(), out=offsets[1:])
+    lengths = lists.list.len().to_numpy()
     rows = _rows(feature, lists.explode(empty_as_null=False), vocabularies)
-    return as_lists(rows, offsets).alias(column.name)
-
-
-def as_lists(values: np.ndarray, offsets: np.ndarray) -> pl.Series:
-    """Values `(n,)` and offsets `(rows + 1,)` int64 as a series of lists."""
-    joined = pa.LargeListArray.from_arrays(offsets, values)
-    return pl.Series(pl.from_arrow(joined))
+    return Ragged.from_lengths(lengths, rows).to_column().alias(column.name)
 
 
 def count_tokens(lists: pl.Series) -> pl.DataFrame:

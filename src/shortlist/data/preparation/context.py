@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.kernels.ids import IdMap
-from shortlist.data.preparation.attributes import as_lists
 from shortlist.data.preparation.sorted_log import SortedLog
 from shortlist.data.schema import CONTEXT, FEATURE_PREFIX, ITEM, USER, Feature, Schema
 from shortlist.data.split import TRAIN
@@ -22,6 +21,7 @@ from shortlist.data.store.numbers import (
     numbers_of,
     transform_numbers,
 )
+from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.segments import narrowest
 from shortlist.data.store.vocabulary import Vocabulary
 
@@ -110,8 +110,8 @@ class ContextEncoder:
             return values.alias(name).cast(pl.List(dtype))
         lengths = values.list.len()
         codes = values.filter(lengths > 0).explode().cast(pl.Int32).to_numpy()
-        offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
-        lists = as_lists(self.rows[feature.table][codes], offsets)
+        rows = self.rows[feature.table][codes]
+        lists = Ragged.from_lengths(lengths.to_numpy(), rows).to_column()
         return lists.alias(name).cast(pl.List(dtype))
 
 

@@ -25,7 +25,7 @@ from shortlist.data.split import (
     VALIDATION,
     Split,
     assign_parts,
-    drawn_rows,
+    random_rows,
 )
 
 LEFT_OUT = -1
@@ -61,7 +61,7 @@ def _random(n: int, split: Split) -> np.ndarray:
     parts = np.full(n, TRAIN, np.int8)
     parts[order[split.fold - 1 :: split.folds]] = TEST
     rest = np.flatnonzero(parts == TRAIN)
-    drawn = drawn_rows(len(rest), split.validation, [split.seed, 1])
+    drawn = random_rows(len(rest), split.validation, [split.seed, 1])
     parts[rest[drawn]] = VALIDATION
     return parts
 

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from shortlist.data.findings import Finding, ids_missing_as_text, similar_ids
 from shortlist.data.kernels.ids import IdMap
-from shortlist.data.preparation.attributes import as_lists
 from shortlist.data.preparation.log_attributes import LogAttributes
 from shortlist.data.preparation.time_findings import one_time
 from shortlist.data.read.blocks import (
@@ -42,6 +41,7 @@ from shortlist.data.schema import (
     Schema,
 )
 from shortlist.data.split import TEST, TRAIN, VALIDATION
+from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.vocabulary import bucket_rows
 from shortlist.errors import InputError, LogError, did_you_mean
 
@@ -320,8 +320,7 @@ def _values(
     else:
         codes = tables.setdefault(feature.table, IdMap(pl.String)).add(flat)
     if feature.kind == "multi_valued":
-        offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
-        return as_lists(codes, offsets)
+        return Ragged.from_lengths(lengths.to_numpy(), codes).to_column()
     absent = 0 if feature.hash_buckets is not None else -1
     rows = np.full(len(values), absent, np.int32)
     rows[(lengths > 0).to_numpy()] = codes

@@ -29,7 +29,7 @@ from shortlist.data.split import TEST, TRAIN, VALIDATION, Split
 from shortlist.data.store.arrow import Compression, check_compression
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.dataset_info import DatasetInfo, with_sums, write_info
-from shortlist.data.store.file_fingerprints import Stamping
+from shortlist.data.store.file_fingerprints import WatchedFiles
 from shortlist.errors import InputError, LogError
 from shortlist.outputs import DATASET
 
@@ -99,8 +99,8 @@ def prepare(
         atomic_directory(out, overwrite=overwrite, kind=DATASET) as folder,
         ThreadPoolExecutor(1) as beside,
     ):
-        stamping = Stamping(files_of(events, validation_events, test_events))
-        of_attributes = Stamping(files_of(users, items))
+        watched = WatchedFiles(files_of(events, validation_events, test_events))
+        of_attributes = WatchedFiles(files_of(users, items))
         (folder / "spill").mkdir()
         spill = Spill(folder / "spill", memory_bytes)
         coded = ingest(
@@ -113,7 +113,7 @@ def prepare(
             on_error=on_error,
         )
         check_distinct(coded, schema, files_of(events)[0])
-        stamps = beside.submit(stamping.stamps)
+        fingerprints = beside.submit(watched.fingerprints)
         log = group(coded, schema, split, spill)
         check_apart(log, schema, split)
         jumps = beside.submit(time_findings, log, schema)
@@ -138,8 +138,8 @@ def prepare(
             numbers=contents.numbers,
             compression=compression,
             findings=(*log.findings, *contents.findings, *jumps.result()),
-            log=stamps.result(),
-            attributes=of_attributes.stamps(),
+            log=fingerprints.result(),
+            attributes=of_attributes.fingerprints(),
             fingerprint="",
         )
         shutil.rmtree(folder / "spill")

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.data.findings import Finding
-from shortlist.data.read.validate import DAY_MS
+from shortlist.data.split import DAY_MS
 
 JUMP_FACTOR = 50
 """A silence is a jump when it is longer than so many usual gaps."""

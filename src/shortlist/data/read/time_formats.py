@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from shortlist.data.split import DAY_MS
 from shortlist.errors import InputError
 
 _DIRECTIVES = re.compile(r"%([-_0]?[A-Za-z]|\.?\d?f|%)?")
@@ -25,7 +26,6 @@ _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 _MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?"
 _ZONE_NAME = re.compile(r"(?i) ?(?:utc|gmt|z)$")
-_DAY_MS = 86_400_000
 
 # Digits alone, by their number.
 _COMPACT = {
@@ -147,7 +147,7 @@ def find_format(texts: pl.Series) -> Found:
     tried = dict.fromkeys(
         f for text in known.gather_every(step).to_list() for f in formats_of(text)
     )
-    tomorrow = time.time() * 1000 + _DAY_MS
+    tomorrow = time.time() * 1000 + DAY_MS
     read: dict[str, pl.Series] = {}
     for form in tried:
         times = parse_times(known, form)

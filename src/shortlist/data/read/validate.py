@@ -23,13 +23,13 @@ from shortlist.data.read.time_formats import (
     parse_times,
 )
 from shortlist.data.schema import Schema
+from shortlist.data.split import DAY_MS
 from shortlist.errors import LogError
 
 # Called with an error code, the column as read, the mask of its bad rows, what must
 # hold and what to do.
 Report = Callable[[str, pl.Series, pl.Series, str, str], None]
 
-DAY_MS = 86_400_000
 MAX_ID_BYTES = 4_096
 """Longer text is no id; a log whose lines do not end may be one value."""
 

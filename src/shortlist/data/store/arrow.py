@@ -1,8 +1,8 @@
-"""One flat Arrow IPC file of a training table, with types no wider than its values.
+"""Flat Arrow IPC files of training tables, with the narrowest types for the values.
 
 Knows tables and Arrow types; knows nothing of where the rows come from. Integers are
-UInt8, UInt16, Int32 or Int64; the file is written in record batches of 2**20 rows, so
-that it can be mapped into memory and read row by row.
+UInt8, UInt16, Int32 or Int64. Record batches have 2**20 rows, so that files can be
+memory-mapped and read row by row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shortlist.errors import InputError
 Compression = Literal["zstd"]
 
 BATCH_ROWS = 2**20
-"""Rows of every record batch but the last one of a file."""
+"""Rows of every record batch of a file except the last."""
 _FLAT = (pl.String, pl.Binary, pl.Date, pl.Time, pl.Datetime, pl.Duration)
 
 
@@ -36,10 +36,10 @@ def narrow_integer(low: int, high: int) -> pa.DataType:
 
 
 def flat_schema(table: pl.DataFrame) -> pa.Schema:
-    """The narrowest Arrow types that hold a table without any loss.
+    """The narrowest Arrow types that hold a table without loss.
 
-    Truth values become UInt8, floats Float32 where that changes none of them, and lists
-    of one length fixed-size lists.
+    Booleans become UInt8, floats Float32 if no value changes, and lists of equal length
+    fixed-size lists.
 
     Raises:
         InputError: `column-type` for a column that is not numbers, text, times or
@@ -55,7 +55,7 @@ def check_out(
     overwrite: bool,
     inputs: Iterable[str | Path],
 ) -> None:
-    """Checks, before any work, where a file shall be written and how.
+    """Checks an output file before any work is done.
 
     Raises:
         InputError: `output-exists`, `output-foreign` or `invalid-argument`.
@@ -71,12 +71,12 @@ def _is_arrow(head: bytes) -> bool:
 
 
 def check_compression(compression: str | None) -> None:
-    """Raises `InputError` (`invalid-argument`) unless files can be written so."""
+    """Raises `InputError` (`invalid-argument`) for an unknown compression."""
     if compression not in (None, "zstd"):
         raise InputError(
             "invalid-argument",
             f"`compression` must be 'zstd' or None. Received: {compression!r}. Leave it"
-            " out for a file that can be mapped into memory.",
+            " out for a file that can be memory-mapped.",
         )
 
 
@@ -86,12 +86,12 @@ def write_flat(
     frames: Iterable[pl.DataFrame],
     compression: Compression | None = None,
 ) -> int:
-    """Writes tables with the same columns to one file, which it replaces.
+    """Writes tables with the same columns to one file; replaces an existing one.
 
     Args:
-        out: the file; it appears whole or not at all.
+        out: the file; written completely or not at all.
         schema: the types to write; every value must fit.
-        frames: the rows, in order. Memory holds one of them and 2**20 rows.
+        frames: the rows, in order. One frame and 2**20 rows are in memory at a time.
         compression: of the buffers.
 
     Returns: the number of rows.
@@ -157,13 +157,13 @@ def _value_type(values: pl.Series, column: pl.Series) -> pa.DataType:
     raise InputError(
         "column-type",
         "A column of a flat table must be numbers, text, times or lists of these."
-        f" Found {column.dtype}. Drop it or spread it over columns.",
+        f" Received: {column.dtype}. Remove it or split it into columns.",
         column=column.name,
     )
 
 
 def _range(integers: pl.Series) -> tuple[int, int]:
-    """Lowest and highest, 0 for both if there are none."""
+    """Minimum and maximum; 0 for both without values."""
     low, high = integers.min(), integers.max()
     if isinstance(low, int) and isinstance(high, int):
         return low, high

@@ -1,9 +1,9 @@
 """Checksums of the files of a folder: recorded when written, compared when opened.
 
-A manifest lists its files as `{name: {"size": n, "xxh64": "..."}}` and holds a
-`checksum` of itself. A file is read for its checksum once per process, as long as the
-system says that nobody has written to it since. Checksums protect from accidents, not
-from forgers. Knows files and XXH64; knows nothing of datasets and runs.
+A manifest lists its files as `{name: {"size": n, "xxh64": "..."}}` and contains a
+`checksum` of itself. A file is read for its checksum once per process, unless its size
+or times change. Checksums protect against accidents, not against forgery. Knows files
+and XXH64; knows nothing of datasets and runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKSUM = "checksum"
 """Field of a manifest that holds the XXH64 of the other fields."""
 MISSING = "It is missing"
 
-# A file changed within the last moments may change again without a new time stamp.
+# A file changed a moment ago may change again without a new modification time.
 _SETTLED_NS = 100_000_000
 _MOST_KNOWN = 10_000
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -53,7 +53,7 @@ class FileSum(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def file_sum(path: Path) -> FileSum:
-    """Size and checksum of a file; read only if it changed since it was last read.
+    """Size and checksum of a file; it is read only if it may have changed.
 
     Raises:
         LogError: it cannot be read.
@@ -79,19 +79,19 @@ def sum_files(folder: Path, names: Iterable[str]) -> dict[str, FileSum]:
 
 
 def files_in(folder: Path, below: str = "") -> list[str]:
-    """Names of all files of a folder, or of one inside it, without the hidden ones."""
+    """Names of all files in a folder or a subfolder of it, except hidden ones."""
     paths = (path for path in (folder / below).rglob("*") if not path.is_dir())
     names = (path.relative_to(folder).as_posix() for path in paths)
     return sorted(name for name in names if "/." not in f"/{name}")
 
 
 def place_problem(folder: Path, name: str, recorded: FileSum | None) -> str | None:
-    """Why a file of a manifest cannot be the one that was written; reads nothing.
+    """What is wrong with a file of a manifest, without reading the file.
 
     Args:
-        folder: the one of the manifest.
-        name: of the file, a path in the folder.
-        recorded: what the manifest says of it, if it does.
+        folder: the folder of the manifest.
+        name: name of the file, a path in the folder.
+        recorded: the file's entry in the manifest, if there is one.
 
     Returns: a sentence, or `None` for a regular file inside the folder of that size.
 
@@ -120,7 +120,7 @@ def place_problem(folder: Path, name: str, recorded: FileSum | None) -> str | No
 
 
 def content_problem(folder: Path, name: str, recorded: FileSum | None) -> str | None:
-    """The same as `place_problem`, and whether its content is what was written."""
+    """As `place_problem`, and whether the content is unchanged."""
     problem = place_problem(folder, name, recorded)
     if problem is not None or recorded is None:
         return problem
@@ -138,7 +138,7 @@ def content_problem(folder: Path, name: str, recorded: FileSum | None) -> str | 
 
 
 def _raise_if_denied(error: Exception, path: Path) -> None:
-    """A file that may not be read is not damaged: the error says so."""
+    """Raises the error of missing permissions: such a file is not damaged."""
     if denied_by(error) is not None:
         raise not_readable(path) from error
 
@@ -146,7 +146,7 @@ def _raise_if_denied(error: Exception, path: Path) -> None:
 def first_problem(
     folder: Path, names: Iterable[str], recorded: Mapping[str, FileSum]
 ) -> tuple[str, str] | None:
-    """The first of some files whose content is not what was written, and why."""
+    """The first file whose content has changed, and what is wrong with it."""
     names = list(names)
     with ThreadPoolExecutor(default_threads()) as pool:
         problems = pool.map(
@@ -160,7 +160,7 @@ def sealed(manifest: Any) -> bytes:
     """A manifest as indented JSON, with the checksum of its other fields.
 
     Args:
-        manifest: what JSON makes an object of.
+        manifest: a structure that becomes a JSON object.
     """
     document = msgspec.json.decode(msgspec.json.encode(manifest))
     document[CHECKSUM] = _document_sum(document)
@@ -168,11 +168,11 @@ def sealed(manifest: Any) -> bytes:
 
 
 def seal_problem(raw: bytes, *, required: bool) -> str | None:
-    """Why the JSON of a manifest is not what `sealed` gave, whatever its spacing.
+    """What is wrong with the JSON of a manifest; white space does not matter.
 
     Args:
         raw: a JSON object.
-        required: whether it must have a checksum. One of an earlier version has none.
+        required: whether it must have a checksum; manifests of old versions have none.
     """
     document = msgspec.json.decode(raw, type=dict[str, Any])
     recorded = document.get(CHECKSUM) or ""
@@ -192,7 +192,7 @@ def _document_sum(document: dict[str, Any]) -> str:
 
 
 def _identity(state: os.stat_result) -> _Identity:
-    """What changes whenever somebody writes to a file or puts another in its place."""
+    """Changes whenever a file is written to or replaced."""
     return (
         state.st_dev,
         state.st_ino,

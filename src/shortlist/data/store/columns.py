@@ -1,8 +1,8 @@
-"""Columns over memory-mapped Arrow IPC files, read in place, chunk by chunk.
+"""Columns of memory-mapped Arrow IPC files, read in place, chunk by chunk.
 
 Knows number types, lists and chunks; knows nothing of schemas, parts or what a column
 means. A chunk is a record batch. Files may store a column in integers of different
-widths: each chunk is read as what it is and widened on the way out.
+widths: each chunk is read in its own type, and the values are widened.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import pyarrow as pa
 from shortlist.data.kernels import gather
 from shortlist.data.kernels.buffer_pool import BufferPool
 from shortlist.data.kernels.gather import Column
+from shortlist.data.store.ragged import offsets_of
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 
-# What a column may hold; "other" cannot be taken.
+# What a column may contain; "other" cannot be read.
 _INTEGERS, _FLOATS, _OTHER = "integers", "floats", "other"
 _MOST_ROWS = 2**40
 
 
 class Columns:
-    """The number and list columns of some files, one row after the other.
+    """The number and list columns of some files, one file after the other.
 
-    Made with `Columns.open` or `Columns.from_arrays`. Nulls are refused: a column of
-    numbers has no number for them.
+    Made with `Columns.open` or `Columns.from_arrays`. Columns with nulls are refused.
     """
 
     def __init__(
@@ -51,9 +51,8 @@ class Columns:
         """The rows of Arrow IPC files, one file after the other.
 
         The files are mapped, not read, except for batches compressed with zstd or lz4,
-        and columns of booleans or of dictionaries when they are first asked for. They
-        must have the same columns, each of integers, floats or lists of these in all
-        files.
+        and boolean or dictionary columns at their first use. They must have the same
+        columns, each of integers, floats or lists of these in all files.
 
         Raises:
             InputError: `invalid-argument` without a file.
@@ -79,7 +78,7 @@ class Columns:
         names = tuple(name for name, kind in kinds.items() if kind != _OTHER)
         stored = {name: [batch.column(name) for batch in batches] for name in kinds}
         return cls(
-            names, _starts([batch.num_rows for batch in batches]), stored, owners
+            names, offsets_of([batch.num_rows for batch in batches]), stored, owners
         )
 
     @classmethod
@@ -114,20 +113,20 @@ class Columns:
             for name, arrays in chunks.items()
         }
         lengths = [len(array) for array in next(iter(stored.values()))]
-        return cls(tuple(stored), _starts(lengths), stored, [None] * len(lengths))
+        return cls(tuple(stored), offsets_of(lengths), stored, [None] * len(lengths))
 
     def __len__(self) -> int:
         """The number of rows."""
         return int(self._starts[-1])
 
     def rows_of(self, file: Path) -> int:
-        """How many of the rows come from a file."""
+        """How many rows come from a file."""
         lengths = np.diff(self._starts).tolist()
         owners = zip(self._files, lengths, strict=True)
         return sum(length for owner, length in owners if owner == file)
 
     def kind(self, name: str) -> tuple[np.dtype, bool]:
-        """The number type of a column when it is taken, and whether it holds lists.
+        """The number type of the values that `take` returns, and whether in lists.
 
         Raises:
             InputError: `column-unknown` or `column-type`.
@@ -137,7 +136,7 @@ class Columns:
         return column.dtype, column.is_list
 
     def extents(self, name: str) -> Iterator[tuple[Path | None, int, int]]:
-        """The least and the greatest integer of each chunk of a column that has any.
+        """The minimum and maximum of each chunk of an integer column; none if empty.
 
         Yields: the file of the chunk, `None` in memory, and the two integers.
 
@@ -158,14 +157,14 @@ class Columns:
         threads: int | None = None,
         pool: BufferPool | None = None,
     ) -> dict[str, np.ndarray]:
-        """The values of `rows`, in the order asked.
+        """The values of `rows`, in that order.
 
         Args:
             rows: `(n,)` integers, repeats allowed.
             names: the columns; all by default.
             threads: most threads to use; all processors by default. The result does
                 not depend on it.
-            pool: where large results get their memory from.
+            pool: where the memory of large results comes from.
 
         Returns:
             By name `(n,)`, or `(n, length)` for lists. Integers and booleans of up to
@@ -185,9 +184,9 @@ class Columns:
         return dict(zip(names, taken, strict=True))
 
     def column(self, name: str) -> np.ndarray:
-        """All rows of a column, widened as by `take`; in place where that is possible.
+        """All rows of a column, widened as by `take`; not copied where possible.
 
-        The result may be a view of the file: it must not be written to.
+        The result may be a view of the file: do not write to it.
 
         Raises:
             InputError: `column-unknown` or `column-type`.
@@ -226,19 +225,19 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Turns a chunk into NumPy arrays; knows what to call it in an error."""
+    """Turns a chunk into NumPy arrays; errors name its column and file."""
 
     name: str
     file: Path | None
 
     def lists(self, chunk: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """The values of a chunk, and the offsets of lists of several lengths."""
+        """The values of a chunk, and the offsets of lists of different lengths."""
         if isinstance(chunk, np.ndarray):
             return (chunk.view(np.uint8) if chunk.dtype == bool else chunk), None
         self._check(chunk)
         if pa.types.is_fixed_size_list(chunk.type):
             size = chunk.type.list_size
-            # Not flatten(), which leaves nulls out.
+            # Not flatten(), which drops nulls.
             values = chunk.values.slice(chunk.offset * size, len(chunk) * size)
             return self._numbers(values).reshape(len(chunk), size), None
         if not _is_list(chunk.type):
@@ -268,7 +267,7 @@ class _Place:
         if _kind(array.type) == _OTHER:
             raise InputError(
                 "column-type",
-                "A column that is taken must hold integers of up to 64 bits, with sign,"
+                "A column of a batch must hold integers of up to 64 bits, with sign,"
                 f" floats, booleans or lists of these. Received: {array.type}. Convert"
                 " it before writing the file, or leave it out.",
                 file=self.file,
@@ -277,9 +276,9 @@ class _Place:
         if array.null_count:
             raise ArtifactError(
                 "column-nulls",
-                "A column must have a value in every row and in every place of a list."
-                f" Received: {array.null_count} nulls in a batch of {len(array)}. Fill"
-                " them before writing the file.",
+                "A column must have a value in every row and in every element of a"
+                f" list. Received: {array.null_count} nulls in a batch of"
+                f" {len(array)}. Fill them before writing the file.",
                 file=self.file,
                 column=self.name,
             )
@@ -290,7 +289,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _kind(kind: pa.DataType) -> str:
-    """What a column of an Arrow type holds: equal for types that may be mixed."""
+    """What a column of an Arrow type contains: equal for types that may be mixed."""
     if pa.types.is_dictionary(kind):
         return _kind(kind.value_type)
     if _is_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -316,7 +315,7 @@ def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
     """The schema and the batches of a file, over its memory map.
 
     The lengths that a batch claims are compared with its buffers; the offsets of lists
-    are looked at when their column is first taken.
+    are checked at the first use of their column.
     """
     try:
         if not path.is_file():  # a pipe would be waited for
@@ -326,13 +325,13 @@ def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
             whole = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         for batch in whole:
             _check_batch(batch)
-        names = reader.schema.names  # that are no text are a ValueError
+        names = reader.schema.names  # ValueError for names that are no text
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     if len(set(names)) < len(names):
         raise ArtifactError(
             "columns-unreadable",
-            f"Each column must have a name of its own. Received: {names}. Rename some.",
+            f"Column names must be unique. Received: {names}. Rename some.",
             file=path,
         )
     batches = [
@@ -345,8 +344,8 @@ def _batches(path: Path) -> tuple[pa.Schema, list[Any]]:
 
 
 def _check_batch(batch: Any) -> None:
-    """Raises unless the buffers of a batch hold the rows that it claims."""
-    if batch.num_rows > _MOST_ROWS:  # without buffers there is nothing to compare with
+    """Raises unless the buffers of a batch contain the rows that it claims."""
+    if batch.num_rows > _MOST_ROWS:  # for a batch without buffers
         raise ValueError(f"a batch claims {batch.num_rows:,} rows")
     batch.validate()
 
@@ -354,8 +353,8 @@ def _check_batch(batch: Any) -> None:
 def _unreadable(path: Path | None, error: Exception) -> ArtifactError:
     return ArtifactError(
         "columns-unreadable",
-        f"There must be an Arrow IPC file at the path. Reading it failed: {error}."
-        " Write it with polars write_ipc or pyarrow.ipc.new_file.",
+        f"The file is not a readable Arrow IPC file: {error}. Write it with polars"
+        " write_ipc or pyarrow.ipc.new_file.",
         file=path,
     )
 
@@ -367,7 +366,7 @@ def _check_same(kinds: dict[str, str], found: dict[str, str], path: Path) -> Non
     first = names[0]
     raise ArtifactError(
         "columns-differ",
-        "Every file must have the columns of the first, each of the same kind."
+        "Every file must have the columns of the first, of the same types."
         f" Received: {found.get(first, 'no such column')} in place of"
         f" {kinds.get(first, 'no such column')}. Write the files with one schema.",
         file=path,
@@ -376,11 +375,7 @@ def _check_same(kinds: dict[str, str], found: dict[str, str], path: Path) -> Non
 
 
 def _cuts(num_rows: int) -> list[tuple[int, int]]:
-    """The chunks that so many rows make, at least one."""
+    """Begin and end of the chunks of `num_rows` rows, at least one."""
     most = gather.MOST_ROWS_OF_CHUNK
     begins = range(0, max(num_rows, 1), most)
     return [(begin, min(begin + most, num_rows)) for begin in begins]
-
-
-def _starts(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -1,12 +1,12 @@
-"""The dataset on disk: Arrow files of the narrowest safe types, memory-mapped.
+"""The dataset on disk: memory-mapped Arrow files with the narrowest types.
 
 dataset/
   dataset.json            format, schema, split, segments, statistics, fingerprint
   events/00000.arrow      one segment: user_index, item_index, timestamp_ms, label and
-                          what else the schema asks for; sorted by user and time
+                          the other columns of the schema; sorted by user and time
   users.arrow items.arrow record i = row i: `feature:<name>` and display columns
   vocabularies/<name>.arrow
-  rejected.csv            rows of the log that were set aside, if any
+  rejected.csv            rows of the log that were left out, if any
 
 `docs/dataset-format.md` describes it byte by byte.
 """
@@ -38,6 +38,7 @@ from shortlist.data.store.dataset_checks import (
 )
 from shortlist.data.store.dataset_info import DatasetInfo, damaged, read_info
 from shortlist.data.store.history import Histories
+from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.table_sizes import table_rows
 from shortlist.data.store.vocabulary import UNREADABLE, Vocabulary, read_frame
 from shortlist.errors import ArtifactError, InputError
@@ -74,10 +75,10 @@ class Part(msgspec.Struct, frozen=True):
 class Dataset:
     """A prepared dataset, opened with `Dataset.open`.
 
-    It stays what it was when days are appended. Ids are read at once, events and tables
-    when they are asked for: `ArtifactError`, `dataset-changed` if the tables are gone
-    by then, which the second append removes, or if it was prepared again. What a file
-    holds is compared with its checksum before it is read: `dataset-damaged`.
+    An open dataset does not change when days are appended. Ids are read at once, events
+    and tables at their first use. Then `ArtifactError` is raised: `dataset-changed` if
+    the dataset was prepared again, or if two appends have removed the tables;
+    `dataset-damaged` if a file does not match its checksum.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Dataset:
         self.info = info
         self.vocabularies = vocabularies
         self.pending = pending
-        """Ids of `user` and `item` that come in the test part alone, by row."""
+        """Ids of `user` and `item` that occur only in the test part, by row."""
         self._histories: dict[tuple[str, ...], Histories] = {}
         self._columns: dict[tuple[str, ...], Columns] = {}
 
@@ -145,9 +146,9 @@ class Dataset:
     def columns(self, *names: str) -> Columns:
         """The columns of the events of the named parts, read in place.
 
-        Columns `user_index`, `item_index`, `timestamp_ms`, `label`, and as the schema
-        has them `weight`, `session_index` and `feature:<name>` of context features.
-        Segments come part by part, in the order they were written.
+        Columns `user_index`, `item_index`, `timestamp_ms`, `label`, and depending on
+        the schema `weight`, `session_index` and `feature:<name>` of context features.
+        Segments come part by part, in the order of writing.
         """
         if names not in self._columns:
             self._check_same()
@@ -161,7 +162,7 @@ class Dataset:
         return self._columns[names]
 
     def stored_columns(self, *names: str) -> Columns:
-        """The same as `columns`, but pending ids have the rows they are stored with."""
+        """As `columns`, but pending ids keep the rows that they are stored with."""
         segments = [s for name in names for s in self.info.segments if s.part == name]
         _check_contents(self.path, self.info, [segment.file for segment in segments])
         try:
@@ -178,7 +179,7 @@ class Dataset:
         return columns
 
     def xxh64(self, file: str) -> str:
-        """XXH64 of one of its files, as recorded when it was written."""
+        """XXH64 of one of its files, as recorded at writing."""
         return (self.info.files.get(file) or file_sum(self.path / file)).xxh64
 
     def file_rows(self, *names: str) -> dict[str, range]:
@@ -205,14 +206,14 @@ class Dataset:
 
     @property
     def _limits(self) -> dict[str, int]:
-        """Rows of the ids of an event; nobody knows those beyond yet."""
+        """Rows of the vocabularies; pending ids have rows from there on."""
         return {"user_index": self.num_users, "item_index": self.num_items}
 
     def interactions(self, *names: str) -> Part:
-        """The events in which the user took the item.
+        """The events that are interactions of a user with an item.
 
-        All of them, but with a binary label only those of at least `positive_from`:
-        an item that was shown and not clicked was not taken.
+        All events, but with a binary label only those of at least `positive_from`: an
+        item that was shown and not clicked is no interaction.
         """
         part = self.part(*names)
         if self.schema.label_kind != "binary":
@@ -220,7 +221,7 @@ class Dataset:
         return part.take(part.label >= self.schema.positive_from)
 
     def histories(self, *names: str) -> Histories:
-        """What users took in the named parts; items of row 0 are left out."""
+        """The interactions of users in the named parts; items of row 0 are left out."""
         if names not in self._histories:
             part = self.interactions(*names)
             part = part.take(part.item_index > 0)
@@ -231,8 +232,8 @@ class Dataset:
 
     def item_counts(self, *names: str) -> np.ndarray:
         """Interactions per item row, `(num_items,)` int64; row 0 has none."""
-        taken = self.interactions(*names).item_index
-        counts = np.bincount(taken, minlength=self.num_items)
+        items = self.interactions(*names).item_index
+        counts = np.bincount(items, minlength=self.num_items)
         counts[0] = 0
         return counts
 
@@ -266,7 +267,7 @@ class Dataset:
 
     def _table(self, name: str) -> pl.DataFrame:
         file = self.info.tables[name]
-        self._check_same(appends=1)  # the next one leaves the tables
+        self._check_same(appends=1)  # the first append keeps the tables
         _check_contents(self.path, self.info, [file])
         owner = USER if name == "users" else ITEM
         try:
@@ -277,11 +278,11 @@ class Dataset:
         return frame
 
     def _check_same(self, appends: int | None = None) -> None:
-        """Raises if files on the disk are no longer those of this dataset.
+        """Raises if the files on disk are no longer those of this dataset.
 
         Args:
-            appends: how many there may have been since it was opened; `None` for files
-                that no append removes.
+            appends: most appends since it was opened; `None` for files that no append
+                removes.
         """
         now = read_info(self.path)
         if now.fingerprint == self.info.fingerprint:
@@ -295,14 +296,13 @@ class Dataset:
             return
         raise ArtifactError(
             "dataset-changed",
-            "What an open dataset still has to read must be on the disk. Found that"
-            f" {how} since it was opened. Open it again.",
+            f"The dataset changed on disk: {how} since it was opened. Open it again.",
             file=self.path,
         )
 
 
 def _check_places(path: Path, info: DatasetInfo) -> None:
-    """Checks that all files are there; reads none of them."""
+    """Checks that all files exist; reads none of them."""
     problems = {
         file: problem
         for file in info.needed_files
@@ -321,7 +321,7 @@ def _check_places(path: Path, info: DatasetInfo) -> None:
 
 
 def _check_contents(path: Path, info: DatasetInfo, files: Iterable[str]) -> None:
-    """Checks that files hold what was written."""
+    """Checks files against their checksums."""
     found = first_problem(path, files, info.files)
     if found is not None:
         raise damaged(path / found[0], found[1])
@@ -329,9 +329,5 @@ def _check_contents(path: Path, info: DatasetInfo, files: Iterable[str]) -> None
 
 def padded(lists: pl.Series) -> np.ndarray:
     """A list column as `(rows, longest)` int32, padded with -1."""
-    lengths = lists.list.len().fill_null(0).to_numpy()
-    longest = max(int(lengths.max(initial=0)), 1)
-    result = np.full((len(lists), longest), -1, np.int32)
-    present = np.arange(longest) < lengths[:, None]
-    result[present] = lists.filter(lists.list.len() > 0).explode().to_numpy()
-    return result
+    ragged = Ragged.from_column(lists)
+    return ragged.last(max(int(ragged.lengths.max(initial=0)), 1))

@@ -1,8 +1,8 @@
-"""What the files of a dataset must hold, whoever wrote them.
+"""Checks of the content of a dataset's files.
 
-A file of an earlier version has no checksum, and one may have been made elsewhere: rows
-out of range would be looked up outside a table. Everything is looked at once, when it
-is first read.
+Files of old versions have no checksum, and files may come from other programs. A row
+out of range would be looked up outside a table. Everything is checked once, when it is
+first read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_events(
     Args:
         columns: of the segments, in their order.
         folder: of the dataset.
-        segments: what the dataset says of them.
+        segments: their entries in the dataset.
         schema: of the dataset.
         limits: rows of every table, by name.
 
@@ -75,8 +75,8 @@ def check_table(
     """Checks the users or the items: a record per row, its types, rows in range.
 
     Args:
-        frame: what the file holds.
-        file: named by errors.
+        frame: content of the file.
+        file: used in errors.
         owner: `user` or `item`.
         schema: of the dataset.
         limits: rows of every table, by name.
@@ -118,7 +118,7 @@ def pending_ids(file: Path, dtype: pl.DataType) -> pl.Series:
     """The ids of a file of pending ids.
 
     Raises:
-        ArtifactError: `dataset-damaged`, they are missing, repeated or of another type.
+        ArtifactError: `dataset-damaged` for missing or repeated ids or another type.
     """
     try:
         ids = read_frame(file)["id"]
@@ -130,7 +130,7 @@ def pending_ids(file: Path, dtype: pl.DataType) -> pl.Series:
 
 
 def _event_types(schema: Schema) -> dict[str, tuple[tuple[np.dtype, ...], bool]]:
-    """Types as they are gathered, and whether they are lists, by column."""
+    """The gathered types and whether they are lists, by column."""
     wanted: dict[str, tuple[tuple[np.dtype, ...], bool]] = {
         "user_index": (_ROWS, False),
         "item_index": (_ROWS, False),
@@ -154,7 +154,7 @@ def _check_range(columns: Columns, folder: Path, name: str, limit: int) -> None:
 
 
 def _check_bounds(file: Path, name: str, low: object, high: object, limit: int) -> None:
-    if not isinstance(low, int) or not isinstance(high, int):  # nothing there
+    if not isinstance(low, int) or not isinstance(high, int):  # no values
         return
     if low < 0 or high >= limit:
         raise damaged(

@@ -1,6 +1,6 @@
-"""What `dataset.json` holds: the parts, files and statistics of a dataset.
+"""The content of `dataset.json`: the parts, files and statistics of a dataset.
 
-Reads, checks and writes the description; opens none of the files it names.
+Reads, checks and writes this description; does not open the files it names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shortlist.data.store.checksums import (
     sealed,
     sum_files,
 )
-from shortlist.data.store.file_fingerprints import FileStamp
+from shortlist.data.store.file_fingerprints import FileFingerprint
 from shortlist.data.store.numbers import NumberStatistics
 from shortlist.errors import ArtifactError
 
@@ -43,7 +43,7 @@ COUNTS = (
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What every version of `dataset.json` begins with."""
+    """Fields of every version of `dataset.json`."""
 
     format: Literal["shortlist-dataset"] = "shortlist-dataset"
     format_version: int = FORMAT_VERSION
@@ -68,28 +68,27 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DatasetInfo(_Header, frozen=True, kw_only=True):
-    """What `dataset.json` holds.
+    """The content of `dataset.json`.
 
     Args:
         schema: the columns of the log.
         split: how it was divided.
-        segments: the files of events, in order of time of writing.
+        segments: the files of events, in the order of writing.
         tables: file of the `users` and of the `items`.
         vocabularies: file of each vocabulary.
-        pending: file of the `user` and `item` ids that come in the test part alone;
-            in its segments they have the rows after the vocabulary's.
-        generation: how often days were appended.
-        statistics: counts, for people.
+        pending: file of the `user` and `item` ids that occur only in the test part;
+            in its segments they have the rows after those of the vocabulary.
+        generation: number of appends.
+        statistics: counts, for reports.
         numbers: statistics of the numeric features, by name.
         compression: of the segments: `zstd`, or `None` when they are read in place.
         findings: what was noticed while reading the log.
-        log: the files of events that the dataset was made of.
+        log: the files of events that the dataset was made from.
         attributes: the files of users and items.
-        files: size and checksum of every file that was written into the folder. Those
-            of the generation before are among them while they are there; without them
-            in a dataset of an earlier version.
-        fingerprint: of schema and content.
-        checksum: of all the other fields.
+        files: size and checksum of every file of the folder, also of those of the
+            previous generation while they exist. Empty in datasets of old versions.
+        fingerprint: hash of schema and content.
+        checksum: of all other fields.
     """
 
     schema: Schema
@@ -103,30 +102,30 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
     numbers: dict[str, NumberStatistics] = {}
     compression: Literal["zstd"] | None = None
     findings: tuple[Finding, ...] = ()
-    log: tuple[FileStamp, ...] = ()
-    attributes: tuple[FileStamp, ...] = ()
+    log: tuple[FileFingerprint, ...] = ()
+    attributes: tuple[FileFingerprint, ...] = ()
     files: dict[str, FileSum] = {}
     fingerprint: str
     checksum: str = ""
 
     @property
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """All files that the dataset was made of."""
+    def source_files(self) -> tuple[FileFingerprint, ...]:
+        """All files that the dataset was made from."""
         return (*self.log, *self.attributes)
 
     @property
     def named_files(self) -> list[str]:
-        """Files beside the segments, paths in the dataset."""
+        """All files except the segments, as paths in the dataset."""
         named = (self.tables, self.vocabularies, self.pending)
         return [file for files in named for file in files.values()]
 
     @property
     def needed_files(self) -> list[str]:
-        """All files without which a dataset is not whole."""
+        """All files that a complete dataset has."""
         return [*(segment.file for segment in self.segments), *self.named_files]
 
     def continues(self, earlier: DatasetInfo) -> bool:
-        """Whether appends have made this of `earlier`."""
+        """Whether this is `earlier` with days appended."""
         return (
             self.generation > earlier.generation
             and (self.schema, self.split) == (earlier.schema, earlier.split)
@@ -145,12 +144,12 @@ class DatasetInfo(_Header, frozen=True, kw_only=True):
 def with_sums(
     folder: Path, info: DatasetInfo, others: Iterable[str] = ()
 ) -> DatasetInfo:
-    """A description with the checksums of its files, and the fingerprint of them.
+    """A description with the checksums of its files and the fingerprint.
 
     Args:
         folder: where the files are.
-        info: what it says of files is taken as it is; all others are read.
-        others: further files of the folder to list.
+        info: the description; files without a checksum in it are read.
+        others: more files of the folder to list.
     """
     missing = {*info.needed_files, *others} - info.files.keys()
     sums = info.files | sum_files(folder, missing)
@@ -159,10 +158,10 @@ def with_sums(
 
 
 def fingerprint(folder: Path, info: DatasetInfo) -> str:
-    """What a dataset is: 16 hexadecimal digits over schema, parts and content.
+    """The identity of a dataset: 16 hexadecimal digits over schema, parts and content.
 
-    The first of the SHA-256 of the schema and, for every file by name, its part and the
-    XXH64 of its bytes: as `info` has it, else of the file in `folder`.
+    The first digits of the SHA-256 of the schema and, for every file by name, its part
+    and the XXH64 of its bytes, from `info` or else from the file in `folder`.
     """
     digest = hashlib.sha256(info.schema.to_json())
     parts = {segment.file: segment.part for segment in info.segments}
@@ -173,7 +172,7 @@ def fingerprint(folder: Path, info: DatasetInfo) -> str:
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:
-    """Writes `dataset.json`, whole or not at all: with it a dataset begins to be."""
+    """Writes `dataset.json` atomically: with it a dataset is complete."""
     with atomic_file(folder / INFO_FILE) as temporary:
         temporary.write_bytes(sealed(info))
 
@@ -182,15 +181,15 @@ def read_info(path: Path) -> DatasetInfo:
     """Reads `dataset.json` of the dataset at `path`.
 
     Raises:
-        ArtifactError: none there, of another format, or damaged.
+        ArtifactError: it is missing, of another format, or damaged.
     """
     file = path / INFO_FILE
     problem = place_problem(path, INFO_FILE, None)
     if problem == MISSING:
         raise ArtifactError(
             "dataset-missing",
-            f"A prepared dataset must be at {str(path)!r}; it has no dataset.json."
-            " Run `shortlist prepare` first or give its folder.",
+            f"There is no dataset at {str(path)!r}: it has no dataset.json. Run"
+            " `shortlist prepare` first, or use the folder of a dataset.",
             file=path,
         )
     if problem is not None:
@@ -227,17 +226,16 @@ def read_info(path: Path) -> DatasetInfo:
 
 
 def damaged(file: Path, problem: object) -> ArtifactError:
-    """The error of a file of a dataset that is not what was written."""
+    """The error of a file of a dataset with wrong content."""
     return ArtifactError(
         "dataset-damaged",
-        f"{file.name} must be what `shortlist prepare` wrote. Reading it failed:"
-        f" {problem}. Prepare again.",
+        f"{file.name} is damaged: {problem}. Run `shortlist prepare` again.",
         file=file,
     )
 
 
 def _problem(info: DatasetInfo) -> str | None:
-    """What is missing or contradictory in a description."""
+    """What is missing or contradictory in a description, if anything."""
     names = info.needed_files
     if info.files and (lacking := {*names} - info.files.keys()):
         return f"It lists no checksum of {min(lacking)!r}"

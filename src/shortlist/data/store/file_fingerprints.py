@@ -1,4 +1,4 @@
-"""What the files of a log were when a dataset was made of them."""
+"""Which files a dataset was made from, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from shortlist.data.kernels.ids import hash_file
 from shortlist.errors import LogError
 
 
-class FileStamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file, by content.
+class FileFingerprint(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """A file and its content.
 
     Args:
-        path: where it was.
+        path: its absolute path.
         size: in bytes.
-        modified_ns: time of its last change, nanoseconds since the epoch.
+        modified_ns: time of its last modification, nanoseconds since the epoch.
         xxh64: XXH64 of its content, 16 hexadecimal digits.
     """
 
@@ -27,11 +29,11 @@ class FileStamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     xxh64: str
 
 
-def stamp(path: str | Path) -> FileStamp:
-    """The stamp of a file; raises `LogError` if it cannot be read."""
+def fingerprint_file(path: str | Path) -> FileFingerprint:
+    """The fingerprint of a file; raises `LogError` if it cannot be read."""
     path = Path(path).absolute()
     state = path.stat()
-    return FileStamp(
+    return FileFingerprint(
         path=str(path),
         size=state.st_size,
         modified_ns=state.st_mtime_ns,
@@ -39,8 +41,8 @@ def stamp(path: str | Path) -> FileStamp:
     )
 
 
-class Stamping:
-    """Stamps files that are read meanwhile; made before they are.
+class WatchedFiles:
+    """Files that must not change while they are read; made before reading them.
 
     Args:
         paths: the files.
@@ -50,41 +52,41 @@ class Stamping:
         self.paths = paths
         self._before = [_state(path) for path in paths]
 
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """The stamps, after the files were read.
+    def fingerprints(self) -> tuple[FileFingerprint, ...]:
+        """The fingerprints, after the files were read.
 
         Raises:
-            LogError: `log-changed` for a file that was written to since; or one cannot
-                be read.
+            LogError: `log-changed` for a file that was modified in between; or a file
+                cannot be read.
         """
-        stamps = tuple(stamp(path) for path in self.paths)
+        found = tuple(fingerprint_file(path) for path in self.paths)
         for path, before in zip(self.paths, self._before, strict=True):
             if _state(path) != before:
                 raise LogError(
                     "log-changed",
-                    "A file must stay as it is while it is read. This one was written"
-                    " to meanwhile. Wait for its writer, or copy it and give the copy.",
+                    "The file changed while it was being read. Wait until it is"
+                    " complete, or read a copy.",
                     file=path,
                 )
-        return stamps
+        return found
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change; `None` for what is no file."""
+    """Size and time of modification; `None` if it is not a file."""
     if not path.is_file():
         return None
     state = path.stat()
     return state.st_size, state.st_mtime_ns
 
 
-def changed(stamps: Iterable[FileStamp]) -> list[str]:
-    """Paths of the files that are there with another content.
+def changed(fingerprints: Iterable[FileFingerprint]) -> list[str]:
+    """Paths of the files whose content has changed.
 
-    A file of the same size and time of change is taken for the same; one that is gone
-    says nothing about the dataset.
+    A file of the same size and modification time counts as unchanged, and so does one
+    that no longer exists.
     """
     paths = []
-    for old in stamps:
+    for old in fingerprints:
         state = _state(Path(old.path))
         if state is None or state == (old.size, old.modified_ns):
             continue

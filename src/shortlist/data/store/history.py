@@ -1,7 +1,7 @@
-"""What each user did before: stored once per user, gathered as padded lists.
+"""The items of each user in time order, gathered as padded lists.
 
-The row of an event sees only events of the same user with an earlier time, never
-itself, its ties or its future.
+The history of an event contains only events of the same user with an earlier time:
+never the event itself, one at the same time or a later one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import numpy as np
 
 from shortlist.data.kernels import gather
 from shortlist.data.kernels.ids import group_order, is_sorted
+from shortlist.data.store.ragged import Ragged, ranges
 
 
 class Histories:
     """Items of every user in time order.
 
-    Events that come sorted by user and time are not copied, if the items are uint8,
-    uint16 or int32: they may be a view of a file.
+    Events that are already sorted by user and time are not copied if the items are
+    uint8, uint16 or int32: they may be a view of a file.
 
     Args:
         user_index: user row of every event, `(n,)`.
@@ -25,8 +26,8 @@ class Histories:
         num_users: number of user rows, row 0 included.
 
     Attributes:
-        items: item row of every event by user and time, `(n,)`.
-        timestamps: time of each of them, `(n,)` int64.
+        items: item row of every event, sorted by user and time, `(n,)`.
+        timestamps: time of every event, in the same order, `(n,)` int64.
         offsets: `(num_users + 1,)` int64: user u has the events from `offsets[u]` to
             `offsets[u + 1]`.
 
@@ -48,7 +49,7 @@ class Histories:
             )
             user_index, item_index = user_index[order], item_index[order]
             timestamp_ms = timestamp_ms[order]
-        # Sorted: the first and the last of them bound the others.
+        # The events are sorted: the first and the last user bound the others.
         bounds = user_index[[0, -1]] if len(user_index) else user_index
         gather.checked_rows("user_index", bounds, num_users)
         narrow = item_index.dtype in (np.uint8, np.uint16)
@@ -57,6 +58,7 @@ class Histories:
         )
         self.timestamps = np.ascontiguousarray(timestamp_ms, np.int64)
         self.offsets = _offsets(user_index, num_users)
+        self._stored = gather.UserItems(self.offsets, self.timestamps, self.items)
 
     def last(
         self, user_index: np.ndarray, length: int, *, threads: int | None = None
@@ -69,9 +71,7 @@ class Histories:
             InputError: `row-out-of-range` or `invalid-rows`.
         """
         return gather.newest_items(
-            self.offsets,
-            self.timestamps,
-            self.items,
+            self._stored,
             user_index,
             None,
             length,
@@ -93,18 +93,16 @@ class Histories:
             user_index: `(n,)` integers.
             timestamp_ms: the moments, `(n,)` integers.
             length: most items per row.
-            gap_ms: only the items of the session at the moment: walking back from it,
-                up to the first two neighbours more than so far apart, the moment
-                itself being the first neighbour. All items by default.
+            gap_ms: only the items of the session that the moment belongs to. A session
+                starts after a gap of more than so many milliseconds. All items by
+                default.
             threads: most threads to use; the result does not depend on it.
 
         Raises:
             InputError: `row-out-of-range`, `invalid-rows` or `invalid-argument`.
         """
         return gather.newest_items(
-            self.offsets,
-            self.timestamps,
-            self.items,
+            self._stored,
             user_index,
             timestamp_ms,
             length,
@@ -120,58 +118,51 @@ class Histories:
         *,
         near: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Items of users without one of them, whenever taken, `(n, length)` int32.
+        """The newest other items of users, earlier or later, `(n, length)` int32.
 
-        What a row reads where the parts were not cut by time: all else that the user
-        took, the newest `length`, oldest first, padded with -1 at the end.
+        For parts that were not split by time. Oldest first, padded with -1 at the end.
 
         Args:
             user_index: `(n,)` integers.
-            item_index: the item of each row, left out wherever it stands, `(n,)`.
-            length: most items per row.
-            near: a moment of each row, `(n,)` milliseconds, and how far from it in
+            item_index: the item to leave out of each history, `(n,)`.
+            length: most items per history.
+            near: a time per history, `(n,)` milliseconds, and how far from it in
                 either direction an item may be, `(n,)`; any distance by default.
 
         Raises:
             InputError: `row-out-of-range` or `invalid-rows`.
         """
-        offsets, items = self.seen(user_index)
-        rows = np.repeat(np.arange(len(user_index)), np.diff(offsets))
-        kept = items != np.asarray(item_index)[rows]
+        seen = self.seen(user_index)
+        rows = seen.owners
+        kept = seen.values != np.asarray(item_index)[rows]
         if near is not None:
             moments, distances = near
-            first = self.offsets[np.asarray(user_index)] - offsets[:-1]
-            times = self.timestamps[np.arange(len(items)) + first[rows]]
+            times = self.timestamps[self._places(user_index).values]
             kept &= np.abs(times - moments[rows]) <= distances[rows]
-        rows, items = rows[kept], items[kept]
-        sizes = np.bincount(rows, minlength=len(user_index))
-        # Counted from the oldest of the newest `length`; those before come out below 0.
-        starts = np.cumsum(sizes) - np.minimum(sizes, length)
-        places = np.arange(len(items)) - starts[rows]
-        newest = places >= 0
-        found = np.full((len(user_index), length), -1, np.int32)
-        found[rows[newest], places[newest]] = items[newest]
-        return found
+        return seen.where(kept).last(length)
 
-    def seen(self, user_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All items of users as offsets `(n + 1,)` int64 and indices int32.
+    def seen(self, user_index: np.ndarray) -> Ragged:
+        """All items of users, int32; row 0 has none.
 
         Raises:
             InputError: `row-out-of-range` or `invalid-rows`.
         """
+        places = self._places(user_index)
+        items = self.items[places.values]
+        return Ragged(places.offsets, items.astype(np.int32, copy=False))
+
+    def _places(self, user_index: np.ndarray) -> Ragged:
+        """Where the events of users are stored."""
         users = gather.checked_rows("user_index", user_index, len(self.offsets) - 1)
         starts = self.offsets[users]
-        sizes = np.where(users == 0, 0, self.offsets[users + 1] - starts)
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-        items = self.items[np.repeat(starts, sizes) + within]
-        return offsets, items.astype(np.int32, copy=False)
+        lengths = np.where(users == 0, 0, self.offsets[users + 1] - starts)
+        return Ragged.from_lengths(lengths, ranges(starts, lengths))
 
 
 def _offsets(user_index: np.ndarray, num_users: int) -> np.ndarray:
-    """Where each user's events begin among sorted ones, and the end of the last."""
+    """Where the events of each user begin in sorted events, and the end of the last."""
     offsets = np.full(num_users + 1, len(user_index), np.int64)
-    # In the type of the rows: another one would make searchsorted convert them all.
+    # The type of `user_index`: with another one searchsorted converts all of it.
     largest = int(np.iinfo(user_index.dtype).max)
     users = np.arange(min(num_users, largest + 1)).astype(user_index.dtype)
     offsets[: len(users)] = np.searchsorted(user_index, users)

@@ -1,7 +1,7 @@
-"""Numbers of features: statistics fitted on training values, and their transforms.
+"""Numeric features: statistics fitted on training values, and transforms.
 
-Knows arrays of numbers and what a feature wants of them. Knows no ids, files or parts:
-the caller passes the training values alone, so that nothing else shapes a statistic.
+Knows arrays of numbers and the options of a feature. Knows no ids, files or parts: the
+caller passes only training values, so that nothing else affects a statistic.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class NumberStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was fitted for one numeric or bucketized feature; plain JSON values.
+    """The fitted statistics of one numeric or bucketized feature; plain JSON values.
 
     Args:
         mean: of `standardize` and `log`, after the logarithm.
-        scale: the deviation that goes with it, above 0.
-        points: of `quantile`: the training values at equal steps of their share,
-            ascending, from the least to the greatest.
+        scale: the standard deviation, above 0.
+        points: of `quantile`: the quantiles of the training values at equal steps,
+            ascending, from the minimum to the maximum.
         boundaries: of a bucketized feature, ascending.
     """
 
@@ -39,12 +39,12 @@ class NumberStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 def numbers_of(column: pl.Series) -> np.ndarray:
-    """A column of numbers as `(n,)` float64, NaN where one is missing."""
+    """A column of numbers as `(n,)` float64, NaN for missing ones."""
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def fit_numbers(values: np.ndarray, feature: Feature) -> NumberStatistics:
-    """Fits what `transform_numbers` needs.
+    """Fits the statistics that `transform_numbers` needs.
 
     Args:
         values: training values, `(n,)` float64; n may be 0. NaN, infinity and numbers
@@ -71,7 +71,7 @@ def transform_numbers(
     Args:
         values: `(n,)` float64; NaN, infinity and numbers beyond float32 are missing.
         feature: the feature that the statistics were fitted for.
-        statistics: what `fit_numbers` found.
+        statistics: the result of `fit_numbers`.
 
     Returns: for a numeric feature `(n,)` float32, always finite; a missing value is 0,
     the mean, or with `quantile` 0.5, the median. For a bucketized feature `(n,)` int32
@@ -94,7 +94,7 @@ def transform_numbers(
     if feature.transform == "log":
         filled = _signed_log(filled)
     assert statistics.mean is not None and statistics.scale is not None  # fit_numbers
-    # A tiny scale may carry a number of another part out of range.
+    # With a tiny scale, a number of another part may overflow.
     standardized = np.clip((filled - statistics.mean) / statistics.scale, *_RANGE)
     return np.where(known, standardized, 0.0).astype(np.float32)
 
@@ -116,7 +116,7 @@ def _moments(known: np.ndarray) -> NumberStatistics:
     if len(known) == 0:
         return NumberStatistics(mean=0.0, scale=1.0)
     if known.min() == known.max():
-        # Not `known.mean()`: its rounding would become the deviation.
+        # Not `known.mean()`: its rounding error would become the deviation.
         return NumberStatistics(mean=float(known[0]), scale=1.0)
     scale = float(known.std(ddof=1))
     return NumberStatistics(mean=float(known.mean()), scale=scale or 1.0)
@@ -127,15 +127,15 @@ def _points(known: np.ndarray) -> tuple[float, ...]:
         return ()
     num_points = max(2, min(len(known), NUM_POINTS))
     points = np.quantile(known, np.linspace(0.0, 1.0, num_points))
-    # Interpolation between equal values may go down by the last bit.
+    # Interpolation between equal values may descend by the last bit.
     return tuple(np.maximum.accumulate(points).tolist())
 
 
 def _shares(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The share of training values below, in [0, 1]; the middle where many are equal.
+    """The share of training values below, in [0, 1]; the middle if many are equal.
 
-    Interpolated once from either side, for `np.interp` takes one end of a plateau: the
-    mean of both is its middle, as scikit-learn's `QuantileTransformer` has it.
+    Interpolated from both sides, because `np.interp` returns one end of a plateau. The
+    mean of both is its middle, as in scikit-learn's `QuantileTransformer`.
     """
     if len(points) == 0:
         return np.full(len(values), 0.5)
@@ -153,6 +153,6 @@ def _boundaries(known: np.ndarray, feature: Feature) -> tuple[float, ...]:
         return ()
     inner = np.linspace(0.0, 1.0, feature.num_buckets + 1)[1:-1]
     found = np.unique(np.quantile(known, inner))
-    # No training value lies below a boundary at the least one: that row would stay
-    # as it was drawn.
+    # No training value is below a boundary at the minimum: that row would never be
+    # trained.
     return tuple(found[found > known.min()].tolist())

@@ -1,6 +1,6 @@
-"""Segments: immutable Arrow files of events, in record batches of one size.
+"""Segments: immutable Arrow files of events, in record batches of equal size.
 
-Knows columns and bytes, not what a dataset is.
+Knows columns and bytes; knows nothing of datasets.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def write_segment(
 
     Args:
         path: the file.
-        num_rows: rows in all.
-        block: gives rows `begin` to `end` as a frame; called on a few threads at once,
-            for whole record batches; also for no rows at all.
-        compression: `zstd`, or none, so that the file can be read in place.
+        num_rows: total number of rows.
+        block: returns rows `begin` to `end` as a frame. Called in several threads for
+            whole record batches, and once for no rows.
+        compression: `zstd`, or none for a file that can be read in place.
     """
     options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=True)
     schema = _table(block(0, 0)).schema
@@ -55,7 +55,7 @@ def write_segment(
 def _ahead(
     num_rows: int, block: Callable[[int, int], pl.DataFrame]
 ) -> Iterator[pl.DataFrame]:
-    """The blocks in order, the next ones made while one is written."""
+    """The blocks in order; the next ones are made while one is written."""
     threads = default_threads()
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[pl.DataFrame]] = deque()
@@ -68,7 +68,7 @@ def _ahead(
 
 
 def _table(frame: pl.DataFrame) -> pa.Table:
-    """A frame as Arrow, lists with 32-bit offsets and no nulls promised."""
+    """A frame as Arrow, with 32-bit list offsets and types without nulls."""
     table = frame.to_arrow()
     fields = [pa.field(f.name, _small(f.type), nullable=False) for f in table.schema]
     return table.cast(pa.schema(fields))

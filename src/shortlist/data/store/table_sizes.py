@@ -18,15 +18,15 @@ def table_rows(
     vocabularies: Mapping[str, Vocabulary],
     statistics: Mapping[str, NumberStatistics],
 ) -> dict[str, int]:
-    """Rows of every table by name, those for unknown and missing values included.
+    """Rows of every table by name, including those for unknown and missing values.
 
     Args:
-        schema: the features; those of the context are among them.
+        schema: the features, also those of the context.
         vocabularies: by name.
         statistics: by feature, of the bucketized ones with fitted boundaries.
 
     Raises:
-        InputError: the boundaries of a bucketized feature are not known.
+        InputError: `boundaries-missing` for a bucketized feature without boundaries.
     """
     rows = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
     for feature in schema.features:
@@ -38,9 +38,8 @@ def table_rows(
             if boundaries is None:
                 raise InputError(
                     "boundaries-missing",
-                    "A bucketized feature must have boundaries before its table has a"
-                    f" size. There are none of {feature.name!r}. Fit them with"
-                    " fit_numbers, or prepare again.",
+                    "A bucketized feature must have boundaries. There are none of"
+                    f" {feature.name!r}. Fit them with fit_numbers, or prepare again.",
                 )
             rows[feature.table] = 2 + len(boundaries)
     return rows

@@ -1,7 +1,7 @@
-"""External ids to rows and back. The first row, or rows, are out-of-vocabulary.
+"""Maps external ids to rows and back; the first rows are out-of-vocabulary.
 
-External ids never enter a graph: the vocabulary is the only place where a string or
-a 64-bit id becomes a row.
+External ids never enter a graph: only the vocabulary turns a string or a 64-bit id into
+a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shortlist.errors import ArtifactError, InputError
 ExternalId = str | int
 
 UNREADABLE = (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError)
-"""What reading a file that is no Arrow file, or a damaged one, raises."""
+"""Exceptions of reading a damaged file, or one that is not an Arrow file."""
 
 # Types of the columns of a frame, or of the lists in them.
 _PLAIN = (
@@ -36,13 +36,13 @@ _PLAIN = (
 
 
 class Vocabulary:
-    """A fixed map from external ids to rows; the first rows stand for every other id.
+    """A fixed map from external ids to rows; the first rows are for all other ids.
 
     Args:
         name: name of the vocabulary and of the table it indexes.
         ids: unique ids, Int64 or String, in row order beginning at row `oov_buckets`.
-        counts: a number per id, int64: for users the events trained on, for items the
-            events before the test part, else the occurrences.
+        counts: a number per id, int64: for users the training events, for items the
+            events before the test part, for features the occurrences.
         oov_buckets: rows 0 to n - 1 for ids outside the vocabulary: a missing id has
             row 0, an unknown one row hash % n.
 
@@ -73,7 +73,7 @@ class Vocabulary:
         self.ids = pl.concat([unknown, ids.alias("id")])
         zeros = np.zeros(oov_buckets, np.int64)
         self.counts = np.concatenate([zeros, np.asarray(counts, np.int64)])
-        # The code of an id is its row less the rows for unknown ids.
+        # The row of an id is its code plus the rows for unknown ids.
         self._codes = IdMap(ids.dtype)
         self._codes.add(ids)
         if len(self._codes) != len(ids) or len(self.counts) != len(self.ids):
@@ -102,7 +102,7 @@ class Vocabulary:
             ids: unique ids, Int64 or String.
             counts: occurrences of each, `(n,)` int64.
             min_count: rarer ids are left out-of-vocabulary.
-            max_size: only so many ids are kept, the first ones of that order.
+            max_size: most ids to keep, in that order.
             oov_buckets: rows for the ids left out and all others.
         """
         if len(ids) != len(counts):
@@ -131,7 +131,7 @@ class Vocabulary:
             name: name of the vocabulary.
             values: occurrences, Int64 or String; nulls are skipped.
             min_count: rarer ids are left out-of-vocabulary.
-            max_size: only so many ids are kept, the most frequent ones.
+            max_size: most ids to keep, the most frequent first.
             oov_buckets: rows for the ids left out and all others.
             counted: the occurrences that `counts` counts; `values` by default.
         """
@@ -152,8 +152,8 @@ class Vocabulary:
     def row(self, external_id: ExternalId | None) -> int:
         """Row of one id; `"7"` finds the integer 7 and 7 finds `"7"`.
 
-        A missing id has row 0. An unknown one, such as anything that is neither text
-        nor an integer, has row 0 too, or with several rows for them one by its hash.
+        A missing id has row 0. An unknown id, also one that is neither text nor an
+        integer, has row 0 too, or the row of its hash if there are several.
         """
         if external_id is None:
             return 0
@@ -224,8 +224,8 @@ class Vocabulary:
         except UNREADABLE as error:
             raise ArtifactError(
                 "vocabulary-unreadable",
-                "A vocabulary must be an Arrow file with columns id and count."
-                f" Reading it failed: {error}. Restore the file or prepare again.",
+                "The file is not a vocabulary, an Arrow file with columns id and count:"
+                f" {error}. Restore it or prepare again.",
                 file=path,
             ) from error
 
@@ -239,25 +239,25 @@ class Vocabulary:
             number = int(external_id)
         except ValueError:
             return None
-        # "007" and " 7" are other ids than 7.
+        # "007" and " 7" are not the id 7.
         return number if str(number) == external_id else None
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Writes an Arrow IPC file whose text any reader knows, an old one too."""
+    """Writes an Arrow IPC file that old readers can read, too."""
     frame.write_ipc(path, compat_level=pl.CompatLevel.oldest())
 
 
 def read_frame(path: Path, raw: bytes | np.ndarray | None = None) -> pl.DataFrame:
-    """Reads what `write_frame` wrote, with a look at every length and text.
+    """Reads what `write_frame` wrote; checks every length and text.
 
     Args:
         path: the file.
-        raw: its bytes, if they were read already.
+        raw: its bytes, if they have been read already.
 
     Raises:
-        OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError: it is no such
-            file; `UNREADABLE` has all of them.
+        OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError: it is not
+            such a file; `UNREADABLE` lists them.
     """
     if raw is not None:
         table = pa.ipc.open_file(pa.py_buffer(raw)).read_all()
@@ -286,7 +286,7 @@ def vocabulary_file(name: str) -> str:
 
 
 def _usual_integers(texts: pl.Series) -> pl.Series:
-    """The Int64 that a text spells as it is usually spelled; null for any other."""
+    """Texts as Int64; null for a text that is not the usual form of an integer."""
     numbers = texts.cast(pl.Int64, strict=False)
     is_usual = numbers.cast(pl.String) == texts
     return numbers.set(~is_usual.fill_null(False), None)
@@ -320,6 +320,6 @@ def _limited(
 
 
 def _with_counts(rows: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
-    """The same ids with the counts they have in `counted`; 0 where they have none."""
+    """The same ids with their counts in `counted`, or 0."""
     joined = rows.select("id").join(counted, on="id", how="left", maintain_order="left")
     return joined.with_columns(pl.col("count").fill_null(0))

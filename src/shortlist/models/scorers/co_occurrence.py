@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from shortlist.data.store.ragged import offsets_of
 from shortlist.models.scorers.queries import Queries
 
 PAIRS = 2**22
@@ -34,22 +35,17 @@ def co_occurrence_rows(
     the sum of the squared history lengths.
     """
     offsets, users = known.transposed(num_items)
-    sizes = np.diff(known.offsets)
-    np.cumsum(sizes[users], out=(per_event := np.zeros(len(users) + 1, np.int64))[1:])
-    work = per_event[offsets]  # triples before each item
+    sizes = known.lists.lengths
+    work = offsets_of(sizes[users])[offsets]  # triples before each item
     widest = max(1, PAIRS // num_items)
     begin = 0
     while begin < num_items:
         end = int(np.searchsorted(work, work[begin] + PAIRS, "right")) - 1
         end = min(max(end, begin + 1), begin + widest, num_items)
-        events = np.arange(offsets[begin], offsets[end])
+        takers = users[offsets[begin] : offsets[end]]
         owners = np.repeat(np.arange(end - begin), np.diff(offsets[begin : end + 1]))
-        lengths = sizes[users[events]]
-        ends = np.cumsum(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        starts = known.offsets[users[events]]
-        places = np.arange(total) + np.repeat(starts - ends + lengths, lengths)
-        keys = np.repeat(owners * num_items, lengths) + known.items[places]
+        items = known.lists.take(takers)
+        keys = np.repeat(owners * num_items, items.lengths) + items.values
         cells = np.bincount(keys, minlength=(end - begin) * num_items)
         yield begin, cells.reshape(end - begin, num_items)
         begin = end

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.ragged import Ragged, grouped
 from shortlist.errors import InputError
 from shortlist.models.scorers.co_occurrence import co_occurrence_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
@@ -161,11 +162,10 @@ class ItemKnn(Scorer):
         self, owners: np.ndarray, items: np.ndarray, values: list[np.ndarray]
     ) -> None:
         """Turns lists of nearest items into lists of those they are near to."""
-        order = np.argsort(items, kind="stable")
+        offsets, order = grouped(items, self.num_items)
         self.indices = owners[order]
         self.similarities = np.concatenate(values)[order]
-        sizes = np.bincount(items, minlength=self.num_items)
-        self.offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        self.offsets = offsets.astype(np.int32)
 
     def _similarities(
         self, both: np.ndarray, first: np.ndarray, second: np.ndarray
@@ -194,13 +194,10 @@ class ItemKnn(Scorer):
         return weights
 
     def _summed(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        starts = self.offsets[rows].astype(np.int64)
-        sizes = self.offsets[rows + 1] - starts
-        ends = np.cumsum(sizes)
-        places = np.arange(ends[-1]) + np.repeat(starts - ends + sizes, sizes)
-        shares = self.similarities[places] * np.repeat(weights, sizes)
+        near = Ragged(self.offsets, self.indices).places(rows)
+        shares = self.similarities[near.values] * np.repeat(weights, near.lengths)
         summed: np.ndarray = np.bincount(
-            self.indices[places], shares, minlength=self.num_items
+            self.indices[near.values], shares, minlength=self.num_items
         )
         return summed
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shortlist.data.store.dataset import Dataset
+from shortlist.data.store.ragged import Ragged, offsets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +39,21 @@ class Queries:
         histories: Sequence[Sequence[int] | np.ndarray],
     ) -> Queries:
         """Queries of users with a list of item rows each, oldest first."""
-        offsets = np.zeros(len(histories) + 1, np.int64)
-        np.cumsum([len(rows) for rows in histories], out=offsets[1:])
-        lists = [np.asarray(rows, np.int32) for rows in histories]
-        items = np.concatenate([np.empty(0, np.int32), *lists])
-        return cls(np.asarray(user_index, np.int32), offsets, items)
+        return cls(np.asarray(user_index, np.int32), *Ragged.from_lists(histories))
 
     def __len__(self) -> int:
         """Number of users."""
         return len(self.user_index)
 
     @property
+    def lists(self) -> Ragged:
+        """The known items of each user."""
+        return Ragged(self.offsets, self.items)
+
+    @property
     def positions(self) -> np.ndarray:
         """The query that each known item belongs to, `(m,)` int64."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return self.lists.owners
 
     def part(self, begin: int, end: int) -> Queries:
         """The queries from `begin` to before `end`."""
@@ -67,22 +69,11 @@ class Queries:
 
     def take(self, positions: np.ndarray) -> Queries:
         """The queries at `positions`, in that order."""
-        starts = self.offsets[positions]
-        sizes = self.offsets[positions + 1] - starts
-        offsets = np.zeros(len(positions) + 1, np.int64)
-        np.cumsum(sizes, out=offsets[1:])
-        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
-        return self._chosen(self.user_index[positions], offsets, rows)
+        return self._chosen(self.user_index[positions], self.lists.places(positions))
 
     def last(self, length: int) -> np.ndarray:
         """The newest items, `(n, length)` int32, oldest first, padded with -1."""
-        sizes = np.diff(self.offsets)
-        taken = np.minimum(sizes, length)
-        places = np.arange(length) < taken[:, None]
-        rows = (self.offsets[1:] - taken)[:, None] + np.arange(length)
-        newest = np.full((len(self), length), -1, np.int32)
-        newest[places] = self.items[rows[places]]
-        return newest
+        return self.lists.last(length)
 
     def distinct(self) -> Queries:
         """Each known item once, as its newest event, by item row within a user.
@@ -96,20 +87,16 @@ class Queries:
         last = np.ones(len(order), bool)
         last[:-1] = (items[1:] != items[:-1]) | (owners[1:] != owners[:-1])
         kept = order[last & (items > 0)]
-        offsets = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(np.bincount(positions[kept], minlength=len(self)), out=offsets[1:])
-        return self._chosen(self.user_index, offsets, kept)
+        sizes = np.bincount(positions[kept], minlength=len(self))
+        return self._chosen(self.user_index, Ragged.from_lengths(sizes, kept))
 
-    def transposed(self, num_items: int) -> tuple[np.ndarray, np.ndarray]:
-        """Who knows each item: offsets `(num_items + 1,)` and positions of queries."""
-        order = np.argsort(self.items, kind="stable")
-        offsets = np.zeros(num_items + 1, np.int64)
-        np.cumsum(np.bincount(self.items, minlength=num_items), out=offsets[1:])
-        return offsets, self.positions[order]
+    def transposed(self, num_items: int) -> Ragged:
+        """For each item row, the positions of the queries that know it."""
+        return self.lists.transposed(num_items)
 
-    def _chosen(
-        self, user_index: np.ndarray, offsets: np.ndarray, rows: np.ndarray
-    ) -> Queries:
+    def _chosen(self, user_index: np.ndarray, places: Ragged) -> Queries:
+        """Other users with the known items at `places`."""
+        offsets, rows = places
         return Queries(
             user_index,
             offsets,
@@ -147,11 +134,11 @@ class KnownItems:
         users = np.asarray(user_index)
         # The events of row 0 are of many users that nobody can tell apart.
         taken = self._all.take(users[users > 0])
-        sizes = np.zeros(len(users) + 1, np.int64)
-        sizes[1:][users > 0] = np.diff(taken.offsets)
+        sizes = np.zeros(len(users), np.int64)
+        sizes[users > 0] = taken.lists.lengths
         return Queries(
             users.astype(np.int32),
-            np.cumsum(sizes),
+            offsets_of(sizes),
             taken.items,
             taken.times,
             taken.values,
