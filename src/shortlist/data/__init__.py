@@ -12,13 +12,14 @@ check/        the report on a log
 from shortlist.data.check import LogReport, check_log
 from shortlist.data.convert import convert_tables
 from shortlist.data.findings import Finding
-from shortlist.data.guess.guess import guess_schema
+from shortlist.data.guess.schema import guess_schema
 from shortlist.data.load.examples import ArrowRows, ExampleSource, TrainingExamples
 from shortlist.data.load.loader import Loader
 from shortlist.data.load.negatives import Negatives
 from shortlist.data.preparation.append import append
 from shortlist.data.preparation.prepare import prepare
 from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.inputs import LogFiles, ReadOptions
 from shortlist.data.read.tfrecord.tables import read_tfrecord, write_tfrecord
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
@@ -35,10 +36,12 @@ __all__ = [
     "Finding",
     "Histories",
     "Loader",
+    "LogFiles",
     "LogReport",
     "Negatives",
     "PARTS",
     "Part",
+    "ReadOptions",
     "Schema",
     "Split",
     "TEST",

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from log_events import read_events
 from shortlist.data import FileFormat, Schema
-from shortlist.data.guess.times import guess_times
-from shortlist.data.read.blocks import Reading, read_blocks, read_events
+from shortlist.data.guess.time_columns import guess_times
+from shortlist.data.read.blocks import ReadState, read_blocks
 from shortlist.data.read.time_formats import (
     check_format,
     compact_format,
@@ -133,7 +134,7 @@ def test_one_bad_time_is_a_bad_row(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="timestamp_format says, '%d.%m.%Y'") as caught:
         read_events(path, SCHEMA)
     assert (caught.value.code, caught.value.row) == ("log-time-type", 30)
-    blocks = list(read_blocks(path, SCHEMA, Reading(), on_error="skip"))
+    blocks = list(read_blocks(path, SCHEMA, ReadState(), on_error="skip"))
     assert sum(len(block.events) for block in blocks) == 28
 
 

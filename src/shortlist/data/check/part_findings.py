@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from shortlist.data import findings as look
-from shortlist.data.check.parts import Columns, same_moment
+from shortlist.data.check.parts import LogArrays, same_moment
 from shortlist.data.check.report import SHIFT, Cold, Drift, Leakage, PartSummary
 from shortlist.data.findings import Finding, Severity
-from shortlist.data.guess.order_findings import (
+from shortlist.data.guess.shared_findings import (
     REPEATED,
     grouped_by_item,
     id_ranks,
@@ -33,26 +33,26 @@ _FEW_EVENTS = 10  # of a part, that say little about it
 _TIED_SHARE = 0.5
 
 
-def of_order(grouped: SortedLog, columns: Columns, split: Split) -> list[Finding]:
+def of_order(log: SortedLog, arrays: LogArrays, split: Split) -> list[Finding]:
     """A split by time of rows whose order is not that of time.
 
     Of a log with times the order of the rows decides where most neighbours are tied.
     """
     keys = {
-        f"item {name}": ranks[columns.item]
-        for name, ranks in id_ranks(grouped.item_ids).items()
+        f"item {name}": ranks[arrays.item]
+        for name, ranks in id_ranks(log.item_ids).items()
     }
-    if columns.labelled:
-        keys["label"] = columns.label
-    if not columns.timed:
-        in_file = columns.item[np.argsort(columns.time, kind="stable")]
-        found = sorted_by(columns.user, keys) or grouped_by_item(in_file)
+    if arrays.labelled:
+        keys["label"] = arrays.label
+    if not arrays.timed:
+        in_file = arrays.item[np.argsort(arrays.time, kind="stable")]
+        found = sorted_by(arrays.user, keys) or grouped_by_item(in_file)
         return [order_not_time(found)] if found else []
-    tied = same_moment(columns)
-    neighbours = int(np.count_nonzero(columns.user[1:] == columns.user[:-1]))
+    tied = same_moment(arrays)
+    neighbours = int(np.count_nonzero(arrays.user[1:] == arrays.user[:-1]))
     if np.count_nonzero(tied) < _TIED_SHARE * max(neighbours, 1):
         return []
-    if not (found := sorted_by(columns.user, keys, tied)):
+    if not (found := sorted_by(arrays.user, keys, tied)):
         return []
     return [
         Finding(

@@ -115,7 +115,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     events: float
 
 
-class Popularity(msgspec.Struct, frozen=True, kw_only=True):
+class ItemPopularity(msgspec.Struct, frozen=True, kw_only=True):
     """How much the popular items have.
 
     Args:
@@ -300,7 +300,7 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
     time: TimeSpan | None
     events_per_user: Spread
     events_per_item: Spread
-    popularity: Popularity
+    popularity: ItemPopularity
     labels: Labels | None
     activity: Activity | None
     parts: tuple[PartSummary, ...]

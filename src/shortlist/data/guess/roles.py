@@ -21,7 +21,7 @@ from shortlist.data.guess.meanings import (
     words_of,
 )
 from shortlist.data.guess.owners import owner_of
-from shortlist.data.guess.times import guess_times
+from shortlist.data.guess.time_columns import guess_times
 from shortlist.data.read.validate import to_floats
 from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.errors import LogError, did_you_mean, listed

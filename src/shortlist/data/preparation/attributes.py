@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from shortlist.data.findings import Finding
-from shortlist.data.preparation.attribute_file import read_attributes
-from shortlist.data.preparation.attribute_findings import unmatched_ids
+from shortlist.data.preparation.attribute_file import read_attributes, unmatched_ids
 from shortlist.data.preparation.log_attributes import KEY
 from shortlist.data.read.feature_values import check_nesting, check_title, tokens
 from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.inputs import LogFiles, OnError, ReadOptions
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.schema import (
     CONTEXT,
@@ -59,7 +59,31 @@ class AttributeFile(NamedTuple):
     file: str | Path | None
     id_column: str
     layout: str | FileFormat | None = None
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
+
+
+# The attribute file of each owner and how to read it.
+AttributeFiles = Mapping[str, AttributeFile]
+
+
+def attribute_files(
+    files: LogFiles, schema: Schema, options: ReadOptions
+) -> dict[str, AttributeFile]:
+    """The attribute files of a log, by `user` and `item`."""
+    return {
+        USER: AttributeFile(
+            files.users,
+            files.users_id or schema.user_id,
+            options.users_format,
+            options.on_error,
+        ),
+        ITEM: AttributeFile(
+            files.items,
+            files.items_id or schema.item_id,
+            options.items_format,
+            options.on_error,
+        ),
+    }
 
 
 @dataclass(frozen=True)
@@ -84,7 +108,7 @@ class Attributes:
     def read(
         cls,
         schema: Schema,
-        files: Mapping[str, AttributeFile],
+        files: AttributeFiles,
         user_ids: pl.Series,
         item_ids: pl.Series,
         of_log: Mapping[str, pl.DataFrame] | None = None,

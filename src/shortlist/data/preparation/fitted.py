@@ -12,7 +12,7 @@ import polars as pl
 
 from shortlist.data.findings import Finding
 from shortlist.data.preparation.attributes import (
-    AttributeFile,
+    AttributeFiles,
     Attributes,
     feature_vocabularies,
     merge_counts,
@@ -29,9 +29,6 @@ from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.store.numbers import NumberStatistics
 from shortlist.data.store.table_sizes import table_rows
 from shortlist.data.store.vocabulary import Vocabulary, vocabulary_file, write_frame
-
-# The attribute file of each owner and how to read it.
-AttributeFiles = Mapping[str, AttributeFile]
 
 
 class ContentFiles(NamedTuple):

@@ -17,9 +17,8 @@ from shortlist.data.findings import Finding
 from shortlist.data.kernels.ids import IdMap, group_order
 from shortlist.data.preparation.folds import LEFT_OUT, assign_fold
 from shortlist.data.preparation.frame_rows import FrameRows
-from shortlist.data.preparation.ingest import CodedLog, Paths, Spill, ingest
-from shortlist.data.read.blocks import OnError
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.preparation.ingest import CodedLog, Spill, ingest
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
 from shortlist.data.read.rejected import Reason
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import TRAIN, Split, assign_parts
@@ -65,36 +64,24 @@ class SortedLog:
     is_timed: bool = True
 
 
-def read_grouped(
-    paths: Paths,
+def read_sorted_log(
+    log: Paths | LogFiles,
     schema: Schema,
     split: Split,
-    *,
-    on_error: OnError = "raise",
-    layout: str | FileFormat | None = None,
-    test_events: Paths | None = None,
-    validation_events: Paths | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> SortedLog:
-    """Reads, sorts and divides a log without writing a dataset.
+    """Reads, sorts and splits a log without writing a dataset.
 
     Raises:
-        LogError: the log cannot be used; says file, column and row.
+        LogError: the log cannot be used; names file, column and row.
     """
     with tempfile.TemporaryDirectory(prefix="shortlist-") as folder:
-        spill = Spill(Path(folder))
-        coded = ingest(
-            paths,
-            schema,
-            spill,
-            test_events=test_events,
-            validation_events=validation_events,
-            layout=layout,
-            on_error=on_error,
-        )
-        return group(coded, schema, split, spill)
+        spill = Spill(Path(folder), options.memory_bytes)
+        coded = ingest(log, schema, spill, options)
+        return sort_log(coded, schema, split, spill)
 
 
-def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> SortedLog:
+def sort_log(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> SortedLog:
     """Sorts a coded log by user and time, drops duplicates and divides it.
 
     A log that exceeds the budget of `spill` is sorted by ranges of users, each as

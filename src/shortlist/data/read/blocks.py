@@ -1,7 +1,6 @@
 """Reads a log as a stream of checked blocks of events, so that it may exceed memory.
 
     read_blocks   files to blocks of `user_id, item_id, timestamp_ms, label, ...`
-    read_events   all of them in one frame
 
 Knows rows and files, not users: ids stay external, and duplicates stay. Blocks are
 checked on a few threads while the next ones are read, and come in file order.
@@ -11,11 +10,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -25,9 +23,10 @@ from shortlist.data.read.error_locations import blank_lines, extra_fields, read_
 from shortlist.data.read.feature_values import TITLE, check_nesting, check_title, tokens
 from shortlist.data.read.file_format import FileFormat
 from shortlist.data.read.implicit import implicit_events
+from shortlist.data.read.inputs import OnError, Paths, paths_of
 from shortlist.data.read.layouts import inspect_file
 from shortlist.data.read.log_file import LogFile
-from shortlist.data.read.rejected import Reason, Rejections
+from shortlist.data.read.rejected import Reason, SkipBadRows
 from shortlist.data.read.scan import (
     BEYOND_HEADER,
     SAMPLED_ROWS,
@@ -41,8 +40,8 @@ from shortlist.data.read.scan import (
     scan,
 )
 from shortlist.data.read.validate import (
-    Refusal,
-    Report,
+    BadRowHandler,
+    RaiseBadRows,
     Times,
     check_not_empty,
     to_ids,
@@ -53,14 +52,13 @@ from shortlist.data.schema import FEATURE_PREFIX, Schema
 from shortlist.errors import LogError
 from shortlist.native import default_threads
 
-OnError = Literal["raise", "skip"]
 BLOCK_ROWS = 1 << 20
 FIRST_ROWS = 1 << 16
 """Rows that are checked before all others, as they decide on units."""
 
 
 @dataclass
-class Reading:
+class ReadState:
     """What was learned of a log while reading it, kept when it must be read again.
 
     Args:
@@ -79,7 +77,7 @@ class Reading:
 
 
 class ReadAgain(Exception):
-    """The `Reading` has changed: what came so far is void, start over."""
+    """The `ReadState` has changed: what came so far is void, start over."""
 
 
 @dataclass(frozen=True)
@@ -103,49 +101,16 @@ class Block:
     rejected: tuple[Reason, ...] = ()
 
 
-def read_events(
-    paths: str | Path | Sequence[str | Path],
-    schema: Schema,
-    *,
-    layout: str | FileFormat | None = None,
-    now_ms: int | None = None,
-) -> pl.DataFrame:
-    """Reads and checks one log, given as one or several files, into memory.
-
-    Args:
-        paths: files with the same columns, read one after the other.
-        schema: which columns to read and what they may hold. Without a label column,
-            every label is 1.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
-            per file.
-        now_ms: the present, milliseconds since the epoch; the clock's by default.
-
-    Returns:
-        The columns of `Block.events`, duplicates included, in file order.
-
-    Raises:
-        LogError: see `docs/errors.md`, codes `log-...`; it names file, column and
-            row, the header being line 1.
-    """
-    reading = Reading()
-    while True:
-        try:
-            blocks = read_blocks(paths, schema, reading, layout=layout, now_ms=now_ms)
-            return pl.concat([block.events for block in blocks])
-        except ReadAgain:
-            reading.kinds.clear()
-
-
 def read_blocks(
-    paths: str | Path | Sequence[str | Path],
+    paths: Paths,
     schema: Schema,
-    reading: Reading,
+    reading: ReadState,
     *,
     layout: str | FileFormat | None = None,
     now_ms: int | None = None,
     on_error: OnError = "raise",
 ) -> Iterator[Block]:
-    """Reads a log block by block; see `read_events`.
+    """Reads and checks a log block by block.
 
     Args:
         paths: files with the same columns, read one after the other.
@@ -162,7 +127,7 @@ def read_blocks(
         ReadAgain: call again with the same `reading`.
     """
     now_ms = round(time.time() * 1000) if now_ms is None else now_ms
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = paths_of(paths)
     if not files:
         raise LogError("log-empty", "A log must be at least one file. Received none.")
     for path in files:
@@ -176,7 +141,7 @@ def read_blocks(
 
 
 def _check_kinds(
-    events: pl.DataFrame, schema: Schema, reading: Reading, path: Path
+    events: pl.DataFrame, schema: Schema, reading: ReadState, path: Path
 ) -> None:
     """Ids that are text in one block are text in all of them."""
     for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
@@ -198,7 +163,7 @@ class _FileReader:
         self,
         file: LogFile,
         schema: Schema,
-        reading: Reading,
+        reading: ReadState,
         now_ms: int,
         on_error: OnError,
     ) -> None:
@@ -313,9 +278,9 @@ class _FileReader:
                 self.reading.types.note(name, str(self.file.path), kind, read_as)
 
     def _checked(self, frame: pl.DataFrame, first: int) -> Block:
-        refusal = Refusal(self.file, first)
-        rejections = Rejections(self.file, first, len(frame))
-        report: Report = rejections if self.on_error == "skip" else refusal
+        refusal = RaiseBadRows(self.file, first)
+        rejections = SkipBadRows(self.file, first, len(frame))
+        report: BadRowHandler = rejections if self.on_error == "skip" else refusal
         self._check_width(frame, rejections)
         columns = [
             self._ids(frame[self.schema.user_id], report).alias("user_id"),
@@ -347,7 +312,7 @@ class _FileReader:
             events = events.filter(good)
         return Block(events, len(frame), below, tuple(rejections.reasons))
 
-    def _ids(self, values: pl.Series, report: Report) -> pl.Series:
+    def _ids(self, values: pl.Series, report: BadRowHandler) -> pl.Series:
         if values.name in self.integers:
             numbers = values.to_frame()
             ids = numbers.select(as_kind(values.name, pl.Int64())).to_series()
@@ -364,7 +329,7 @@ class _FileReader:
         ids = to_ids(values, report, self.file)
         return ids.cast(pl.String) if values.name in self.reading.text else ids
 
-    def _check_width(self, frame: pl.DataFrame, rejections: Rejections) -> None:
+    def _check_width(self, frame: pl.DataFrame, rejections: SkipBadRows) -> None:
         extra = extra_values(frame)
         if extra is None:
             return

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import codecs
 import re
-import stat
 import zlib
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import cast
 
 from shortlist.data.kernels.tfrecord import is_tfrecord
 from shortlist.data.read.file_format import FileFormat, as_format
@@ -35,6 +34,7 @@ from shortlist.data.read.text.layouts import (
     sequences_text,
 )
 from shortlist.errors import LogError, did_you_mean
+from shortlist.reading import open_log
 
 # Packed bytes that give the first few of the content for sure.
 _PACKED_HEAD_BYTES = 1 << 12
@@ -106,27 +106,9 @@ def compression_of(path: Path) -> str | None:
     Raises:
         LogError: it is missing, empty, no regular file or may not be read.
     """
-    if not path.exists():
-        raise LogError(
-            "log-file-missing",
-            f"The file must exist. Found nothing at {str(path)!r}. Check the path;"
-            " it is relative to the current directory unless it starts with '/'.",
-            file=path,
-        )
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        _refuse_kind(path, state.st_mode)
-    try:
-        # Files of the kernel call themselves empty, and may wait for ever.
-        with path.open("rb") as stream:
-            magic = stream.read(_PACKED_HEAD_BYTES) if state.st_size else b""
-    except OSError as error:
-        raise LogError(
-            "log-file-unreadable",
-            f"You must be allowed to read the file. The system said: {error.strerror}."
-            " Change its permissions.",
-            file=path,
-        ) from error
+    with open_log(path) as stream:
+        # Files in /proc report a size of 0, and reading them may never return.
+        magic = stream.read(_PACKED_HEAD_BYTES) if path.stat().st_size else b""
     if not magic:
         raise LogError(
             "log-empty",
@@ -139,18 +121,6 @@ def compression_of(path: Path) -> str | None:
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
         return "zstd"
     return "gzip" if _holds_zlib_records(magic) else None
-
-
-def _refuse_kind(path: Path, mode: int) -> NoReturn:
-    kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
-    if stat.S_ISDIR(mode):
-        kind = "directory"
-    raise LogError(
-        "log-file-directory",
-        f"A log must be a regular file. Received a {kind}. Name the file inside a"
-        " directory, or write what a pipe holds to a file.",
-        file=path,
-    )
 
 
 def _holds_zlib_records(head: bytes) -> bool:

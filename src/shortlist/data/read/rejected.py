@@ -16,10 +16,10 @@ from shortlist.atomic import atomic_file
 from shortlist.data.findings import Finding, shorten, shown, skipped_rows
 from shortlist.data.read.column_types import is_plain
 from shortlist.data.read.error_locations import row_of, rows_of
-from shortlist.data.read.formulas import without_formulas
 from shortlist.data.read.log_file import LogFile
 from shortlist.errors import LogError
 
+_FORMULA_BEGINS = r"^['=+\-@\t\r\n＝＋－＠]"
 _MOST_KEPT = 1_000
 """Characters of a value that are kept."""
 _COLUMNS = pl.Schema(
@@ -47,8 +47,8 @@ class Reason:
     rows: pl.DataFrame
 
 
-class Rejections:
-    """A `validate.Report` that collects the bad rows of one block.
+class SkipBadRows:
+    """A `validate.BadRowHandler` that collects the bad rows of one block.
 
     Args:
         file: the file being read.
@@ -143,3 +143,22 @@ def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
         )
     with atomic_file(path) as temporary:
         without_formulas(pl.concat(frames)).write_csv(temporary)
+
+
+def without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would run.
+
+    Texts that are numbers stay as they are. A text that begins with an apostrophe gets
+    another one, so that removing the first character always restores the text.
+    """
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    return frame.with_columns(
+        pl.when(
+            pl.col(name).str.contains(_FORMULA_BEGINS)
+            & pl.col(name).cast(pl.Float64, strict=False).is_null()
+        )
+        .then("'" + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in texts
+    )

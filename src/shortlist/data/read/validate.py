@@ -1,9 +1,8 @@
 """Columns as read become columns as used, or a report of the rows that cannot be.
 
-Knows one column of one block of rows at a time; everything is a whole-column
-expression. What becomes of a bad value is up to the `Report`: `Refusal` raises and
-looks the row up in the file, `blocks.py` has one that sets rows aside. Where the report
-returns, the bad values are null in the answer.
+Works on one column of one block of rows, with whole-column expressions. A
+`BadRowHandler` is called for bad values: `RaiseBadRows` raises and finds the row in the
+file, `rejected.SkipBadRows` collects them. If it returns, bad values become null.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from shortlist.errors import LogError
 
 # Called with an error code, the column as read, the mask of its bad rows, what must
 # hold and what to do.
-Report = Callable[[str, pl.Series, pl.Series, str, str], None]
+BadRowHandler = Callable[[str, pl.Series, pl.Series, str, str], None]
 
 DAY_MS = 86_400_000
 MAX_ID_BYTES = 4_096
@@ -48,7 +47,7 @@ _ISO = "iso"
 _NOT_A_TIME = -(2**63)
 
 
-class Refusal:
+class RaiseBadRows:
     """A report that raises `LogError` at the first bad row.
 
     Args:
@@ -77,7 +76,7 @@ class Refusal:
         )
 
 
-def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
+def to_ids(values: pl.Series, report: BadRowHandler, file: LogFile) -> pl.Series:
     """Ids as Int64 or String, never changed.
 
     Whole floats, which pandas makes of integers where one is missing, are integers.
@@ -137,7 +136,7 @@ def _no_ids(values: pl.Series, file: LogFile, found: str) -> LogError:
     )
 
 
-def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
+def to_labels(values: pl.Series, schema: Schema, report: BadRowHandler) -> pl.Series:
     """Labels as Float32 within the limits of the schema.
 
     Reports labels that are missing, not a number, NaN, infinite or beyond Float32,
@@ -174,7 +173,7 @@ def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     return narrow
 
 
-def to_numbers(values: pl.Series, report: Report) -> pl.Series:
+def to_numbers(values: pl.Series, report: BadRowHandler) -> pl.Series:
     """A numeric feature as Float64; missing values and NaN become null.
 
     Reports values that are text or infinite.
@@ -213,7 +212,7 @@ class Times:
         """Whether the times read so far are text, not numbers since 1970."""
         return self._kind == _ISO or self.form is not None
 
-    def to_ms(self, values: pl.Series, report: Report) -> pl.Series:
+    def to_ms(self, values: pl.Series, report: BadRowHandler) -> pl.Series:
         """Event times as Int64 milliseconds since the epoch.
 
         Reports times that are missing, not a time, of another unit than most, before
@@ -236,7 +235,7 @@ class Times:
         return times
 
     def _parsed(
-        self, values: pl.Series, missing: pl.Series, report: Report
+        self, values: pl.Series, missing: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if values.dtype == pl.Date or values.dtype == pl.Datetime:
             return values.cast(pl.Datetime("ms")).to_physical().alias(values.name)
@@ -255,7 +254,7 @@ class Times:
         return self._from_text(values, missing, report)
 
     def _from_text(
-        self, values: pl.Series, missing: pl.Series, report: Report
+        self, values: pl.Series, missing: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if self.form is None:
             times = iso_to_ms(values)
@@ -274,7 +273,7 @@ class Times:
         return times
 
     def _from_numbers(
-        self, numbers: pl.Series, values: pl.Series, report: Report
+        self, numbers: pl.Series, values: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if numbers.dtype.is_integer():
             numbers = _signed(numbers, values, report)
@@ -302,7 +301,7 @@ class Times:
         return times
 
     def _from_digits(
-        self, numbers: pl.Series, values: pl.Series, report: Report
+        self, numbers: pl.Series, values: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         """Numbers such as 20240131, in the format of their digits."""
         assert self.form is not None  # the caller looked
@@ -319,7 +318,7 @@ def ms_per_unit(numbers: pl.Series) -> float:
     return _UNITS[_unit(numbers)][0]
 
 
-def check_unique(ids: pl.Series, report: Report) -> None:
+def check_unique(ids: pl.Series, report: BadRowHandler) -> None:
     """Reports the second row of a repeated id of an attribute table."""
     repeated = ~ids.is_first_distinct()
     if repeated.any():
@@ -387,7 +386,7 @@ def is_missing(values: pl.Series) -> pl.Series:
 
 
 def report_no_time(
-    values: pl.Series, bad: pl.Series, report: Report, form: str | None = None
+    values: pl.Series, bad: pl.Series, report: BadRowHandler, form: str | None = None
 ) -> None:
     """Reports values of a time column that are no times, or not of their format."""
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
@@ -400,7 +399,7 @@ def report_no_time(
 
 
 def _report_ambiguous(
-    values: pl.Series, bad: pl.Series, found: Found, report: Report
+    values: pl.Series, bad: pl.Series, found: Found, report: BadRowHandler
 ) -> None:
     readings = " or ".join(f'"{form}"' for form in found.formats)
     rule = "It must be clear which number of a date is the day."
@@ -408,14 +407,16 @@ def _report_ambiguous(
     report("log-time-ambiguous", values, bad, rule, fix)
 
 
-def report_missing_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
+def report_missing_time(
+    values: pl.Series, bad: pl.Series, report: BadRowHandler
+) -> None:
     """Reports events without a time."""
     rule = "Every event must have a time."
     fix = "Fill it in, remove the row, or name no timestamp column."
     report("log-time-missing", values, bad, rule, fix)
 
 
-def _signed(numbers: pl.Series, values: pl.Series, report: Report) -> pl.Series:
+def _signed(numbers: pl.Series, values: pl.Series, report: BadRowHandler) -> pl.Series:
     """Whole numbers as Int64, null where they do not fit and for a missing time."""
     times = numbers.cast(pl.Int64, strict=False)
     if times.null_count() > numbers.null_count():

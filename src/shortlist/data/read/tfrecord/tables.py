@@ -1,7 +1,6 @@
 """TFRecord of flat features: to a table, in blocks, to one Arrow file, and back.
 
     read_tfrecord      a file as one table
-    tfrecord_batches   a file of any size as tables of some rows each
     convert_tfrecord   files to one flat Arrow file with the narrowest types
     write_tfrecord     a table to a file
 
@@ -16,7 +15,7 @@ for the features of an Example have no order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,22 +54,6 @@ def read_tfrecord(
     survey = Survey([path], rows_per_record, columns)
     blocks = [*survey.blocks()]
     return pl.concat([survey.frame(block) for block in blocks], rechunk=False)
-
-
-def tfrecord_batches(
-    path: str | Path,
-    *,
-    rows_per_record: int | None = None,
-    columns: Sequence[str] | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Reads a file as tables of some rows each, in file order.
-
-    Reads it twice: the types of the columns depend on all records. Memory holds one
-    block of the file. See `read_tfrecord` for the arguments, types and errors.
-    """
-    survey = Survey([path], rows_per_record, columns)
-    survey.complete()
-    yield from survey.frames()
 
 
 def convert_tfrecord(

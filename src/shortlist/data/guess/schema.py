@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.guess.features import AttributeGuess, guess_features
-from shortlist.data.guess.file_settings import Sample, read_sample
-from shortlist.data.guess.label_findings import asks_about_zero, stands_out, zero_told
-from shortlist.data.guess.log_columns import (
-    guess_log_columns,
-    look_at_order,
-    weight_offer,
-)
-from shortlist.data.guess.meanings import counted, is_amount
-from shortlist.data.guess.order_findings import REPEATED, order_told, repeats_told
-from shortlist.data.guess.reading import (
+from shortlist.data.guess.column_format import (
     roles_of,
     settle,
     settle_ids,
     with_whole_ids,
 )
+from shortlist.data.guess.features import AttributeGuess, guess_features
+from shortlist.data.guess.file_format import Sample, read_sample
+from shortlist.data.guess.meanings import counted, is_amount
+from shortlist.data.guess.other_columns import (
+    guess_log_columns,
+    look_at_order,
+    weight_offer,
+)
 from shortlist.data.guess.roles import FLAGS, NO_TIMES, Roles, attribute_id, name_score
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.guess.shared_findings import (
+    REPEATED,
+    asks_about_zero,
+    order_told,
+    repeats_told,
+    stands_out,
+    zero_told,
+)
+from shortlist.data.read.file_format import FileFormat, as_format
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.read.validate import to_floats
 from shortlist.data.schema import LabelKind, Owner, Schema, Weight
@@ -108,53 +115,48 @@ class _Scale:
 
 
 def guess_schema(
-    events_path: str | Path | Sequence[str | Path],
+    log: Paths | LogFiles,
     *,
-    users_path: str | Path | None = None,
-    items_path: str | Path | None = None,
     user_id: str | None = None,
     item_id: str | None = None,
     timestamp: str | None = None,
     label: str | None = None,
-    formats: Mapping[str, FileFormat] | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> Guess:
     """Proposes the schema of a log from the first 500,000 rows of its files.
 
     Args:
-        events_path: the interaction log, one file or several of the same columns.
-        users_path: user attributes, or `None`.
-        items_path: item attributes, or `None`.
-        user_id: column of the user, where the caller knows it.
-        item_id: column of the item, where the caller knows it.
-        timestamp: column of the time, where the caller knows it.
-        label: column of the rating or click, where the caller knows it.
-        formats: settings of reading that are known, of `events`, `users` and `items`.
+        log: the file of events, or several with the same columns; or `LogFiles` with
+            attribute files beside them.
+        user_id: column of the user, if known.
+        item_id: column of the item, if known.
+        timestamp: column of the time, if known.
+        label: column of the rating or click, if known.
+        options: the formats of the files, as far as they are known.
 
     Raises:
         LogError: a file cannot be read, a named column is missing, or user and item
             cannot be told apart (code `guess-ambiguous`, which lists the columns).
     """
-    known = {name: FileFormat() for name in ("events", "users", "items")}
-    known |= formats or {}
+    files = LogFiles.of(log)
     named = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
-    one = isinstance(events_path, str | Path)
-    paths = [Path(events_path)] if one else [Path(path) for path in events_path]  # type: ignore[union-attr, arg-type]
-    with panics_refused(paths[0]):
-        return _guess(paths, known, (users_path, items_path), named)
+    with panics_refused(files.first):
+        return _guess(files, options, named)
 
 
 def _guess(
-    paths: list[Path],
-    known: Mapping[str, FileFormat],
-    attribute_paths: tuple[str | Path | None, str | Path | None],
-    given: Mapping[str, str | None],
+    files: LogFiles, options: ReadOptions, given: Mapping[str, str | None]
 ) -> Guess:
-    log = read_sample(paths, known["events"], _SAMPLED_ROWS)
-    # Whatever `prepare` would find in the attribute files is found here.
+    log = read_sample(files.event_files, as_format(options.format), _SAMPLED_ROWS)
+    # Attribute files are read whole: they must not fail later in `prepare`.
+    attributes = {
+        "user_id": (files.users, options.users_format),
+        "item_id": (files.items, options.items_format),
+    }
     samples = {
-        role: read_sample([Path(at)], known[f"{_OWNERS[role]}s"], None)
-        for role, at in zip(_OWNERS, attribute_paths, strict=True)
-        if at is not None
+        role: read_sample([Path(path)], as_format(form), None)
+        for role, (path, form) in attributes.items()
+        if path is not None
     }
     for sample in samples.values():
         named = [

@@ -29,7 +29,7 @@ _TEMPORARY = re.compile(
 _FOLDER = re.compile(r"(?:vocabularies|spill)-\d+")
 
 
-def remove_strays(folder: Path, info: DatasetInfo) -> None:
+def remove_stale_files(folder: Path, info: DatasetInfo) -> None:
     """Removes what an interrupted append left, and what the last but one replaced.
 
     Args:
@@ -41,7 +41,7 @@ def remove_strays(folder: Path, info: DatasetInfo) -> None:
         name = file.relative_to(folder).as_posix()
         if name in named or not file.is_file():
             continue
-        if _is_stray(name, info.generation):
+        if _is_stale(name, info.generation):
             file.unlink()
     for place in folder.iterdir():
         if _FOLDER.fullmatch(place.name):
@@ -49,7 +49,7 @@ def remove_strays(folder: Path, info: DatasetInfo) -> None:
                 place.rmdir()
 
 
-def files_left(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
+def kept_files(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
     """The listed files that are still there after an append.
 
     Args:
@@ -60,11 +60,11 @@ def files_left(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
     return {
         name: recorded
         for name, recorded in info.files.items()
-        if name in segments or not _is_stray(name, generation)
+        if name in segments or not _is_stale(name, generation)
     }
 
 
-def _is_stray(name: str, generation: int) -> bool:
+def _is_stale(name: str, generation: int) -> bool:
     """Whether a file that nothing names was written by an append, and nobody reads it.
 
     Args:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from shortlist.data.guess.file_settings import Sample
+from shortlist.data.guess.file_format import Sample
 from shortlist.data.guess.roles import Roles, find_roles, name_score
-from shortlist.data.guess.times import guess_times
+from shortlist.data.guess.time_columns import guess_times
 from shortlist.data.read.text.missing import missing_texts
 from shortlist.data.read.unroll import list_columns
 from shortlist.data.read.validate import is_missing

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shortlist.data import Feature, guess_schema
+from log_events import read_events
+from shortlist.data import Feature, LogFiles, guess_schema
 from shortlist.data.guess.roles import name_score
 from shortlist.data.preparation.attribute_file import read_attributes
-from shortlist.data.read.blocks import read_events
 from shortlist.data.read.text.layouts import GENRES
 from shortlist.errors import LogError
 
@@ -65,7 +65,7 @@ def test_movielens_100k(tmp_path: Path) -> None:
         for n in range(1, ITEMS + 1)
     ]
     user, item = write(tmp_path, "u.user", users), write(tmp_path, "u.item", items)
-    guess = guess_schema(data, users_path=user, items_path=item)
+    guess = guess_schema(LogFiles(data, users=user, items=item))
     schema = guess.schema
     assert guess.layout == "movielens-100k"
     assert guess.num_rows == EVENTS
@@ -96,9 +96,11 @@ def test_movielens_1m(tmp_path: Path) -> None:
     ]
     items = [f"{n}::Film {n}::{'|'.join(genres(n))}" for n in range(1, ITEMS + 1)]
     guess = guess_schema(
-        data,
-        users_path=write(tmp_path, "users.dat", users),
-        items_path=write(tmp_path, "movies.dat", items),
+        LogFiles(
+            data,
+            users=write(tmp_path, "users.dat", users),
+            items=write(tmp_path, "movies.dat", items),
+        )
     )
     assert guess.layout == "movielens-dat"
     assert guess.schema.label_kind == "explicit"
@@ -120,8 +122,10 @@ def test_movielens_25m(tmp_path: Path) -> None:
         for n in range(1, ITEMS + 1)
     ]
     guess = guess_schema(
-        write(tmp_path, "ratings.csv", lines),
-        items_path=write(tmp_path, "movies.csv", movies),
+        LogFiles(
+            write(tmp_path, "ratings.csv", lines),
+            items=write(tmp_path, "movies.csv", movies),
+        )
     )
     schema = guess.schema
     assert (schema.user_id, schema.item_id) == ("userId", "movieId")
@@ -178,7 +182,7 @@ def test_attribute_files_tell_user_and_item_apart(tmp_path: Path) -> None:
     lines = ["a,b,c,d", *(f"u{u},i{i},{r},{t}" for u, i, r, t in rows())]
     path = write(tmp_path, "log.csv", lines)
     users = ["key,plan"] + [f"u{n},{'free' if n % 3 else 'paid'}" for n in range(1, 41)]
-    guess = guess_schema(path, users_path=write(tmp_path, "users.csv", users))
+    guess = guess_schema(LogFiles(path, users=write(tmp_path, "users.csv", users)))
     assert (guess.schema.user_id, guess.schema.item_id) == ("a", "b")
     assert guess.users_id == "key"
     assert kinds(guess.schema.features) == {"plan": "categorical"}
@@ -190,14 +194,14 @@ def test_attribute_file_without_the_ids_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     items = write(tmp_path, "items.csv", ["color,size", "red,1", "red,1"])
     with pytest.raises(LogError, match="Rename the one with the ids to 'item'") as e:
-        guess_schema(path, items_path=items)
+        guess_schema(LogFiles(path, items=items))
     assert (e.value.code, e.value.file) == ("guess-ambiguous", str(items))
 
 
 def test_few_known_ids_give_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     items = write(tmp_path, "items.csv", ["item,color", "1,red", "2,blue", "3,red"])
-    assert guess_schema(path, items_path=items).warnings == (
+    assert guess_schema(LogFiles(path, items=items)).warnings == (
         "Only 5% of the log's items are in items.csv.",
     )
 
@@ -273,7 +277,7 @@ def test_attribute_columns_by_content(tmp_path: Path) -> None:
     )
     items = tmp_path / "items.parquet"
     frame.write_parquet(items)
-    guess = guess_schema(path, items_path=items)
+    guess = guess_schema(LogFiles(path, items=items))
     assert kinds(guess.schema.features) == {
         "price": "numeric",
         "brand_id": "categorical",
@@ -295,9 +299,11 @@ def test_a_feature_name_is_used_once(tmp_path: Path) -> None:
     users = ["user,country"] + [f"{n},{'AB'[n % 2]}" for n in range(1, 41)]
     items = ["item,country"] + [f"{n},{'AB'[n % 2]}" for n in range(1, 61)]
     schema = guess_schema(
-        path,
-        users_path=write(tmp_path, "users.csv", users),
-        items_path=write(tmp_path, "items.csv", items),
+        LogFiles(
+            path,
+            users=write(tmp_path, "users.csv", users),
+            items=write(tmp_path, "items.csv", items),
+        )
     ).schema
     assert [(f.name, f.owner) for f in schema.features] == [("country", "user")]
 
@@ -362,7 +368,7 @@ def test_the_title_is_the_text_that_is_called_so(
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     lines = [",".join(["item", *names])]
     lines += [",".join([str(n), *(f"{name} {n}" for name in names)]) for n in range(60)]
-    guess = guess_schema(path, items_path=write(tmp_path, "items.csv", lines))
+    guess = guess_schema(LogFiles(path, items=write(tmp_path, "items.csv", lines)))
     assert guess.schema.title == title
     assert guess.columns["items"][title].startswith("The title")
 
@@ -381,7 +387,7 @@ def test_codes_and_moments_are_no_features(tmp_path: Path) -> None:
     )
     items = tmp_path / "items.csv"
     frame.write_csv(items)
-    guess = guess_schema(path, items_path=items)
+    guess = guess_schema(LogFiles(path, items=items))
     assert kinds(guess.schema.features) == {
         "group": "categorical",
         "budget": "numeric",
@@ -443,7 +449,7 @@ def test_prices_with_decimal_commas_are_no_lists(tmp_path: Path) -> None:
     log = write(tmp_path, "log.csv", joined(",", "user_id,item_id,rating,timestamp"))
     prices = [f'{item},"{item % 7},5{item % 3}"' for item in range(1, ITEMS + 1)]
     items = write(tmp_path, "items.csv", ["item_id,price", *prices])
-    guess = guess_schema(log, items_path=items)
+    guess = guess_schema(LogFiles(log, items=items))
     assert guess.schema.features == ()
     assert "decimal commas, such as '1,51'" in guess.columns["items"]["price"]
     assert "Write 1.51" in guess.columns["items"]["price"]

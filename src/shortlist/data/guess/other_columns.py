@@ -20,14 +20,14 @@ from shortlist.data.guess.meanings import (
     unread_rating,
     words_of,
 )
-from shortlist.data.guess.order_findings import (
+from shortlist.data.guess.owners import newest_rows, owner_of, owner_reason
+from shortlist.data.guess.roles import Roles, name_score, time_share
+from shortlist.data.guess.shared_findings import (
     grouped_by_item,
     id_ranks,
     repeated_share,
     sorted_by,
 )
-from shortlist.data.guess.owners import newest_rows, owner_of, owner_reason
-from shortlist.data.guess.roles import Roles, name_score, time_share
 from shortlist.data.read.validate import iso_to_ms, to_floats
 from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.data.split import Split, assign_parts
