@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import polars as pl
 import pytest
 
 from log_events import read_events
-from shortlist.data import Feature, LogFiles, guess_schema
-from shortlist.data.guess.roles import name_score
+from shortlist.data import Feature, FileFormat, LogFiles, ReadOptions, guess_schema
+from shortlist.data.guess.roles import NO_TIMES, name_score
 from shortlist.data.preparation.attribute_file import read_attributes
 from shortlist.data.read.text.layouts import GENRES
 from shortlist.errors import LogError
@@ -464,3 +465,121 @@ def test_of_a_day_and_a_moment_the_moment_is_the_time(tmp_path: Path) -> None:
     guess = guess_schema(log)
     assert guess.schema.timestamp == "timestamp"
     assert any("--timestamp date" in warning for warning in guess.warnings)
+
+
+def dated_log(folder: Path, first: str, second: str) -> Path:
+    """A log with two columns of dates; which of them is the time is not in a name."""
+    rows = [
+        f"u{n % 5},i{n % 7},{moment.strftime(first)},{moment.strftime(second)}"
+        for n in range(60)
+        for moment in [dt.datetime(2020, 1 + n % 9, 1 + n % 20, n % 24, n, 0)]
+    ]
+    return write(folder, "log.csv", ["user,item,a,b", *rows])
+
+
+@pytest.mark.parametrize(
+    ("form", "column"),
+    [("%d.%m.%Y at %H:%M", "b"), ("%Y|%m|%d", "a"), ("%d/%m/%Y %H", "a")],
+)
+def test_a_given_time_format_finds_the_time_column(
+    tmp_path: Path, form: str, column: str
+) -> None:
+    forms = (form, "%j") if column == "a" else ("%j", form)
+    path = dated_log(tmp_path, *forms)
+    options = ReadOptions(format=FileFormat(timestamp_format=form))
+    guess = guess_schema(path, options=options)
+    assert guess.schema.timestamp == column
+    assert guess.format.timestamp_format == form
+    assert form in guess.reasons["timestamp"]
+    assert NO_TIMES not in guess.warnings
+
+
+def test_a_given_time_format_decides_between_columns_named_as_times(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        f"u{n % 5},i{n % 7},2020-01-{1 + n % 28:02},{n % 28 + 1}|1|2020"
+        for n in range(60)
+    ]
+    path = write(tmp_path, "log.csv", ["user,item,date,timestamp", *rows])
+    assert guess_schema(path).schema.timestamp == "date"
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    assert guess_schema(path, options=options).schema.timestamp == "timestamp"
+
+
+@pytest.mark.parametrize("given", [None, "b", "user"])
+def test_a_time_format_that_fits_no_column_is_refused(
+    tmp_path: Path, given: str | None
+) -> None:
+    path = dated_log(tmp_path, "%Y-%m-%d", "%j")
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    with pytest.raises(LogError, match="does not fit most values") as caught:
+        guess_schema(path, timestamp=given, options=options)
+    assert (caught.value.code, caught.value.column) == ("log-time-type", given)
+    assert "%d|%m|%Y" in caught.value.message
+
+
+def test_times_that_are_not_in_the_given_format_are_counted(tmp_path: Path) -> None:
+    path = dated_log(tmp_path, "%d|%m|%Y", "%j")
+    path.write_text(path.read_text() + "u1,i2,unknown,7\n")
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    guess = guess_schema(path, timestamp="a", options=options)
+    assert any(
+        "1 of 61 times cannot be read, such as 'unknown'" in w for w in guess.warnings
+    )
+    assert "on_error" in guess.format_reasons
+
+
+@pytest.mark.parametrize("column", ["who", "thing", "sku"])
+def test_one_column_for_user_and_item_is_refused_with_a_command_that_works(
+    tmp_path: Path, column: str
+) -> None:
+    rows = [f"w{n % 5},t{n % 7},s{n % 11}" for n in range(80)]
+    path = write(tmp_path, "log.csv", ["who,thing,sku", *rows])
+    with pytest.raises(LogError, match="must be two columns") as caught:
+        guess_schema(path, user_id=column, item_id=column)
+    flags = caught.value.message.split("For example: ")[1].split()
+    user, item = flags[1], flags[3]
+    assert user != item and column in (user, item)
+    schema = guess_schema(path, user_id=user, item_id=item).schema
+    assert (schema.user_id, schema.item_id) == (user, item)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_columns_that_only_some_files_have_are_named(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    extra = ["device", "shop", None]
+    paths = []
+    for number, name in enumerate(extra):
+        rows = [f"u{n % 5},i{n % 7},{1_600_000_000 + n}" for n in range(40)]
+        header = "user,item,time"
+        if name:
+            header, rows = f"{header},{name}", [f"{row},{name}1" for row in rows]
+        paths.append(write(tmp_path, f"day{number}.csv", [header, *rows]))
+    guess = guess_schema([paths[place] for place in order])
+    assert guess.schema.timestamp == "time"
+    for name, file in (("device", {"day1", "day2"}), ("shop", {"day0", "day2"})):
+        reason = guess.columns["log"][name]
+        assert "does not have this column" in reason
+        assert any(f"{stem}.csv" in reason for stem in file)
+
+
+@pytest.mark.parametrize("missing", ["user", "item", "time"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_file_without_a_column_that_is_needed_is_refused(
+    tmp_path: Path, missing: str, last: bool
+) -> None:
+    names = ["user", "item", "time", "shop"]
+    paths = []
+    for number in range(2):
+        kept = [n for n in names if not (number == last and n == missing)]
+        values = {"user": "u{}", "item": "i{}", "time": "16000000{:02}", "shop": "s{}"}
+        rows = [
+            ",".join(values[n].format(k % 40 + 10) for n in kept) for k in range(80)
+        ]
+        paths.append(write(tmp_path, f"day{number}.csv", [",".join(kept), *rows]))
+    with pytest.raises(LogError, match=f"must have a column '{missing}'") as caught:
+        guess_schema(paths)
+    assert caught.value.code == "log-column-missing"
+    assert caught.value.file == str(paths[last])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from shortlist.data.guess.file_format import Sample
-from shortlist.data.guess.roles import Roles, find_roles, name_score
+from shortlist.data.guess.roles import WORDS, Roles, find_roles, name_score
 from shortlist.data.guess.time_columns import guess_times
 from shortlist.data.read.text.missing import missing_texts
 from shortlist.data.read.unroll import list_columns
@@ -40,19 +40,21 @@ def roles_of(
         attributes: attribute tables by the role of their id.
 
     Raises:
-        LogError: as `find_roles`.
+        LogError: as `find_roles`, or a file lacks a column that another has and that is
+            named as a user, item, time or rating (`log-column-missing`).
     """
-    path = log.paths[0]
+    named = [n for n in log.partial if any(name_score(n, role) == 2 for role in WORDS)]
+    log.check_in_all_files([*filter(None, given.values()), *named])
     log.table = with_whole_ids(log.table, log.table.columns)
     lists = [] if log.format.unroll else list_columns(log.table)
     if not lists:
-        return find_roles(path, log.table, given, attributes)
+        return _find_roles(log, given, attributes)
     plain = [name for name in log.table.columns if name not in lists]
     items = [name for name in lists if _sounds_like_items(log.table[name])]
     if items and not any(name_score(name, "item_id") == 2 for name in plain):
         return _unrolled(log, _together(log.table, items[0], lists), given, attributes)
     try:
-        roles = find_roles(path, log.table, given, attributes)
+        roles = _find_roles(log, given, attributes)
     except LogError as error:
         if error.code not in ("guess-ambiguous", "log-column-missing"):
             raise
@@ -111,7 +113,16 @@ def _unrolled(
     log.set("unroll", tuple(names), "A row holds several events: every element is one.")
     log.read(len(log.table))
     log.table = with_whole_ids(log.table, log.table.columns)
-    return find_roles(log.paths[0], log.table, given, attributes)
+    return _find_roles(log, given, attributes)
+
+
+def _find_roles(
+    log: Sample,
+    given: Mapping[str, str | None],
+    attributes: Mapping[str, pl.DataFrame | None],
+) -> Roles:
+    form = log.format.timestamp_format
+    return find_roles(log.paths[0], log.table, given, attributes, form)
 
 
 def settle(roles: Roles, log: Sample) -> dict[str, str]:
@@ -141,9 +152,9 @@ def _settle_empty(roles: Roles) -> dict[str, str]:
 
 def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
     name = roles.columns.get("timestamp")
-    if name is None or log.format.timestamp_format is not None:
+    if name is None:
         return {}
-    found = guess_times(roles.table[name])
+    found = guess_times(roles.table[name], log.format.timestamp_format)
     if found.same:
         roles.columns.pop("timestamp")
         roles.reasons["timestamp"] = f"{name!r} is not used: all its values are one."
@@ -164,7 +175,7 @@ def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
             file=log.paths[0],
             column=name,
         )
-    if found.formats:
+    if found.formats and log.format.timestamp_format is None:
         reason = f"Times such as {str(roles.table[name].drop_nulls()[0])!r}."
         log.set("timestamp_format", found.formats[0], reason)
     if not found.unread:

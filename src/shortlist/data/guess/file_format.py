@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Sample:
         table: the rows.
         reasons: why, by setting.
         bad_rows: rows that are to be skipped, and why.
+        partial: columns that only some of the files have: a file without each, and the
+            columns of that file.
     """
 
     paths: list[Path]
@@ -45,6 +47,7 @@ class Sample:
     table: pl.DataFrame = field(default_factory=pl.DataFrame)
     reasons: dict[str, str] = field(default_factory=dict)
     bad_rows: list[str] = field(default_factory=list)
+    partial: dict[str, tuple[Path, list[str]]] = field(default_factory=dict)
 
     def set(self, name: str, value: object, reason: str) -> None:
         """Changes a setting."""
@@ -66,13 +69,18 @@ class Sample:
         each = None if num_rows is None else max(num_rows // len(self.paths), 1_000)
         self.bad_rows = []
         tables = [self._read_file(path, each) for path in self.paths]
-        for number, path in enumerate(self.paths[1:], start=1):
-            wanted = [name for name in tables[0].columns if name]
-            found = tables[number].columns
-            check_columns(wanted, found, inspect_file(path, self.format))
-            # A column that some files lack cannot be used.
-            kept = [name for name in found if name in tables[0].columns]
-            tables[number] = tables[number].select(kept)
+        self.partial = {
+            name: (path, table.columns)
+            for path, table in zip(self.paths, tables, strict=True)
+            for name in {n for other in tables for n in other.columns if n}
+            if name not in table.columns
+        }
+        tables = [
+            table.select(n for n in table.columns if n not in self.partial)
+            for table in tables
+        ]
+        if not all(table.width for table in tables):
+            self.check_in_all_files(self.partial)
         self.table = pl.concat(tables, how="diagonal_relaxed")
         if self.table.is_empty():
             raise LogError(
@@ -81,6 +89,13 @@ class Sample:
                 " Check the export that wrote it.",
                 file=self.paths[0],
             )
+
+    def check_in_all_files(self, names: Iterable[str]) -> None:
+        """Raises `LogError` (`log-column-missing`) for a column that a file lacks."""
+        for name in names:
+            if name in self.partial:
+                path, found = self.partial[name]
+                check_columns([name], found, inspect_file(path, self.format))
 
     def _read_file(self, path: Path, num_rows: int | None) -> pl.DataFrame:
         """A file without the few rows that have too many fields."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.findings import shown
 from shortlist.data.guess.meanings import (
     has_amounts,
     is_amount,
@@ -51,6 +52,8 @@ NO_TIMES = (
 _NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
 _INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?|level_0|__index_level_0__")
 _IDS = ("user_id", "item_id")
+_MOST = 0.5
+"""Share of values that must be times for a column named or given as one."""
 _NEARLY = 0.95
 """Share of rows with an id of their own; repeated ids are reported."""
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
@@ -77,6 +80,7 @@ class Roles:
         reasons: a sentence for each role.
         left_out: a sentence for each column without a role that was looked at.
         warnings: what a person should look at.
+        time_format: the format of the times in the letters of strftime, if given.
     """
 
     path: Path
@@ -85,6 +89,7 @@ class Roles:
     reasons: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    time_format: str | None = None
 
     def free(self) -> list[str]:
         """Columns without a role; the index that pandas writes is none."""
@@ -112,6 +117,7 @@ def find_roles(
     table: pl.DataFrame,
     given: Mapping[str, str | None],
     attributes: Mapping[str, pl.DataFrame | None],
+    time_format: str | None = None,
 ) -> Roles:
     """Finds the columns of the four roles.
 
@@ -121,11 +127,13 @@ def find_roles(
         given: columns that the caller named, by role.
         attributes: attribute tables by the role of their id; they decide between
             columns whose names say nothing.
+        time_format: the format of the times in the letters of strftime, if given.
 
     Raises:
-        LogError: a named column is missing, or user and item cannot be told apart.
+        LogError: a named column is missing, user and item cannot be told apart, or no
+            column has times in `time_format` (`log-time-type`).
     """
-    roles = Roles(path, table)
+    roles = Roles(path, table, time_format=time_format)
     for role, column in given.items():
         if column is not None:
             _check_known(roles, role, column)
@@ -198,7 +206,7 @@ def _take_by_name(roles: Roles, role: str) -> None:
     scores = {
         name: name_score(name, role)
         for name in roles.free()
-        if name_score(name, role) and _fits(roles.table[name], role)
+        if name_score(name, role) and _fits(roles, name, role)
     }
     if role == "label":
         scores = {n: s for n, s in scores.items() if _may_rate(roles, n)}
@@ -216,7 +224,9 @@ def _take_by_name(roles: Roles, role: str) -> None:
 
 
 def _take_time(roles: Roles) -> None:
-    if "timestamp" not in roles.columns:
+    if roles.time_format is not None:
+        _take_formatted_time(roles, roles.time_format)
+    elif "timestamp" not in roles.columns:
         for name in roles.free():
             if time_share(roles.table[name]) >= 0.95:
                 roles.take("timestamp", name, "Its values are times since 1990.")
@@ -232,6 +242,30 @@ def _take_time(roles: Roles) -> None:
                 " the future."
             )
         roles.warnings.append(NO_TIMES)
+
+
+def _take_formatted_time(roles: Roles, form: str) -> None:
+    """The column with the most times in the format given, if its name does not say."""
+    name = roles.columns.get("timestamp")
+    names = roles.free() if name is None else [name]
+    shares = {n: guess_times(roles.table[n], form).share for n in names}
+    best = max(shares, key=lambda n: shares[n], default=None)
+    if best is None or shares[best] < _MOST:
+        where = "of any column"
+        if name is not None:
+            known = roles.table[name].drop_nulls()
+            example = f" such as {shown(known, 0)}" if len(known) else ""
+            where = f"of {name!r}{example}"
+        raise LogError(
+            "log-time-type",
+            "log.timestamp_format must be the format of the times. Received:"
+            f" {form!r}, which does not fit most values {where}. Correct the"
+            " format, or pass --timestamp COLUMN to name the column.",
+            file=roles.path,
+            column=name,
+        )
+    if name is None:
+        roles.take("timestamp", best, f"Its values are times written as {form!r}.")
 
 
 def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> None:
@@ -332,10 +366,11 @@ def _may_rate(roles: Roles, name: str) -> bool:
     return name_score(name, "label") == 2 or owner_of(values, roles.ids()) is None
 
 
-def _fits(values: pl.Series, role: str) -> bool:
+def _fits(roles: Roles, name: str, role: str) -> bool:
     """Whether the content allows what the name says."""
+    values = roles.table[name]
     if role == "timestamp":
-        return _may_be_time(values)
+        return _may_be_time(values, roles.time_format)
     if role == "label":
         return _may_be_label(values)
     # Ids of ten digits look like seconds: believe "user_id", but not "user_since".
@@ -352,10 +387,12 @@ def _may_be_id(values: pl.Series) -> bool:
     return _is_id_type(values) and time_share(values) < 0.95
 
 
-def _may_be_time(values: pl.Series) -> bool:
+def _may_be_time(values: pl.Series, form: str | None) -> bool:
+    if form is not None:
+        return guess_times(values, form).share >= _MOST
     if values.dtype in (pl.Date, pl.Datetime) or values.dtype.is_numeric():
         return True
-    return values.dtype == pl.String and time_share(values) >= 0.5
+    return values.dtype == pl.String and time_share(values) >= _MOST
 
 
 def _may_be_label(values: pl.Series) -> bool:
@@ -389,6 +426,10 @@ def _overlap(ids: pl.Series, others: pl.Series) -> float:
 def _ambiguous(roles: Roles, rule: str) -> LogError:
     known = [f"{FLAGS[role]} {column!r}" for role, column in roles.columns.items()]
     given = {role: roles.columns.get(role) for role in ("user_id", "item_id")}
+    shared = given["user_id"]
+    if shared is not None and shared == given["item_id"]:
+        # It is the item if its name says so, else the user.
+        given["user_id" if _user_first(shared) > 0 else "item_id"] = None
     likely = [name for name in _likeliest(roles) if name not in given.values()]
     missing = [role for role, column in given.items() if column is None]
     for role, name in zip(missing, sorted(likely[:2], key=_user_first), strict=False):

@@ -173,6 +173,8 @@ def _guess(
     for role, sample in samples.items():
         roles.warnings += settle_ids(sample, ids[role])
     of_log = guess_log_columns(roles, of_files)
+    for name, (path, _) in sorted(log.partial.items()):
+        roles.left_out[name] = f"Left out: {path.name} does not have this column."
     events_per_user = _events_per_user(roles)
     order, share = look_at_order(roles, _default_split(events_per_user, ""))
     return Guess(

@@ -42,14 +42,31 @@ _UNIX = (
 )
 _COMPACT_FIRST, _COMPACT_LAST = 1970, 2100
 
-_CLOCKS = (
+# Clocks with ":" between the numbers; with "." the same.
+_WITH_COLONS = (
     (r"\d{1,2}:\d{2}:\d{2}[.,]\d+", "%H:%M:%S%.f"),
     (r"\d{1,2}:\d{2}:\d{2}", "%H:%M:%S"),
     (r"\d{1,2}:\d{2}", "%H:%M"),
     (r"\d{1,2}:\d{2}:\d{2} ?[ap]m", "%I:%M:%S %p"),
     (r"\d{1,2}:\d{2} ?[ap]m", "%I:%M %p"),
 )
+_CLOCKS = (
+    *_WITH_COLONS,
+    *((s.replace(":", r"\."), f.replace(":", ".")) for s, f in _WITH_COLONS),
+    (r"\d{1,2}h\d{2}", "%Hh%M"),
+    (r"\d{6}[.,]\d+", "%H%M%S%.f"),
+    (r"\d{6}", "%H%M%S"),
+    (r"\d{4}", "%H%M"),
+    (r"\d{1,2} ?[ap]m", "%I %p"),
+    (r"\d{1,2}", "%H"),
+)
+_BASIC_DATE = r"(?:19|20)\d{2}()\d{4}"
+# The hour of a text whose format has no minutes, and what follows it.
+_LAST_HOUR = (
+    r"(?i)([ T:,_-])(\d{1,2})((?: ?[ap]m)?(?: ?(?:utc|gmt|z|[+-]\d\d:?\d\d))?\]?)$"
+)
 _DATES = (
+    (_BASIC_DATE, ("%Y%m%d",)),
     (r"\d{4}([-/.])\d{1,2}\1\d{1,2}", ("%Y{0}%m{0}%d",)),
     (r"\d{1,2}([-/.])\d{1,2}\1\d{4}", ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y")),
     (
@@ -176,9 +193,12 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
     if "%e" in form:  # a day of one digit may stand after two blanks
         form, raw = form.replace("%e", "%d"), raw.str.replace_all(" +", " ")
     if "%S%.f" in form:
-        raw = raw.str.replace(r"(:\d\d),(\d+)", "$1.$2")
-    if "%H" in form and "%M" not in form:  # Polars wants both or neither
+        raw = raw.str.replace(r"(\d\d),(\d+)", "$1.$2")
+    if "%M" not in form and "%d%H" in form:  # Polars needs minutes beside an hour
         form, raw = form.replace("%H", "%H%M"), raw.str.replace(r"$", "00")
+    elif "%M" not in form and ("%H" in form or "%I" in form):
+        form = form.replace("%H", "%H:%M").replace("%I", "%I:%M")
+        raw = raw.str.replace(_LAST_HOUR, "$1$2:00$3")
     if "%s" in form:
         seconds = raw.cast(pl.Float64, strict=False) * 1000
         lazy = texts.to_frame().lazy()
@@ -194,11 +214,13 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
 def _shapes() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
     clock = "|".join(shape for shape, _ in _CLOCKS)
     zone = r"(?P<zone> ?(?:utc|gmt|z|[+-]\d\d:?\d\d))?"
-    rest = rf"(?:(?P<gap>[ T:]|, )(?P<clock>{clock}){zone})?"
-    return [
-        (re.compile(rf"(?i)(?P<day>{_DAY},? )?{_numbered(date)}{rest}"), formats)
-        for date, formats in _DATES
-    ]
+    shapes = []
+    for date, formats in _DATES:
+        gap = "[ T:_-]|, " if date == _BASIC_DATE else "[ T:]|, "
+        rest = rf"(?:(?P<gap>{gap})(?P<clock>{clock}){zone})?"
+        shape = re.compile(rf"(?i)(?P<day>{_DAY},? )?{_numbered(date)}{rest}")
+        shapes.append((shape, formats))
+    return shapes
 
 
 def _numbered(date: str) -> str:

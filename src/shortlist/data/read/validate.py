@@ -340,7 +340,20 @@ def check_not_empty(values: pl.Series, file: LogFile) -> None:
 
 
 def iso_to_ms(text: pl.Series) -> pl.Series:
-    """ISO-8601 text as Int64 milliseconds, null where it is none. No zone: UTC."""
+    """ISO-8601 text as Int64 milliseconds, null for other text. No zone: UTC.
+
+    A zone may have its name in brackets behind it, as Java writes it: `Z[UTC]`.
+    """
+    times = _iso_to_ms(text)
+    if times.null_count() == text.null_count():
+        return times
+    if not text.str.ends_with("]").any():
+        return times
+    offset = text.str.replace(r"(Z|z|[+-]\d\d(?::?\d\d)?)\[[\w/+-]+\]\s*$", "$1")
+    return _iso_to_ms(offset.str.replace(r"\[(?:Etc/)?(?:UTC|GMT|Z)\]\s*$", "Z"))
+
+
+def _iso_to_ms(text: pl.Series) -> pl.Series:
     raw = pl.col(text.name).str.strip_chars()
     raw = pl.when(raw.str.len_bytes() == 10).then(raw + "T00:00").otherwise(raw)
     zone = r"(?: ?UTC|[Zz]|[+-]\d\d(?::?\d\d)?)$"
