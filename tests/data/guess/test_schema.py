@@ -497,10 +497,8 @@ def test_a_given_time_format_finds_the_time_column(
 def test_a_given_time_format_decides_between_columns_named_as_times(
     tmp_path: Path,
 ) -> None:
-    rows = [
-        f"u{n % 5},i{n % 7},2020-01-{1 + n % 28:02},{n % 28 + 1}|1|2020"
-        for n in range(60)
-    ]
+    days = [1 + n % 28 for n in range(60)]
+    rows = [f"u{d % 5},i{d % 7},2020-01-{d:02},{d}|1|2020" for d in days]
     path = write(tmp_path, "log.csv", ["user,item,date,timestamp", *rows])
     assert guess_schema(path).schema.timestamp == "date"
     options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
@@ -524,9 +522,8 @@ def test_times_that_are_not_in_the_given_format_are_counted(tmp_path: Path) -> N
     path.write_text(path.read_text() + "u1,i2,unknown,7\n")
     options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
     guess = guess_schema(path, timestamp="a", options=options)
-    assert any(
-        "1 of 61 times cannot be read, such as 'unknown'" in w for w in guess.warnings
-    )
+    told = "1 of 61 times cannot be read, such as 'unknown'"
+    assert any(told in warning for warning in guess.warnings)
     assert "on_error" in guess.format_reasons
 
 
@@ -575,9 +572,8 @@ def test_a_file_without_a_column_that_is_needed_is_refused(
     for number in range(2):
         kept = [n for n in names if not (number == last and n == missing)]
         values = {"user": "u{}", "item": "i{}", "time": "16000000{:02}", "shop": "s{}"}
-        rows = [
-            ",".join(values[n].format(k % 40 + 10) for n in kept) for k in range(80)
-        ]
+        numbers = [10 + k % 40 for k in range(80)]
+        rows = [",".join(values[n].format(k) for n in kept) for k in numbers]
         paths.append(write(tmp_path, f"day{number}.csv", [",".join(kept), *rows]))
     with pytest.raises(LogError, match=f"must have a column '{missing}'") as caught:
         guess_schema(paths)

@@ -45,11 +45,10 @@ def prepare(
     compression: Compression | None = None,
     overwrite: bool = False,
 ) -> Dataset:
-    """Turns a log into a dataset directory.
+    """Turns a log, which may be larger than memory, into a dataset directory.
 
     Args:
-        log: the file of events, or several; or `LogFiles` with attribute files or
-            files of test events beside them. May be larger than memory.
+        log: files of events; or `LogFiles` with attribute files or test events too.
         schema: what the columns of the log are.
         out: directory to write; must not exist unless `overwrite`.
         split: how the events are split into training, validation and test parts.
@@ -83,11 +82,10 @@ def prepare(
         jumps = background.submit(time_findings, sorted_log, schema)
         counts = count_events(sorted_log, schema)
         _check_enough(counts, files.first, schema)
-        sources = attribute_files(files, schema, options)
-        fitted = Fitted.fit(sorted_log, counts, schema, sources)
-        info = _write(folder, sorted_log, counts, fitted, compression)
+        attributes = attribute_files(files, schema, options)
+        fitted = Fitted.fit(sorted_log, counts, schema, attributes)
         info = msgspec.structs.replace(
-            info,
+            _write(folder, sorted_log, counts, fitted, compression),
             split=dataclasses.asdict(split),
             findings=(*sorted_log.findings, *fitted.findings, *jumps.result()),
             log=stamps.result(),
