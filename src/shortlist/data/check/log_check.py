@@ -1,7 +1,6 @@
 """`check_log`: the data report of a log, and the problems found in it.
 
-Knows a `SortedLog`, not the files it came from, and the attribute files. Every step
-looks at whole columns; the memory is a few copies of them.
+Every step looks at whole columns; the memory is a few copies of them.
 """
 
 from __future__ import annotations
@@ -220,7 +219,7 @@ def _of_columns(
 def _of_attributes(
     log: SortedLog, schema: Schema, files: AttributeFiles
 ) -> tuple[Finding, ...]:
-    """What the attribute files show beside the ids that a dataset would have."""
+    """What the attribute files show for the ids that a dataset would have."""
     events = count_events(log, schema)
     users, items = (
         rows(log, schema, events).vocabulary.ids for rows in (user_rows, item_rows)

@@ -1,7 +1,6 @@
 """Problems that a split shows: parts that are empty, cold, leaking or unlike others.
 
-One finding per kind, whatever the number of parts it concerns. Knows the numbers of the
-report, and for the order of the rows the columns of the log.
+One finding per kind, whatever the number of parts it concerns.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from shortlist.data.guess.shared_findings import (
     grouped_by_item,
     id_ranks,
     order_not_time,
-    repeats_told,
+    repeats_message,
     sorted_by,
 )
 from shortlist.data.preparation.sorted_log import SortedLog
@@ -79,7 +78,7 @@ def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
             Finding(
                 "log-too-small",
                 "problem",
-                "The training part must hold at least 2 users and 2 items. It has"
+                "The training part needs at least 2 users and 2 items. It has"
                 f" {train.users:,} and {train.items:,}. Give more events or hold out"
                 " fewer.",
             )
@@ -106,12 +105,12 @@ def _of_cold(
     cold = [entry for entry in shares if entry[1] > COLD_SHARE]
     if not cold:
         return []
-    told = _joined(
+    summary = _joined(
         f"{share:.1%} of the {c.part} events are of {count:,} {kind}"
         for c, share, count in cold
     )
     message = (
-        f"{told} that the parts before do not know: no model without features can rank"
+        f"{summary} that earlier parts do not have: no model without features can rank"
         " them."
     )
     much = any(share > _MUCH_COLD for _, share, _ in cold)
@@ -136,7 +135,7 @@ def of_leakage(
             "problem",
             lambda k: k.copies,
             lambda k: f"{k.copies:,} {k.part} events",
-            "are also in a part before (the same user, item and time): the answer was"
+            "are also in an earlier part (the same user, item and time): the answer was"
             " seen in training. Remove one copy.",
         ),
         *_leak(
@@ -148,7 +147,7 @@ def of_leakage(
                 f"{k.train_after_own:,} training events ({k.train_after_own_share:.1%})"
                 f" after their user's first {k.part} event"
             ),
-            "tell a model what the user did next, and it is asked about the past."
+            "give away what the user did next, and the model is asked about the past."
             " Prefer a split by time.",
         ),
         *_leak(
@@ -160,7 +159,7 @@ def of_leakage(
                 f"{k.train_after_first:,} training events"
                 f" ({k.train_after_first_share:.1%}) after the first {k.part} event"
             ),
-            "tell a model trends of a time that had not come. kind = 'time_cut' under"
+            "give away trends of a later time. kind = 'time_cut' under"
             " [split] rules it out.",
         ),
         *_of_repeats(leaks, parts, repeats),
@@ -172,14 +171,14 @@ def _leak(
     code: str,
     severity: Severity,
     count: Callable[[Leakage], int],
-    told: Callable[[Leakage], str],
+    describe: Callable[[Leakage], str],
     meaning: str,
 ) -> list[Finding]:
     """One finding about all parts that leak in one way."""
     found = [leak for leak in leaks if count(leak)]
     if not found:
         return []
-    message = f"{_joined(told(leak) for leak in found)} {meaning}"
+    message = f"{_joined(describe(leak) for leak in found)} {meaning}"
     return [Finding(code, severity, message, count=sum(count(k) for k in found))]
 
 
@@ -194,9 +193,9 @@ def _of_repeats(
     sure = [k for k in found if events[k.part] >= _FEW_EVENTS]
     worst = max(sure, key=lambda k: k.repeated_pairs_share, default=None)
     if worst is not None and worst.repeated_pairs_share >= REPEATED and not repeats:
-        message = repeats_told(worst.repeated_pairs_share, worst.part)
+        message = repeats_message(worst.repeated_pairs_share, worst.part)
         return [Finding("only-repeats", "problem", message, count=count)]
-    told = _joined(
+    summary = _joined(
         f"{k.repeated_pairs:,} {k.part} events ({k.repeated_pairs_share:.1%})"
         for k in found
     )
@@ -211,7 +210,7 @@ def _of_repeats(
         Finding(
             "repeated-pairs",
             "warning" if often and not repeats else "note",
-            f"{told} are of an item that the user had in a part before. {counted}",
+            f"{summary} are of an item that the user had in an earlier part. {counted}",
             count=count,
         )
     ]
@@ -226,7 +225,7 @@ def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
     shifts = [drift for drift in drifts if drift.is_shift]
     if not shifts:
         return []
-    told = _joined(
+    summary = _joined(
         f"{d.quantity.replace('_', ' ')} of the {d.part} events (PSI {d.psi:.2f},"
         f" {d.chance_psi:.2f} by chance)"
         for d in shifts
@@ -242,8 +241,8 @@ def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
         Finding(
             "drift",
             "note" if only_items else "warning",
-            f"Not as in the events before: {told}; {SHIFT:g} above chance is a shift."
-            f" {fix}",
+            f"The distribution differs from earlier events: {summary}; {SHIFT:g} above"
+            f" chance is a shift. {fix}",
             count=len(shifts),
         )
     ]

@@ -1,6 +1,5 @@
 """What a split does to a log: cold ids, drift and leakage between its parts.
 
-Knows the columns of a `SortedLog`, which are sorted by user and time.
 `report.py` defines the results.
 """
 
@@ -188,7 +187,7 @@ def drifts(log: LogArrays) -> tuple[Drift, ...]:
 def _clock_drifts(log: LogArrays, part: int) -> list[Drift]:
     times = log.time[log.part == part]
     span = int(times.max() - times.min())
-    # 1970-01-01 was a Thursday, and the week begins on Monday.
+    # 1970-01-01 was a Thursday, and the week starts on Monday.
     hours = log.time // _HOUR_MS + _THURSDAY * 24
     week = by_part(hours % (7 * 24), log.part, 7 * 24).reshape(len(PARTS), 7, 24)
     names = [str(hour) for hour in range(24)]
@@ -205,7 +204,7 @@ def _clock_drifts(log: LogArrays, part: int) -> list[Drift]:
 
 
 def _clusters(log: LogArrays, values: np.ndarray) -> np.ndarray:
-    """Different pairs of user and value by part, `(3,)`: what is drawn one by one."""
+    """Different pairs of user and value by part, `(3,)`: independent observations."""
     pairs = pl.DataFrame({"user": log.user, "value": values, "part": log.part})
     counts = pairs.unique().group_by("part").len()
     sizes = np.zeros(len(PARTS), np.int64)

@@ -1,7 +1,6 @@
 """Numbers of one set of values: quantiles, inequality, histograms, popularity curves.
 
-Knows counts and values, not the log they come from. `report.py` defines the
-results.
+`report.py` defines the results.
 """
 
 from __future__ import annotations

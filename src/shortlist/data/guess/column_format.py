@@ -1,8 +1,4 @@
-"""What reading a log needs once its columns are known: lists, times, missing ids.
-
-Knows the roles of the columns and the sample they were found in, and completes the
-settings of reading.
-"""
+"""What reading a log needs once its columns are known: lists, times, missing ids."""
 
 from __future__ import annotations
 
@@ -67,7 +63,7 @@ def roles_of(
 
 
 def with_whole_ids(table: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
-    """Whole floats as the integers that pandas made them of, as ids are read.
+    """Whole floats as integers: pandas writes 7.0 for 7 if an id is missing.
 
     Args:
         table: the first rows.
@@ -157,10 +153,12 @@ def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
     found = guess_times(roles.table[name], log.format.timestamp_format)
     if found.same:
         roles.columns.pop("timestamp")
-        roles.reasons["timestamp"] = f"{name!r} is not used: all its values are one."
+        roles.reasons["timestamp"] = (
+            f"{name!r} is not used: all its values are the same."
+        )
         roles.warnings.append(
-            f"All times in {name!r} are the same, so the order of the file counts as"
-            " the order of time."
+            f"All times in {name!r} are the same, so events keep their order in the"
+            " file."
         )
         return {}
     if len(found.formats) > 1:
@@ -169,7 +167,7 @@ def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
         )
         raise LogError(
             "guess-ambiguous",
-            f"It must be clear which number of a date is the day. Found {name!r} with"
+            f"Dates must show which number is the day. Found {name!r} with"
             f" times such as {roles.table[name].drop_nulls()[0]!r}, all of which can be"
             f" read both ways. Pass {options}.",
             file=log.paths[0],
@@ -180,11 +178,11 @@ def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
         log.set("timestamp_format", found.formats[0], reason)
     if not found.unread:
         return {}
-    told = f"{found.unread:,} of {len(roles.table):,} times cannot be read, such as"
+    summary = f"{found.unread:,} of {len(roles.table):,} times cannot be read, such as"
     roles.warnings.append(
-        f"{told} {str(found.example)[:40]!r} in {name!r}. Their events are left out."
+        f"{summary} {str(found.example)[:40]!r} in {name!r}. Their events are left out."
     )
-    return {name: f"{told} {str(found.example)[:40]!r}."}
+    return {name: f"{summary} {str(found.example)[:40]!r}."}
 
 
 def _settle_missing(roles: Roles, log: Sample) -> dict[str, str]:
@@ -197,10 +195,10 @@ def _settle_missing(roles: Roles, log: Sample) -> dict[str, str]:
             continue
         texts += [text for text in found if text not in texts]
         count = int(ids.is_in(found).sum())
-        told = f"{count:,} of {len(ids):,} values are {', '.join(map(repr, found))}"
-        bad[ids.name] = f"{told}: a missing id."
+        summary = f"{count:,} of {len(ids):,} values are {', '.join(map(repr, found))}"
+        bad[ids.name] = f"{summary}: a missing id."
         roles.warnings.append(
-            f"{told} in {ids.name!r}, probably a missing id. Their events are left"
+            f"{summary} in {ids.name!r}, probably a missing id. Their events are left"
             " out; take null_values out of the recipe if these are ids."
         )
     if bad:
@@ -214,7 +212,7 @@ def _settle_names(roles: Roles, log: Sample) -> None:
         return
     new = {old: _NAMES[role] for role, old in roles.columns.items()}
     names = tuple(new.get(name, name) for name in roles.table.columns)
-    log.set("column_names", names, "Given by us, in the order of the columns.")
+    log.set("column_names", names, "Chosen by init, in the order of the columns.")
     roles.table = roles.table.rename(new)
     roles.columns = {role: new[old] for role, old in roles.columns.items()}
 
@@ -234,8 +232,8 @@ def settle_ids(sample: Sample, id_column: str) -> list[str]:
     if count := int(missing.sum()):
         rows = "1 row has" if count == 1 else f"{count:,} rows have"
         sample.bad_rows.append(f"{rows} no id in {sample.paths[0].name}.")
-    if told := _repeated(sample, ids.filter(~missing)):
-        found.append(told)
+    if summary := _repeated(sample, ids.filter(~missing)):
+        found.append(summary)
     return [*sample.bad_rows, *found]
 
 
@@ -244,6 +242,6 @@ def _repeated(sample: Sample, known: pl.Series) -> str | None:
     if not repeated or sample.format.repeated_ids == "last":
         return None
     rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
-    told = f"{rows} an id of an earlier row"
-    sample.set("repeated_ids", "last", f"{told}: the last one is used.")
-    return f"{told} in {sample.paths[0].name}; the last row of an id is used."
+    summary = f"{rows} an id of an earlier row"
+    sample.set("repeated_ids", "last", f"{summary}: the last one is used.")
+    return f"{summary} in {sample.paths[0].name}; the last row of an id is used."

@@ -35,9 +35,9 @@ class AttributeGuess:
     """The features of one attribute file.
 
     Args:
-        features: the columns taken, in file order.
+        features: the columns used, in file order.
         title: the column that names an item for people, or `None`.
-        reasons: one sentence per column taken or left out.
+        reasons: one sentence per column used or left out.
     """
 
     features: list[Feature] = field(default_factory=list)
@@ -72,7 +72,9 @@ def guess_features(
         if name == guess.title:
             guess.reasons[name] = "The title: text that names nearly every item."
         elif name in taken or name in RESERVED:
-            guess.reasons[name] = "Left out: the name is taken; rename it to use it."
+            guess.reasons[name] = (
+                "Left out: the name is already used; rename it to use it."
+            )
         else:
             kind, found, reason = _kind(table[name])
             separator = found or "|"
@@ -192,7 +194,7 @@ def _text_kind(
         pieces = lists.explode().str.strip_chars()
         num_pieces = pieces.n_unique()
         if len(pieces) >= 1.1 * len(known) and num_pieces <= len(pieces) / 2:
-            reason = f"{num_pieces} values, joined with {separator!r}, come back often."
+            reason = f"{num_pieces} values, joined with {separator!r}, occur often."
             return "multi_valued", separator, reason
     most = max(_NEAR_UNIQUE * len(known), min(10, len(known) / 2))
     if num_values > most or _CODES & parts:

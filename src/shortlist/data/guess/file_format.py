@@ -1,6 +1,6 @@
 """The settings with which a file can be read, for `shortlist init`.
 
-A file that needs none gets none. Knows files, not what their columns mean.
+A file that needs none gets none.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Sample:
         if self.table.is_empty():
             raise LogError(
                 "log-empty",
-                "A log must hold a header and events. Found no row below the header."
+                "A log needs a header and events. Found no row below the header."
                 " Check the export that wrote it.",
                 file=self.paths[0],
             )
@@ -115,7 +115,7 @@ class Sample:
 def read_sample(
     paths: Sequence[Path], given: FileFormat, num_rows: int | None
 ) -> Sample:
-    """Reads the first rows of a log, with the settings that this takes.
+    """Reads the first rows of a log, and finds the settings it needs.
 
     Args:
         paths: its files.
@@ -147,7 +147,7 @@ def _look(sample: Sample, path: Path) -> None:
         sample.set("separator", file.delimiter, f"Fields have {name} between them.")
         file = inspect_file(path, sample.format)
     if file.has_quotes and sample.format.quote_char is None and _are_bare(file):
-        reason = "Fields begin with quotes that do not end them."
+        reason = "Fields start with quotes that do not end them."
         sample.set("quote_char", "", reason)
 
 
@@ -214,7 +214,7 @@ def _text(file: LogFile) -> str:
 
 
 def _are_bare(file: LogFile) -> bool:
-    """Whether quotes at the begin of fields are ordinary characters.
+    """Whether quotes at the start of fields are ordinary characters.
 
     They are where fields do not follow the rules of CSV, or would go over several
     lines, while without them every line has the same number of fields.

@@ -1,4 +1,4 @@
-"""What a column of a log may mean beside user, item, time and rating.
+"""What a column that is no user, item, time or rating may mean.
 
 An event type (view, cart, purchase), an amount (plays, hours, quantity), or a rating in
 words. Names decide first, content where names say nothing. None of them is used without
@@ -124,9 +124,9 @@ def counted(values: pl.Series) -> str:
     """The values of a column with their counts, commonest first."""
     counts = values.drop_nulls().value_counts(sort=True)
     pairs = counts.head(_SHOWN).rows()
-    told = ", ".join(f"{shorten(value)} {count:,}" for value, count in pairs)
+    summary = ", ".join(f"{shorten(value)} {count:,}" for value, count in pairs)
     rest = len(counts) - _SHOWN
-    return f"{told} and {rest} more" if rest > 0 else told
+    return f"{summary} and {rest} more" if rest > 0 else summary
 
 
 def has_amounts(values: pl.Series) -> bool:

@@ -33,7 +33,7 @@ from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.data.split import Split, assign_parts
 
 _SMALL_CODES = 31  # hours, days and the like
-_CONTEXT = "Left out: a context feature only if known when asking."
+_CONTEXT = "Left out: a context feature only if its value is known at request time."
 
 
 def guess_log_columns(
@@ -125,14 +125,14 @@ def _left_out(roles: Roles, values: pl.Series) -> str:
     if values.null_count() == len(values):
         return "Left out: it is empty."
     if is_event_type(values) and _is_surely_type(roles, values):
-        told = counted(values)
+        summary = counted(values)
         if values.n_unique() == 1:
-            return f"Left out: every event is of one kind: {told}."
+            return f"Left out: every event is of one kind: {summary}."
         roles.warnings.append(
-            f"{name!r} says what kind of event a row is: {told}. It is not used: every"
-            " kind counts 1 alike. Leave out the rows that are no sign of interest."
+            f"{name!r} says what kind of event a row is: {summary}. It is not used, so"
+            " every kind counts 1. Remove the rows that are no sign of interest."
         )
-        return f"Left out: it says what kind of event a row is: {told}."
+        return f"Left out: it says what kind of event a row is: {summary}."
     named = name_score(name, "label") > 0
     if why := unread_rating(values, is_named=named):
         roles.warnings.append(

@@ -33,7 +33,7 @@ def owner_of(
         values: a column of the log.
         ids: `user` and `item` -> the column of its ids, of the same length.
 
-    Returns: `None` where it belongs to neither, or where too few ids come again to see.
+    Returns: `None` if it belongs to neither, or if too few ids occur more than once.
     """
     if isinstance(values.dtype, pl.List):
         values = values.cast(pl.List(pl.String)).list.join("\x1f")
@@ -96,7 +96,7 @@ def _agreement(values: pl.Series, ids: pl.Series) -> float | None:
 
 
 def _between(rows: pl.DataFrame) -> float:
-    """The share of the variance of numbers that lies between ids, from ranks."""
+    """The share of the variance of numbers between ids, computed on ranks."""
     ranks = rows.select("id", rank=pl.col("value").rank())
     within = ranks.select(
         ((pl.col("rank") - pl.col("rank").mean().over("id")) ** 2).sum()
@@ -110,6 +110,6 @@ def _between(rows: pl.DataFrame) -> float:
 
 
 def owner_reason(owner: Owner, agreement: float, example: object) -> str:
-    """Why a column of the log is taken as an attribute."""
+    """Why a column of the log is an attribute."""
     often = "One value" if agreement == 1 else "Nearly one value"
     return f"{often} per {owner}, such as {shorten(example)}."

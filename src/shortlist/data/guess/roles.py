@@ -1,7 +1,7 @@
 """Which column of a log is the user, the item, the time and the label.
 
-Names decide first and content where names say nothing. What cannot be told is asked
-for, never assumed: a swapped user and item column trains without any error.
+Names decide first and content where names say nothing. What
+remains unclear is asked for: swapped user and item columns train without any error.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ FLAGS = {
     "label": "--label",
 }
 NO_TIMES = (
-    "No column holds times, so the order of the file counts as the order of time. Pass"
-    " --timestamp if there is one."
+    "No column has times, so events keep their order in the file. Pass --timestamp if"
+    " there is one."
 )
 # What columns without a name are called: by us, by pandas and by Spark.
 _NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
@@ -55,17 +55,17 @@ _IDS = ("user_id", "item_id")
 _MOST = 0.5
 """Share of values that must be times for a column named or given as one."""
 _NEARLY = 0.95
-"""Share of rows with an id of their own; repeated ids are reported."""
+"""Share of rows with a unique id; repeated ids are reported."""
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 _SHOWN = 5
 _OTHER_NUMBER = re.compile(r"amount|count|price|number")
-# Codes that tell under which circumstances an event happened.
+# Words for the circumstances of an event.
 _CIRCUMSTANCES = frozenset(
     "device hour minute day weekday dow month week quarter position rank slot page"
     " platform os browser channel store shop region country city age gender discount"
     " disc promo".split()
 )
-# Where no column names a user, each session is taken for one.
+# If no column names a user, each session is one.
 _SESSIONS = frozenset({"session", "sess", "visit", "sid", "ssid", "ussid"})
 
 
@@ -130,8 +130,8 @@ def find_roles(
         time_format: the format of the times in the letters of strftime, if given.
 
     Raises:
-        LogError: a named column is missing, user and item cannot be told apart, or no
-            column has times in `time_format` (`log-time-type`).
+        LogError: a named column is missing, the user and item columns are ambiguous,
+            or no column has times in `time_format` (`log-time-type`).
     """
     roles = Roles(path, table, time_format=time_format)
     for role, column in given.items():
@@ -218,7 +218,7 @@ def _take_by_name(roles: Roles, role: str) -> None:
     roles.take(role, best[0], f"The name {best[0]!r} says so.")
     if len(best) > 1:
         roles.warnings.append(
-            f"{listed(best)} all sound like {role}; took {best[0]!r}. Pass"
+            f"{listed(best)} all look like {role}; {best[0]!r} is used. Pass"
             f" {FLAGS[role]} {shlex.quote(best[1])} to choose another."
         )
 
@@ -275,7 +275,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
             _take_by_overlap(roles, role, table)
     sessions = [n for n in _id_candidates(roles) if _SESSIONS & set(words_of(n))]
     if "user_id" not in roles.columns and len(sessions) == 1:
-        why = "No column names a user, so each session is taken for one."
+        why = "No column names a user, so each session counts as a user."
         roles.take("user_id", sessions[0], why)
     missing = [role for role in ("user_id", "item_id") if role not in roles.columns]
     if not missing:
@@ -283,7 +283,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
     names = _id_candidates(roles)
     if len(missing) == len(names) == 1:
         other = "item" if missing[0] == "user_id" else "user"
-        why = f"It is the only other column of ids beside the {other}."
+        why = f"It is the only column of ids besides the {other}."
         roles.take(missing[0], names[0], why)
         return
     if all(map(_NAMELESS.fullmatch, roles.table.columns)) and len(names) > 1:
@@ -348,13 +348,13 @@ def _take_label(roles: Roles) -> None:
         roles.take("label", rated[0], why)
     elif rated:
         roles.warnings.append(
-            f"{listed(rated)} could each be a rating; took none, so every event"
+            f"{listed(rated)} could each be a rating; none is used, so every event"
             f" counts 1. Pass --label {shlex.quote(rated[0])} to choose one."
         )
 
 
 def _may_rate(roles: Roles, name: str) -> bool:
-    """Whether a column may say how much an item was liked, or whether it was taken.
+    """Whether a column may say how much an item was liked, or whether it was chosen.
 
     The kind of an event, an amount and an attribute of the user or item say neither.
     """

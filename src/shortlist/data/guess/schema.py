@@ -27,10 +27,10 @@ from shortlist.data.guess.roles import FLAGS, NO_TIMES, Roles, attribute_id, nam
 from shortlist.data.guess.shared_findings import (
     REPEATED,
     asks_about_zero,
-    order_told,
-    repeats_told,
+    order_message,
+    repeats_message,
     stands_out,
-    zero_told,
+    zero_message,
 )
 from shortlist.data.read.file_format import FileFormat, as_format
 from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
@@ -63,7 +63,7 @@ class Guess:
         items_id: column of the ids in the items file, or `None` without one.
         warnings: what a person should look at.
         events_per_user: median number of events looked at of one user.
-        columns: a sentence per column without a role, taken as a feature or left out;
+        columns: a sentence per column without a role, used as a feature or left out;
             by `log`, `users` and `items`, the file it is in.
         order: why the order of a file without times is not that of time; else empty.
         repeated_share: share of the held-out events whose pair of user and item comes
@@ -135,8 +135,8 @@ def guess_schema(
         options: the formats of the files, as far as they are known.
 
     Raises:
-        LogError: a file cannot be read, a named column is missing, or user and item
-            cannot be told apart (code `guess-ambiguous`, which lists the columns).
+        LogError: a file cannot be read, a named column is missing, or the user and
+            item columns are ambiguous (`guess-ambiguous`, which lists the columns).
     """
     files = LogFiles.of(log)
     named = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
@@ -215,10 +215,10 @@ def _format_reasons(
     log: Sample, samples: Mapping[str, Sample], bad_rows: Mapping[str, str]
 ) -> dict[str, str]:
     reasons = dict(log.reasons)
-    told = [*log.bad_rows, *bad_rows.values()]
-    told += [why for sample in samples.values() for why in sample.bad_rows]
-    if told:
-        reasons["on_error"] = " ".join(told)
+    bad = [*log.bad_rows, *bad_rows.values()]
+    bad += [why for sample in samples.values() for why in sample.bad_rows]
+    if bad:
+        reasons["on_error"] = " ".join(bad)
     for role, sample in samples.items():
         owner = _OWNERS[role]
         reasons |= {f"{owner}s.{name}": why for name, why in sample.reasons.items()}
@@ -233,9 +233,9 @@ def _events_per_user(roles: Roles) -> float:
 def _warnings(roles: Roles, order: str, share: float) -> list[str]:
     warnings = [text for text in roles.warnings if not (order and text == NO_TIMES)]
     if order:
-        warnings.append(f"{order_told(order)} The recipe does so.")
+        warnings.append(f"{order_message(order)} The recipe does so.")
     if share >= REPEATED:
-        warnings.append(f"{repeats_told(share)} The recipe does so.")
+        warnings.append(f"{repeats_message(share)} The recipe does so.")
     return warnings
 
 
@@ -280,7 +280,7 @@ def _weighting(labels: pl.Series) -> _Scale:
 def _ask_about_zero(roles: Roles, name: str, labels: pl.Series) -> None:
     counts = dict(labels.drop_nulls().value_counts().rows())
     if asks_about_zero(counts) and stands_out(counts):
-        roles.warnings.append(zero_told(name, int(counts[0.0]), len(labels)))
+        roles.warnings.append(zero_message(name, int(counts[0.0]), len(labels)))
 
 
 def _scale(labels: pl.Series) -> _Scale:
@@ -304,7 +304,7 @@ def _scale(labels: pl.Series) -> _Scale:
 
 
 def _high_value(values: list[float]) -> float:
-    """The smallest value from 80 % of the way up; the way begins at 0 or below."""
+    """The smallest value in the upper 20 % of the range, which starts at 0 or below."""
     start = min(values[0], 0.0)
     bar = start + _POSITIVE_SHARE * (values[-1] - start)
     return next(value for value in values if value >= bar)

@@ -74,7 +74,7 @@ def sorted_by(
 
 
 def grouped_by_item(item: np.ndarray) -> str:
-    """The same of a file in which the rows of each item lie together.
+    """The same for a file that is grouped by item.
 
     Args:
         item: item codes in the order of the file, `(n,)`.
@@ -85,7 +85,7 @@ def grouped_by_item(item: np.ndarray) -> str:
     runs = 1 + int(np.count_nonzero(item[1:] != item[:-1]))
     if items < 2 or len(item) < 2 * items or runs > _GROUPED * items:
         return ""
-    return f"the rows of each item lie together ({runs:,} runs for {items:,} items)"
+    return f"the rows are grouped by item ({runs:,} runs for {items:,} items)"
 
 
 def order_not_time(found: str) -> Finding:
@@ -94,15 +94,15 @@ def order_not_time(found: str) -> Finding:
     Args:
         found: what `sorted_by` or `grouped_by_item` says.
     """
-    return Finding("order-not-time", "problem", order_told(found))
+    return Finding("order-not-time", "problem", order_message(found))
 
 
-def order_told(found: str) -> str:
+def order_message(found: str) -> str:
     """What the order of a file means for its split, and what to do."""
     return (
-        "The log has no times, so the order of its rows counts as the order of time,"
-        f" but {found}. The newest events of a user are then not the newest, and"
-        ' what is measured on them means nothing. Set kind = "random" under [split],'
+        "The log has no times, so its rows should be in the order of time, but"
+        f" {found}. The last events of a user are then not the newest, and metrics on"
+        ' them mean nothing. Set kind = "random" under [split],'
         " or name a timestamp column."
     )
 
@@ -126,12 +126,12 @@ def repeated_share(user: np.ndarray, item: np.ndarray, part: np.ndarray) -> floa
     return float((held["first"] < last).mean() or 0.0)  # type: ignore[arg-type]
 
 
-def repeats_told(share: float, part: str = "test") -> str:
+def repeats_message(share: float, part: str = "test") -> str:
     """What it means that held-out events repeat what their user did before."""
     return (
         f"{share:.1%} of the {part} events are of an item that the user had before."
         " Seen items are not recommended, so these events do not count, and little or"
-        " nothing is left to measure. If repeats are what you want to recommend, set"
+        " nothing is left to measure. To recommend repeats, set"
         " repeats = true under [evaluation] and [serving]."
     )
 
@@ -158,7 +158,7 @@ def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Fin
 
 
 def zero_label(counts: dict[float, int], *, column: str) -> list[Finding]:
-    """A rating of 0 beside a scale that begins at 1: it may mean that nobody rated.
+    """Labels of 0 in a scale that starts at 1: they may mean "not rated".
 
     A warning where 0 is far more common than the lowest rating, else a note.
 
@@ -169,18 +169,18 @@ def zero_label(counts: dict[float, int], *, column: str) -> list[Finding]:
     if not asks_about_zero(counts):
         return []
     zeros = counts[0.0]
-    message = zero_told(column, zeros, sum(counts.values()))
+    message = zero_message(column, zeros, sum(counts.values()))
     severity: Severity = "warning" if stands_out(counts) else "note"
     return [Finding("label-zero", severity, message, column=column, count=zeros)]
 
 
-def zero_told(column: str, zeros: int, labels: int) -> str:
+def zero_message(column: str, zeros: int, labels: int) -> str:
     """What a 0 among ratings may mean, and what to do."""
     return (
         f"{zeros:,} of {labels:,} labels in {column!r} ({zeros / labels:.0%}) are 0 and"
-        " the others begin at 1: does 0 mean no rating? Now it is the worst one. If it"
-        " only says that the user took the item, leave these rows out, or remove"
-        ' `label`, label_min and label_max and set label_kind = "implicit", so that'
+        " the others start at 1: does 0 mean no rating? It counts as the lowest one."
+        " If it only says that there was an interaction, leave these rows out, or"
+        ' remove `label`, label_min and label_max and set label_kind = "implicit", so that'
         " every event counts 1."
     )
 
@@ -198,7 +198,7 @@ def asks_about_zero(counts: dict[float, int]) -> bool:
 
 
 def stands_out(counts: dict[float, int]) -> bool:
-    """Whether 0 is so common beside the lowest other label that it is hardly one."""
+    """Whether 0 is too common, compared with the lowest other label, to be a rating."""
     lowest = min(value for value in counts if value)
     total = sum(counts.values())
     return counts[0.0] >= max(3 * counts[lowest], 0.1 * total)

@@ -1,7 +1,4 @@
-"""Whether a column holds times, and how they are written.
-
-Knows one column of the first rows of a log.
-"""
+"""Whether a column holds times, and how they are written."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ class TimeGuess:
 
     Args:
         share: of the values that are times between 1990 and tomorrow.
-        formats: format in the letters of strftime; several where the day cannot be
-            told from the month; none for numbers since 1970 and ISO-8601.
+        formats: format in the letters of strftime; several if day and month are
+            ambiguous; none for numbers since 1970 and ISO-8601.
         unread: number of values that are no times.
         example: one of them.
         same: whether all values are one.

@@ -326,7 +326,7 @@ def _had_one_time(info: DatasetInfo) -> bool:
 
 
 def _shift(coded: CodedLog, first: int) -> None:
-    """Without times the position is the time: new events go on counting."""
+    """Without times positions are the times; they continue with the new events."""
     later = pl.col("timestamp_ms") + first
     coded.frames = [frame.with_columns(later) for frame in coded.frames]
 
@@ -393,7 +393,7 @@ def _id_rows(
 
 
 def _interactions(dataset: Dataset, parts: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Rows of the events of some parts in which the user took the item."""
+    """Rows of the positive events of some parts."""
     columns = dataset.stored_columns(*parts)
     names = ("user_index", "item_index")
     if dataset.schema.label_kind != "binary":

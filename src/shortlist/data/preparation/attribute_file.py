@@ -40,7 +40,7 @@ class AttributeTable(NamedTuple):
 
     Args:
         table: the id column (Int64 or String) and the columns wanted, in file order.
-        findings: what was set aside.
+        findings: what was skipped.
     """
 
     table: pl.DataFrame
@@ -62,7 +62,7 @@ def read_attributes(
         path: a file of any supported layout.
         id_column: the column of the ids, one row each; ids are never changed.
         columns: the attribute columns wanted.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it.
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to recognize it.
         numeric: those of `columns` that must be numbers: Float64 with null where a
             value is missing.
         on_error: `raise` at a bad row, or `skip` it: rows without an id or with too
@@ -157,7 +157,7 @@ def unmatched_ids(
     found = []
     share = 1 - len(lost) / len(ids)
     if share < _FEW:
-        told = (
+        summary = (
             f"{len(ids) - len(lost):,} of the log's {len(ids):,} {kind}s ({share:.0%})"
             f" are in the file; the others have no attributes. The log has ids such as"
             f" {shorten(lost[0])}, the file such as {shorten(keys[0])}."
@@ -166,8 +166,8 @@ def unmatched_ids(
             Finding(
                 "attribute-ids-unmatched",
                 "warning" if share else "problem",
-                f"{told} Check that it is the file of this log, and `{kind}s_id` under"
-                " [log].",
+                f"{summary} Check that it is the file of this log, and `{kind}s_id`"
+                " under [log].",
                 file=str(file),
                 column=column,
                 count=len(lost),

@@ -1,12 +1,9 @@
 """Attributes of users and items, and the values of any feature, as a model reads them.
 
-    Attributes.read            the raw columns, record i for row i of the vocabulary
-    Attributes.token_counts    what the vocabularies of features are made of
-    Attributes.encode          the stored columns: rows of tables, transformed numbers
-    encode_column              the same for one column of any owner, chunk by chunk
-
-Knows which rows are trained on, and lets only those shape a vocabulary or a statistic.
-Knows no events.
+Attributes.read            the raw columns, record i for row i of the vocabulary
+Attributes.token_counts    what the vocabularies of features are made of
+Attributes.encode          the stored columns: rows of tables, transformed numbers
+encode_column              the same for one column of any owner, chunk by chunk
 """
 
 from __future__ import annotations
@@ -52,7 +49,7 @@ class AttributeFile(NamedTuple):
     Args:
         file: the attribute file, or `None`.
         id_column: its column of ids.
-        layout: its layout, or all settings of reading; found out when `None`.
+        layout: its layout, or a `FileFormat`; found out when `None`.
         on_error: what a bad row does, as in `read_attributes`.
     """
 
@@ -113,7 +110,7 @@ class Attributes:
         item_ids: pl.Series,
         of_log: Mapping[str, pl.DataFrame] | None = None,
     ) -> Attributes:
-        """Reads the attribute files and lays their records beside the rows.
+        """Reads the attribute files and aligns their records with the rows.
 
         Args:
             schema: which columns are needed.

@@ -1,4 +1,4 @@
-"""What a dataset holds beside its events: vocabularies, attributes and statistics."""
+"""What is fitted on a log: vocabularies, attribute tables and statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds of a log for cross-validation, made of what the test part of a split leaves.
+"""Folds of a log for cross-validation, of the events outside the test part.
 
 The test part itself is in no fold, so that what is chosen by cross-validation can still
 be tested on it. A split by time has rolling origins: the newest fold is the split taken
@@ -37,7 +37,7 @@ def assign_fold(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> np.
     Args:
         user: any integer key of the user, `(n,)`, in file order.
         timestamp_ms: `(n,)` int64.
-        split: how to divide.
+        split: how the events are split.
 
     Returns: `(n,)` int8: 0 training, 1 validation, 2 test, -1 in no part of this fold.
     """

@@ -25,15 +25,14 @@ class EventCounts:
     Args:
         users: all events of each user.
         items: all events of each item.
-        taken_users: events in which the user took the item; others only with a binary
-            label.
-        taken_items: the same of each item.
+        positive_users: positive events of each user; fewer only with a binary label.
+        positive_items: the same of each item.
     """
 
     users: np.ndarray
     items: np.ndarray
-    taken_users: np.ndarray
-    taken_items: np.ndarray
+    positive_users: np.ndarray
+    positive_items: np.ndarray
 
 
 def count_events(log: SortedLog, schema: Schema) -> EventCounts:
@@ -103,7 +102,7 @@ def user_rows(log: SortedLog, schema: Schema, counts: EventCounts) -> IdRows:
     A user's count in the vocabulary says whether the model is trained with it: the
     interactions of the training part.
     """
-    stored = counts.taken_users[TRAIN]
+    stored = counts.positive_users[TRAIN]
     return _rows(USER, log.user_ids, counts.users, stored, schema)
 
 
@@ -113,7 +112,7 @@ def item_rows(log: SortedLog, schema: Schema, counts: EventCounts) -> IdRows:
     An item's count in the vocabulary says how popular it is: validation events are
     popularity, but nothing is trained on them.
     """
-    taken = counts.taken_items[:TEST].sum(axis=0)
+    taken = counts.positive_items[:TEST].sum(axis=0)
     return _rows(ITEM, log.item_ids, counts.items, taken, schema)
 
 

@@ -1,7 +1,6 @@
-"""Events by external id become events by code, in memory or beside it.
+"""Replaces the external ids of events by codes, in memory or in temporary files.
 
-A code is the provisional number of an id, in order of first appearance. Knows nothing
-of users' histories: `data/preparation/sorted_log.py` sorts and divides.
+A code is the provisional number of an id, in order of first appearance.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class CodedLog:
         tables: values of the context features by table, as text.
         rows_read: rows of all files.
         below: events left out by the implicit threshold.
-        rejected: the bad rows set aside.
+        rejected: the skipped rows.
         findings: what reading noticed.
         attributes: of users and items, where they are columns of the log.
         is_timed: whether `timestamp_ms` are times; else they are positions.
@@ -117,7 +116,7 @@ class CodedLog:
 
     @property
     def rows_skipped(self) -> int:
-        """Bad rows set aside."""
+        """Number of skipped rows."""
         return sum(len(reason.rows) for reason in self.rejected)
 
 
@@ -200,7 +199,7 @@ def _read_parts(
 
 
 def total_memory() -> int:
-    """Bytes of memory of this machine; 8 GiB where it does not tell."""
+    """Bytes of memory of this machine; 8 GiB if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -226,7 +225,7 @@ class _Adding:
     def add(
         self, blocks: Iterator[Block], part: int | None, pool: ThreadPoolExecutor
     ) -> None:
-        """Adds the blocks of one part; `None` for a log that the split divides."""
+        """Adds the blocks of one part; `None` if the log is still to be split."""
         coded = self.coded
         context = self.schema.owned_by(CONTEXT)
         for block in blocks:
@@ -337,7 +336,7 @@ def _check_some(coded: CodedLog, file: Path) -> None:
     if not coded.num_events:
         raise LogError(
             "log-empty",
-            f"A log must hold events. None of its {coded.rows_read:,} rows is left:"
+            f"The log has no usable event: of {coded.rows_read:,} rows"
             f" {coded.rows_skipped:,} are bad and {coded.below:,} below positive_from."
             " Read it with on_error = 'raise' to see the first bad one.",
             file=file,
@@ -353,7 +352,7 @@ def check_distinct(coded: CodedLog, schema: Schema, file: str | Path) -> None:
         if len(ids) < 2:
             raise LogError(
                 "log-one-user" if kind == "user" else "log-one-item",
-                f"A log must hold at least two {kind}s to tell them apart. Found only"
+                f"A log needs at least two {kind}s. Found only"
                 f" {ids.ids()[0]!r}. Give more events or name another {kind} column.",
                 file=file,
                 column=column,

@@ -1,6 +1,6 @@
 """Attributes of users and items that are columns of the log itself.
 
-    LogAttributes.add     takes the values of a block of events
+    LogAttributes.add     adds the values of a block of events
     LogAttributes.frame   the newest value of every id, a record each
 
 Holds one value per id and column, and every different text once; no events.
@@ -18,7 +18,7 @@ from shortlist.data.read.feature_values import TITLE
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Feature, Owner, Schema
 
 KEY = "\x00id"
-"""Name of a column of ids beside attributes; no column of a file has this name."""
+"""Name of the id column in a table of attributes; no file has a column of this name."""
 _JOINED = "\x1f"  # between the values of a list
 _NEVER = np.iinfo(np.int64).min
 
@@ -40,7 +40,7 @@ class LogAttributes:
             self._columns[ITEM].setdefault(schema.log_title, title)
 
     def add(self, events: pl.DataFrame, codes: Mapping[Owner, np.ndarray]) -> None:
-        """Takes the values of a block; blocks come in the order of the log.
+        """Adds the values of a block; blocks come in the order of the log.
 
         Args:
             events: a column `feature:<name>` per feature of the log, as `Block.events`

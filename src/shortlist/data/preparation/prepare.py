@@ -152,8 +152,8 @@ def _check_enough(counts: EventCounts, file: Path, schema: Schema) -> None:
         if found < 2:
             raise LogError(
                 "log-too-small",
-                "The training part must hold at least 2 users and 2 items. Received:"
-                f" {found} in {column}. Give more events or hold out fewer.",
+                "The training part needs at least 2 users and 2 items. Received:"
+                f" {found} in {column}. Add events, or hold out fewer.",
                 file=file,
                 column=name,
             )

@@ -1,7 +1,4 @@
-"""A log sorted by user and time, without duplicates, divided into parts.
-
-Knows codes and times, no files: `data/preparation/ingest.py` reads them.
-"""
+"""A log sorted by user and time, without duplicates, split into parts."""
 
 from __future__ import annotations
 
@@ -40,9 +37,9 @@ class SortedLog:
         events_read: rows of all files.
         duplicates_dropped: events left out because an earlier one had the same user,
             item, time and label.
-        rows_skipped: bad rows set aside.
+        rows_skipped: number of skipped rows.
         below: events left out by the implicit threshold.
-        rejected: the bad rows set aside.
+        rejected: the skipped rows.
         findings: what reading noticed.
         attributes: `user` and `item` -> the attributes that are columns of the log: the
             ids as `log_attributes.KEY`, then a column each, record i for code i.
@@ -82,7 +79,7 @@ def read_sorted_log(
 
 
 def sort_log(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> SortedLog:
-    """Sorts a coded log by user and time, drops duplicates and divides it.
+    """Sorts a coded log by user and time, drops duplicates and splits it.
 
     A log that exceeds the budget of `spill` is sorted by ranges of users, each as
     large as the budget allows; the frames of `coded` are used up.
@@ -189,7 +186,7 @@ def check_apart(log: SortedLog, schema: Schema, split: Split) -> None:
     It would be trained on and tested on.
     """
     if split.kind != "files" or schema.timestamp is None:
-        return  # without a time a repeat cannot be told from a copy
+        return  # without times, a repeated event and a copy look the same
     repeated = log.frame.group_by(_EVENT).agg(pl.col("part").n_unique().alias("parts"))
     if overlap := int((repeated["parts"] > 1).sum()):
         raise InputError(

@@ -1,9 +1,7 @@
 """What appends leave in a dataset's folder that is no longer, or never became, its own.
 
 The tables of the generation before stay until the next append: whoever opened the
-dataset before the last one goes on reading them. Knows the names that `prepare` and
-`append` give, and touches nothing of another name: what else lies in the folder is
-somebody's.
+dataset before the last one goes on reading them.
 """
 
 from __future__ import annotations
@@ -65,7 +63,7 @@ def kept_files(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
 
 
 def _is_stale(name: str, generation: int) -> bool:
-    """Whether a file that nothing names was written by an append, and nobody reads it.
+    """Whether a file without a reference was written by an append and can be removed.
 
     Args:
         name: its path in the dataset.

@@ -2,8 +2,8 @@
 
     read_blocks   files to blocks of `user_id, item_id, timestamp_ms, label, ...`
 
-Knows rows and files, not users: ids stay external, and duplicates stay. Blocks are
-checked on a few threads while the next ones are read, and come in file order.
+Blocks are checked on a few threads while the next ones are read, and come in file
+order.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ FIRST_ROWS = 1 << 16
 
 @dataclass
 class ReadState:
-    """What was learned of a log while reading it, kept when it must be read again.
+    """What is known about a log from reading it; kept when it must be read again.
 
     Args:
-        text: id columns that are text in all files, because one file needs it.
-        unquoted: files whose double quotes are ordinary characters.
+        text: id columns that are read as text in all files, because one file has text.
+        unquoted: files in which double quotes are ordinary characters.
         types: types of the columns by file; of an id column only those that differ.
         kinds: type of the id columns so far, and the first file that has it.
-        time_format: the format of the times, once a file has told it.
+        time_format: the format of the times, once it is known.
     """
 
     text: set[str] = field(default_factory=set)
@@ -77,7 +77,7 @@ class ReadState:
 
 
 class ReadAgain(Exception):
-    """The `ReadState` has changed: what came so far is void, start over."""
+    """The `ReadState` has changed: discard all blocks and read again."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Block:
             of text; and the title where the log has it, named `log_attributes.TITLE`.
         read: rows of the file the block came from.
         below: rows left out because an implicit label was under `positive_from`.
-        rejected: the rows set aside.
+        rejected: the skipped rows.
     """
 
     events: pl.DataFrame
@@ -116,7 +116,7 @@ def read_blocks(
         paths: files with the same columns, read one after the other.
         schema: which columns to read and what they may hold.
         reading: what is known from an earlier attempt; changed before `ReadAgain`.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to recognize it
             per file.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
         on_error: `raise` at a bad row, the first in its column and block, or `skip` it
@@ -129,7 +129,9 @@ def read_blocks(
     now_ms = round(time.time() * 1000) if now_ms is None else now_ms
     files = paths_of(paths)
     if not files:
-        raise LogError("log-empty", "A log must be at least one file. Received none.")
+        raise LogError(
+            "log-empty", "A log needs at least one file. Received none. Name its files."
+        )
     for path in files:
         file = inspect_file(path, layout)
         if file.path in reading.unquoted:
@@ -151,8 +153,8 @@ def _check_kinds(
             reading.text.add(column)
             if path != first:
                 for file, of in ((first, kind), (path, dtype)):
-                    told = "text" if of == pl.String else "integer"
-                    reading.types.note(column, str(file), told, "text")
+                    kind_name = "text" if of == pl.String else "integer"
+                    reading.types.note(column, str(file), kind_name, "text")
             raise ReadAgain
 
 

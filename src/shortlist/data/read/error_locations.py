@@ -1,7 +1,4 @@
-"""Where in a file something is: the line of an event, the reason of a failed read.
-
-Knows text records one by one, so it is slow and used only once something is wrong.
-"""
+"""Where in a file something is: the line of an event, the reason of a failed read."""
 
 from __future__ import annotations
 
@@ -164,7 +161,7 @@ def _bad_quotes(file: LogFile) -> LogError | None:
         return LogError(
             "log-quotes",
             "A field that starts with a double quote must end with one, and quotes"
-            f" inside it must be doubled. Found: {reason}. Repair the row that"
+            f" inside it must be doubled. Found: {reason}. Correct the row that"
             ' begins here, or set quote_char = "" under [log], or for an attribute'
             " file under [log.users_format] or [log.items_format], if quotes are"
             " ordinary characters.",
@@ -185,7 +182,7 @@ def _bad_json(file: LogFile) -> LogError | None:
             return LogError(
                 "log-json",
                 f"Every line must hold one whole JSON object. Found {text[:80]!r}."
-                " Repair or remove the line; a last line like this was cut off.",
+                " Correct or remove the line; a last line like this was cut off.",
                 file=file.path,
                 row=line,
             )

@@ -19,7 +19,7 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     """The values of a looked-up feature as lists of text, none of them empty.
 
     A categorical feature has one value or none. A number has one text whatever the type
-    of its column: 2.0 is '2', as pandas makes floats of integers where one is missing.
+    of its column: 2.0 is '2', as pandas turns integers into floats if one is missing.
     NaN is no value. Works chunk by chunk, and gives its own output again.
 
     Args:

@@ -1,7 +1,4 @@
-"""Events of an implicit log: which of them count, and how sure they make us.
-
-Knows labels and a schema; knows no users, items or files.
-"""
+"""Events of an implicit log: which of them count, and how sure they make us."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How the bytes of a log are laid out: layout, compression, separator, column names.
 
-Knows the first kilobytes of a file, not its events. A layout is told from what a file
-holds, because names such as `ratings.csv` are often wrong about their separator.
+The layout is detected from the content of a file, because names such as `ratings.csv`
+are often wrong about the separator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from shortlist.reading import open_log
 # Packed bytes that give the first few of the content for sure.
 _PACKED_HEAD_BYTES = 1 << 12
 _LINES = 50
-"""Lines that must look like a MovieLens log to be taken for one."""
+"""How many lines must look like a MovieLens log."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
@@ -49,8 +49,8 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
 
     Args:
         path: a file, plain or compressed with gzip or Zstandard.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to tell the layout
-            from the content.
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to detect the
+            layout from the content.
 
     Raises:
         LogError: the file is missing, a directory, unreadable, empty, damaged or of
@@ -61,8 +61,8 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
         raise LogError(
             "log-layout-unknown",
             f"The layout must be one of {', '.join(LAYOUTS)}. Received:"
-            f" {given.layout!r}.{did_you_mean(given.layout, LAYOUTS)} Leave it out to"
-            " have it recognized.",
+            f" {given.layout!r}.{did_you_mean(given.layout, LAYOUTS)} Omit it to"
+            " detect the layout.",
             file=path,
         )
     path = Path(path)
@@ -72,8 +72,8 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
     if not head.removeprefix(BYTE_ORDER_MARK).strip():
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. The file is empty. Check the"
-            " export that wrote it.",
+            "A log needs a header and events. The file is empty. Check the export"
+            " that wrote it.",
             file=path,
         )
     found = cast(Layout, given.layout or _content_layout(path, head, given))
@@ -112,8 +112,8 @@ def compression_of(path: Path) -> str | None:
     if not magic:
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. The file is empty. Check the"
-            " export that wrote it.",
+            "A log needs a header and events. The file is empty. Check the export"
+            " that wrote it.",
             file=path,
         )
     if magic.startswith(b"\x1f\x8b"):
@@ -160,7 +160,7 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
     )
     if known and dat[0].isdigit():
         return "movielens-dat"
-    # Lines of a user and of items may begin with four numbers as well.
+    # Lines of a user and of items may start with four numbers as well.
     even = all(other.count("\t") == 3 for other in more[:-1] if other.strip())
     if len(fields) == 4 and all(map(str.isdigit, fields)) and even:
         return "movielens-100k"

@@ -1,7 +1,4 @@
-"""A readable file of a log, and how its bytes are laid out.
-
-Knows no layout in particular: `data/read/layouts.py` finds out.
-"""
+"""A readable file of a log, and how its bytes are laid out."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HEAD_BYTES = 1 << 18
-"""How much of a file is looked at to tell its layout."""
+"""How many bytes at the start of a file decide its layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class LogFile:
     Args:
         path: where it is.
         layout: one of `LAYOUTS`.
-        compression: `gzip` (zlib too), `zstd` or `None`, told from the first bytes.
+        compression: `gzip` (zlib too), `zstd` or `None`, detected from the first bytes.
         head: the first bytes, uncompressed; those of a text in UTF-8.
         columns: names as the header, the settings or the layout give them; empty for
             the typed layouts (Parquet, NDJSON, Arrow, TFRecord), which carry their own
@@ -49,7 +46,7 @@ class LogFile:
         delimiter: between the fields of a text layout.
         header_lines: lines up to and including the header; 0 without a header.
         quote_char: what fields can be wrapped in; "" for nothing.
-        padded: whether fields begin with blanks that are no part of them.
+        padded: whether fields start with blanks that do not belong to them.
         format: the settings it was opened with.
     """
 
@@ -110,8 +107,8 @@ def damaged(path: Path, error: BaseException | str, row: int | None = None) -> L
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
     return LogError(
         "log-file-damaged",
-        f"The file must be complete. Reading it stopped with: {reason}. It was"
-        " probably cut off while being copied or written; fetch or export it again.",
+        f"The file is damaged or incomplete: {reason}. It was probably cut off"
+        " while being copied or written. Fetch or export it again.",
         file=path,
         row=row,
     )

@@ -1,7 +1,4 @@
-"""Rows of a log that were set aside, why, and where they are.
-
-Knows masks of one block of one file.
-"""
+"""The skipped rows of a log: why, and where they are."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ _COLUMNS = pl.Schema(
 
 @dataclass(frozen=True)
 class Reason:
-    """Why some rows of a file were set aside.
+    """Why some rows of a file were skipped.
 
     Args:
         file: the file.
         code: of the error the first of them would be.
         column: the column concerned.
-        message: what must hold, what came and what to do.
+        message: what must hold, what was found and what to do.
         rows: one record per row: `event` (its number among the events of the file,
             from 0), `column`, `code` and `value`.
     """
@@ -65,7 +62,7 @@ class SkipBadRows:
     def __call__(
         self, code: str, values: pl.Series, bad: pl.Series, rule: str, fix: str
     ) -> None:
-        """Sets the rows of `bad` aside; the first reason of a row is the one kept."""
+        """Skips the rows of `bad`; the first reason of a row is kept."""
         new = bad & ~self.bad
         if not new.any():
             return
@@ -123,7 +120,7 @@ def findings_of(
 
 
 def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
-    """Writes the rows set aside as CSV: file, row, column, code, value."""
+    """Writes the skipped rows as CSV: file, row, column, code, value."""
     by_file: dict[Path, list[Reason]] = {}
     for reason in reasons:
         by_file.setdefault(reason.file.path, []).append(reason)
@@ -148,7 +145,7 @@ def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
 def without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
     """The table with an apostrophe before every text that a spreadsheet would run.
 
-    Texts that are numbers stay as they are. A text that begins with an apostrophe gets
+    Texts that are numbers stay as they are. A text that starts with an apostrophe gets
     another one, so that removing the first character always restores the text.
     """
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]

@@ -57,7 +57,7 @@ def read_table(
     Args:
         path: CSV, TSV, NDJSON (plain, gzip or Zstandard), a MovieLens file, Parquet,
             Arrow or TFRecord.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it.
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to recognize it.
         columns: the columns wanted, or `None` for all.
         exact: columns of ids: never Float64, whose text is not unique.
         num_rows: read only so many rows from the start.
@@ -193,7 +193,7 @@ def scan(file: LogFile) -> tuple[pl.LazyFrame, list[str]]:
 
 
 def _with_missing(lazy: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
-    """Without the texts that stand for a missing value."""
+    """Replaces the texts that mean a missing value by null."""
     missing = file.format.null_values
     if not missing:
         return lazy
@@ -262,7 +262,7 @@ def _scan_lines(file: LogFile) -> pl.LazyFrame:
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
     check_json_lines(file)
-    # Polars takes some names for patterns: "log[1].ndjson".
+    # Polars reads some names as patterns: "log[1].ndjson".
     is_pattern = glob.escape(str(file.path)) != str(file.path)
     source: Path | bytes = file.path
     if is_pattern or file.head.startswith(BYTE_ORDER_MARK):
@@ -319,7 +319,7 @@ def check_columns(wanted: Sequence[str], names: Sequence[str], file: LogFile) ->
             raise LogError(
                 "log-column-missing",
                 f"The file must have a column {name!r}.{did_you_mean(name, names)}"
-                f" Found the columns {list(names)}. Name one of them, or repair the"
+                f" Found the columns {list(names)}. Name one of them, or correct the"
                 " header.",
                 file=file.path,
                 column=name,
@@ -331,7 +331,7 @@ def check_rows(num_rows: int, file: LogFile) -> None:
     if num_rows == 0:
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. Found no row below the header."
+            "A log needs a header and events. Found no row below the header."
             " Check the export that wrote it.",
             file=file.path,
         )

@@ -4,8 +4,8 @@
     find_format      the one format in which all of a column can be read
     parse_times      a column in a format as milliseconds since the epoch
 
-Formats are those of strftime. Day and month are told apart by a day over 12 somewhere
-in the column; where there is none, both readings are given and none is taken.
+Formats are those of strftime. A day over 12 somewhere in the column shows which number
+is the day; without one, both formats are returned and none is used.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Found:
     """What a column of times is written in.
 
     Args:
-        formats: one format; several where day, month and year cannot be told apart;
+        formats: one format; several if day, month and year are ambiguous;
             none where the texts are no times.
         unread: texts that the first format does not read.
     """
@@ -190,7 +190,7 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
         form, raw = form[:-2].rstrip(), raw.str.replace(_ZONE_NAME.pattern, "")
     form = form.replace("%Z", "UTC")
     form = form.replace("%S.%f", "%S%.f").replace("%S,%f", "%S%.f")
-    if "%e" in form:  # a day of one digit may stand after two blanks
+    if "%e" in form:  # a day of one digit may follow two blanks
         form, raw = form.replace("%e", "%d"), raw.str.replace_all(" +", " ")
     if "%S%.f" in form:
         raw = raw.str.replace(r"(\d\d),(\d+)", "$1.$2")

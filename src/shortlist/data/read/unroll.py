@@ -1,7 +1,4 @@
-"""Several events in one row become one row per event.
-
-Knows lazy frames: columns of lists, of records or of text that is a list.
-"""
+"""Several events in one row become one row per event."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DAY_MS = 86_400_000
 MAX_ID_BYTES = 4_096
 """Longer text is no id; a log whose lines do not end may be one value."""
 
-# Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
+# Milliseconds per unit, and the magnitude at which the next finer unit starts: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
 _UNITS = {
     "seconds": (1000.0, 1e11),
@@ -40,7 +40,7 @@ _UNITS = {
     "microseconds": (1e-3, 1e17),
     "nanoseconds": (1e-6, float("inf")),
 }
-# Times from which the unit is told: units are a factor of 1000 apart.
+# How many times decide the unit: units are a factor of 1000 apart.
 _TIMES_LOOKED_AT = 100_000
 _ISO = "iso"
 # What NumPy and pandas write for a missing time among integers.
@@ -100,8 +100,8 @@ def to_ids(values: pl.Series, report: BadRowHandler, file: LogFile) -> pl.Series
     else:
         raise _no_ids(values, file, f"a column of type {values.dtype}")
     if missing.any():
-        rule = "Every event must name its user and item, every attribute row its id."
-        fix = "Fill the id in or remove the row."
+        rule = "Every event needs a user and an item, every attribute row an id."
+        fix = "Add the id, or remove the row."
         report("log-id-missing", given, missing, rule, fix)
     if ids.dtype == pl.String:
         lengths = ids.str.len_bytes()
@@ -146,7 +146,7 @@ def to_labels(values: pl.Series, schema: Schema, report: BadRowHandler) -> pl.Se
     missing = is_missing(values)
     if missing.any():
         rule = "Every event must have a label."
-        fix = "Fill it in or remove the row."
+        fix = "Add it, or remove the row."
         report("log-label-missing", values, missing, rule, fix)
     unread = labels.is_null() & ~missing
     if unread.any():
@@ -162,13 +162,13 @@ def to_labels(values: pl.Series, schema: Schema, report: BadRowHandler) -> pl.Se
     low = float("-inf") if schema.label_min is None else schema.label_min
     high = float("inf") if schema.label_max is None else schema.label_max
     outside = (labels < low) | (labels > high)
-    rule = f"Labels must lie between {low:g} and {high:g}."
+    rule = f"Labels must be between {low:g} and {high:g}."
     if schema.label_kind == "binary":
         outside |= ~labels.is_in([0.0, 1.0])
         rule = "Binary labels must be 0 or 1."
     outside = outside.fill_null(False) & ~infinite
     if outside.any():
-        fix = "Repair the row, or change label_min, label_max or label_kind."
+        fix = "Correct the row, or change label_min, label_max or label_kind."
         report("log-label-range", values, outside, rule, fix)
     return narrow
 
@@ -182,7 +182,7 @@ def to_numbers(values: pl.Series, report: BadRowHandler) -> pl.Series:
     bad = (numbers.is_null() & ~is_missing(values)) | numbers.is_infinite()
     if bad.fill_null(False).any():
         rule = "A numeric feature must hold finite numbers or nothing."
-        fix = "Repair the row or make the feature categorical."
+        fix = "Correct the row or make the feature categorical."
         report("log-number-type", values, bad.fill_null(False), rule, fix)
     return numbers.fill_nan(None)
 
@@ -191,7 +191,7 @@ class Times:
     """Reads the times of one file, block by block.
 
     Dates and times without a zone are UTC. Numbers are seconds, milliseconds,
-    microseconds or nanoseconds: one unit for the file, told from the median of the
+    microseconds or nanoseconds: one unit for the file, found from the median of the
     first block; or they are dates written in digits. Other text is ISO-8601, or of the
     one format that the first block can be read in.
 
@@ -224,13 +224,13 @@ class Times:
         times = self._parsed(values, missing, report)
         early = (times < 0).fill_null(False)
         if early.any():
-            rule = "Times must not lie before 1970."
-            fix = "Repair the row or check which column holds the time."
+            rule = "Times must not be before 1970."
+            fix = "Correct the row or check which column holds the time."
             report("log-time-before-1970", values, early, rule, fix)
         late = (times > self.now_ms + DAY_MS).fill_null(False)
         if late.any():
-            rule = "Times must not lie in the future (more than a day from now)."
-            fix = "Repair the row or the clock that wrote it."
+            rule = "Times must not be more than a day in the future."
+            fix = "Correct the row or the clock that wrote it."
             report("log-time-future", values, late, rule, fix)
         return times
 
@@ -292,7 +292,9 @@ class Times:
         foreign = (numbers.abs() >= end) | ((numbers >= 0) & (numbers < begin))
         foreign = foreign.fill_null(False)
         if foreign.any():
-            rule = f"All times must have one unit; most of this column are {unit}."
+            rule = (
+                f"All times must have the same unit; most of this column have {unit}."
+            )
             fix = "Write all of them in the same unit."
             report("log-time-mixed", values, foreign, rule, fix)
         times = _scaled(numbers, factor)
@@ -332,8 +334,8 @@ def check_not_empty(values: pl.Series, file: LogFile) -> None:
     if is_missing(values).all():
         raise LogError(
             "log-column-empty",
-            f"A column that is used must hold values. Column {values.name!r} is empty"
-            " in every row. Name another column or repair the export.",
+            f"A column that is used needs values. Column {values.name!r} is empty"
+            " in every row. Name another column, or correct the export.",
             file=file.path,
             column=values.name,
         )
@@ -403,11 +405,11 @@ def report_no_time(
 ) -> None:
     """Reports values of a time column that are no times, or not of their format."""
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
-    fix = "Write this one as the others, choose another timestamp column, or set"
+    fix = "Write it like the others, choose another timestamp column, or set"
     fix += ' timestamp_format = "%d.%m.%Y %H:%M" or what it is under [log].'
     if form is not None:
         rule = f"Times must be written as timestamp_format says, {form!r}."
-        fix = "Write this one as the others, or correct the format under [log]."
+        fix = "Write it like the others, or correct the format under [log]."
     report("log-time-type", values, bad, rule, fix)
 
 
@@ -415,7 +417,7 @@ def _report_ambiguous(
     values: pl.Series, bad: pl.Series, found: Found, report: BadRowHandler
 ) -> None:
     readings = " or ".join(f'"{form}"' for form in found.formats)
-    rule = "It must be clear which number of a date is the day."
+    rule = "Dates must show which number is the day."
     fix = f"Set timestamp_format = {readings} under [log]."
     report("log-time-ambiguous", values, bad, rule, fix)
 
@@ -425,7 +427,7 @@ def report_missing_time(
 ) -> None:
     """Reports events without a time."""
     rule = "Every event must have a time."
-    fix = "Fill it in, remove the row, or name no timestamp column."
+    fix = "Add it, remove the row, or name no timestamp column."
     report("log-time-missing", values, bad, rule, fix)
 
 

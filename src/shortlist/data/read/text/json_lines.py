@@ -1,7 +1,4 @@
-"""NDJSON that would take too long or too deep to read is refused before it is read.
-
-Knows lines of bytes.
-"""
+"""NDJSON that would take too long or too deep to read is refused before it is read."""
 
 from __future__ import annotations
 
@@ -77,7 +74,7 @@ def _add_fields(line: bytes, fields: set[str]) -> None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return  # reading the file tells what is wrong
+        return  # reading the file reports what is wrong
     _walk(found, "", fields)
 
 

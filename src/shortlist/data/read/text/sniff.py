@@ -1,7 +1,4 @@
-"""What the first lines of a text file say: separator, header, blanks, encoding.
-
-Knows text and the bytes it is made of, neither files nor columns.
-"""
+"""What the first lines of a text file say: separator, header, blanks, encoding."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def records(
     """The first records of a text that is cut somewhere, blank lines left out.
 
     Args:
-        text: the begin of a file.
+        text: the start of a file.
         separator: between fields, one or more characters.
         quote: what fields are wrapped in; "" for nothing.
         complete: whether the text is all of the file: the last record of a cut one is
@@ -96,18 +93,17 @@ def is_headerless(found: Sequence[Sequence[str]]) -> bool:
         return True
     if not others or _named(first):
         return False
-    told = [
+    alike = [
         _is_alike(field, [r[n] for r in others if n < len(r)])
         for n, field in enumerate(first)
     ]
-    return False not in told and True in told
+    return False not in alike and True in alike
 
 
 def has_row_names(found: Sequence[Sequence[str]]) -> bool:
-    """Whether rows begin with a name that the header does not count, as R writes them.
+    """Whether rows start with a name without a column in the header, as R writes them.
 
-    All of them have one field more than the header, the first of which never comes
-    again.
+    All of them have one field more than the header, and their first fields are unique.
     """
     first, others = found[0], found[1:]
     names = {record[0] for record in others}
@@ -141,7 +137,7 @@ def are_sequences(text: str, *, complete: bool) -> str | None:
 
 
 def is_padded(found: Sequence[Sequence[str]]) -> bool:
-    """Whether fields begin with a blank, as in `user, item`."""
+    """Whether fields start with a blank, as in `user, item`."""
     fields = [field for record in found for field in record[1:] if field]
     padded = sum(field.startswith(" ") for field in fields)
     return bool(fields) and padded >= _MOST_ALIKE * len(fields)
@@ -227,7 +223,7 @@ def _form(text: str) -> str:
 
 
 def _repeats(found: Sequence[Sequence[str]]) -> bool:
-    """Whether the same items come again in other records."""
+    """Whether the same items occur in several records."""
     items = Counter(item for record in found for item in set(record[1:]) if item)
     return sum(count > 1 for count in items.values()) > len(items) / 4
 

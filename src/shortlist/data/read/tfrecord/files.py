@@ -1,6 +1,5 @@
 """TFRecord files as blocks of columns, and what can be wrong with them in words.
 
-Knows files, blocks and records; knows nothing of rows or of what the columns mean.
 Memory holds one block at a time, or one record if that is larger.
 """
 

@@ -1,8 +1,8 @@
 """What all records of some TFRecord files say about their columns.
 
-Knows blocks of values and tables; knows nothing of bytes or checksums. Whether a column
-is a list, text or a narrow integer is known only after the last record, so files are
-gone through once for that, and again (or from memory) for the tables.
+Whether a column is a list, text or a narrow integer is known only after the last
+record, so files are gone through once for that, and again (or from memory) for the
+tables.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Survey:
         if not paths:
             raise LogError(
                 "log-empty",
-                "A log must be at least one file. Received none. Name its files.",
+                "A log needs at least one file. Received none. Name its files.",
             )
         self._paths = paths
         self._columns = columns

@@ -5,12 +5,12 @@
     write_tfrecord     a table to a file
 
 A record is a `tf.train.Example`: one row, or a batch of rows stored column by column;
-`rows.py` says how the two are told apart. Files may be plain or packed with gzip,
-zlib or Zstandard. Needs no TensorFlow.
+`rows.py` describes how the two are distinguished. Files may be plain or compressed with
+gzip, zlib or Zstandard. Needs no TensorFlow.
 
 A column is Int64, Float32, or for bytes String, or Binary if a value is not UTF-8. It
 is a scalar if every row has exactly one value, else a List. Columns are sorted by name,
-for the features of an Example have no order.
+because the features of an Example have no order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_tfrecord(
     Args:
         path: the file.
         rows_per_record: 1 if every record is one row, the size of the batches if they
-            are batches, or `None` to have it told from the file.
+            are batches, or `None` to detect it.
         columns: the features wanted, in this order; all by default. Only these must
             be in every record.
 
@@ -120,7 +120,7 @@ def write_tfrecord(
 
 
 class _Written:
-    """A column whose rows can be taken out one after the other."""
+    """A column whose rows can be read in ranges."""
 
     def __init__(self, column: pl.Series, batched: bool) -> None:
         self.name = column.name
