@@ -237,7 +237,7 @@ def test_label_kind_limits_and_positives(
     assert (schema.label_min, schema.label_max) == limits
     assert schema.positive_from == positive
     assert schema.label == (None if kind == "implicit" else "rating")
-    assert any("order of the file" in warning for warning in guess.warnings)
+    assert any("keep their order in the file" in text for text in guess.warnings)
 
 
 def test_other_columns_are_left_out_with_a_reason(tmp_path: Path) -> None:

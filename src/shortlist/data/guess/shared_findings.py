@@ -180,8 +180,8 @@ def zero_message(column: str, zeros: int, labels: int) -> str:
         f"{zeros:,} of {labels:,} labels in {column!r} ({zeros / labels:.0%}) are 0 and"
         " the others start at 1: does 0 mean no rating? It counts as the lowest one."
         " If it only says that there was an interaction, leave these rows out, or"
-        ' remove `label`, label_min and label_max and set label_kind = "implicit", so that'
-        " every event counts 1."
+        ' remove `label`, label_min and label_max and set label_kind = "implicit", so'
+        " that every event counts 1."
     )
 
 
