@@ -1,6 +1,6 @@
 """`check_log`: the data report of a log, and the problems found in it.
 
-Every step looks at whole columns; the memory is a few copies of them.
+Every step works on whole columns and needs memory for a few copies of them.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _activity(arrays: LogArrays) -> Activity:
 def _of_columns(
     log: SortedLog, arrays: LogArrays, schema: Schema, counts: Counts
 ) -> list[Finding]:
-    """What the columns show, whatever the split."""
+    """Findings on columns, for any split."""
     found = look.duplicate_events(log.duplicates_dropped, log.events_read)
     owners: tuple[tuple[Owner, np.ndarray, pl.Series, str], ...] = (
         ("user", arrays.users, log.user_ids, schema.user_id),
@@ -219,7 +219,7 @@ def _of_columns(
 def _of_attributes(
     log: SortedLog, schema: Schema, files: AttributeFiles
 ) -> tuple[Finding, ...]:
-    """What the attribute files show for the ids that a dataset would have."""
+    """Findings on attribute files, for the ids that a dataset would have."""
     events = count_events(log, schema)
     users, items = (
         rows(log, schema, events).vocabulary.ids for rows in (user_rows, item_rows)

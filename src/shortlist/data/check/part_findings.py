@@ -1,4 +1,4 @@
-"""Problems that a split shows: parts that are empty, cold, leaking or unlike others.
+"""Findings on a split: parts that are empty, cold, leaking or different from others.
 
 One finding per kind, whatever the number of parts it concerns.
 """
@@ -28,14 +28,14 @@ COLD_SHARE = 0.1
 """Share of held-out events of unknown users or items that is worth a note."""
 _MUCH_COLD = 0.3
 _REPEATED_OFTEN = 0.5
-_FEW_EVENTS = 10  # of a part, that say little about it
+_FEW_EVENTS = 10  # of a part: too few for a finding
 _TIED_SHARE = 0.5
 
 
 def of_order(log: SortedLog, arrays: LogArrays, split: Split) -> list[Finding]:
-    """A split by time of rows whose order is not that of time.
+    """Findings on a split by time of rows in another order.
 
-    Of a log with times the order of the rows decides where most neighbours are tied.
+    In a log with times, the order of rows matters if most neighbours are tied.
     """
     keys = {
         f"item {name}": ranks[arrays.item]
@@ -91,7 +91,7 @@ def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
 
 
 def of_cold(colds: Sequence[Cold]) -> list[Finding]:
-    """Held-out events of users or items that the parts before do not know."""
+    """Findings on held-out events of users or items without earlier events."""
     shares = [(c, c.events_of_users, c.users) for c in colds]
     found = _of_cold("cold-users", "users", shares)
     shares = [(c, c.events_of_items, c.items) for c in colds]
@@ -121,7 +121,7 @@ def _of_cold(
 def of_leakage(
     leaks: Sequence[Leakage], parts: Sequence[PartSummary], *, repeats: bool
 ) -> list[Finding]:
-    """What the parts before give away about a part.
+    """Findings on what earlier parts reveal about a part.
 
     Args:
         leaks: of every held-out part with events.
@@ -174,7 +174,7 @@ def _leak(
     describe: Callable[[Leakage], str],
     meaning: str,
 ) -> list[Finding]:
-    """One finding about all parts that leak in one way."""
+    """One finding on all parts with one kind of leakage."""
     found = [leak for leak in leaks if count(leak)]
     if not found:
         return []
@@ -217,10 +217,10 @@ def _of_repeats(
 
 
 def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
-    """Parts that are unlike those before, beyond what chance explains.
+    """Findings on parts that differ from earlier ones by more than chance.
 
-    A warning where labels or the clock differ, which a change of the export explains; a
-    note where only the popularity of items moves, as it does.
+    A warning if labels or times differ, as the export may have changed; a note if only
+    the popularity of items differs, as is usual.
     """
     shifts = [drift for drift in drifts if drift.is_shift]
     if not shifts:

@@ -1,4 +1,4 @@
-"""What a split does to a log: cold ids, drift and leakage between its parts.
+"""Measures a split: cold ids, drift and leakage between parts.
 
 `report.py` defines the results.
 """
@@ -78,7 +78,7 @@ def arrays_of(log: SortedLog, *, timed: bool, labelled: bool) -> LogArrays:
 
 
 def by_part(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
-    """How often each code 0 .. size - 1 is there in each part, `(3, size)`."""
+    """Counts of the codes 0 .. size - 1 in each part, `(3, size)`."""
     places = codes + part.astype(np.int64) * size
     counts = np.bincount(places, minlength=len(PARTS) * size)
     return counts.reshape(len(PARTS), size)
@@ -118,7 +118,7 @@ def same_moment(log: LogArrays) -> np.ndarray:
 
 
 def summaries(log: LogArrays) -> tuple[PartSummary, ...]:
-    """Every part, also those without events."""
+    """Summary of every part, also those without events."""
     summed = []
     for number, name in enumerate(PARTS):
         inside = log.part == number
@@ -148,7 +148,7 @@ def held_out(log: LogArrays) -> tuple[int, ...]:
 
 
 def cold(log: LogArrays, part: int) -> Cold:
-    """What the parts before `part` do not know of it."""
+    """Users and items of `part` without an event in earlier parts."""
     users, items = log.users[part], log.items[part]
     new_users = (users > 0) & (log.users[:part].sum(axis=0) == 0)
     new_items = (items > 0) & (log.items[:part].sum(axis=0) == 0)
@@ -168,7 +168,7 @@ def drifts(log: LogArrays) -> tuple[Drift, ...]:
     """Drift of every held-out part, by part and quantity.
 
     The weekdays are left out of a part of less than a week, and the hours of one of
-    less than a day: it cannot have all of them.
+    less than a day: it cannot contain all of them.
     """
     found: dict[int, list[Drift]] = {part: [] for part in held_out(log)}
     for part, list_ in found.items():
@@ -242,7 +242,7 @@ def drift(
         quantity=quantity,
         psi=stability_index(before, now),
         expected_psi=float(freedom * events),
-        # Over the draws the index is nearly chi-squared.
+        # Scaled by these sizes the index is nearly chi-squared.
         chance_psi=float(freedom * draws),
         chance_deviation=float(np.sqrt(2 * freedom) * draws),
         total_variation=float(
@@ -329,7 +329,7 @@ def _label_drift(
 
 
 def leakage(log: LogArrays, part: int) -> Leakage:
-    """What the parts before `part` give away about it."""
+    """What earlier parts reveal about `part`."""
     inside = log.part == part
     train = log.part == TRAIN
     repeated = int(log.repeated[part])
@@ -371,7 +371,7 @@ def _copies(log: LogArrays, part: int) -> int:
 
 
 def _after_own(log: LogArrays, inside: np.ndarray, train: np.ndarray) -> int:
-    """Training events of a user later than the user's first event inside."""
+    """Training events after the first event of their user in `inside`."""
     first = np.full(log.users.shape[1], np.iinfo(np.int64).max)
     users, times = log.user[inside], log.time[inside]
     begins = np.r_[True, users[1:] != users[:-1]]  # sorted by user and time

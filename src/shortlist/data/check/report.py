@@ -1,4 +1,4 @@
-"""What the data report holds, and the definition of every number in it.
+"""The data report, and the definition of every number in it.
 
 Plain values: `msgspec.json.encode` writes the whole tree. Shares are from 0 to 1, times
 are milliseconds since the epoch (UTC).
@@ -28,7 +28,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """How much there is.
+    """Sizes of the log.
 
     Args:
         rows_read: rows of the files, those left out included.
@@ -116,7 +116,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemPopularity(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the popular items have.
+    """Share of the events of the most popular items.
 
     Args:
         top_1_percent: share of the events that the `ceil(n / 100)` most popular of n
@@ -177,7 +177,7 @@ class PartSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cold(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a held-out part the earlier parts do not know.
+    """How much of a held-out part is unknown in the earlier parts.
 
     Args:
         part: `validation` or `test`.
@@ -248,7 +248,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leakage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the earlier parts give away about a held-out part.
+    """What the earlier parts reveal about a held-out part.
 
     Args:
         part: `validation` or `test`.

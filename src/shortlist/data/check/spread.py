@@ -1,4 +1,4 @@
-"""Numbers of one set of values: quantiles, inequality, histograms, popularity curves.
+"""Distributions: quantiles, inequality, histograms, popularity curves.
 
 `report.py` defines the results.
 """
@@ -84,7 +84,7 @@ def popularity_of(counts: np.ndarray) -> ItemPopularity:
 
 
 def value_counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different values, sorted, and how often each is there."""
+    """The distinct values, sorted, and their counts."""
     table = pl.DataFrame({"value": values}).group_by("value").len().sort("value")
     return table["value"].to_numpy(), table["len"].to_numpy().astype(np.int64)
 

@@ -29,7 +29,7 @@ def summary_of(findings: Iterable[Finding]) -> str:
 
 
 def place_of(finding: Finding) -> str:
-    """Where a finding is, as errors say it; nothing if it has no place."""
+    """The file, column and row of a finding, as in errors; empty if it has none."""
     places = (
         ("file", finding.file),
         ("column", finding.column),

@@ -1,4 +1,4 @@
-"""The first line of the data report: can this log be trained on, and what to do."""
+"""The verdict of the data report: whether a log can be trained on, and what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS = {
 
 
 def verdict_of(findings: Sequence[Finding], counts: Counts) -> Verdict:
-    """Sums the findings up.
+    """Summarizes the findings.
 
     Args:
         findings: all of them.

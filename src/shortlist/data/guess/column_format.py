@@ -1,4 +1,4 @@
-"""What reading a log needs once its columns are known: lists, times, missing ids."""
+"""Reading settings that depend on the columns: lists, times, missing ids."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _sounds_like_items(values: pl.Series) -> bool:
 
 
 def _together(table: pl.DataFrame, first: str, lists: list[str]) -> list[str]:
-    """`first` and the other lists that are as long in every row."""
+    """`first` and the other lists that have the same length in every row."""
     typed = [n for n in lists if isinstance(table[n].dtype, pl.List)]
     if first not in typed:
         return [first]
@@ -122,7 +122,7 @@ def _find_roles(
 
 
 def settle(roles: Roles, log: Sample) -> dict[str, str]:
-    """Completes the settings of reading with what the columns need.
+    """Adds the reading settings that the columns need.
 
     Returns: why bad rows must be skipped, by column; nothing if none was seen.
     """
@@ -135,7 +135,7 @@ def settle(roles: Roles, log: Sample) -> dict[str, str]:
 
 
 def _settle_empty(roles: Roles) -> dict[str, str]:
-    """A few empty ids, times or labels are rows to be skipped."""
+    """Reasons to skip rows with empty ids, times or labels."""
     bad = {}
     for name in roles.columns.values():
         values = roles.table[name]
@@ -218,9 +218,9 @@ def _settle_names(roles: Roles, log: Sample) -> None:
 
 
 def settle_ids(sample: Sample, id_column: str) -> list[str]:
-    """Completes the settings of an attribute file with what its ids need.
+    """Adds the settings that the ids of an attribute file need.
 
-    Rows without an id are to be skipped, and of a repeated id the last row counts.
+    Rows without an id are skipped, and the last row of a repeated id is used.
 
     Returns: what was found.
     """

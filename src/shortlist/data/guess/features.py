@@ -27,7 +27,7 @@ _MOMENTS = frozenset(
 )
 _SEPARATORS = "|,;"
 _MAX_CODES = 100  # integers with more values than this are quantities
-_NEAR_UNIQUE = 0.2  # texts per row: less than five rows each teach an embedding little
+_NEAR_UNIQUE = 0.2  # texts per row: an embedding needs about five rows for each
 
 
 @dataclass
@@ -92,7 +92,8 @@ def guess_features(
 
 
 def _title(table: pl.DataFrame, names: list[str]) -> str | None:
-    """The text that names the items best: `title` before `name` before others."""
+    """The text column that names the items best: `title` before `name` before
+    others."""
     fits = [
         name
         for name in names
@@ -101,13 +102,13 @@ def _title(table: pl.DataFrame, names: list[str]) -> str | None:
         and table[name].n_unique() > len(table) / 2
         and float(table[name].str.len_chars().median() or 0) <= _LONG_TITLE  # type: ignore[arg-type]
     ]
-    # Of two names alike the text with more different values.
+    # If two names are alike, the text with more distinct values.
     rank = [(*_title_rank(name), -table[name].n_unique(), name) for name in fits]
     return min(rank, default=(None,))[-1]
 
 
 def _title_rank(name: str) -> tuple[int, int, int]:
-    """Smaller is likelier: `title`, `movie_title`, `title_en`, then `name`..."""
+    """Rank, the likeliest first: `title`, `movie_title`, `title_en`, then `name`..."""
     parts = words_of(name)
     word = min(_TITLES.index(part) for part in parts if part in _TITLES)
     others = [part for part in parts if part != _TITLES[word]]
@@ -214,6 +215,7 @@ def _is_time(values: pl.Series, known: pl.Series) -> bool:
 
 
 def _are_long_codes(known: pl.Series) -> bool:
-    """Whether whole numbers have so many digits, in the middle, as only codes."""
+    """Whether the median number of digits is so high that whole numbers must be
+    codes."""
     whole = known.dtype.is_integer() or bool((known == known.round()).all())
     return whole and float(known.median() or 0) >= _LONG_CODE  # type: ignore[arg-type]

@@ -1,7 +1,4 @@
-"""The settings with which a file can be read, for `shortlist init`.
-
-A file that needs none gets none.
-"""
+"""Finds the settings that are needed to read a file, for `shortlist init`."""
 
 from __future__ import annotations
 
@@ -98,7 +95,7 @@ class Sample:
                 check_columns([name], found, inspect_file(path, self.format))
 
     def _read_file(self, path: Path, num_rows: int | None) -> pl.DataFrame:
-        """A file without the few rows that have too many fields."""
+        """Reads a file without the few rows that have too many fields."""
         file = inspect_file(path, self.format)
         table = load(file, None, (), num_rows, beyond=True)
         extra = extra_values(table)
@@ -140,7 +137,7 @@ def read_sample(
 
 
 def _look(sample: Sample, path: Path) -> None:
-    """Settings without which a file would be read, but wrong or by chance."""
+    """Adds settings without which a file would be read wrongly."""
     file = inspect_file(path, sample.format)
     if file.delimiter in (" ", "::") and file.has_width and not sample.format.separator:
         name = "blanks" if file.delimiter == " " else "'::'"
@@ -152,7 +149,7 @@ def _look(sample: Sample, path: Path) -> None:
 
 
 def _repaired(sample: Sample, error: LogError) -> bool:
-    """Whether a setting was found for what went wrong."""
+    """Adds a setting that avoids an error; returns whether there is one."""
     path, given = Path(error.file or sample.paths[0]), sample.format
     if error.code == "log-encoding" and given.encoding is None:
         foreign = _foreign_bytes(path)
@@ -182,7 +179,7 @@ def _repaired(sample: Sample, error: LogError) -> bool:
 
 
 def _foreign_bytes(path: Path) -> bytes:
-    """The lines of a file that are not UTF-8, some of them."""
+    """Some lines of a file that are not UTF-8."""
     packed = compression_of(path)
     with io.BufferedReader(open_bytes(path, packed)) as stream:
         start = stream.peek(4)[:4]
@@ -199,7 +196,7 @@ def _foreign_bytes(path: Path) -> bytes:
             found.append(line)
             if len(found) == _BAD_LINES:
                 break
-    # Letters of UTF-8 would become two others each: the bad lines are damaged.
+    # Most lines are UTF-8, so the other lines are damaged.
     return b"" if good > len(found) else b"".join(found)
 
 
@@ -216,8 +213,8 @@ def _text(file: LogFile) -> str:
 def _are_bare(file: LogFile) -> bool:
     """Whether quotes at the start of fields are ordinary characters.
 
-    They are where fields do not follow the rules of CSV, or would go over several
-    lines, while without them every line has the same number of fields.
+    They are if fields violate the rules of CSV or would span several lines, and if
+    without them every line has the same number of fields.
     """
     quote = file.quote_char
     if quote.encode() not in file.head and file.is_whole:

@@ -1,7 +1,6 @@
 """Which columns of a log are attributes of its items or users.
 
-Those have one value per id, or nearly. Looks at all rows of an id that comes again;
-knows values, not what they mean.
+Attributes have one value per id, or nearly; ids with several rows decide.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from shortlist.data.schema import ITEM, USER, Owner
 AGREEMENT = 0.9
 """How often two rows of an id agree in its attribute, beyond chance."""
 _FEW_REPEATS = 10
-_VARYING = 0.999  # less than one value per id
+_VARYING = 0.999  # below an agreement of 1
 _OF_USERS = frozenset(
     "age gender sex occupation job country city state zip plan tier membership user"
     " customer birth".split()
@@ -46,7 +45,7 @@ def owner_of(
             found[owner] = agreement
     if not found:
         return None
-    # A column that fits both: what its name says, else the item.
+    # If a column fits both, its name decides, else it is of the item.
     likelier = USER if _OF_USERS & set(words_of(values.name)) else ITEM
     best = max(found, key=lambda owner: (round(found[owner], 2), owner == likelier))
     return best, found[best]

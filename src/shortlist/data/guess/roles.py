@@ -1,6 +1,6 @@
 """Which column of a log is the user, the item, the time and the label.
 
-Names decide first and content where names say nothing. What
+Names decide first, then content. What
 remains unclear is asked for: swapped user and item columns train without any error.
 """
 
@@ -48,7 +48,7 @@ NO_TIMES = (
     "No column has times, so events keep their order in the file. Pass --timestamp if"
     " there is one."
 )
-# What columns without a name are called: by us, by pandas and by Spark.
+# Names of columns without a name: ours, those of pandas and of Spark.
 _NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
 _INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?|level_0|__index_level_0__")
 _IDS = ("user_id", "item_id")
@@ -92,7 +92,7 @@ class Roles:
     time_format: str | None = None
 
     def free(self) -> list[str]:
-        """Columns without a role; the index that pandas writes is none."""
+        """Columns without a role, except an index written by pandas."""
         taken = set(self.columns.values())
         names = [name for name in self.table.columns if not is_index(name)]
         return [name for name in names if name not in taken]
@@ -155,7 +155,7 @@ def is_index(name: str) -> bool:
 
 
 def name_score(name: str, role: str) -> int:
-    """How well a name fits a role: 2 wholly, 1 in part, 0 not at all."""
+    """How well a name fits a role: 2 fully, 1 partly, 0 not at all."""
     parts = [part for part in words_of(name) if part != "id"]
     words = WORDS[role].split()
     if "".join(parts) in words:
@@ -213,7 +213,7 @@ def _take_by_name(roles: Roles, role: str) -> None:
     best = [name for name, score in scores.items() if score == max(scores.values())]
     if not best:
         return
-    if role == "timestamp":  # a moment says more than a day
+    if role == "timestamp":  # times with a clock before dates
         best.sort(key=lambda name: -roles.table[name].n_unique())
     roles.take(role, best[0], f"The name {best[0]!r} says so.")
     if len(best) > 1:
@@ -245,7 +245,7 @@ def _take_time(roles: Roles) -> None:
 
 
 def _take_formatted_time(roles: Roles, form: str) -> None:
-    """The column with the most times in the format given, if its name does not say."""
+    """Takes the column with the most times in the given format."""
     name = roles.columns.get("timestamp")
     names = roles.free() if name is None else [name]
     shares = {n: guess_times(roles.table[n], form).share for n in names}
@@ -293,7 +293,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
 
 
 def _take_by_place(roles: Roles, missing: list[str], names: list[str]) -> None:
-    """Files without a header name the user before the item."""
+    """Takes the user and the item by position: the user comes first."""
     for role, name in zip(missing, names, strict=False):
         kind = role.removesuffix("_id")
         place = "first" if role == missing[0] else "next"
@@ -327,7 +327,7 @@ def _take_by_overlap(roles: Roles, role: str, table: pl.DataFrame) -> None:
         name: max((_overlap(roles.table[name], c) for c in columns), default=0.0)
         for name in _id_candidates(roles)
     }
-    # Integers overlap by accident: the ids must be nearly all there, and no other.
+    # Integers overlap by chance: nearly all ids must be there, in one column only.
     sure = [name for name, share in shares.items() if share >= 0.9]
     if len(sure) == 1:
         roles.take(role, sure[0], "Its values are the ids of the attribute file.")
@@ -367,7 +367,7 @@ def _may_rate(roles: Roles, name: str) -> bool:
 
 
 def _fits(roles: Roles, name: str, role: str) -> bool:
-    """Whether the content allows what the name says."""
+    """Whether the values fit the role that the name suggests."""
     values = roles.table[name]
     if role == "timestamp":
         return _may_be_time(values, roles.time_format)
@@ -415,7 +415,7 @@ def time_share(values: pl.Series) -> float:
 
 
 def _overlap(ids: pl.Series, others: pl.Series) -> float:
-    """The share of different ids found among the others, both compared as text."""
+    """The share of distinct ids found among the others, compared as text."""
     if others.dtype.is_nested():
         return 0.0
     wanted = ids.drop_nulls().unique().cast(pl.String)

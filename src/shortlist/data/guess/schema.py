@@ -1,4 +1,4 @@
-"""Looks at a log and proposes its schema, with a sentence for every decision."""
+"""Proposes the schema of a log, with a sentence for every decision."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _SCALES = ((1.0, 5.0), (0.5, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0), (0.0, 1
 _POSITIVE_SHARE = 0.8
 
 
-FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
+FEW_EVENTS = 15  # with fewer events a share gives no validation event
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a log seems to be.
+    """The proposal for a log.
 
     Args:
         layout: layout of the events file, one of `layouts.LAYOUTS`.
@@ -93,7 +93,7 @@ class Guess:
 
     @property
     def split(self) -> Split:
-        """Shares of each user's events, or single events where a share is none."""
+        """Shares of each user's events, or single events if users have few."""
         return _default_split(self.events_per_user, self.order)
 
     @property
@@ -240,7 +240,7 @@ def _warnings(roles: Roles, order: str, share: float) -> list[str]:
 
 
 def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
-    """Decides on the label; drops one that says nothing or counts events."""
+    """Decides on the label; drops one that is constant or counts events."""
     if "label" not in roles.columns:
         roles.reasons["label"] = "No column holds ratings or clicks: every event is 1."
         scale = _Scale("implicit", 1.0, None, None, "There is no label.")
@@ -271,7 +271,7 @@ def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
 
 
 def _weighting(labels: pl.Series) -> _Scale:
-    """A number of plays or hours: the more, the surer is the event."""
+    """The scale of plays or hours, which weight the events."""
     whole = bool((labels == labels.round()).all())
     reason = "It says how much: an event weighs 1 + log(1 + its value)."
     return _Scale("implicit", 1.0 if whole else 0.0, None, None, reason, "log")

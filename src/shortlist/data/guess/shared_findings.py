@@ -25,7 +25,7 @@ _FEW_RATINGS = 3  # different ones: fewer are no scale
 
 
 def id_ranks(ids: pl.Series) -> dict[str, np.ndarray]:
-    """The ways in which a file may be sorted by these ids, as numbers that ascend.
+    """Sort keys for ids: files may be sorted by the text or by the number in it.
 
     Args:
         ids: external id by code, Int64 or String.
@@ -46,7 +46,7 @@ def id_ranks(ids: pl.Series) -> dict[str, np.ndarray]:
 def sorted_by(
     user: np.ndarray, keys: Mapping[str, np.ndarray], places: np.ndarray | None = None
 ) -> str:
-    """What the rows of each user are sorted by, in words; nothing if by none.
+    """What the rows of each user are sorted by, in words; empty if not sorted.
 
     Neighbours of one user with different values ascend or descend. In an order that has
     nothing to do with the values half of them ascend; rows are sorted if
@@ -89,16 +89,16 @@ def grouped_by_item(item: np.ndarray) -> str:
 
 
 def order_not_time(found: str) -> Finding:
-    """The finding for a log whose order of rows is not that of time.
+    """The finding for a log whose rows are not in the order of time.
 
     Args:
-        found: what `sorted_by` or `grouped_by_item` says.
+        found: result of `sorted_by` or `grouped_by_item`.
     """
     return Finding("order-not-time", "problem", order_message(found))
 
 
 def order_message(found: str) -> str:
-    """What the order of a file means for its split, and what to do."""
+    """The message about rows in another order than time."""
     return (
         "The log has no times, so its rows should be in the order of time, but"
         f" {found}. The last events of a user are then not the newest, and metrics on"
@@ -127,7 +127,7 @@ def repeated_share(user: np.ndarray, item: np.ndarray, part: np.ndarray) -> floa
 
 
 def repeats_message(share: float, part: str = "test") -> str:
-    """What it means that held-out events repeat what their user did before."""
+    """The message about held-out events that repeat earlier ones."""
     return (
         f"{share:.1%} of the {part} events are of an item that the user had before."
         " Seen items are not recommended, so these events do not count, and little or"
@@ -137,7 +137,7 @@ def repeats_message(share: float, part: str = "test") -> str:
 
 
 def constant_label(labels: np.ndarray, *, column: str | None = None) -> list[Finding]:
-    """A label column that says nothing.
+    """A finding on a label column with a single value.
 
     Args:
         labels: `(n,)` floats.
@@ -175,7 +175,7 @@ def zero_label(counts: dict[float, int], *, column: str) -> list[Finding]:
 
 
 def zero_message(column: str, zeros: int, labels: int) -> str:
-    """What a 0 among ratings may mean, and what to do."""
+    """The message about labels of 0."""
     return (
         f"{zeros:,} of {labels:,} labels in {column!r} ({zeros / labels:.0%}) are 0 and"
         " the others start at 1: does 0 mean no rating? It counts as the lowest one."

@@ -22,7 +22,7 @@ _LOOKED_AT = 10_000
 
 @dataclass(frozen=True)
 class TimeGuess:
-    """What the values of a column say as times.
+    """How the values of a column are read as times.
 
     Args:
         share: of the values that are times between 1990 and tomorrow.
@@ -41,7 +41,7 @@ class TimeGuess:
 
 
 def guess_times(values: pl.Series, form: str | None = None) -> TimeGuess:
-    """Looks at a column; up to 10,000 of its values decide.
+    """Guesses the format of times from up to 10,000 values.
 
     Args:
         values: the column.
@@ -109,7 +109,7 @@ def _of_text(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
 
 
 def _unread(known: pl.Series, formats: tuple[str, ...]) -> pl.Series:
-    """The values that are not read as most of them are."""
+    """The values that cannot be read like the others."""
     if formats:
         times = parse_times(known, formats[0])
     else:

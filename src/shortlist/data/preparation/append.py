@@ -1,4 +1,4 @@
-"""New days join a dataset without a day already there being written again.
+"""Appends new days to a dataset without rewriting the days it has.
 
 The window moves: what was the test part becomes validation, what was validation becomes
 training, and the new days are the test part. Rows never change their id. Feature
@@ -125,7 +125,7 @@ def _check_split(info: DatasetInfo, path: str | Path) -> None:
 def _locked(path: str | Path) -> Iterator[Dataset]:
     """Opens a dataset; until the end no other process can append to it."""
     folder = Path(path)
-    read_info(folder)  # raises before a lock is written into what is no dataset
+    read_info(folder)  # raises before a lock file is written
     file = folder / ".append.lock"
 
     def busy(who: str) -> ResourceError:
@@ -146,7 +146,7 @@ def _locked(path: str | Path) -> Iterator[Dataset]:
 
 @contextlib.contextmanager
 def _spill_folder(dataset: Path) -> Iterator[Path]:
-    """A folder that goes at the end, with what a failed append wrote."""
+    """A temporary folder; after an error, what the append wrote is removed too."""
     folder = dataset / f"spill-{os.getpid()}"
     folder.mkdir()
     try:
@@ -193,7 +193,7 @@ def _read(
 
 
 def _moment(timestamp_ms: int) -> str:
-    """A time to the millisecond, or the number where no calendar has it."""
+    """A time to the millisecond, or the number if it is beyond the calendar."""
     try:
         text = moment_text(timestamp_ms)
     except OverflowError:
@@ -206,7 +206,7 @@ def _refuse_text(
 ) -> NoReturn:
     """Raises for the file whose ids are text while those of the dataset are integers.
 
-    The other way round nothing is wrong: integers have one usual text.
+    The reverse is no error: integers are converted to text.
     """
     column = schema.user_id if owner == USER else schema.item_id
     texts = (f for f in files.event_files if _is_text(f, schema, column, options))
@@ -301,14 +301,14 @@ def _sizes(contents: Fitted) -> tuple[int, int]:
 
 
 def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
-    """Ids by row from row 1 on: of the vocabulary, then those that were pending."""
+    """Ids by row, from row 1 on: first the vocabulary, then the pending ids."""
     ids = dataset.vocabularies[owner].ids[1:].alias("id")
     pending = dataset.pending.get(owner)
     return ids if pending is None else pl.concat([ids, pending])
 
 
 def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
-    """The pending ids and what the log says of them."""
+    """The pending ids with their attributes from the log."""
     file = dataset.info.pending.get(owner)
     if file is not None:
         return read_frame(dataset.path / file)
@@ -321,7 +321,8 @@ def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
 
 
 def _had_one_time(info: DatasetInfo) -> bool:
-    """Whether the times of the dataset are positions, as all of its log's were one."""
+    """Whether the times of the dataset are positions, because all times were the
+    same."""
     return any(finding.code == "times-all-equal" for finding in info.findings)
 
 
@@ -332,9 +333,9 @@ def _shift(coded: CodedLog, first: int) -> None:
 
 
 def _contents(dataset: Dataset, log: SortedLog, sources: AttributeFiles) -> Fitted:
-    """The old contents with the ids that were pending in the vocabularies."""
+    """The fitted contents, with the formerly pending ids in the vocabularies."""
     info = dataset.info
-    trained = _interactions(dataset, KNOWN["test"])  # all of these now train
+    trained = _interactions(dataset, KNOWN["test"])  # now training
     known = _interactions(dataset, PARTS)
     ids = {
         USER: _id_rows(dataset, USER, log.user_ids, trained["user_index"]),
@@ -375,7 +376,7 @@ def _contents(dataset: Dataset, log: SortedLog, sources: AttributeFiles) -> Fitt
 
 
 def _only_of(schema: Schema, owners: list[str]) -> Schema:
-    """The schema without the features of other owners, whose file is not given."""
+    """The schema without the features of owners whose file is not given."""
     features = tuple(f for f in schema.features if f.owner in owners)
     title = schema.title if ITEM in owners else None
     return msgspec.structs.replace(schema, features=features, title=title)
@@ -405,12 +406,12 @@ def _interactions(dataset: Dataset, parts: tuple[str, ...]) -> dict[str, np.ndar
 def _renewed(
     frame: pl.DataFrame, encoded: pl.DataFrame, columns: pl.DataFrame
 ) -> pl.DataFrame:
-    """The users or items with the values that the log of the new days has.
+    """The users or items, updated with the attributes in the log of the new days.
 
     Args:
-        frame: as they were.
+        frame: the users or items before.
         encoded: the attributes of the new days as they are stored.
-        columns: the same as the log has them, null where it says nothing.
+        columns: the same as in the log, null where a value is missing.
     """
     names = {name: FEATURE_PREFIX + name for name in columns.columns}
     stored = {name: s if s in encoded.columns else name for name, s in names.items()}
@@ -426,9 +427,9 @@ def _renewed(
 def _extended(
     dataset: Dataset, owner: Owner, vocabularies: dict[str, Vocabulary]
 ) -> pl.DataFrame:
-    """The users or items as they were, and those that were pending.
+    """The users or items of the dataset, and those that were pending.
 
-    What the log says of these is kept; they have no attributes of a file.
+    Pending ones have their attributes from the log, and none from a file.
     """
     frame = dataset.users if owner == USER else dataset.items
     ids = vocabularies[owner].ids

@@ -139,7 +139,7 @@ def _finite(numbers: pl.Series) -> pl.Series:
 def unmatched_ids(
     ids: pl.Series, keys: pl.Series, *, kind: Owner, file: str | Path, column: str
 ) -> list[Finding]:
-    """What is wrong where ids of a log are not in the attribute file.
+    """Findings on ids of a log that are not in the attribute file.
 
     Few of them are (code `attribute-ids-unmatched`: a problem if none is), or some
     would be if their spelling did not count (the codes of `findings.similar_ids`).

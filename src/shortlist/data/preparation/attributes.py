@@ -1,7 +1,7 @@
 """Attributes of users and items, and the values of any feature, as a model reads them.
 
 Attributes.read            the raw columns, record i for row i of the vocabulary
-Attributes.token_counts    what the vocabularies of features are made of
+Attributes.token_counts    counts for the vocabularies of features
 Attributes.encode          the stored columns: rows of tables, transformed numbers
 encode_column              the same for one column of any owner, chunk by chunk
 """
@@ -49,7 +49,7 @@ class AttributeFile(NamedTuple):
     Args:
         file: the attribute file, or `None`.
         id_column: its column of ids.
-        layout: its layout, or a `FileFormat`; found out when `None`.
+        layout: its layout, or a `FileFormat`; detected when `None`.
         on_error: what a bad row does, as in `read_attributes`.
     """
 
@@ -144,7 +144,7 @@ class Attributes:
     ) -> dict[str, pl.DataFrame]:
         """How often each value occurs, by vocabulary of the features.
 
-        The vocabularies of the users and items themselves are not among them.
+        Vocabularies of users and items are not included.
 
         Args:
             trained: `user` and `item` -> `(rows,)` bool; only rows with true count.
@@ -165,7 +165,7 @@ class Attributes:
         trained: Mapping[str, np.ndarray],
         fitted: Mapping[str, NumberStatistics] | None = None,
     ) -> tuple[dict[str, pl.DataFrame], dict[str, NumberStatistics]]:
-        """The tables of a dataset, and what was fitted for their numbers.
+        """The tables of a dataset, and the statistics of their numbers.
 
         Args:
             vocabularies: by name, those of `Schema.stored_tables`.
@@ -259,8 +259,8 @@ def feature_vocabularies(
 
     Args:
         schema: names and limits.
-        counts: by name, columns `id` and `count`; a name without counts gets a
-            vocabulary of nothing.
+        counts: by name, columns `id` and `count`; a name without counts gets an empty
+            vocabulary.
     """
     nothing = pl.DataFrame(schema={"id": pl.String, "count": pl.Int64})
     vocabularies = {}

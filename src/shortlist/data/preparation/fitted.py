@@ -76,7 +76,7 @@ class Fitted:
         schema: Schema,
         sources: AttributeFiles,
     ) -> Fitted:
-        """Fits vocabularies and statistics; the test part has no say.
+        """Fits vocabularies and statistics, without the test part.
 
         Raises:
             LogError: an attribute file cannot be used.
@@ -126,7 +126,7 @@ class Fitted:
         """Writes the users, the items, the vocabularies and the pending ids.
 
         Args:
-            folder: the dataset's.
+            folder: folder of the dataset.
             generation: part of every name, so that nothing is overwritten.
 
         """

@@ -11,7 +11,7 @@ _NUMBERS = (pl.Int32, pl.Int64, pl.Float32)
 
 
 class FrameRows:
-    """Gives rows of a frame, which stays in the chunks that it has.
+    """Gathers rows of a frame without joining its chunks.
 
     A single chunk would need a copy of every column, and would read a memory-mapped
     frame into memory.

@@ -45,11 +45,12 @@ from shortlist.errors import LogError
 
 
 class Spill:
-    """Keeps frames in memory up to a budget, later ones as files mapped into memory.
+    """Keeps frames in memory up to a budget, and later ones in memory-mapped files.
 
     Args:
         folder: where the files go; must exist when the budget is exceeded.
-        budget_bytes: most bytes to keep, `memory_bytes` of `prepare` and `append`; a
+        budget_bytes: maximum number of bytes to keep, `memory_bytes` of `prepare` and
+            `append`; a
             quarter of the machine's memory by default.
     """
 
@@ -60,7 +61,7 @@ class Spill:
         self.num_files = 0
 
     def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The same frame, on disk if the budget is used up."""
+        """The frame itself, memory-mapped from a file if the budget is used up."""
         size = int(frame.estimated_size())
         if self.kept_bytes + size <= self.budget_bytes:
             self.kept_bytes += size
@@ -72,7 +73,7 @@ class Spill:
             return pl.DataFrame(pl.from_arrow(pa.ipc.open_file(source).read_all()))
 
     def release(self, frames: Sequence[pl.DataFrame]) -> None:
-        """Says that `frames` are no longer held, so that others may be."""
+        """Frees the memory of `frames` in the budget."""
         freed = sum(int(frame.estimated_size()) for frame in frames)
         self.kept_bytes = max(0, self.kept_bytes - freed)
 
@@ -264,7 +265,7 @@ class _Adding:
 
 
 def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
-    """What the spelling of the ids shows."""
+    """Adds findings on the spelling of ids."""
     for ids, name, codes in (
         (coded.users, schema.user_id, "user_code"),
         (coded.items, schema.item_id, "item_code"),
@@ -280,7 +281,7 @@ def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
 
 
 def _only_time(coded: CodedLog) -> int | None:
-    """The time of all events, if there are several and it is the same everywhere."""
+    """The time of all events if it is the same for all; `None` for a single event."""
     first: int | None = None
     for frame in coded.frames:
         least, most = frame["timestamp_ms"].min(), frame["timestamp_ms"].max()
@@ -291,7 +292,7 @@ def _only_time(coded: CodedLog) -> int | None:
 
 
 def number_events(coded: CodedLog) -> None:
-    """Gives events their positions as times: the order of the file counts."""
+    """Replaces times by the positions in the file."""
     first = 0
     for place, frame in enumerate(coded.frames):
         positions = pl.int_range(first, first + len(frame), dtype=pl.Int64)

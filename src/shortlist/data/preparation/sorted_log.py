@@ -181,9 +181,9 @@ def _with_parts(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
 
 
 def check_apart(log: SortedLog, schema: Schema, split: Split) -> None:
-    """Raises `InputError` if the user's own files hold one event more than once.
+    """Raises `InputError` if an event occurs in more than one of the files of a split.
 
-    It would be trained on and tested on.
+    The model would be tested on events it was trained on.
     """
     if split.kind != "files" or schema.timestamp is None:
         return  # without times, a repeated event and a copy look the same

@@ -1,7 +1,8 @@
-"""What appends leave in a dataset's folder that is no longer, or never became, its own.
+"""Files that appends leave in the folder of a dataset and that are not part of it.
 
-The tables of the generation before stay until the next append: whoever opened the
-dataset before the last one goes on reading them.
+The tables of the previous generation stay until the next append, for processes that
+opened the dataset before. Only files named as `prepare` and `append` name them are
+removed.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _FOLDER = re.compile(r"(?:vocabularies|spill)-\d+")
 
 
 def remove_stale_files(folder: Path, info: DatasetInfo) -> None:
-    """Removes what an interrupted append left, and what the last but one replaced.
+    """Removes files of an interrupted append, and those replaced by the last but one.
 
     Args:
-        folder: the dataset's.
-        info: what it is; whatever this names stays.
+        folder: folder of the dataset.
+        info: its description; files that it names are kept.
     """
     named = {*info.named_files, *(segment.file for segment in info.segments)}
     for file in (*folder.glob("*"), *folder.glob("*/*")):
@@ -43,16 +44,16 @@ def remove_stale_files(folder: Path, info: DatasetInfo) -> None:
             file.unlink()
     for place in folder.iterdir():
         if _FOLDER.fullmatch(place.name):
-            with contextlib.suppress(OSError):  # it is not empty, or no folder
+            with contextlib.suppress(OSError):  # not empty, or no folder
                 place.rmdir()
 
 
 def kept_files(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
-    """The listed files that are still there after an append.
+    """The listed files that are kept by an append.
 
     Args:
-        info: what the dataset was before.
-        generation: what it becomes.
+        info: description of the dataset before.
+        generation: of the dataset after.
     """
     segments = {segment.file for segment in info.segments}
     return {
@@ -67,7 +68,7 @@ def _is_stale(name: str, generation: int) -> bool:
 
     Args:
         name: its path in the dataset.
-        generation: the dataset's.
+        generation: of the dataset.
     """
     if found := _REJECTED.fullmatch(name):
         return int(found[1]) > generation

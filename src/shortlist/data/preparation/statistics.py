@@ -1,4 +1,4 @@
-"""Statistics and time findings of a dataset, for `prepare` and `append` alike."""
+"""Statistics and time findings of a dataset, shared by `prepare` and `append`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def statistics(
     known_ids: tuple[int, int],
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Counts that a dataset shows to people.
+    """The counts in the description of a dataset.
 
     Args:
         log: the events that were read.

@@ -23,12 +23,12 @@ _USUAL_GAP = 0.9  # quantile: up to a tenth of the gaps may be jumps
 def clock_jumps(
     timestamp_ms: np.ndarray, *, column: str | None = None
 ) -> list[Finding]:
-    """Stretches without any event, far longer than the log usually has.
+    """Gaps without any event that are far longer than usual.
 
     The gaps are those between neighbouring days (UTC) that have events. The usual gap
     is their 90th percentile, the lower neighbour where it falls between two of them; a
-    gap over 50 times as long is a jump. Events of 1970-01-01 are no clock at all (see
-    `odd_times`) and do not count.
+    gap over 50 times as long is a jump. Events of 1970-01-01 are ignored (see
+    `odd_times`).
 
     Args:
         timestamp_ms: `(n,)` int64 milliseconds since the epoch, in any order.
@@ -61,7 +61,7 @@ def clock_jumps(
 
 
 def _distinct(days: np.ndarray) -> np.ndarray:
-    """The different days, rising."""
+    """The distinct days, ascending."""
     if not len(days):
         return days
     first, last = int(days.min()), int(days.max())

@@ -1,4 +1,4 @@
-"""Reads a log as a stream of checked blocks of events, so that it may exceed memory.
+"""Reads a log as a stream of checked blocks of events; it may be larger than memory.
 
     read_blocks   files to blocks of `user_id, item_id, timestamp_ms, label, ...`
 
@@ -145,7 +145,7 @@ def read_blocks(
 def _check_kinds(
     events: pl.DataFrame, schema: Schema, reading: ReadState, path: Path
 ) -> None:
-    """Ids that are text in one block are text in all of them."""
+    """Makes sure that ids that are text in one block are text in all of them."""
     for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
         dtype = events[name].dtype
         kind, first = reading.kinds.setdefault(name, (dtype, path))
@@ -183,7 +183,8 @@ class _FileReader:
         self.blank: np.ndarray | None = None
 
     def blocks(self) -> Iterator[Block]:
-        """The file's blocks; its first rows are checked alone: they decide on units."""
+        """The blocks of the file; its first rows are checked first, as they decide on
+        units."""
         rows = 0
         with ThreadPoolExecutor(default_threads()) as pool:
             pending: deque[Future[Block]] = deque()
@@ -232,7 +233,7 @@ class _FileReader:
                 known = self.file.path in self.reading.unquoted
                 if known or not has_stray_quotes(self.file):
                     raise
-            # Those that trip Polars are ordinary characters.
+            # Quotes that Polars cannot parse are ordinary characters.
             self.reading.unquoted.add(self.file.path)
             raise ReadAgain from error
 
@@ -263,7 +264,8 @@ class _FileReader:
                 check_not_empty(frame[name], self.file)
 
     def _note_types(self, frame: pl.DataFrame) -> None:
-        """Tells the types of all columns but the ids, which wait for every block."""
+        """Notes the types of all columns except ids, which are known after the last
+        block."""
         roles = [(self.schema.timestamp, "times"), (self.schema.label, "numbers")]
         roles += [(f.name, "numbers" if f.is_number else "text") for f in self.features]
         for name, read_as in roles:
@@ -273,7 +275,7 @@ class _FileReader:
             if kind == "text" and read_as == "times" and not self.times.are_text:
                 kind = NUMBER
             elif self.file.is_text and read_as != "times":
-                continue  # all is text, and how one value is written says little
+                continue  # everything is text in such a file
             elif self.file.layout == "ndjson" and kind in ("integer", "float"):
                 kind = NUMBER
             if kind is not None:
@@ -319,7 +321,7 @@ class _FileReader:
             numbers = values.to_frame()
             ids = numbers.select(as_kind(values.name, pl.Int64())).to_series()
             if ids.null_count():
-                # Perhaps they are written as pandas does where one is missing: 7.0
+                # pandas writes 7.0 for 7 if an id is missing.
                 whole = as_kind(values.name, pl.Int64(), whole=True)
                 ids = numbers.select(whole).to_series()
                 filled = values.str.strip_chars().str.len_bytes() > 0

@@ -1,4 +1,4 @@
-"""How a file is to be read, where its first bytes do not say it or say it wrong.
+"""Settings for reading a file, which override what is detected.
 
 The settings of a recipe under `[log]`, `[log.users_format]` and `[log.items_format]`.
 """

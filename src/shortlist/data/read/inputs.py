@@ -1,4 +1,4 @@
-"""What a caller gives to read a log: its files, and the options for reading them."""
+"""The files of a log, and the options for reading them."""
 
 from __future__ import annotations
 

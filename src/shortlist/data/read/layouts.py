@@ -1,4 +1,4 @@
-"""How the bytes of a log are laid out: layout, compression, separator, column names.
+"""Detects how a log is stored: layout, compression, separator, column names.
 
 The layout is detected from the content of a file, because names such as `ratings.csv`
 are often wrong about the separator.
@@ -36,7 +36,7 @@ from shortlist.data.read.text.layouts import (
 from shortlist.errors import LogError, did_you_mean
 from shortlist.reading import open_log
 
-# Packed bytes that give the first few of the content for sure.
+# Compressed bytes that are enough for the first bytes of the content.
 _PACKED_HEAD_BYTES = 1 << 12
 _LINES = 50
 """How many lines must look like a MovieLens log."""
@@ -45,7 +45,7 @@ _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
 def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> LogFile:
-    """Finds out how a file is laid out from its first bytes.
+    """Detects the layout of a file from its first bytes.
 
     Args:
         path: a file, plain or compressed with gzip or Zstandard.
@@ -101,7 +101,7 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
 
 
 def compression_of(path: Path) -> str | None:
-    """How a file is packed: `gzip`, `zstd` or `None`.
+    """The compression of a file: `gzip`, `zstd` or `None`.
 
     Raises:
         LogError: it is missing, empty, no regular file or may not be read.
@@ -124,7 +124,7 @@ def compression_of(path: Path) -> str | None:
 
 
 def _holds_zlib_records(head: bytes) -> bool:
-    """TensorFlow packs TFRecord with zlib too, which has no magic number."""
+    """TensorFlow also compresses TFRecord with zlib, which has no magic number."""
     try:
         return is_tfrecord(zlib.decompressobj().decompress(head, 12))
     except zlib.error:
@@ -173,7 +173,7 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
 
 def _check_typed(path: Path, layout: str, head: bytes, packed: str | None) -> None:
     if layout == "tfrecord":
-        return  # its reader names the record that is none
+        return  # its reader reports bad records
     if layout != "ndjson" and packed:
         refuse_format(path, f"{layout} inside {packed}", "Unpack it first.")
     if layout != "ndjson" and _MAGIC.get(head[:4]) != layout:

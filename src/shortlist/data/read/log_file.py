@@ -1,4 +1,4 @@
-"""A readable file of a log, and how its bytes are laid out."""
+"""A file of a log, and how it is stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEAD_BYTES = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class LogFile:
-    """One readable file and how its bytes are laid out.
+    """One readable file and how it is stored.
 
     Args:
         path: where it is.
@@ -95,7 +95,7 @@ def open_bytes(path: Path, compression: str | None) -> pa.NativeFile:
 def open_text(file: LogFile) -> io.TextIOWrapper:
     """Opens a text file for reading its lines, with their line ends.
 
-    What is not of its encoding is replaced.
+    Invalid bytes are replaced.
     """
     raw = io.BufferedReader(open_bytes(file.path, file.compression))
     encoding = file.format.encoding or "utf-8-sig"
@@ -103,7 +103,7 @@ def open_text(file: LogFile) -> io.TextIOWrapper:
 
 
 def damaged(path: Path, error: BaseException | str, row: int | None = None) -> LogError:
-    """The error for a file that breaks off or does not follow its own format."""
+    """The error for a file that is incomplete or violates its format."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
     return LogError(
         "log-file-damaged",
@@ -117,7 +117,7 @@ def damaged(path: Path, error: BaseException | str, row: int | None = None) -> L
 def encoding_error(
     path: Path, raw: bytes, found: str, row: int | None, encoding: str = "UTF-8"
 ) -> LogError:
-    """The error for text that is of another encoding, with the setting that reads it.
+    """The error for text in another encoding, with the setting that reads it.
 
     Args:
         path: the file.
@@ -139,7 +139,7 @@ def encoding_error(
 
 
 def refuse_format(path: Path, found: str, fix: str) -> NoReturn:
-    """Raises the error for content that is of no known layout."""
+    """Raises the error for content of an unknown layout."""
     raise LogError(
         "log-format",
         "A log must be CSV, TSV, NDJSON (plain, .gz or .zst), a MovieLens file,"

@@ -1,4 +1,4 @@
-"""Panics of Polars as errors of ours.
+"""Converts panics of Polars into `LogError`.
 
 A panic of its Rust core is no `Exception` in Python, so `except Exception` misses it.
 Rust also prints the panic to file descriptor 2. Polars has no setting against that, and
@@ -18,7 +18,7 @@ from shortlist.errors import LogError
 
 @contextlib.contextmanager
 def panics_refused(file: str | Path) -> Iterator[None]:
-    """Turns a panic while values of a file are looked at into a `LogError`.
+    """Converts a panic of Polars into a `LogError`.
 
     Args:
         file: the file the values are of, or the first of several.

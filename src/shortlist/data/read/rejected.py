@@ -30,7 +30,7 @@ class Reason:
 
     Args:
         file: the file.
-        code: of the error the first of them would be.
+        code: error code of the first of them.
         column: the column concerned.
         message: what must hold, what was found and what to do.
         rows: one record per row: `event` (its number among the events of the file,
@@ -89,7 +89,7 @@ def findings_of(
 ) -> list[Finding]:
     """One finding per column and reason, at the first row concerned.
 
-    Where it concerns several files, the one with most such rows is named.
+    If several files have such rows, the one with most of them is named.
 
     Args:
         reasons: of all files.

@@ -1,4 +1,4 @@
-"""How times are written that are neither numbers since 1970 nor ISO-8601.
+"""Formats of times that are neither numbers since 1970 nor ISO-8601.
 
     formats_of       the formats that a text may be in
     find_format      the one format in which all of a column can be read
@@ -27,7 +27,7 @@ _DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?"
 _ZONE_NAME = re.compile(r"(?i) ?(?:utc|gmt|z)$")
 _DAY_MS = 86_400_000
 
-# Digits alone, by their number.
+# Digits without separators, by their number.
 _COMPACT = {
     8: "%Y%m%d",
     10: "%Y%m%d%H",
@@ -83,7 +83,7 @@ _DATES = (
 
 @dataclass(frozen=True)
 class Found:
-    """What a column of times is written in.
+    """The format of a column of times.
 
     Args:
         formats: one format; several if day, month and year are ambiguous;
@@ -129,7 +129,7 @@ def compact_format(numbers: pl.Series) -> str | None:
 
 
 def formats_of(text: str) -> list[str]:
-    """The formats that one text may be in; day before month first."""
+    """Possible formats of one text, those with the day before the month first."""
     text = text.strip()
     if text.isascii() and text.isdigit() and len(text) in _COMPACT:
         return [_COMPACT[len(text)]]
@@ -150,11 +150,11 @@ def formats_of(text: str) -> list[str]:
 
 
 def find_format(texts: pl.Series) -> Found:
-    """The format of a column, from the forms of its texts.
+    """The format of a column of texts.
 
     Args:
-        texts: String; nulls and empty texts do not count. At most a tenth of them may
-            be something else.
+        texts: String; nulls and empty texts do not count. Up to a tenth of them may be
+            in another format.
     """
     known = texts.drop_nulls()
     known = known.filter(known.str.len_bytes() > 0)
@@ -224,7 +224,7 @@ def _shapes() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
 
 
 def _numbered(date: str) -> str:
-    """The mark of a date is the second group of its shape."""
+    """Renumbers the group of the separator, which is the second group of a shape."""
     return date.replace(r"\1", r"\2")
 
 

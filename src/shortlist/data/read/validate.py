@@ -1,4 +1,4 @@
-"""Columns as read become columns as used, or a report of the rows that cannot be.
+"""Converts columns as read into columns as used, and reports bad rows.
 
 Works on one column of one block of rows, with whole-column expressions. A
 `BadRowHandler` is called for bad values: `RaiseBadRows` raises and finds the row in the
@@ -48,12 +48,11 @@ _NOT_A_TIME = -(2**63)
 
 
 class RaiseBadRows:
-    """A report that raises `LogError` at the first bad row.
+    """Raises `LogError` at the first bad row.
 
     Args:
         file: the file being read.
-        first: number of events of the file before the block, so that a row is named
-            as people count it.
+        first: number of events of the file before the block.
     """
 
     def __init__(self, file: LogFile, first: int = 0) -> None:
@@ -77,9 +76,8 @@ class RaiseBadRows:
 
 
 def to_ids(values: pl.Series, report: BadRowHandler, file: LogFile) -> pl.Series:
-    """Ids as Int64 or String, never changed.
-
-    Whole floats, which pandas makes of integers where one is missing, are integers.
+    """Ids as Int64 or String, never changed. Whole floats are read as integers: pandas
+    writes them if an id is missing.
     Reports ids that are missing, blank or longer than `MAX_ID_BYTES`.
 
     Raises:
@@ -306,7 +304,7 @@ class Times:
         self, numbers: pl.Series, values: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         """Numbers such as 20240131, in the format of their digits."""
-        assert self.form is not None  # the caller looked
+        assert self.form is not None  # checked by the caller
         texts = numbers.cast(pl.Int64, strict=False).cast(pl.String)
         times = parse_times(texts.alias(values.name), self.form)
         unread = times.is_null() & numbers.is_not_null()
@@ -344,7 +342,7 @@ def check_not_empty(values: pl.Series, file: LogFile) -> None:
 def iso_to_ms(text: pl.Series) -> pl.Series:
     """ISO-8601 text as Int64 milliseconds, null for other text. No zone: UTC.
 
-    A zone may have its name in brackets behind it, as Java writes it: `Z[UTC]`.
+    A zone may be followed by its name in brackets, as in Java: `Z[UTC]`.
     """
     times = _iso_to_ms(text)
     if times.null_count() == text.null_count():
@@ -374,7 +372,7 @@ def _iso_to_ms(text: pl.Series) -> pl.Series:
 
 
 def to_floats(values: pl.Series) -> pl.Series:
-    """Float64, null where a value is no number; true and false count as 1 and 0."""
+    """Float64, null where a value is not a number; true and false are 1 and 0."""
     if values.dtype == pl.String:
         numbers = values.cast(pl.Float64, strict=False)
         lower = values.str.to_lowercase() if numbers.null_count() else values
@@ -387,7 +385,7 @@ def to_floats(values: pl.Series) -> pl.Series:
 
 
 def to_integers_or_floats(text: pl.Series) -> pl.Series:
-    """Int64 if all the text that is there are integers, else as `to_floats`."""
+    """Int64 if all texts are integers, else as `to_floats`."""
     exact = text.cast(pl.Int64, strict=False)
     missing = text.null_count() if exact.null_count() else 0
     return exact if exact.null_count() == missing else to_floats(text)
@@ -445,7 +443,7 @@ def _signed(numbers: pl.Series, values: pl.Series, report: BadRowHandler) -> pl.
 
 
 def _unit(numbers: pl.Series) -> str:
-    """The unit in which the middle of the times, or of many of them, is a date."""
+    """The unit in which the median of the times is a date."""
     some = numbers.gather_every(max(len(numbers) // _TIMES_LOOKED_AT, 1))
     middle = abs(float(some.median() or 0))  # type: ignore[arg-type]
     return next((name for name, (_, end) in _UNITS.items() if middle < end), "seconds")

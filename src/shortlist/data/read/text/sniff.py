@@ -31,7 +31,7 @@ _HEADER_WORD = re.compile(
 def records(
     text: str, separator: str, *, quote: str = '"', complete: bool = True
 ) -> list[list[str]]:
-    """The first records of a text that is cut somewhere, blank lines left out.
+    """The first records of a text that may be cut, without blank lines.
 
     Args:
         text: the start of a file.
@@ -83,12 +83,12 @@ def best_separator(
 
 
 def is_headerless(found: Sequence[Sequence[str]]) -> bool:
-    """Whether the first of some records is data like the others, not names."""
+    """Whether the first record is data like the others, not column names."""
     first, others = found[0], found[1:]
     if all(map(_is_number, first)):
         return True
     if first[0] == "" and all(map(str.isdigit, first[1:])):
-        return False  # pandas writes its index and columns without names so
+        return False  # as pandas writes an index and columns without names
     if any(_is_moment(field) for field in first) and not _named(first):
         return True
     if not others or _named(first):
@@ -174,7 +174,8 @@ def guess_encoding(raw: bytes) -> str | None:
 
 
 def head_is_utf8(head: bytes) -> int | None:
-    """The place of the first byte that is not UTF-8, where the last ones may be cut."""
+    """The position of the first byte that is not UTF-8; the last character may be
+    cut."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
@@ -192,14 +193,14 @@ def _named(first: Sequence[str]) -> bool:
 
 
 def _is_moment(field: str) -> bool:
-    """Whether a field is a time with a clock, which is no name."""
+    """Whether a field is a date with a time, and so no column name."""
     if _CLOCK.search(field):
         return True
     return _is_number(field) and float(field) >= _FIRST_EPOCH
 
 
 def _is_alike(field: str, others: list[str]) -> bool | None:
-    """Whether a field is like those below it; `None` where that says nothing."""
+    """Whether a field is like those below it; `None` if unclear."""
     known = [other for other in others if other and other.lower() not in MISSING_TEXTS]
     if not known or not field:
         return None

@@ -48,7 +48,7 @@ def check_rows_per_record(rows: object) -> None:
 
 
 class RecordRows:
-    """Follows the records of files that belong together, block after block.
+    """Counts the rows of records, block after block.
 
     Args:
         rows_per_record: as the caller gave it.
