@@ -355,6 +355,16 @@ def test_each_file_of_an_interrupted_append_goes_away(dataset, tmp_path, name):
     assert sorted(dataset.path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["test_events", "validation_events"])
+def test_appended_files_have_no_parts(dataset: Dataset, tmp_path, name):
+    before = sorted(dataset.path.rglob("*"))
+    day = write_day(tmp_path / "second.csv", SECOND)
+    with pytest.raises(InputError, match="must be given as `events`") as caught:
+        append(dataset.path, LogFiles(day, **{name: day}))
+    assert caught.value.code == "split-files"
+    assert sorted(dataset.path.rglob("*")) == before
+
+
 def test_a_random_split_cannot_be_continued(tmp_path):
     dataset = prepare(
         LogFiles(

@@ -214,7 +214,7 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
 def _shapes() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
     clock = "|".join(shape for shape, _ in _CLOCKS)
     zone = r"(?P<zone> ?(?:utc|gmt|z|[+-]\d\d:?\d\d))?"
-    shapes = []
+    shapes: list[tuple[re.Pattern[str], tuple[str, ...]]] = []
     for date, formats in _DATES:
         gap = "[ T:_-]|, " if date == _BASIC_DATE else "[ T:]|, "
         rest = rf"(?:(?P<gap>{gap})(?P<clock>{clock}){zone})?"
