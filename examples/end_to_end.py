@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from shortlist.bundle.export import export_bundle
-from shortlist.data import Feature, Schema, Split, prepare
+from shortlist.data import Feature, LogFiles, Schema, Split, prepare
 from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import build_recipe
@@ -39,10 +39,9 @@ def main(folder: Path) -> dict[str, object]:
         title="title",
     )
     dataset = prepare(
-        folder / "events.csv",
+        LogFiles(folder / "events.csv", items=folder / "items.csv"),
         schema,
         folder / "dataset",
-        items=folder / "items.csv",
         split=Split(kind="last_fraction", test=0.2, validation=0.1),
     )
     print("parts:", dataset.info.parts)

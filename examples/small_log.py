@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.public_data.synthetic import SyntheticLog, generate
 
 SCHEMA = Schema(
@@ -28,10 +28,12 @@ def prepared(folder: Path) -> Dataset:
     for table in ("events", "users", "items"):
         log.write_csv(folder / f"{table}.csv", table)
     return prepare(
-        folder / "events.csv",
+        LogFiles(
+            folder / "events.csv",
+            users=folder / "users.csv",
+            items=folder / "items.csv",
+        ),
         SCHEMA,
         folder / "dataset",
-        users=folder / "users.csv",
-        items=folder / "items.csv",
         split=Split(kind="last_fraction", test=0.2, validation=0.1),
     )

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from shortlist.data import Feature, Schema, Split, append, prepare
+from shortlist.data import (
+    Feature,
+    LogFiles,
+    ReadOptions,
+    Schema,
+    Split,
+    append,
+    prepare,
+)
 from shortlist.data.store.dataset_info import write_info
 
 SCHEMA = Schema(
@@ -78,7 +86,7 @@ def make(folder: Path) -> None:
         for name, text in files.items():
             Path(name).write_text(text, encoding="utf-8")
         prepare(
-            "log.csv",
+            LogFiles("log.csv", users="users.csv", items="items.csv"),
             SCHEMA,
             "dataset",
             split=Split(
@@ -86,11 +94,11 @@ def make(folder: Path) -> None:
                 validation_from="2023-11-15T03:00:00Z",
                 test_from="2023-11-15T06:00:00Z",
             ),
-            users="users.csv",
-            items="items.csv",
-            on_error="skip",
+            options=ReadOptions(on_error="skip"),
         )
-        dataset = append("dataset", "next.csv", users="users.csv", items="items.csv")
+        dataset = append(
+            "dataset", LogFiles("next.csv", users="users.csv", items="items.csv")
+        )
         # Where it was made is nobody's business.
         log, attributes = (
             tuple(

@@ -36,6 +36,20 @@ def write_groceries(file: Path, *, new_every: int = 0) -> None:
     pl.DataFrame(rows, schema=names, orient="row").write_csv(file)
 
 
+def repeats_in_the_test_part(folder: Path) -> Dataset:
+    """Groceries in which only the validation part has items that are new to users."""
+    rows = []
+    for user in range(USERS):
+        items = [3 * (user % 3) + n % OWN for n in range(EVENTS)]
+        items[-4] = 3 * ((user + 1) % 3) + 2
+        rows += [(f"u{user}", f"i{i}", 1000 * n + user) for n, i in enumerate(items)]
+    file = folder / "late.csv"
+    log = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    log.with_columns(pl.col("time") + 1_700_000_000).write_csv(file)
+    split = Split(kind="last_n", test=2, validation=2)
+    return prepare(file, GROCERY_SCHEMA, folder / "late", split=split)
+
+
 def groceries(base: Path, new_every: int = 0) -> Dataset:
     """The log prepared once; the last two events test, two before them validate."""
     return _prepared(base, new_every)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.public_data.synthetic import Generated, SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training.runs import Run
@@ -79,11 +79,13 @@ def synthetic(base: Path) -> Dataset:
     for table in ("events", "users", "items"):
         generated.write_csv(base / f"synthetic-{table}.csv", table)
     return prepare(
-        base / "synthetic-events.csv",
+        LogFiles(
+            base / "synthetic-events.csv",
+            users=base / "synthetic-users.csv",
+            items=base / "synthetic-items.csv",
+        ),
         SYNTHETIC_SCHEMA,
         base / "synthetic",
-        users=base / "synthetic-users.csv",
-        items=base / "synthetic-items.csv",
     )
 
 

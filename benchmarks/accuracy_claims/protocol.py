@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shortlist.data import Dataset, Schema, Split, prepare
+from shortlist.data import Dataset, LogFiles, Schema, Split, prepare
 from shortlist.evaluation import metrics
 from shortlist.evaluation.rankings import build_csr
 from shortlist.models.scorers import KnownItems, Scorer, best_items
@@ -139,11 +139,10 @@ def as_dataset(
             **(weighted if weight_alpha else {}),
         )
     return prepare(
-        folder / "train.parquet",
+        LogFiles(folder / "train.parquet", test_events=folder / "test.parquet"),
         schema,
         folder / "dataset",
         split=Split(kind="files", validation=0.0),
-        test_events=folder / "test.parquet",
         overwrite=True,
     )
 

@@ -1,4 +1,4 @@
-"""Errors for files that may not be read."""
+"""Opens the files of a log, and reports files that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,50 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
 
-from shortlist.errors import ResourceError, ShortlistError
+from shortlist.errors import LogError, ResourceError, ShortlistError
 
 _DENIED = (errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Iterator[FileIO]:
+    """Opens a file of a log, without a buffer.
+
+    Raises:
+        LogError: it is missing (`log-file-missing`), no regular file
+            (`log-file-directory`) or cannot be read (`log-file-unreadable`).
+    """
+    try:
+        if not path.exists():
+            raise LogError(
+                "log-file-missing",
+                f"There is no file {str(path)!r}. Check the path; it is relative to"
+                " the current directory unless it starts with '/'.",
+                file=path,
+            )
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
+            raise LogError(
+                "log-file-directory",
+                "A log must be a regular file. Received a"
+                f" {'directory' if stat.S_ISDIR(mode) else kind}. Name the file inside"
+                " a directory, or write what a pipe holds to a file.",
+                file=path,
+            )
+        with path.open("rb", 0) as stream:
+            yield stream
+    except OSError as error:
+        raise LogError(
+            "log-file-unreadable",
+            f"The file cannot be read: {error.strerror}. Check its permissions.",
+            file=path,
+        ) from error
 
 
 @contextlib.contextmanager

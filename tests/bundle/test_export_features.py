@@ -10,7 +10,7 @@ import pytest
 
 from shortlist.bundle.bundle import read_bundle
 from shortlist.bundle.export import export_bundle
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
@@ -64,12 +64,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     ).write_parquet(folder / "items.parquet")
     schema = Schema(user_id="user", item_id="item", timestamp="time", features=FEATURES)
     return prepare(
-        folder / "log.csv",
+        LogFiles(
+            folder / "log.csv",
+            users=folder / "users.parquet",
+            items=folder / "items.parquet",
+        ),
         schema,
         folder / "dataset",
         split=Split(kind="last_n", test=1, validation=1),
-        users=folder / "users.parquet",
-        items=folder / "items.parquet",
     )
 
 

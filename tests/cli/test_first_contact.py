@@ -538,8 +538,10 @@ def test_a_column_that_one_of_several_files_lacks_is_not_used(
     checked = call("check", "day1.csv", "day2.csv")
     assert checked.code == 0, checked.err
     assert "next: shortlist init day1.csv day2.csv" in checked.out
-    assert call("init", "day1.csv", "day2.csv").code == 0
-    assert "color" not in Path("shortlist.toml").read_text()
+    written = call("init", "day1.csv", "day2.csv")
+    assert written.code == 0
+    assert "color: Left out: day1.csv does not have this column." in written.out
+    assert load_recipe("shortlist.toml").columns.features == ()
     assert call("prepare").code == 0
 
 

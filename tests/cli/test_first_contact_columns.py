@@ -322,7 +322,7 @@ def test_a_sorted_file_without_times_is_a_problem_and_split_at_random(
     assert 'kind = "random"' in found["message"]
     told = init(call, log)
     assert recipe()["split"]["kind"] == told["split"] == "random"
-    assert any("order of its rows" in warning for warning in told["warnings"])
+    assert any("in the order of time, but" in warning for warning in told["warnings"])
     assert "order-not-time" not in findings(call)
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.cli.recipe_text import write_recipe
-from shortlist.data import Feature, Schema, guess_schema
-from shortlist.data.guess.guess import Guess
+from shortlist.data import Feature, LogFiles, Schema, guess_schema
+from shortlist.data.guess.schema import Guess
 from shortlist.data.schema import RESERVED
 from shortlist.errors import InputError
 from shortlist.public_data.synthetic import SyntheticLog, generate
@@ -118,7 +118,7 @@ def test_guess_of_a_real_log_loads_again(tmp_path):
         log.write_csv(tmp_path / f"{table}.csv", table)
     paths = {name: tmp_path / f"{name}.csv" for name in ("events", "users", "items")}
     guess = guess_schema(
-        paths["events"], users_path=paths["users"], items_path=paths["items"]
+        LogFiles(paths["events"], users=paths["users"], items=paths["items"])
     )
     assert guess.schema.features, "the log has attributes to guess"
     write_recipe(

@@ -23,7 +23,7 @@ from shortlist.data.findings import (
     single_id,
     skipped_rows,
 )
-from shortlist.data.guess.label_findings import constant_label, zero_label
+from shortlist.data.guess.shared_findings import constant_label, zero_label
 from shortlist.data.preparation.time_findings import (
     clock_jumps,
     moment_text,

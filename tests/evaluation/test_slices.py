@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data import Dataset, Feature, Schema, Split, append, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, append, prepare
 from shortlist.data.store.vocabulary import bucket_rows
 from shortlist.errors import ArtifactError, InputError, RecipeError
 from shortlist.evaluation.report import measure_pipeline, relevant_items
@@ -87,11 +87,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("slices")
     files = write_log(folder)
     return prepare(
-        files["log"],
+        LogFiles(files["log"], users=files["users"], items=files["items"]),
         SCHEMA,
         folder / "dataset",
-        users=files["users"],
-        items=files["items"],
         split=Split(test=0.4),
     )
 
@@ -214,11 +212,9 @@ def test_missing_values_are_apart_from_the_word_unknown(tmp_path: Path) -> None:
     items = pl.read_csv(files["items"]).with_columns(price, maker)
     items.write_csv(files["items"])
     given = prepare(
-        files["log"],
+        LogFiles(files["log"], users=files["users"], items=files["items"]),
         SCHEMA,
         tmp_path / "dataset",
-        users=files["users"],
-        items=files["items"],
         split=Split(test=0.4),
     )
     found = {g.name: int(g.rows.sum()) for g in groups_of(given, "country", "test")}
@@ -422,11 +418,9 @@ def test_users_without_a_taste_are_left_out_of_its_mean(tmp_path: Path) -> None:
     genres = pl.when(pl.col("item") % 10 == 3).then(pl.lit("war"))
     items.with_columns(genres.alias("genres")).write_csv(files["items"])
     given = prepare(
-        files["log"],
+        LogFiles(files["log"], users=files["users"], items=files["items"]),
         SCHEMA,
         tmp_path / "dataset",
-        users=files["users"],
-        items=files["items"],
         split=Split(test=0.4),
     )
     found = measure_pipeline(ByRow(given), ks=(3,), resamples=5)

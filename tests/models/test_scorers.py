@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from scorer_suite import ScorerSuite
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError
 from shortlist.models.scorers import (
     LAST,
@@ -439,10 +439,9 @@ def dated(tmp_path: Path) -> Dataset:
     )
     split = Split(kind="random", test=0.0, validation=0.0)
     return prepare(
-        tmp_path / "log.csv",
+        LogFiles(tmp_path / "log.csv", users=tmp_path / "users.csv"),
         schema,
         tmp_path / "dataset",
-        users=tmp_path / "users.csv",
         split=split,
     )
 

@@ -10,7 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from repeat_logs import GROCERY_SCHEMA, USERS, groceries
+from repeat_logs import (
+    GROCERY_SCHEMA,
+    USERS,
+    groceries,
+    repeats_in_the_test_part,
+)
 from shortlist.bundle.export import export_bundle
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
@@ -22,6 +27,7 @@ from shortlist.training.held_out import (
     check_held_out,
     holds_only_repeats,
     measurable_users,
+    repeats_warning,
 )
 from shortlist.training.unfinished import differing_fields
 from toy import recipe
@@ -115,6 +121,24 @@ def test_a_part_of_unknown_items_or_of_nothing_is_no_repetition(tmp_path: Path) 
         dataset = prepare(tmp_path / "log.csv", GROCERY_SCHEMA, out, split=split)
         assert not holds_only_repeats(dataset, "test")
         check_held_out(dataset)
+
+
+def test_repeats_in_the_test_part_alone_are_a_warning_before_training(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = repeats_in_the_test_part(tmp_path)
+    assert holds_only_repeats(dataset, "test")
+    assert not holds_only_repeats(dataset, "validation")
+    check_held_out(dataset)
+    for repeats in (False, True):
+        made, out = chosen("ease", repeats=repeats), tmp_path / f"run-{repeats}"
+        run = train(dataset, out, made, validate=ranking_metrics)
+        told = capsys.readouterr().err
+        assert ("test part holds only items that their users had" in told) != repeats
+        assert run.path.is_dir()
+    for other in (groceries(base, 2), only_unclicked(tmp_path)):
+        expected = holds_only_repeats(other, "test")
+        assert bool(repeats_warning(other)) == expected
 
 
 def test_users_can_be_measured_where_an_item_can_be_found(base: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
@@ -65,11 +65,10 @@ def dataset_of(folder: Path, users: range, items: range, *, genres: int) -> Data
     }
     pl.DataFrame(table).write_csv(folder / "items.csv")
     return prepare(
-        folder / "log.csv",
+        LogFiles(folder / "log.csv", items=folder / "items.csv"),
         SCHEMA,
         folder / "dataset",
         split=Split(kind="last_n", test=1, validation=1),
-        items=folder / "items.csv",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from shortlist.cli.options import (
     JsonOption,
     OverwriteOption,
     SetOption,
-    beside,
     open_recipe,
     print_result,
 )
@@ -24,8 +23,10 @@ from shortlist.errors import InputError
 
 if TYPE_CHECKING:
     from shortlist.data.check.report import LogReport
-    from shortlist.data.preparation.fitted import AttributeFiles
+    from shortlist.data.preparation.attributes import AttributeFiles
     from shortlist.data.preparation.sorted_log import SortedLog
+    from shortlist.data.read.file_format import FileFormat
+    from shortlist.data.read.inputs import LogFiles
     from shortlist.data.schema import Schema
     from shortlist.data.split import Split
 
@@ -99,23 +100,26 @@ def check(
 class _Given:
     """The files, columns and split to check, guessed or from a recipe."""
 
-    def __init__(self, files: list[Path], schema: Schema, split: Split) -> None:
-        self.files, self.schema, self.split = files, schema, split
+    def __init__(self, log: LogFiles, schema: Schema, split: Split) -> None:
+        from shortlist.data.read.inputs import paths_of
+
+        self.log, self.schema, self.split = log, schema, split
+        self.files = paths_of(log.events)
         self.repeats = False
         self.guesses: dict[str, str] = {}
         self.other_columns: dict[str, dict[str, str]] = {}
         self.guess_lines: list[str] = []
-        self.options: dict[str, Any] = {}
+        self.format: str | FileFormat | None = None
         self.sources: AttributeFiles | None = None
         self.next = ""
         self.solved_by_next: set[str] = set()
 
     def read(self) -> SortedLog:
-        from shortlist.data.preparation.sorted_log import read_grouped
+        from shortlist.data.preparation.sorted_log import read_sorted_log
+        from shortlist.data.read.inputs import ReadOptions
 
-        return read_grouped(
-            self.files, self.schema, self.split, on_error="skip", **self.options
-        )
+        options = ReadOptions(format=self.format, on_error="skip")
+        return read_sorted_log(self.log, self.schema, self.split, options)
 
     def lines(self) -> list[str]:
         """The files and columns that were checked, one line each."""
@@ -139,50 +143,31 @@ def _from_recipe(
 ) -> _Given:
     recipe = open_recipe(path, settings)
 
-    from shortlist.cli.stages import log_paths
-    from shortlist.data.preparation.attributes import AttributeFile
-    from shortlist.data.schema import ITEM, USER
+    from shortlist.cli.stages import log_files, read_options
+    from shortlist.data.preparation.attributes import attribute_files
 
-    files = logs or log_paths(path, recipe.log.events) or []
+    files, options = log_files(recipe, path), read_options(recipe.log)
+    if logs:
+        files = dataclasses.replace(files, events=logs)
     given = _Given(files, recipe.columns, recipe.split)
     given.repeats = recipe.evaluation.repeats
     named = "" if path == Path(RECIPE_FILE) else f" --recipe {shlex.quote(str(path))}"
     given.next = f"shortlist prepare{named}"
-    options = {
-        "layout": recipe.log.file_format(),
-        "test_events": log_paths(path, recipe.log.test_events),
-        "validation_events": log_paths(path, recipe.log.validation_events),
-    }
-    given.options = {name: value for name, value in options.items() if value}
-    log, columns = recipe.log, recipe.columns
-    users = beside(path, log.users) if log.users else None
-    items = beside(path, log.items) if log.items else None
-    given.sources = {
-        USER: AttributeFile(
-            users,
-            log.users_id or columns.user_id,
-            log.users_format.file_format(),
-            log.on_error,
-        ),
-        ITEM: AttributeFile(
-            items,
-            log.items_id or columns.item_id,
-            log.items_format.file_format(),
-            log.on_error,
-        ),
-    }
+    given.format = options.format
+    given.sources = attribute_files(files, recipe.columns, options)
     return given
 
 
 def _guessed(logs: list[Path]) -> _Given:
     from shortlist.cli.guess_text import guess_lines
-    from shortlist.data.guess.guess import guess_schema
+    from shortlist.data.guess.schema import guess_schema
+    from shortlist.data.read.inputs import LogFiles
 
     guess = guess_schema(logs)
     # Show the order of the file as it is.
     split = dataclasses.replace(guess, order="").split
-    given = _Given(logs, guess.schema, split)
-    given.options = {"layout": guess.format}
+    given = _Given(LogFiles(logs), guess.schema, split)
+    given.format = guess.format
     amounts = f"test {split.test:g}, validation {split.validation:g}"
     sets = f"sets {guess.split.kind} here" if guess.order else "sets it"
     line = f"{split.kind}, {amounts}; `shortlist init` {sets}."

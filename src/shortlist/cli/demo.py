@@ -158,13 +158,13 @@ def _fetch() -> PublicLog:
 def _recipe(source: PublicLog, path: Path, seed: int) -> Recipe:
     """The recipe that `shortlist init` would write, with the demo's settings."""
     from shortlist.cli.recipe_text import write_recipe
-    from shortlist.data.guess.guess import guess_schema
+    from shortlist.data.guess.schema import guess_schema
+    from shortlist.data.read.inputs import LogFiles
     from shortlist.recipe import load_recipe
     from shortlist.training.runs import write_json
 
-    guess = guess_schema(
-        source.events, users_path=source.users, items_path=source.items
-    )
+    files = LogFiles(source.events, users=source.users, items=source.items)
+    guess = guess_schema(files)
     write_recipe(
         path,
         guess,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shortlist.data.guess.guess import Guess
+    from shortlist.data.guess.schema import Guess
 
 _ROLES = ("user_id", "item_id", "timestamp", "label")
 _FILES = {"log": "the log", "users": "the users file", "items": "the items file"}

@@ -49,24 +49,20 @@ def init(
     from shortlist.cli.guess_text import guess_lines
     from shortlist.cli.printable import printable
     from shortlist.cli.recipe_text import write_recipe
-    from shortlist.data.guess.guess import guess_schema
+    from shortlist.cli.stages import read_options
+    from shortlist.data.guess.schema import guess_schema
+    from shortlist.data.read.inputs import LogFiles
     from shortlist.recipe import load_reading
 
     known = load_reading(set_ or [])
     _check_used(known.model_fields_set)
     guess = guess_schema(
-        logs,
-        users_path=users,
-        items_path=items,
+        LogFiles(logs, users=users, items=items),
         user_id=user,
         item_id=item,
         timestamp=timestamp,
         label=label,
-        formats={
-            "events": known.file_format(),
-            "users": known.users_format.file_format(),
-            "items": known.items_format.file_format(),
-        },
+        options=read_options(known),
     )
     if known.on_error == "skip":
         reasons = {"on_error": "As --set says.", **guess.format_reasons}

@@ -24,7 +24,7 @@ from shortlist.recipe import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from shortlist.data.guess.guess import Guess
+    from shortlist.data.guess.schema import Guess
     from shortlist.data.read.file_format import FileFormat
     from shortlist.data.schema import Feature
 

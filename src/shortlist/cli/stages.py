@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from shortlist.bundle.export import History
     from shortlist.bundle.manifest import Manifest
     from shortlist.data.findings import Finding
+    from shortlist.data.read.inputs import LogFiles, ReadOptions
     from shortlist.recipe import PathOrPaths, Recipe
+    from shortlist.recipe.log import LogSection
     from shortlist.training.runs import Run, RunInfo
     from shortlist.training.tuning import Tuned
 
@@ -28,47 +30,61 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
     check_outputs(recipe, path)
     from shortlist.data.preparation.prepare import prepare
 
-    log, packed = recipe.log, recipe.output.compression
+    packed = recipe.output.compression
     return prepare(
-        log_paths(path, log.events) or [],
+        log_files(recipe, path),
         recipe.columns,
         beside(path, recipe.output.dataset),
         split=recipe.split,
-        test_events=log_paths(path, log.test_events),
-        validation_events=log_paths(path, log.validation_events),
+        options=read_options(recipe.log),
         compression=None if packed == "none" else packed,
         overwrite=overwrite,
-        **_attributes(recipe, path),
     )
 
 
 def append_stage(
     recipe: Recipe, path: Path, files: list[Path]
 ) -> tuple[tuple[Finding, ...], Dataset]:
-    """New days join the dataset as its test part.
+    """Adds new days to the dataset, as its test part.
 
-    Returns: what had been found before, and the dataset.
+    Returns: the findings of earlier days, and the dataset.
     """
     from shortlist.data.preparation.append import append
+    from shortlist.data.read.inputs import LogFiles
 
     dataset = _dataset(recipe, path, rereads_attributes=True)
     found = dataset.info.findings
-    return found, append(dataset.path, files, **_attributes(recipe, path))
+    given = log_files(recipe, path)
+    days = LogFiles(files, given.users, given.items, given.users_id, given.items_id)
+    return found, append(dataset.path, days, options=read_options(recipe.log))
 
 
-def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
-    """What `prepare` and `append` take alike."""
+def log_files(recipe: Recipe, path: Path) -> LogFiles:
+    """The files that a recipe names; relative paths start at the recipe's folder."""
+    from shortlist.data.read.inputs import LogFiles
+
     log = recipe.log
-    return {
-        "users": beside(path, log.users) if log.users else None,
-        "items": beside(path, log.items) if log.items else None,
-        "users_id": log.users_id,
-        "items_id": log.items_id,
-        "users_format": log.users_format.file_format(),
-        "items_format": log.items_format.file_format(),
-        "layout": log.file_format(),
-        "on_error": log.on_error,
-    }
+    return LogFiles(
+        _paths(path, log.events) or [],
+        users=beside(path, log.users) if log.users else None,
+        items=beside(path, log.items) if log.items else None,
+        users_id=log.users_id,
+        items_id=log.items_id,
+        test_events=_paths(path, log.test_events),
+        validation_events=_paths(path, log.validation_events),
+    )
+
+
+def read_options(log: LogSection) -> ReadOptions:
+    """How a recipe says that its files are read."""
+    from shortlist.data.read.inputs import ReadOptions
+
+    return ReadOptions(
+        format=log.file_format(),
+        users_format=log.users_format.file_format(),
+        items_format=log.items_format.file_format(),
+        on_error=log.on_error,
+    )
 
 
 def train_stage(
@@ -264,8 +280,8 @@ def _dataset(
     return dataset
 
 
-def log_paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
-    """The files a recipe names, taken from where the recipe file is."""
+def _paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
+    """Files that a recipe names."""
     if named is None:
         return None
     names = [named] if isinstance(named, str) else named

@@ -12,7 +12,7 @@ check/        the report on a log
 from shortlist.data.check import LogReport, check_log
 from shortlist.data.convert import convert_tables
 from shortlist.data.findings import Finding
-from shortlist.data.guess.guess import guess_schema
+from shortlist.data.guess.schema import guess_schema
 from shortlist.data.load.arrow_rows import ArrowRows
 from shortlist.data.load.examples import ExampleSource, TrainingExamples
 from shortlist.data.load.loader import Loader, Windowed
@@ -21,6 +21,7 @@ from shortlist.data.load.options import ExampleOptions
 from shortlist.data.preparation.append import append
 from shortlist.data.preparation.prepare import prepare
 from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.inputs import LogFiles, ReadOptions
 from shortlist.data.read.tfrecord.tables import read_tfrecord, write_tfrecord
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import PARTS, TEST, TRAIN, VALIDATION, Split
@@ -38,10 +39,12 @@ __all__ = [
     "Finding",
     "Histories",
     "Loader",
+    "LogFiles",
     "LogReport",
     "Negatives",
     "PARTS",
     "Part",
+    "ReadOptions",
     "Schema",
     "Split",
     "TEST",

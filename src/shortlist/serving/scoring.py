@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.atomic import atomic_file, check_absent
-from shortlist.data.read.formulas import without_formulas
+from shortlist.data.read.rejected import without_formulas
 from shortlist.data.read.scan import read_table
 from shortlist.errors import InputError, LogError, did_you_mean
 from shortlist.serving.recommender import Recommender

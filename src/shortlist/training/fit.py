@@ -24,7 +24,7 @@ from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.cost import cost
-from shortlist.training.held_out import check_held_out
+from shortlist.training.held_out import check_held_out, repeats_warning
 from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.keras_imports import without_tensorflow
 from shortlist.training.labels import check_labels
@@ -298,6 +298,8 @@ def _train_stages(job: Job) -> None:
             " Hold out more events, look at positive_from, or set evaluation.repeats"
             " if users take items again.",
         )
+    if not job.repeats and (warning := repeats_warning(dataset)):
+        _tell(job, warning)
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / RECIPE_FILE, recipe.to_record())
     (folder / SCHEMA_FILE).write_bytes(dataset.schema.to_json())

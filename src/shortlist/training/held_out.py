@@ -62,6 +62,20 @@ def check_held_out(dataset: Dataset) -> None:
         raise InputError("no-relevant-items", ONLY_REPEATS.format(part=parts[-1]))
 
 
+def repeats_warning(dataset: Dataset) -> str:
+    """A warning if the test part cannot be evaluated without `repeats`, or nothing.
+
+    Training goes on: days that were appended may hold nothing else.
+    """
+    if not dataset.info.parts.get("test") or not holds_only_repeats(dataset, "test"):
+        return ""
+    return (
+        "warning: the test part holds only items that their users had before, so"
+        " `shortlist evaluate` will have nothing to measure. Set `repeats = true` in"
+        " [evaluation] and [serving] to count them, or hold out more events."
+    )
+
+
 def _events_of(events: Part, users: np.ndarray) -> Part:
     """The events of some users; events come by user."""
     first = np.searchsorted(events.user_index, users, side="left")

@@ -357,7 +357,7 @@ def test_a_log_of_test_events_alone_has_nothing_to_compare_with() -> None:
 
 
 def test_a_log_without_events_is_refused() -> None:
-    with pytest.raises(LogError, match="None of 7 rows is left") as caught:
+    with pytest.raises(LogError, match="all 7 rows are left out") as caught:
         check_log(grouped_log([], events_read=7, rows_skipped=7), SCHEMA, Split())
     assert caught.value.code == "log-empty"
 

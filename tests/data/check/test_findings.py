@@ -184,6 +184,6 @@ def test_the_verdict_counts_and_says_what_to_do() -> None:
     assert not verdict.ready
     assert verdict.message == (
         "This log (360 events of 9 users and 40 items) is not ready. 2 problems to"
-        ' solve first: rows-skipped: repair the rows, or set on_error = "skip" under'
+        ' solve first: rows-skipped: correct the rows, or set on_error = "skip" under'
         " [log]; a-b: see below."
     )

@@ -223,7 +223,7 @@ def test_no_window_and_no_global_state_of_matplotlib() -> None:
         "import sys, matplotlib\n"
         "before = matplotlib.rcParams.copy()\n"
         "sys.path.insert(0, 'tests')\n"
-        "from data.test_check_html import report_of\n"
+        "from data.check.test_html_page import report_of\n"
         "from shortlist.data.check.html_page import report_html\n"
         "report_html(report_of())\n"
         "assert matplotlib.rcParams.copy() == before\n"

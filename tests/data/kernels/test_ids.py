@@ -249,7 +249,7 @@ def test_files_that_cannot_be_read_are_named(way, tmp_path, monkeypatch):
         hash_file(tmp_path / "missing")
     assert caught.value.code == "log-file-missing"
     assert caught.value.file == str(tmp_path / "missing")
-    with pytest.raises(LogError, match="must be a file") as caught:
+    with pytest.raises(LogError, match="must be a regular file") as caught:
         hash_file(tmp_path)
     assert caught.value.code == "log-file-directory"
 

@@ -16,6 +16,7 @@ from shortlist.data import (
     ExampleOptions,
     Feature,
     Loader,
+    LogFiles,
     Negatives,
     Schema,
     Split,
@@ -53,11 +54,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for table in ("events", "users", "items"):
         log.write_csv(folder / f"{table}.csv", table)
     return prepare(
-        folder / "events.csv",
+        LogFiles(
+            folder / "events.csv",
+            users=folder / "users.csv",
+            items=folder / "items.csv",
+        ),
         SCHEMA,
         folder / "dataset",
-        users=folder / "users.csv",
-        items=folder / "items.csv",
     )
 
 

@@ -10,7 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.data import Dataset, Feature, Schema, Split, append, prepare
+from shortlist.data import (
+    Dataset,
+    Feature,
+    LogFiles,
+    ReadOptions,
+    Schema,
+    Split,
+    append,
+    prepare,
+)
 from shortlist.errors import ArtifactError, InputError, LogError, ResourceError
 from shortlist.lock import Lock
 
@@ -67,11 +76,13 @@ def write_items(path: Path) -> Path:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     return prepare(
-        write_day(tmp_path / "first.csv", FIRST),
+        LogFiles(
+            write_day(tmp_path / "first.csv", FIRST),
+            items=write_items(tmp_path / "items.csv"),
+        ),
         SCHEMA,
         tmp_path / "dataset",
         split=Split(kind="time_cut", test=0.2, validation=0.2),
-        items=write_items(tmp_path / "items.csv"),
     )
 
 
@@ -103,16 +114,18 @@ def test_the_window_moves_with_every_append(dataset, tmp_path):
     ids = dataset.vocabularies["item"].ids.to_list()
     second = append(
         dataset.path,
-        write_day(tmp_path / "second.csv", SECOND),
-        items=tmp_path / "items.csv",
+        LogFiles(
+            write_day(tmp_path / "second.csv", SECOND), items=tmp_path / "items.csv"
+        ),
     )
     assert decoded(second, "train") == known
     assert decoded(second, "validation") == old_test  # ids of the test part are back
     assert second.vocabularies["item"].ids.to_list()[: len(ids)] == ids
     third = append(
         dataset.path,
-        write_day(tmp_path / "third.csv", THIRD),
-        items=tmp_path / "items.csv",
+        LogFiles(
+            write_day(tmp_path / "third.csv", THIRD), items=tmp_path / "items.csv"
+        ),
     )
     assert decoded(third, "train") == told(FIRST)
     assert decoded(third, "validation") == told(SECOND)
@@ -178,11 +191,13 @@ def test_who_has_opened_a_dataset_is_told_that_it_was_prepared_again(
 ):
     # Without its last day the rows of the ids are others.
     prepare(
-        write_day(tmp_path / "fewer.csv", [r for r in FIRST if r[3] < 19 * DAY]),
+        LogFiles(
+            write_day(tmp_path / "fewer.csv", [r for r in FIRST if r[3] < 19 * DAY]),
+            items=tmp_path / "items.csv",
+        ),
         SCHEMA,
         dataset.path,
         split=Split(kind="time_cut", test=0.2, validation=0.2),
-        items=tmp_path / "items.csv",
         overwrite=True,
     )
     if days:
@@ -213,8 +228,9 @@ def test_attributes_of_new_items_come_from_the_file_or_are_missing(dataset, tmp_
     assert new["feature:size"].to_list() == [0.0] * len(new)
     third = append(
         dataset.path,
-        write_day(tmp_path / "third.csv", THIRD),
-        items=tmp_path / "items.csv",
+        LogFiles(
+            write_day(tmp_path / "third.csv", THIRD), items=tmp_path / "items.csv"
+        ),
     )
     frame = third.items[1:]
     assert frame["name"].to_list() == [f"Item {i[1:]}" for i in frame["id"]]
@@ -229,16 +245,14 @@ def test_owners_whose_file_is_not_given_keep_their_attributes(dataset, tmp_path)
     pl.DataFrame({"user": list(genres), "tier": list(genres.values())}).write_csv(users)
     tier = Feature(name="tier", owner="user", kind="categorical")
     both = prepare(
-        tmp_path / "first.csv",
+        LogFiles(tmp_path / "first.csv", users=users, items=tmp_path / "items.csv"),
         msgspec.structs.replace(SCHEMA, features=(*SCHEMA.features, tier)),
         tmp_path / "both",
         split=Split(kind="time_cut", test=0.2, validation=0.2),
-        users=users,
-        items=tmp_path / "items.csv",
     )
     before = both.users["feature:tier"].to_list()
     day = write_day(tmp_path / "second.csv", SECOND)
-    after = append(both.path, day, items=tmp_path / "items.csv")
+    after = append(both.path, LogFiles(day, items=tmp_path / "items.csv"))
     found = after.users["feature:tier"].to_list()
     assert found[: len(before)] == before and len(set(before[1:])) == 2
     assert found[len(before) :] == [0] * (len(found) - len(before))
@@ -283,7 +297,7 @@ def test_a_bad_day_changes_nothing(dataset, tmp_path):
     with pytest.raises(LogError, match="before 1970"):
         append(dataset.path, bad)
     assert sorted(dataset.path.rglob("*")) == before
-    skipped = append(dataset.path, bad, on_error="skip")
+    skipped = append(dataset.path, bad, options=ReadOptions(on_error="skip"))
     assert skipped.info.parts["test"] == len(SECOND)
     assert (dataset.path / "rejected-1.csv").is_file()
 
@@ -341,15 +355,27 @@ def test_each_file_of_an_interrupted_append_goes_away(dataset, tmp_path, name):
     assert sorted(dataset.path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["test_events", "validation_events"])
+def test_appended_files_have_no_parts(dataset: Dataset, tmp_path, name):
+    before = sorted(dataset.path.rglob("*"))
+    day = write_day(tmp_path / "second.csv", SECOND)
+    with pytest.raises(InputError, match="must be given as `events`") as caught:
+        append(dataset.path, LogFiles(day, **{name: day}))
+    assert caught.value.code == "split-files"
+    assert sorted(dataset.path.rglob("*")) == before
+
+
 def test_a_random_split_cannot_be_continued(tmp_path):
     dataset = prepare(
-        write_day(tmp_path / "first.csv", FIRST),
+        LogFiles(
+            write_day(tmp_path / "first.csv", FIRST),
+            items=write_items(tmp_path / "items.csv"),
+        ),
         SCHEMA,
         tmp_path / "dataset",
         split=Split(kind="random"),
-        items=write_items(tmp_path / "items.csv"),
     )
-    with pytest.raises(InputError, match="divided by time") as caught:
+    with pytest.raises(InputError, match="split by time") as caught:
         append(dataset.path, write_day(tmp_path / "second.csv", SECOND))
     assert caught.value.code == "append-split"
 
@@ -374,11 +400,10 @@ def of_ids(folder: Path, users: list[object]) -> Dataset:
     ages = "".join(f"{u},{30 + n}\n" for n, u in enumerate(users))
     (folder / "users.csv").write_text("user,age\n" + ages)
     return prepare(
-        write_ids(folder / "log.csv", DAY, ids),
+        LogFiles(write_ids(folder / "log.csv", DAY, ids), users=folder / "users.csv"),
         IDS,
         folder / "dataset",
         split=Split(kind="time_cut", test=0.2, validation=0.2),
-        users=folder / "users.csv",
     )
 
 
@@ -398,7 +423,7 @@ def test_text_is_refused_where_ids_are_integers(
     given = bad if files == 1 else [days[0], bad, days[1]]
     users = tmp_path / "users.csv" if with_users else None
     with pytest.raises(LogError, match="must be integers") as caught:
-        append(dataset.path, given, users=users)
+        append(dataset.path, LogFiles(given, users=users))
     assert caught.value.code == "append-id-type"
     assert (caught.value.file, caught.value.column) == (str(bad), column)
     now = {p: p.read_bytes() for p in dataset.path.rglob("*") if p.is_file()}
@@ -412,7 +437,7 @@ def test_integers_are_text_where_ids_are(tmp_path, with_users):
     ids = dataset.vocabularies["user"].ids.to_list()
     day = write_ids(tmp_path / "day.csv", 2 * DAY, [(2, 1), (7, 2), (3, 3)])
     users = tmp_path / "users.csv" if with_users else None
-    second = append(dataset.path, day, users=users)
+    second = append(dataset.path, LogFiles(day, users=users))
     vocabulary = second.vocabularies["user"]
     assert vocabulary.ids.to_list()[: len(ids)] == ids
     rows = second.part("test").user_index.tolist()

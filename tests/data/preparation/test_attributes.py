@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import Feature, Schema, Split, Vocabulary, prepare
+from shortlist.data import Feature, LogFiles, Schema, Split, Vocabulary, prepare
 from shortlist.data.kernels.ids import hash_values
 from shortlist.data.preparation.attributes import (
     Attributes,
@@ -306,7 +306,7 @@ def test_dataset_knows_the_tables_of_every_kind(tmp_path: Path):
         feature("year", "bucketized", num_buckets=4),
     )
     dataset = prepare(
-        tmp_path / "log.csv",
+        LogFiles(tmp_path / "log.csv", items=tmp_path / "items.parquet"),
         Schema(
             user_id="u",
             item_id="i",
@@ -317,7 +317,6 @@ def test_dataset_knows_the_tables_of_every_kind(tmp_path: Path):
         ),
         tmp_path / "out",
         split=Split(kind="random", test=0, validation=0),
-        items=tmp_path / "items.parquet",
     )
     assert dataset.table_rows == {
         **{"user": 5, "item": 8, "brand": 4, "zip": 7, "price": 4},

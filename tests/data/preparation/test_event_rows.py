@@ -19,6 +19,7 @@ from shortlist.data import (
     ExampleOptions,
     Feature,
     Loader,
+    ReadOptions,
     Schema,
     Split,
     TrainingExamples,
@@ -359,7 +360,11 @@ def test_a_log_that_exceeds_memory_gives_the_same_bytes(
 ):
     path = write_log(tmp_path / "log.csv", log)
     spilled = prepare(
-        path, SCHEMA, tmp_path / "dataset", split=SPLIT, memory_bytes=memory_bytes
+        path,
+        SCHEMA,
+        tmp_path / "dataset",
+        split=SPLIT,
+        options=ReadOptions(memory_bytes=memory_bytes),
     )
     assert differing(dataset, spilled) == []
     assert spilled.info.fingerprint == dataset.info.fingerprint
@@ -393,7 +398,11 @@ def test_any_log_is_stored_alike_with_any_memory(tmp_path_factory, seed, memory)
         patch.setattr(events_module, "BLOCK_ROWS", 16)
         one = prepare(path, SCHEMA, folder / "one", split=SPLIT)
         other = prepare(
-            path, SCHEMA, folder / "other", split=SPLIT, memory_bytes=memory
+            path,
+            SCHEMA,
+            folder / "other",
+            split=SPLIT,
+            options=ReadOptions(memory_bytes=memory),
         )
     assert differing(one, other) == []
     assert one.info.fingerprint == other.info.fingerprint

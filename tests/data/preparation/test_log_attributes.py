@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import Dataset, Feature, Schema, Split, append, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, append, prepare
 from shortlist.data.preparation.log_attributes import KEY, LogAttributes
 from shortlist.errors import InputError, LogError
 
@@ -189,11 +189,13 @@ def test_a_file_and_the_log_can_both_have_attributes(tmp_path: Path) -> None:
     items.write_text(
         "item,color,name\n" + "".join(f"i{n},c{n},File {n}\n" for n in range(5))
     )
-    dataset = prepare(log, schema, tmp_path / "dataset", split=SPLIT, items=items)
+    dataset = prepare(
+        LogFiles(log, items=items), schema, tmp_path / "dataset", split=SPLIT
+    )
     day = write(
         tmp_path / "day.csv", ["u0,i0,1610000000,1,k1,,,", "u1,i1,1610000001,1,k1,,,"]
     )
-    for found in (dataset, append(dataset.path, day, items=items)):
+    for found in (dataset, append(dataset.path, LogFiles(day, items=items))):
         rows = {row["id"]: row for row in found.items.to_dicts()}
         colors = found.vocabularies["color"].ids.to_list()
         assert colors[rows["i2"]["feature:color"]] == "c2"

@@ -19,7 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import PARTS, Dataset, Feature, Schema, Split, prepare
+from shortlist.data import (
+    PARTS,
+    Dataset,
+    Feature,
+    LogFiles,
+    ReadOptions,
+    Schema,
+    Split,
+    prepare,
+)
 from shortlist.data.preparation.ingest import ingest
 from shortlist.errors import InputError, LogError, ResourceError
 
@@ -199,7 +208,7 @@ def test_nothing_but_the_test_part_follows_the_test_events(tmp_path):
             }
         ).write_csv(tmp_path / "items.csv")
         prepare(
-            log,
+            LogFiles(log, items=tmp_path / "items.csv"),
             Schema(
                 user_id="u",
                 item_id="i",
@@ -215,7 +224,6 @@ def test_nothing_but_the_test_part_follows_the_test_events(tmp_path):
             split=Split(
                 kind="time_cut", test_from="2020-09-13T12:27:20", validation=0.2
             ),
-            items=tmp_path / "items.csv",
         )
     one, other = paths
     of_test = {"00002.arrow", "pending-users-0.arrow", "pending-items-0.arrow"}
@@ -292,12 +300,14 @@ def own_files(folder: Path) -> dict[str, Path]:
 def test_own_test_and_validation_files_become_the_parts(tmp_path):
     files = own_files(tmp_path)
     dataset = prepare(
-        files["log"],
+        LogFiles(
+            files["log"],
+            test_events=files["test"],
+            validation_events=files["validation"],
+        ),
         RATED,
         tmp_path / "out",
         split=Split(kind="files"),
-        test_events=files["test"],
-        validation_events=files["validation"],
     )
     assert decoded(dataset, "test") == [("u0", None, (T0 + 90) * 1000, 2.0)]
     for name, part in (("log", "train"), ("validation", "validation")):
@@ -310,11 +320,10 @@ def test_own_test_and_validation_files_become_the_parts(tmp_path):
 def test_without_a_validation_file_each_user_s_newest_share_is_taken(tmp_path):
     files = own_files(tmp_path)
     dataset = prepare(
-        [files["log"], files["validation"]],
+        LogFiles([files["log"], files["validation"]], test_events=[files["test"]]),
         RATED,
         tmp_path / "out",
         split=Split(kind="files", validation=0.4),
-        test_events=[files["test"]],
     )
     assert dataset.info.parts == {"train": 18, "validation": 12, "test": 1}
     assert {row[2] >= (T0 + 30) * 1000 for row in decoded(dataset, "validation")} == {
@@ -327,12 +336,10 @@ def test_own_files_without_times_come_one_after_the_other(tmp_path):
     validation = write_log(tmp_path / "validation.csv", [("a", "y")])
     test = write_log(tmp_path / "test.csv", [("b", "x"), ("a", "z")])
     dataset = prepare(
-        log,
+        LogFiles(log, test_events=test, validation_events=validation),
         Schema(user_id="u", item_id="i"),
         tmp_path / "out",
         split=Split(kind="files"),
-        test_events=test,
-        validation_events=validation,
     )
     assert [row[:3] for row in decoded(dataset, "validation")] == [("a", "y", 6)]
     assert [row[:3] for row in decoded(dataset, "test")] == [
@@ -352,7 +359,10 @@ def test_ids_are_text_everywhere_if_they_are_text_in_one_file(tmp_path):
     )
     test = write_log(tmp_path / "test.csv", [("1", "007", T0 + 9), ("2", "7", T0 + 9)])
     dataset = prepare(
-        log, PLAIN, tmp_path / "out", split=Split(kind="files"), test_events=test
+        LogFiles(log, test_events=test),
+        PLAIN,
+        tmp_path / "out",
+        split=Split(kind="files"),
     )
     assert not dataset.vocabularies["item"].is_integer
     assert dataset.vocabularies["user"].is_integer
@@ -372,14 +382,10 @@ def test_ids_are_text_everywhere_if_they_are_text_in_one_file(tmp_path):
 def test_own_files_and_their_split_kind_belong_together(tmp_path, kind, given_files):
     files = own_files(tmp_path)
     amounts = {"test": 1, "validation": 1} if kind == "last_n" else {}
-    with pytest.raises(InputError, match="belong together.*Set ") as caught:
-        prepare(
-            files["log"],
-            RATED,
-            tmp_path / "out",
-            split=Split(kind=kind, **amounts),
-            **{f"{name}_events": files[name] for name in given_files},
-        )
+    with pytest.raises(InputError, match="needs a test file.*Set ") as caught:
+        own = {f"{name}_events": files[name] for name in given_files}
+        split = Split(kind=kind, **amounts)
+        prepare(LogFiles(files["log"], **own), RATED, tmp_path / "out", split=split)
     assert caught.value.code == "split-files"
     assert not (tmp_path / "out").exists()
 
@@ -416,11 +422,12 @@ def prepared(
             paths[name] = folder / f"{name}.parquet"
             frame.write_parquet(paths[name])
     log = [row[:3] for row in rows or rating_log()]
+    ids = {n: options.pop(n) for n in ("users_id", "items_id") if n in options}
     return prepare(
-        write_log(folder / "log.parquet", log),
+        LogFiles(write_log(folder / "log.parquet", log), **paths, **ids),
         schema_with(*features, title=title),
         folder / "out",
-        **{**paths, **options},
+        **options,
     )
 
 
@@ -745,6 +752,8 @@ def test_options_are_checked_before_anything_is_replaced(tmp_path, wrong):
     old = prepare(log, RATED, tmp_path / "out")
     (name,) = wrong
     with pytest.raises(InputError, match=f"`{name}` must be") as caught:
+        if name != "compression":
+            wrong = {"options": ReadOptions(**wrong)}
         prepare(log, RATED, tmp_path / "out", overwrite=True, **wrong)
     assert caught.value.code == "invalid-argument"
     assert Dataset.open(tmp_path / "out").info == old.info
@@ -770,7 +779,7 @@ def test_files_written_to_while_they_are_read_are_refused(
 
     monkeypatch.setattr(prepare_module, "ingest", ingest_while_written)
     with pytest.raises(LogError, match="changed while it was being read") as caught:
-        prepare(log, schema, tmp_path / "out", items=items)
+        prepare(LogFiles(log, items=items), schema, tmp_path / "out")
     assert caught.value.code == "log-changed"
     assert caught.value.file == str(file)
     assert sorted(os.listdir(tmp_path)) == ["items.csv", "log.csv"]
@@ -816,7 +825,7 @@ def test_full_or_read_only_disk_at_any_write_leaves_nothing_half_written(
     items.write_csv(tmp_path / "items.csv")
     log = write_log(tmp_path / "log.csv", rating_log())
     genre = Feature(name="genre", owner="item", kind="categorical")
-    options = {"items": tmp_path / "items.csv", "overwrite": overwrite}
+    files = LogFiles(log, items=tmp_path / "items.csv")
     original, working = getattr(owner, name), 0
     failures = 0
     while True:
@@ -834,7 +843,7 @@ def test_full_or_read_only_disk_at_any_write_leaves_nothing_half_written(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, failing)
             try:
-                dataset = prepare(log, schema_with(genre), out, **options)
+                dataset = prepare(files, schema_with(genre), out, overwrite=overwrite)
             except ResourceError as caught:
                 failures += 1
                 assert caught.code == code
@@ -863,11 +872,10 @@ def test_own_files_must_not_share_events(tmp_path):
     schema = Schema(user_id="u", item_id="i", timestamp="t", label="r")
     with pytest.raises(InputError, match="2 events in more than one") as caught:
         prepare(
-            tmp_path / "log.csv",
+            LogFiles(tmp_path / "log.csv", test_events=tmp_path / "test.csv"),
             schema,
             tmp_path / "dataset",
             split=Split(kind="files"),
-            test_events=tmp_path / "test.csv",
         )
     assert caught.value.code == "split-overlap"
     assert not (tmp_path / "dataset").exists()

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from killed import run_killed, run_python
-from shortlist.data import Dataset, Feature, Schema, Split, append, prepare
+from shortlist.data import Dataset, Feature, ReadOptions, Schema, Split, append, prepare
 from shortlist.data.store.dataset_info import DatasetInfo, fingerprint
 from shortlist.errors import InputError
 
@@ -30,6 +30,7 @@ SETTING = """
 import sys
 from shortlist.data.preparation.append import append
 from shortlist.data.preparation.prepare import prepare
+from shortlist.data.read.inputs import ReadOptions
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import ResourceError
@@ -37,14 +38,15 @@ schema = Schema(user_id="user", item_id="item", timestamp="time", features=(
     Feature(name="device", owner="context", kind="categorical"),))
 log, out = sys.argv[6:8]
 """
+SETTING += f"options = ReadOptions(on_error='skip', memory_bytes={MEMORY})\n"
 PREPARE = (
     SETTING
-    + f"""
+    + """
 prepare(log, schema, out, split=Split(kind="time_cut", test=0.1, validation=0.1),
-        on_error="skip", memory_bytes={MEMORY}, overwrite=True)
+        options=options, overwrite=True)
 """
 )
-APPEND = SETTING + f"append(out, log, on_error='skip', memory_bytes={MEMORY})\n"
+APPEND = SETTING + "append(out, log, options=options)\n"
 # As Linux does not need: the old one moved aside, then the new one in its place.
 IN_TWO_STEPS = "import shortlist.atomic as a; a._exchange = lambda *_: False\n"
 
@@ -84,10 +86,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     first = write_log(folder / "first.parquet", 20_000, 1_600_000_000, 1)
     log = write_log(folder / "log.parquet", EVENTS, 1_600_000_000, 2)
     more = write_log(folder / "more.parquet", EVENTS // 2, 1_700_000_000, 3)
-    old = prepare(first, SCHEMA, folder / "old", split=SPLIT, on_error="skip")
-    new = prepare(log, SCHEMA, folder / "new", split=SPLIT, on_error="skip")
+    old = prepare(
+        first, SCHEMA, folder / "old", split=SPLIT, options=ReadOptions(on_error="skip")
+    )
+    new = prepare(
+        log, SCHEMA, folder / "new", split=SPLIT, options=ReadOptions(on_error="skip")
+    )
     shutil.copytree(old.path, folder / "appended")
-    appended = append(folder / "appended", more, on_error="skip")
+    appended = append(folder / "appended", more, options=ReadOptions(on_error="skip"))
     files = files_of(appended.path)
     return World(log, more, old.path, new.info, appended.info, files)
 
@@ -107,7 +113,14 @@ def whole(path: Path) -> DatasetInfo:
 
 def prepared_again(world: World, out: Path) -> None:
     """The next run works and leaves nothing but the dataset."""
-    prepare(world.log, SCHEMA, out, split=SPLIT, on_error="skip", overwrite=True)
+    prepare(
+        world.log,
+        SCHEMA,
+        out,
+        split=SPLIT,
+        overwrite=True,
+        options=ReadOptions(on_error="skip"),
+    )
     assert whole(out) == world.new
     assert os.listdir(out.parent) == [out.name]
     assert "spill" not in os.listdir(out)
@@ -123,8 +136,8 @@ def quick(points: list[tuple[str, str, int]], *places: int) -> list:
 
 OLD_REMAINS = [
     ("shortlist.data.preparation.ingest:Spill.keep", "after", 3),
-    ("shortlist.data.preparation.prepare:group", "before", 1),
-    ("shortlist.data.preparation.prepare:group", "after", 1),
+    ("shortlist.data.preparation.prepare:sort_log", "before", 1),
+    ("shortlist.data.preparation.prepare:sort_log", "after", 1),
     ("shortlist.data.preparation.sorted_log:Spill.keep", "after", 9),
     ("shortlist.data.store.segments:_table", "before", 4),  # in the middle of a file
     ("shortlist.data.preparation.event_rows:write_segment", "after", 1),
@@ -194,7 +207,9 @@ def test_killed_between_two_renames_the_next_run_puts_the_old_one_back(
     run_killed(command, world.log, out, point="os:replace", number=replaces)
     assert not out.exists() and len(os.listdir(tmp_path)) == 3
     with pytest.raises(InputError, match="exists already"):
-        prepare(world.log, SCHEMA, out, split=SPLIT, on_error="skip")
+        prepare(
+            world.log, SCHEMA, out, split=SPLIT, options=ReadOptions(on_error="skip")
+        )
     assert whole(out) == whole(world.old)
     shutil.rmtree(tmp_path / "counted")
     prepared_again(world, out)
@@ -216,7 +231,7 @@ def counted_replaces(world: World, out: Path) -> int:
 NOT_APPENDED = [
     ("shortlist.data.preparation.append:_read", "before", 1),
     ("shortlist.data.preparation.ingest:Spill.keep", "after", 2),
-    ("shortlist.data.preparation.append:group", "after", 1),
+    ("shortlist.data.preparation.append:sort_log", "after", 1),
     ("shortlist.data.store.segments:_table", "before", 2),
     ("shortlist.data.preparation.append:write_events", "after", 1),
     ("shortlist.data.store.vocabulary:Vocabulary.save", "after", 1),
@@ -229,7 +244,7 @@ NOT_APPENDED = [
 ]
 APPENDED = [
     ("shortlist.data.preparation.append:write_info", "after", 1),
-    ("shortlist.data.preparation.append:remove_strays", "before", 2),
+    ("shortlist.data.preparation.append:remove_stale_files", "before", 2),
 ]
 
 
@@ -239,7 +254,7 @@ def test_a_killed_append_changes_nothing(world, tmp_path, point, when, number) -
     shutil.copytree(world.old, out)
     run_killed(APPEND, world.more, out, point=point, when=when, number=number)
     assert whole(out) == whole(world.old)
-    append(out, world.more, on_error="skip")
+    append(out, world.more, options=ReadOptions(on_error="skip"))
     assert whole(out) == world.appended
     assert files_of(out) == world.appended_files
     assert os.listdir(tmp_path) == ["out"]
@@ -254,7 +269,7 @@ def test_once_the_description_is_written_the_days_are_there(
     run_killed(APPEND, world.more, out, point=point, when=when, number=number)
     assert whole(out) == world.appended
     with pytest.raises(InputError) as caught:
-        append(out, world.more, on_error="skip")
+        append(out, world.more, options=ReadOptions(on_error="skip"))
     assert caught.value.code == "append-not-later"
     assert whole(out) == world.appended
     assert files_of(out) == world.appended_files

@@ -1,4 +1,4 @@
-"""A log read as a stream: many files, bad rows set aside, types that change."""
+"""A log read as a stream: many files, skipped bad rows, types that change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import Feature, Schema, Split
+from log_events import read_events
+from shortlist.data import Feature, ReadOptions, Schema, Split
 from shortlist.data.preparation.ingest import Spill, ingest
-from shortlist.data.preparation.sorted_log import read_grouped
+from shortlist.data.preparation.sorted_log import read_sorted_log
 from shortlist.data.read import blocks as module
-from shortlist.data.read.blocks import Reading, read_blocks, read_events
+from shortlist.data.read.blocks import ReadState, read_blocks
 from shortlist.data.read.rejected import write_rejected
 from shortlist.errors import LogError
 
@@ -68,7 +69,7 @@ def test_a_bad_row_in_the_middle_of_file_7_of_20_is_named(tmp_path, small_blocks
 
 def test_blocks_come_in_file_order(tmp_path, small_blocks):
     paths = write_files(tmp_path, 3, 50)
-    blocks = list(read_blocks(paths, SCHEMA, Reading()))
+    blocks = list(read_blocks(paths, SCHEMA, ReadState()))
     assert len(blocks) > 10
     users = pl.concat([block.events for block in blocks])["user_id"].to_list()
     assert users == list(range(150))
@@ -80,7 +81,7 @@ def test_skipped_rows_are_counted_and_written_aside(tmp_path, small_blocks):
     break_row(paths[1], 33, ",5,3,1700000000")
     break_row(paths[2], 2, "5,5,3,never")
     paths[2].write_text(paths[2].read_text() + "\n8,8,3,1700000000,,extra\n")
-    coded = ingest(paths, SCHEMA, Spill(tmp_path), on_error="skip")
+    coded = ingest(paths, SCHEMA, Spill(tmp_path), options=ReadOptions(on_error="skip"))
     assert coded.num_events == 120 - 3
     assert coded.rows_skipped == 4
     write_rejected(tmp_path / "rejected.csv", coded.rejected)
@@ -102,15 +103,15 @@ def test_skipped_rows_are_counted_and_written_aside(tmp_path, small_blocks):
 def test_a_row_with_several_faults_is_set_aside_once(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(HEADER + good_rows(0, 5) + ",,9,never\n")
-    coded = ingest(path, SCHEMA, Spill(tmp_path), on_error="skip")
+    coded = ingest(path, SCHEMA, Spill(tmp_path), options=ReadOptions(on_error="skip"))
     assert (coded.num_events, coded.rows_skipped) == (5, 1)
 
 
 def test_a_log_of_bad_rows_alone_is_refused(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(HEADER + "1,2,9,1700000000\n2,3,8,1700000001\n")
-    with pytest.raises(LogError, match="None of its 2 rows is left: 2 are bad"):
-        ingest(path, SCHEMA, Spill(tmp_path), on_error="skip")
+    with pytest.raises(LogError, match="no usable event: of 2 rows 2 are bad"):
+        ingest(path, SCHEMA, Spill(tmp_path), options=ReadOptions(on_error="skip"))
 
 
 def test_a_column_that_changes_type_between_files_is_told(tmp_path):
@@ -217,7 +218,9 @@ def test_nested_columns_and_bytes_are_no_context_feature(tmp_path, values, bucke
     path = typed_log(tmp_path / "a.parquet", device=values)
     for on_error in ("raise", "skip"):
         with pytest.raises(LogError, match="A categorical feature must") as caught:
-            ingest(path, schema, Spill(tmp_path), on_error=on_error)
+            ingest(
+                path, schema, Spill(tmp_path), options=ReadOptions(on_error=on_error)
+            )
         assert (caught.value.code, caught.value.column) == ("attribute-type", "device")
         assert caught.value.file == str(path)
 
@@ -311,7 +314,7 @@ def test_grouping_agrees_with_a_plain_sort(tmp_path_factory, rows, files, budget
             "shortlist.data.preparation.ingest.total_memory",
             lambda: 4 * (budget or 2**30),
         )
-        log = read_grouped(paths, SCHEMA, Split(test=0.3, validation=0.3))
+        log = read_sorted_log(paths, SCHEMA, Split(test=0.3, validation=0.3))
     users, items = log.user_ids.to_list(), log.item_ids.to_list()
     found = [
         (users[u], items[i], int(label), (t - T0 * 1000) // 1000)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from log_events import read_events
 from shortlist.data import Feature, FileFormat, Schema
-from shortlist.data.read.blocks import read_events
 from shortlist.data.read.feature_values import tokens
 from shortlist.data.read.text.lists import is_list_text, parse_list, split_lists
 from shortlist.errors import LogError

@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from shortlist.data import FileFormat, Schema, Split, prepare
-from shortlist.data.read.blocks import Reading, read_blocks, read_events
+from log_events import read_events
+from shortlist.data import FileFormat, ReadOptions, Schema, Split, prepare
+from shortlist.data.read.blocks import ReadState, read_blocks
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.read.scan import read_table
 from shortlist.data.read.text.json_lines import MAX_DEPTH, MAX_FIELDS
@@ -100,7 +101,7 @@ def test_typed_floats_that_are_whole_are_integers(tmp_path: Path, layout: str) -
     frame = pl.DataFrame({"user": [14251.0, None, 7.0], "item": [1, 2, 3]})
     path = tmp_path / "log"
     frame.write_parquet(path) if layout == "parquet" else frame.write_ndjson(path)
-    (block,) = read_blocks(path, PAIRS, Reading(), on_error="skip")
+    (block,) = read_blocks(path, PAIRS, ReadState(), on_error="skip")
     assert block.events["user_id"].to_list() == [14251, 7]
 
 
@@ -117,12 +118,16 @@ def test_words_for_missing_ids_are_found_and_can_be_set_aside(
     assert (found.column, found.count, found.severity) == ("user", 1, "problem")
     given = FileFormat(null_values=[text])
     dataset = prepare(
-        path, PAIRS, tmp_path / "without", split=split, layout=given, on_error="skip"
+        path,
+        PAIRS,
+        tmp_path / "without",
+        split=split,
+        options=ReadOptions(format=given, on_error="skip"),
     )
     assert dataset.info.statistics["events"] == 39
     assert text not in dataset.vocabularies["user"].ids.to_list()
     with pytest.raises(LogError) as caught:
-        prepare(path, PAIRS, tmp_path / "raised", layout=given)
+        prepare(path, PAIRS, tmp_path / "raised", options=ReadOptions(format=given))
     assert (caught.value.code, caught.value.row) == ("log-id-missing", 5)
 
 

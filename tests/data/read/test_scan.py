@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from log_events import read_events
 from shortlist.data import Schema
 from shortlist.data.preparation.attribute_file import read_attributes
-from shortlist.data.read.blocks import read_events
 from shortlist.data.read.layouts import inspect_file
 from shortlist.data.read.scan import read_table
 from shortlist.data.read.text.layouts import GENRES

@@ -17,14 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from log_events import read_events
 from shortlist import native
 from shortlist.data import Schema, convert_tables, read_tfrecord, write_tfrecord
-from shortlist.data.read.blocks import read_events
 from shortlist.data.read.layouts import inspect_file
 from shortlist.data.read.scan import read_table
 from shortlist.data.read.tfrecord import files
 from shortlist.data.read.tfrecord.encoding import encode_example, to_record
-from shortlist.data.read.tfrecord.tables import convert_tfrecord, tfrecord_batches
+from shortlist.data.read.tfrecord.survey import Survey
+from shortlist.data.read.tfrecord.tables import convert_tfrecord
 from shortlist.data.store import arrow
 from shortlist.errors import InputError, LogError
 
@@ -102,7 +103,9 @@ def test_blocks_and_packed_files_give_the_same_rows(
     path.write_bytes(pack(path.read_bytes()))
     assert inspect_file(path).layout == "tfrecord"
     expected = LISTS.select(sorted(LISTS.columns))
-    batches = [*tfrecord_batches(path)]
+    survey = Survey([path], None, None)
+    survey.complete()
+    batches = [*survey.frames()]
     assert len(batches) == 4
     assert {tuple(batch.schema.items()) for batch in batches} == {
         tuple(expected.schema.items())
@@ -281,7 +284,7 @@ def test_a_damaged_log_is_told_through_every_reader(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     schema = Schema(user_id="user", item_id="item")
     assert place(refused(lambda: read_events(path, schema)))[2] == 4
-    assert place(refused(lambda: [*tfrecord_batches(path)]))[2] == 4
+    assert place(refused(Survey([path], None, None).complete))[2] == 4
     out = tmp_path / "out"
     assert place(refused(lambda: convert_tfrecord(path, out)))[2] == 4
     assert not out.exists()

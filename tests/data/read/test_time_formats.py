@@ -8,15 +8,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from log_events import read_events
 from shortlist.data import FileFormat, Schema
-from shortlist.data.guess.times import guess_times
-from shortlist.data.read.blocks import Reading, read_blocks, read_events
+from shortlist.data.guess.time_columns import guess_times
+from shortlist.data.read.blocks import ReadState, read_blocks
 from shortlist.data.read.time_formats import (
     check_format,
     compact_format,
     find_format,
     parse_times,
 )
+from shortlist.data.read.validate import iso_to_ms
 from shortlist.errors import InputError, LogError
 
 SCHEMA = Schema(user_id="user", item_id="item", timestamp="time")
@@ -56,6 +58,11 @@ def log(tmp_path: Path, *times: str) -> Path:
         ("%a %b %d %H:%M:%S +0000 %Y", "%A %B %e %H:%M:%S %z %Y"),
         ("%m/%d/%Y %I:%M:%S %p", None),
         ("%Y-%m-%d %H:%M:%S.%f +0000", "%Y-%m-%d %H:%M:%S%.f %z"),
+        ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S%Z"),
+        ("%Y%m%dT%H%M%S+0000", "%Y%m%dT%H%M%S%z"),
+        ("%Y%m%d-%H:%M:%S", None),
+        ("%Y%m%d_%H%M%S", None),
+        ("%d.%m.%Y %H.%M.%S", None),
     ],
 )
 def test_a_column_is_read_in_the_format_it_is_written_in(
@@ -67,10 +74,70 @@ def test_a_column_is_read_in_the_format_it_is_written_in(
     expected = [moment.timestamp() * 1000 for moment in MOMENTS]
     assert events["timestamp_ms"].to_list() == expected
     given = FileFormat(
-        timestamp_format=form.replace("GMT", "%Z").replace("+0000", "%z")
+        timestamp_format=form.replace("GMT", "%Z")
+        .replace("+0000", "%z")
+        .replace("SZ", "S%Z")
     )
     again = read_events(log(tmp_path, *texts), SCHEMA, layout=given)
     assert again["timestamp_ms"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "form", "first"),
+    [
+        (["2020-09-13 12", "2020-09-14 07"], "%Y-%m-%d %H", "2020-09-13T12:00"),
+        (["2020-09-13T07Z", "2020-09-14T23Z"], "%Y-%m-%dT%H%Z", "2020-09-13T07:00"),
+        (["2020/09/13 7", "2020/09/14 23"], "%Y/%m/%d %H", "2020-09-13T07:00"),
+        (["13.09.2020 7", "14.09.2020 15"], "%d.%m.%Y %H", "2020-09-13T07:00"),
+        (["09/13/2020 7 PM", "09/14/2020 11 AM"], "%m/%d/%Y %I %p", "2020-09-13T19:00"),
+        (["2020-09-13 12+0200"] * 2, "%Y-%m-%d %H%z", "2020-09-13T10:00"),
+        (["20200913T12", "20200914T23"], "%Y%m%dT%H", "2020-09-13T12:00"),
+        (["20200913T1226", "20200914T0105"], "%Y%m%dT%H%M", "2020-09-13T12:26"),
+        (["20200913 122640.5"] * 2, "%Y%m%d %H%M%S%.f", "2020-09-13T12:26:40.5"),
+        (
+            ["13.09.2020 07.30", "14.09.2020 18.05"],
+            "%d.%m.%Y %H.%M",
+            "2020-09-13T07:30",
+        ),
+        (
+            ["13/09/2020 07h30", "14/09/2020 18h05"],
+            "%d/%m/%Y %Hh%M",
+            "2020-09-13T07:30",
+        ),
+    ],
+)
+def test_clocks_of_hours_alone_without_colons_or_with_dots(
+    tmp_path: Path, texts: list[str], form: str, first: str
+) -> None:
+    assert find_format(series(*texts)).formats == (form,)
+    expected = round(dt.datetime.fromisoformat(f"{first}+00:00").timestamp() * 1000)
+    assert read_events(log(tmp_path, *texts), SCHEMA)["timestamp_ms"][0] == expected
+    given = FileFormat(timestamp_format=form)
+    again = read_events(log(tmp_path, *texts), SCHEMA, layout=given)
+    assert again["timestamp_ms"][0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2020-09-13T12:26:40Z[UTC]", "2020-09-13T12:26:40Z"),
+        ("2020-09-13T12:26:40[UTC]", "2020-09-13T12:26:40Z"),
+        ("2020-09-13T12:26:40.5+02:00[Europe/Berlin]", "2020-09-13T12:26:40.5+02:00"),
+        ("2020-09-13T12:26-05:00[America/New_York]", "2020-09-13T12:26-05:00"),
+        ("2020-09-13T12:26:40Z", "2020-09-13T12:26:40Z"),
+    ],
+)
+def test_the_name_of_a_zone_behind_its_offset_changes_nothing(
+    text: str, same: str
+) -> None:
+    expected = round(dt.datetime.fromisoformat(same).timestamp() * 1000)
+    assert iso_to_ms(series(text, "x")).to_list() == [expected, None]
+
+
+def test_a_zone_that_is_only_a_name_is_not_read_as_utc() -> None:
+    texts = series("2020-09-13T12:26:40[Europe/Berlin]", "2020-09-13T12:26:40[CET]")
+    assert iso_to_ms(texts).null_count() == 2
+    assert find_format(texts).formats == ()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +200,7 @@ def test_one_bad_time_is_a_bad_row(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="timestamp_format says, '%d.%m.%Y'") as caught:
         read_events(path, SCHEMA)
     assert (caught.value.code, caught.value.row) == ("log-time-type", 30)
-    blocks = list(read_blocks(path, SCHEMA, Reading(), on_error="skip"))
+    blocks = list(read_blocks(path, SCHEMA, ReadState(), on_error="skip"))
     assert sum(len(block.events) for block in blocks) == 28
 
 

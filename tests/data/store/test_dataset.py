@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data import Dataset, Feature, Schema, Split, prepare
+from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.data.store.dataset import padded
 from shortlist.data.store.dataset_info import FORMAT_VERSION
 from shortlist.errors import ArtifactError, InputError
@@ -39,7 +39,7 @@ TEST = [(0, 1, 5, 7.0), (1, 0, 40, 8.0)]
 USERS, ITEMS = "cab", "wxyz"
 
 
-def write_log(folder: Path, **parts: list[tuple[int, int, int, float]]) -> dict:
+def write_log(folder: Path, **parts: list[tuple[int, int, int, float]]) -> LogFiles:
     """The files of a log whose vocabularies have the rows above; arguments for it."""
     given = {"train": TRAIN, "validation": VALIDATION, "test": TEST} | parts
     paths = {}
@@ -53,13 +53,13 @@ def write_log(folder: Path, **parts: list[tuple[int, int, int, float]]) -> dict:
     (folder / "users.csv").write_text("u,age\na,30\nb,40\n")
     items = "i,name,a/b,tags\nx,X,red,new|hot\ny,Y,blue,hot\nz,Z,red,\n"
     (folder / "items.csv").write_text(items)
-    return {
-        "events": paths["train"],
-        "validation_events": paths["validation"],
-        "test_events": paths["test"],
-        "users": folder / "users.csv",
-        "items": folder / "items.csv",
-    }
+    return LogFiles(
+        paths["train"],
+        users=folder / "users.csv",
+        items=folder / "items.csv",
+        test_events=paths["test"],
+        validation_events=paths["validation"],
+    )
 
 
 def make(folder: Path, name: str = "dataset", **options) -> Dataset:
@@ -67,8 +67,8 @@ def make(folder: Path, name: str = "dataset", **options) -> Dataset:
     log = folder / f"log of {name}"
     log.mkdir(exist_ok=True)
     files = Split(kind="files", validation=0.25)
-    arguments = write_log(log, **parts) | {"split": files} | options
-    return prepare(schema=SCHEMA, out=folder / name, **arguments)
+    written = write_log(log, **parts)
+    return prepare(written, SCHEMA, folder / name, split=files, **options)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`check_log`: the data report of a log, and the problems found in it.
 
-Knows a `SortedLog`, not the files it came from, and the attribute files. Every step
-looks at whole columns; the memory is a few copies of them.
+Every step works on whole columns and needs memory for a few copies of them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from shortlist.data.check.part_findings import (
     of_parts,
 )
 from shortlist.data.check.parts import (
-    Columns,
+    LogArrays,
+    arrays_of,
     by_part,
     cold,
-    columns_of,
     drifts,
     held_out,
     leakage,
@@ -31,6 +30,7 @@ from shortlist.data.check.parts import (
 from shortlist.data.check.report import (
     Activity,
     Counts,
+    Labels,
     LogReport,
     TimeSpan,
 )
@@ -42,9 +42,8 @@ from shortlist.data.check.spread import (
 )
 from shortlist.data.check.verdict import verdict_of
 from shortlist.data.findings import Finding
-from shortlist.data.guess.label_findings import constant_label, zero_label
-from shortlist.data.preparation.attributes import Attributes
-from shortlist.data.preparation.fitted import AttributeFiles
+from shortlist.data.guess.shared_findings import constant_label, zero_label
+from shortlist.data.preparation.attributes import AttributeFiles, Attributes
 from shortlist.data.preparation.id_rows import count_events, item_rows, user_rows
 from shortlist.data.preparation.sorted_log import SortedLog
 from shortlist.data.preparation.time_findings import (
@@ -62,70 +61,59 @@ MAX_POINTS = 200
 
 
 def check_log(
-    grouped: SortedLog,
+    log: SortedLog,
     schema: Schema,
     split: Split,
-    sources: AttributeFiles | None = None,
+    attributes: AttributeFiles | None = None,
     *,
     repeats: bool = False,
 ) -> LogReport:
     """Reports on a log.
 
     Args:
-        grouped: the log, checked and divided.
+        log: the log, checked and split.
         schema: what its columns are.
-        split: how it was divided.
-        sources: the attribute files that go with it, to be read as `prepare` does;
+        split: how it was split.
+        attributes: the attribute files that go with it, to be read as `prepare` does;
             `None` to leave them out.
         repeats: whether items that a user had before count, as `evaluation.repeats`.
 
     Raises:
         LogError: no event is left (`log-empty`), or an attribute file cannot be used.
     """
-    if grouped.frame.is_empty():
-        raise LogError(
-            "log-empty",
-            "A log must hold events that can be used. None of"
-            f" {grouped.events_read:,} rows is left. Repair the rows or the columns"
-            " named.",
-        )
-    columns = columns_of(
-        grouped,
-        timed=schema.timestamp is not None and grouped.is_timed,
+    _check_some(log)
+    arrays = arrays_of(
+        log,
+        timed=schema.timestamp is not None and log.is_timed,
         labelled=schema.label is not None,
     )
-    per_user, per_item = columns.users.sum(axis=0), columns.items.sum(axis=0)
-    values, sizes = value_counts(columns.label) if columns.labelled else (None, None)
-    counts = _counts(grouped, columns)
-    held = held_out(columns)
-    parts = summaries(columns)
-    colds = tuple(cold(columns, part) for part in held)
-    leaks = tuple(leakage(columns, part) for part in held)
-    drift = drifts(columns)
+    counts = _counts(log, arrays)
+    held = held_out(arrays)
+    parts = summaries(arrays)
+    colds = tuple(cold(arrays, part) for part in held)
+    leaks = tuple(leakage(arrays, part) for part in held)
+    drift = drifts(arrays)
     found = [
-        *grouped.findings,
-        *_of_columns(grouped, columns, schema, counts),
-        *(of_order(grouped, columns, split) if split.kind in TIME_KINDS else []),
-        *([] if sources is None else _of_attributes(grouped, schema, sources)),
+        *log.findings,
+        *_of_columns(log, arrays, schema, counts),
+        *(of_order(log, arrays, split) if split.kind in TIME_KINDS else []),
+        *([] if attributes is None else _of_attributes(log, schema, attributes)),
         *of_parts(parts, split),
         *of_cold(colds),
         *of_leakage(leaks, parts, repeats=repeats),
         *of_drift(drift),
     ]
     findings = tuple(sorted(found, key=_rank))
+    per_item = arrays.items.sum(axis=0)
     return LogReport(
         verdict=verdict_of(findings, counts),
         counts=counts,
-        time=_time_span(columns.time) if columns.timed else None,
-        events_per_user=spread_of(per_user),
+        time=_time_span(arrays.time) if arrays.timed else None,
+        events_per_user=spread_of(arrays.users.sum(axis=0)),
         events_per_item=spread_of(per_item),
         popularity=popularity_of(per_item),
-        labels=(
-            labels_of(values, sizes, schema.positive_from)
-            if values is not None and sizes is not None
-            else None
-        ),
-        activity=_activity(columns) if columns.timed else None,
+        labels=_labels(arrays, schema),
+        activity=_activity(arrays) if arrays.timed else None,
         parts=parts,
         cold=colds,
         drift=drift,
@@ -134,25 +122,41 @@ def check_log(
     )
 
 
+def _check_some(log: SortedLog) -> None:
+    if log.frame.is_empty():
+        raise LogError(
+            "log-empty",
+            f"The log has no usable event: all {log.events_read:,} rows are left out."
+            " Correct the rows, or name other columns.",
+        )
+
+
+def _labels(arrays: LogArrays, schema: Schema) -> Labels | None:
+    if not arrays.labelled:
+        return None
+    values, sizes = value_counts(arrays.label)
+    return labels_of(values, sizes, schema.positive_from)
+
+
 def _rank(finding: Finding) -> int:
     return look.SEVERITIES.index(finding.severity)
 
 
-def _counts(grouped: SortedLog, columns: Columns) -> Counts:
-    events = len(columns.user)
-    users = int(np.count_nonzero(columns.users.sum(axis=0)))
-    items = int(np.count_nonzero(columns.items.sum(axis=0)))
+def _counts(log: SortedLog, arrays: LogArrays) -> Counts:
+    events = len(arrays.user)
+    users = int(np.count_nonzero(arrays.users.sum(axis=0)))
+    items = int(np.count_nonzero(arrays.items.sum(axis=0)))
     return Counts(
-        rows_read=grouped.events_read,
-        rows_skipped=grouped.rows_skipped,
-        duplicates_dropped=grouped.duplicates_dropped,
+        rows_read=log.events_read,
+        rows_skipped=log.rows_skipped,
+        duplicates_dropped=log.duplicates_dropped,
         events=events,
         users=users,
         items=items,
-        pairs=columns.num_pairs,
-        repeated_share=1 - columns.num_pairs / events,
-        density=columns.num_pairs / (users * items),
-        tied_events=int(np.count_nonzero(tied(columns))) if columns.timed else 0,
+        pairs=arrays.num_pairs,
+        repeated_share=1 - arrays.num_pairs / events,
+        density=arrays.num_pairs / (users * items),
+        tied_events=int(np.count_nonzero(tied(arrays))) if arrays.timed else 0,
     )
 
 
@@ -169,13 +173,13 @@ def _time_span(times: np.ndarray) -> TimeSpan:
     )
 
 
-def _activity(columns: Columns) -> Activity:
-    days = columns.time // DAY_MS
+def _activity(arrays: LogArrays) -> Activity:
+    days = arrays.time // DAY_MS
     start = int(days.min())
     days_per_point = int(days.max() - start) // MAX_POINTS + 1
     points = (days - start) // days_per_point
     length = int(points.max()) + 1
-    counts = by_part(points, columns.part, length)
+    counts = by_part(points, arrays.part, length)
     return Activity(
         start_ms=start * DAY_MS,
         days_per_point=days_per_point,
@@ -184,40 +188,40 @@ def _activity(columns: Columns) -> Activity:
 
 
 def _of_columns(
-    grouped: SortedLog, columns: Columns, schema: Schema, counts: Counts
+    log: SortedLog, arrays: LogArrays, schema: Schema, counts: Counts
 ) -> list[Finding]:
-    """What the columns show, whatever the split."""
-    found = look.duplicate_events(grouped.duplicates_dropped, grouped.events_read)
+    """Findings on columns, for any split."""
+    found = look.duplicate_events(log.duplicates_dropped, log.events_read)
     owners: tuple[tuple[Owner, np.ndarray, pl.Series, str], ...] = (
-        ("user", columns.users, grouped.user_ids, schema.user_id),
-        ("item", columns.items, grouped.item_ids, schema.item_id),
+        ("user", arrays.users, log.user_ids, schema.user_id),
+        ("item", arrays.items, log.item_ids, schema.item_id),
     )
     for kind, counted, ids, column in owners:
         events = counted.sum(axis=0)
         found += look.single_id(events, kind=kind, column=column)
         found += look.extreme_share(events, ids, kind=kind, column=column)
-        found += look.rare_ids(events, kind=kind, column=column, timed=columns.timed)
-    if columns.timed:
+        found += look.rare_ids(events, kind=kind, column=column, timed=arrays.timed)
+    if arrays.timed:
         time = schema.timestamp
-        found += odd_times(columns.time, column=time)
-        found += clock_jumps(columns.time, column=time)
+        found += odd_times(arrays.time, column=time)
+        found += clock_jumps(arrays.time, column=time)
         found += tied_events(counts.tied_events, counts.events, column=time)
     if schema.label is not None:
-        found += constant_label(columns.label, column=schema.label)
+        found += constant_label(arrays.label, column=schema.label)
     if schema.label is not None and schema.label_kind == "explicit":
-        values, sizes = value_counts(columns.label)
+        values, sizes = value_counts(arrays.label)
         labels = dict(zip(values.tolist(), sizes.tolist(), strict=True))
         found += zero_label(labels, column=schema.label)
     return found
 
 
 def _of_attributes(
-    grouped: SortedLog, schema: Schema, sources: AttributeFiles
+    log: SortedLog, schema: Schema, files: AttributeFiles
 ) -> tuple[Finding, ...]:
-    """What the attribute files show beside the ids that a dataset would have."""
-    events = count_events(grouped, schema)
+    """Findings on attribute files, for the ids that a dataset would have."""
+    events = count_events(log, schema)
     users, items = (
-        rows(grouped, schema, events).vocabulary.ids for rows in (user_rows, item_rows)
+        rows(log, schema, events).vocabulary.ids for rows in (user_rows, item_rows)
     )
-    read = Attributes.read(schema, sources, users, items, grouped.attributes)
+    read = Attributes.read(schema, files, users, items, log.attributes)
     return read.findings

@@ -1,7 +1,6 @@
-"""Problems that a split shows: parts that are empty, cold, leaking or unlike others.
+"""Findings on a split: parts that are empty, cold, leaking or different from others.
 
-One finding per kind, whatever the number of parts it concerns. Knows the numbers of the
-report, and for the order of the rows the columns of the log.
+One finding per kind, whatever the number of parts it concerns.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from shortlist.data import findings as look
-from shortlist.data.check.parts import Columns, same_moment
+from shortlist.data.check.parts import LogArrays, same_moment
 from shortlist.data.check.report import SHIFT, Cold, Drift, Leakage, PartSummary
 from shortlist.data.findings import Finding, Severity
-from shortlist.data.guess.order_findings import (
+from shortlist.data.guess.shared_findings import (
     REPEATED,
     grouped_by_item,
     id_ranks,
     order_not_time,
-    repeats_told,
+    repeats_message,
     sorted_by,
 )
 from shortlist.data.preparation.sorted_log import SortedLog
@@ -29,30 +28,30 @@ COLD_SHARE = 0.1
 """Share of held-out events of unknown users or items that is worth a note."""
 _MUCH_COLD = 0.3
 _REPEATED_OFTEN = 0.5
-_FEW_EVENTS = 10  # of a part, that say little about it
+_FEW_EVENTS = 10  # of a part: too few for a finding
 _TIED_SHARE = 0.5
 
 
-def of_order(grouped: SortedLog, columns: Columns, split: Split) -> list[Finding]:
-    """A split by time of rows whose order is not that of time.
+def of_order(log: SortedLog, arrays: LogArrays, split: Split) -> list[Finding]:
+    """Findings on a split by time of rows in another order.
 
-    Of a log with times the order of the rows decides where most neighbours are tied.
+    In a log with times, the order of rows matters if most neighbours are tied.
     """
     keys = {
-        f"item {name}": ranks[columns.item]
-        for name, ranks in id_ranks(grouped.item_ids).items()
+        f"item {name}": ranks[arrays.item]
+        for name, ranks in id_ranks(log.item_ids).items()
     }
-    if columns.labelled:
-        keys["label"] = columns.label
-    if not columns.timed:
-        in_file = columns.item[np.argsort(columns.time, kind="stable")]
-        found = sorted_by(columns.user, keys) or grouped_by_item(in_file)
+    if arrays.labelled:
+        keys["label"] = arrays.label
+    if not arrays.timed:
+        in_file = arrays.item[np.argsort(arrays.time, kind="stable")]
+        found = sorted_by(arrays.user, keys) or grouped_by_item(in_file)
         return [order_not_time(found)] if found else []
-    tied = same_moment(columns)
-    neighbours = int(np.count_nonzero(columns.user[1:] == columns.user[:-1]))
+    tied = same_moment(arrays)
+    neighbours = int(np.count_nonzero(arrays.user[1:] == arrays.user[:-1]))
     if np.count_nonzero(tied) < _TIED_SHARE * max(neighbours, 1):
         return []
-    if not (found := sorted_by(columns.user, keys, tied)):
+    if not (found := sorted_by(arrays.user, keys, tied)):
         return []
     return [
         Finding(
@@ -79,7 +78,7 @@ def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
             Finding(
                 "log-too-small",
                 "problem",
-                "The training part must hold at least 2 users and 2 items. It has"
+                "The training part needs at least 2 users and 2 items. It has"
                 f" {train.users:,} and {train.items:,}. Give more events or hold out"
                 " fewer.",
             )
@@ -92,7 +91,7 @@ def of_parts(parts: Sequence[PartSummary], split: Split) -> list[Finding]:
 
 
 def of_cold(colds: Sequence[Cold]) -> list[Finding]:
-    """Held-out events of users or items that the parts before do not know."""
+    """Findings on held-out events of users or items without earlier events."""
     shares = [(c, c.events_of_users, c.users) for c in colds]
     found = _of_cold("cold-users", "users", shares)
     shares = [(c, c.events_of_items, c.items) for c in colds]
@@ -106,12 +105,12 @@ def _of_cold(
     cold = [entry for entry in shares if entry[1] > COLD_SHARE]
     if not cold:
         return []
-    told = _joined(
+    summary = _joined(
         f"{share:.1%} of the {c.part} events are of {count:,} {kind}"
         for c, share, count in cold
     )
     message = (
-        f"{told} that the parts before do not know: no model without features can rank"
+        f"{summary} that earlier parts do not have: no model without features can rank"
         " them."
     )
     much = any(share > _MUCH_COLD for _, share, _ in cold)
@@ -122,7 +121,7 @@ def _of_cold(
 def of_leakage(
     leaks: Sequence[Leakage], parts: Sequence[PartSummary], *, repeats: bool
 ) -> list[Finding]:
-    """What the parts before give away about a part.
+    """Findings on what earlier parts reveal about a part.
 
     Args:
         leaks: of every held-out part with events.
@@ -136,7 +135,7 @@ def of_leakage(
             "problem",
             lambda k: k.copies,
             lambda k: f"{k.copies:,} {k.part} events",
-            "are also in a part before (the same user, item and time): the answer was"
+            "are also in an earlier part (the same user, item and time): the answer was"
             " seen in training. Remove one copy.",
         ),
         *_leak(
@@ -148,7 +147,7 @@ def of_leakage(
                 f"{k.train_after_own:,} training events ({k.train_after_own_share:.1%})"
                 f" after their user's first {k.part} event"
             ),
-            "tell a model what the user did next, and it is asked about the past."
+            "give away what the user did next, and the model is asked about the past."
             " Prefer a split by time.",
         ),
         *_leak(
@@ -160,7 +159,7 @@ def of_leakage(
                 f"{k.train_after_first:,} training events"
                 f" ({k.train_after_first_share:.1%}) after the first {k.part} event"
             ),
-            "tell a model trends of a time that had not come. kind = 'time_cut' under"
+            "give away trends of a later time. kind = 'time_cut' under"
             " [split] rules it out.",
         ),
         *_of_repeats(leaks, parts, repeats),
@@ -172,14 +171,14 @@ def _leak(
     code: str,
     severity: Severity,
     count: Callable[[Leakage], int],
-    told: Callable[[Leakage], str],
+    describe: Callable[[Leakage], str],
     meaning: str,
 ) -> list[Finding]:
-    """One finding about all parts that leak in one way."""
+    """One finding on all parts with one kind of leakage."""
     found = [leak for leak in leaks if count(leak)]
     if not found:
         return []
-    message = f"{_joined(told(leak) for leak in found)} {meaning}"
+    message = f"{_joined(describe(leak) for leak in found)} {meaning}"
     return [Finding(code, severity, message, count=sum(count(k) for k in found))]
 
 
@@ -194,9 +193,9 @@ def _of_repeats(
     sure = [k for k in found if events[k.part] >= _FEW_EVENTS]
     worst = max(sure, key=lambda k: k.repeated_pairs_share, default=None)
     if worst is not None and worst.repeated_pairs_share >= REPEATED and not repeats:
-        message = repeats_told(worst.repeated_pairs_share, worst.part)
+        message = repeats_message(worst.repeated_pairs_share, worst.part)
         return [Finding("only-repeats", "problem", message, count=count)]
-    told = _joined(
+    summary = _joined(
         f"{k.repeated_pairs:,} {k.part} events ({k.repeated_pairs_share:.1%})"
         for k in found
     )
@@ -211,22 +210,22 @@ def _of_repeats(
         Finding(
             "repeated-pairs",
             "warning" if often and not repeats else "note",
-            f"{told} are of an item that the user had in a part before. {counted}",
+            f"{summary} are of an item that the user had in an earlier part. {counted}",
             count=count,
         )
     ]
 
 
 def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
-    """Parts that are unlike those before, beyond what chance explains.
+    """Findings on parts that differ from earlier ones by more than chance.
 
-    A warning where labels or the clock differ, which a change of the export explains; a
-    note where only the popularity of items moves, as it does.
+    A warning if labels or times differ, as the export may have changed; a note if only
+    the popularity of items differs, as is usual.
     """
     shifts = [drift for drift in drifts if drift.is_shift]
     if not shifts:
         return []
-    told = _joined(
+    summary = _joined(
         f"{d.quantity.replace('_', ' ')} of the {d.part} events (PSI {d.psi:.2f},"
         f" {d.chance_psi:.2f} by chance)"
         for d in shifts
@@ -242,8 +241,8 @@ def of_drift(drifts: Sequence[Drift]) -> list[Finding]:
         Finding(
             "drift",
             "note" if only_items else "warning",
-            f"Not as in the events before: {told}; {SHIFT:g} above chance is a shift."
-            f" {fix}",
+            f"The distribution differs from earlier events: {summary}; {SHIFT:g} above"
+            f" chance is a shift. {fix}",
             count=len(shifts),
         )
     ]

@@ -1,6 +1,5 @@
-"""What a split does to a log: cold ids, drift and leakage between its parts.
+"""Measures a split: cold ids, drift and leakage between parts.
 
-Knows the columns of a `SortedLog`, which are sorted by user and time.
 `report.py` defines the results.
 """
 
@@ -27,7 +26,7 @@ _THURSDAY = 3
 
 
 @dataclass(frozen=True)
-class Columns:
+class LogArrays:
     """A log as arrays, and its counts by part.
 
     Args:
@@ -57,19 +56,19 @@ class Columns:
     labelled: bool
 
 
-def columns_of(grouped: SortedLog, *, timed: bool, labelled: bool) -> Columns:
+def arrays_of(log: SortedLog, *, timed: bool, labelled: bool) -> LogArrays:
     """The columns of a log; `timed` and `labelled` as its schema has it."""
-    frame = grouped.frame
+    frame = log.frame
     user, item = frame["user_code"].to_numpy(), frame["item_code"].to_numpy()
-    part, num_items = frame["part"].to_numpy(), len(grouped.item_ids)
+    part, num_items = frame["part"].to_numpy(), len(log.item_ids)
     num_pairs, repeated = _pairs(user, item, part, num_items)
-    return Columns(
+    return LogArrays(
         user=user,
         item=item,
         time=frame["timestamp_ms"].to_numpy(),
         label=frame["label"].to_numpy(),
         part=part,
-        users=by_part(user, part, len(grouped.user_ids)),
+        users=by_part(user, part, len(log.user_ids)),
         items=by_part(item, part, num_items),
         num_pairs=num_pairs,
         repeated=repeated,
@@ -79,7 +78,7 @@ def columns_of(grouped: SortedLog, *, timed: bool, labelled: bool) -> Columns:
 
 
 def by_part(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
-    """How often each code 0 .. size - 1 is there in each part, `(3, size)`."""
+    """Counts of the codes 0 .. size - 1 in each part, `(3, size)`."""
     places = codes + part.astype(np.int64) * size
     counts = np.bincount(places, minlength=len(PARTS) * size)
     return counts.reshape(len(PARTS), size)
@@ -104,33 +103,33 @@ def _pairs(
     return len(begins), repeated
 
 
-def tied(columns: Columns) -> np.ndarray:
+def tied(log: LogArrays) -> np.ndarray:
     """Mask `(n,)` of the events that share user and time with another one."""
-    same = same_moment(columns)
+    same = same_moment(log)
     mask: np.ndarray = np.r_[same, False] | np.r_[False, same]
     return mask
 
 
-def same_moment(columns: Columns) -> np.ndarray:
+def same_moment(log: LogArrays) -> np.ndarray:
     """Mask `(n - 1,)` of the events whose next one has the same user and time."""
-    same_user: np.ndarray = columns.user[1:] == columns.user[:-1]
-    same: np.ndarray = same_user & (columns.time[1:] == columns.time[:-1])
+    same_user: np.ndarray = log.user[1:] == log.user[:-1]
+    same: np.ndarray = same_user & (log.time[1:] == log.time[:-1])
     return same
 
 
-def summaries(columns: Columns) -> tuple[PartSummary, ...]:
-    """Every part, also those without events."""
+def summaries(log: LogArrays) -> tuple[PartSummary, ...]:
+    """Summary of every part, also those without events."""
     summed = []
     for number, name in enumerate(PARTS):
-        inside = columns.part == number
-        times = columns.time[inside] if columns.timed else columns.time[:0]
-        labels = columns.label[inside]
+        inside = log.part == number
+        times = log.time[inside] if log.timed else log.time[:0]
+        labels = log.label[inside]
         summed.append(
             PartSummary(
                 part=name,
                 events=len(labels),
-                users=int(np.count_nonzero(columns.users[number])),
-                items=int(np.count_nonzero(columns.items[number])),
+                users=int(np.count_nonzero(log.users[number])),
+                items=int(np.count_nonzero(log.items[number])),
                 first_ms=int(times.min()) if len(times) else None,
                 last_ms=int(times.max()) if len(times) else None,
                 label_mean=float(labels.mean(dtype=np.float64))
@@ -141,18 +140,18 @@ def summaries(columns: Columns) -> tuple[PartSummary, ...]:
     return tuple(summed)
 
 
-def held_out(columns: Columns) -> tuple[int, ...]:
+def held_out(log: LogArrays) -> tuple[int, ...]:
     """Numbers of the held-out parts that have events, and events before them."""
-    sizes = columns.users.sum(axis=1)
+    sizes = log.users.sum(axis=1)
     parts = range(TRAIN + 1, len(PARTS))
     return tuple(p for p in parts if sizes[p] and sizes[:p].sum())
 
 
-def cold(columns: Columns, part: int) -> Cold:
-    """What the parts before `part` do not know of it."""
-    users, items = columns.users[part], columns.items[part]
-    new_users = (users > 0) & (columns.users[:part].sum(axis=0) == 0)
-    new_items = (items > 0) & (columns.items[:part].sum(axis=0) == 0)
+def cold(log: LogArrays, part: int) -> Cold:
+    """Users and items of `part` without an event in earlier parts."""
+    users, items = log.users[part], log.items[part]
+    new_users = (users > 0) & (log.users[:part].sum(axis=0) == 0)
+    new_items = (items > 0) & (log.items[:part].sum(axis=0) == 0)
     return Cold(
         part=PARTS[part],
         known=KNOWN[PARTS[part]],
@@ -165,34 +164,32 @@ def cold(columns: Columns, part: int) -> Cold:
     )
 
 
-def drifts(columns: Columns) -> tuple[Drift, ...]:
+def drifts(log: LogArrays) -> tuple[Drift, ...]:
     """Drift of every held-out part, by part and quantity.
 
     The weekdays are left out of a part of less than a week, and the hours of one of
-    less than a day: it cannot have all of them.
+    less than a day: it cannot contain all of them.
     """
-    found: dict[int, list[Drift]] = {part: [] for part in held_out(columns)}
+    found: dict[int, list[Drift]] = {part: [] for part in held_out(log)}
     for part, list_ in found.items():
-        list_.append(_popularity_drift(columns, part))
-    if columns.labelled:
-        tables = [
-            value_counts(columns.label[columns.part == p]) for p in range(len(PARTS))
-        ]
-        sizes = _clusters(columns, columns.label)
+        list_.append(_popularity_drift(log, part))
+    if log.labelled:
+        tables = [value_counts(log.label[log.part == p]) for p in range(len(PARTS))]
+        sizes = _clusters(log, log.label)
         for part, list_ in found.items():
             list_.append(_label_drift(tables, part, sizes))
-    if columns.timed:
+    if log.timed:
         for part, list_ in found.items():
-            list_ += _clock_drifts(columns, part)
+            list_ += _clock_drifts(log, part)
     return tuple(drift for list_ in found.values() for drift in list_)
 
 
-def _clock_drifts(columns: Columns, part: int) -> list[Drift]:
-    times = columns.time[columns.part == part]
+def _clock_drifts(log: LogArrays, part: int) -> list[Drift]:
+    times = log.time[log.part == part]
     span = int(times.max() - times.min())
-    # 1970-01-01 was a Thursday, and the week begins on Monday.
-    hours = columns.time // _HOUR_MS + _THURSDAY * 24
-    week = by_part(hours % (7 * 24), columns.part, 7 * 24).reshape(len(PARTS), 7, 24)
+    # 1970-01-01 was a Thursday, and the week starts on Monday.
+    hours = log.time // _HOUR_MS + _THURSDAY * 24
+    week = by_part(hours % (7 * 24), log.part, 7 * 24).reshape(len(PARTS), 7, 24)
     names = [str(hour) for hour in range(24)]
     found = []
     for quantity, bins, counts, least, moments in (
@@ -200,15 +197,15 @@ def _clock_drifts(columns: Columns, part: int) -> list[Drift]:
         ("weekday", [*_WEEKDAYS], week.sum(axis=2), _WEEK_MS, hours // 24),
     ):
         if span >= least:
-            sizes = _clusters(columns, moments)
+            sizes = _clusters(log, moments)
             before, now = counts[:part].sum(axis=0), counts[part]
             found.append(drift(PARTS[part], quantity, bins, before, now, sizes))
     return found
 
 
-def _clusters(columns: Columns, values: np.ndarray) -> np.ndarray:
-    """Different pairs of user and value by part, `(3,)`: what is drawn one by one."""
-    pairs = pl.DataFrame({"user": columns.user, "value": values, "part": columns.part})
+def _clusters(log: LogArrays, values: np.ndarray) -> np.ndarray:
+    """Different pairs of user and value by part, `(3,)`: independent observations."""
+    pairs = pl.DataFrame({"user": log.user, "value": values, "part": log.part})
     counts = pairs.unique().group_by("part").len()
     sizes = np.zeros(len(PARTS), np.int64)
     sizes[counts["part"].to_numpy()] = counts["len"].to_numpy()
@@ -245,7 +242,7 @@ def drift(
         quantity=quantity,
         psi=stability_index(before, now),
         expected_psi=float(freedom * events),
-        # Over the draws the index is nearly chi-squared.
+        # Scaled by these sizes the index is nearly chi-squared.
         chance_psi=float(freedom * draws),
         chance_deviation=float(np.sqrt(2 * freedom) * draws),
         total_variation=float(
@@ -269,8 +266,8 @@ def stability_index(before: np.ndarray, now: np.ndarray) -> float:
     return float(((actual - expected) * np.log(actual / expected)).sum())
 
 
-def _popularity_drift(columns: Columns, part: int) -> Drift:
-    before, now = columns.items[:part].sum(axis=0), columns.items[part]
+def _popularity_drift(log: LogArrays, part: int) -> Drift:
+    before, now = log.items[:part].sum(axis=0), log.items[part]
     names = [*(str(place) for place in range(1, _DECILES + 1)), "new"]
     found = drift(PARTS[part], "item_popularity", names, *_tenths(before, now))
     # The tenths are those of the events before, which fit these better than any others:
@@ -331,22 +328,22 @@ def _label_drift(
     return drift(PARTS[part], "label", names, counts[0], counts[1], draws)
 
 
-def leakage(columns: Columns, part: int) -> Leakage:
-    """What the parts before `part` give away about it."""
-    inside = columns.part == part
-    train = columns.part == TRAIN
-    repeated = int(columns.repeated[part])
-    after_own = _after_own(columns, inside, train)
+def leakage(log: LogArrays, part: int) -> Leakage:
+    """What earlier parts reveal about `part`."""
+    inside = log.part == part
+    train = log.part == TRAIN
+    repeated = int(log.repeated[part])
+    after_own = _after_own(log, inside, train)
     after_first = 0
-    if columns.timed:
-        first = columns.time[inside].min()
-        after_first = int(np.count_nonzero(train & (columns.time > first)))
+    if log.timed:
+        first = log.time[inside].min()
+        after_first = int(np.count_nonzero(train & (log.time > first)))
     num_train, num_events = max(int(train.sum()), 1), int(inside.sum())
     return Leakage(
         part=PARTS[part],
         repeated_pairs=repeated,
         repeated_pairs_share=repeated / num_events,
-        copies=_copies(columns, part) if columns.timed and repeated else 0,
+        copies=_copies(log, part) if log.timed and repeated else 0,
         train_after_first=after_first,
         train_after_first_share=after_first / num_train,
         train_after_own=after_own,
@@ -354,18 +351,18 @@ def leakage(columns: Columns, part: int) -> Leakage:
     )
 
 
-def _copies(columns: Columns, part: int) -> int:
+def _copies(log: LogArrays, part: int) -> int:
     """Events of `part` with the user, item and time of an event of an earlier part."""
-    runs = np.cumsum(np.r_[True, ~same_moment(columns)]) - 1
+    runs = np.cumsum(np.r_[True, ~same_moment(log)]) - 1
     ours, known = np.zeros((2, runs[-1] + 1), bool)
-    ours[runs[columns.part == part]] = True
-    known[runs[columns.part < part]] = True
+    ours[runs[log.part == part]] = True
+    known[runs[log.part < part]] = True
     chosen = (ours & known)[runs]
     frame = pl.DataFrame(
         {
             "run": runs[chosen],
-            "item": columns.item[chosen],
-            "part": columns.part[chosen],
+            "item": log.item[chosen],
+            "part": log.part[chosen],
         }
     )
     earlier = frame.filter(pl.col("part") < part)
@@ -373,11 +370,11 @@ def _copies(columns: Columns, part: int) -> int:
     return len(events.join(earlier, on=["run", "item"], how="semi"))
 
 
-def _after_own(columns: Columns, inside: np.ndarray, train: np.ndarray) -> int:
-    """Training events of a user later than the user's first event inside."""
-    first = np.full(columns.users.shape[1], np.iinfo(np.int64).max)
-    users, times = columns.user[inside], columns.time[inside]
+def _after_own(log: LogArrays, inside: np.ndarray, train: np.ndarray) -> int:
+    """Training events after the first event of their user in `inside`."""
+    first = np.full(log.users.shape[1], np.iinfo(np.int64).max)
+    users, times = log.user[inside], log.time[inside]
     begins = np.r_[True, users[1:] != users[:-1]]  # sorted by user and time
     first[users[begins]] = times[begins]
-    later = columns.time[train] > first[columns.user[train]]
+    later = log.time[train] > first[log.user[train]]
     return int(np.count_nonzero(later))

@@ -1,4 +1,4 @@
-"""The plots of the data report, as SVG that takes the text colour of its page.
+"""The plots of the data report, as SVG in the text colour of the page.
 
 No text of a log is drawn, only numbers.
 """

@@ -1,7 +1,7 @@
-"""What the data report holds, and the definition of every number in it.
+"""The data report, and the definition of every number in it.
 
 Plain values: `msgspec.json.encode` writes the whole tree. Shares are from 0 to 1, times
-are milliseconds since the epoch (UTC). Knows nothing of how they are computed.
+are milliseconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """How much there is.
+    """Sizes of the log.
 
     Args:
         rows_read: rows of the files, those left out included.
@@ -78,7 +78,7 @@ class TimeSpan(msgspec.Struct, frozen=True, kw_only=True):
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
     """One bar of a histogram: `count` values between `low` and `high`, both included
-    unless the next bar begins at `high`."""
+    unless the next bar starts at `high`."""
 
     low: float
     high: float
@@ -115,8 +115,8 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     events: float
 
 
-class Popularity(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the popular items have.
+class ItemPopularity(msgspec.Struct, frozen=True, kw_only=True):
+    """Share of the events of the most popular items.
 
     Args:
         top_1_percent: share of the events that the `ceil(n / 100)` most popular of n
@@ -177,7 +177,7 @@ class PartSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cold(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a held-out part the earlier parts do not know.
+    """How much of a held-out part is unknown in the earlier parts.
 
     Args:
         part: `validation` or `test`.
@@ -218,10 +218,10 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         expected_psi: the mean of the index if nothing drifted,
             `(bins - 1) * (1 / events before + 1 / events of the part)` (Yurdakul,
             Statistical Properties of Population Stability Index, 2018).
-        chance_psi: the mean of the index if nothing drifted, as `is_shift` takes it.
+        chance_psi: the mean of the index without drift, which `is_shift` uses.
             Events of one user in one bin count once (of a clock: within one hour or
-            day), for they are not drawn one by one. Of item popularity it is measured:
-            as many events are drawn out of all of them, several times.
+            day), which are not independent. For item popularity it is simulated:
+            as many events are sampled from all of them, several times.
         chance_deviation: the standard deviation of that.
         total_variation: `sum(|a - e|) / 2` over the plain shares: 0 to 1.
         bins: names of the bins.
@@ -242,13 +242,13 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_shift(self) -> bool:
-        """Whether the difference is large, and larger than chance makes it."""
+        """Whether the difference is large, and larger than expected by chance."""
         excess = self.psi - self.chance_psi
         return excess > SHIFT and excess > _DEVIATIONS * self.chance_deviation
 
 
 class Leakage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the earlier parts give away about a held-out part.
+    """What the earlier parts reveal about a held-out part.
 
     Args:
         part: `validation` or `test`.
@@ -300,7 +300,7 @@ class LogReport(msgspec.Struct, frozen=True, kw_only=True):
     time: TimeSpan | None
     events_per_user: Spread
     events_per_item: Spread
-    popularity: Popularity
+    popularity: ItemPopularity
     labels: Labels | None
     activity: Activity | None
     parts: tuple[PartSummary, ...]

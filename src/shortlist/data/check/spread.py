@@ -1,7 +1,6 @@
-"""Numbers of one set of values: quantiles, inequality, histograms, popularity curves.
+"""Distributions: quantiles, inequality, histograms, popularity curves.
 
-Knows counts and values, not the log they come from. `report.py` defines the
-results.
+`report.py` defines the results.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from shortlist.data.check.report import Bar, CurvePoint, Labels, Popularity, Spread
+from shortlist.data.check.report import Bar, CurvePoint, ItemPopularity, Labels, Spread
 
 QUANTILES = {
     "min": 0.0,
@@ -68,13 +67,13 @@ def _powers_of_two(counts: np.ndarray) -> tuple[Bar, ...]:
     )
 
 
-def popularity_of(counts: np.ndarray) -> Popularity:
+def popularity_of(counts: np.ndarray) -> ItemPopularity:
     """How much the popular items have; `counts` as in `spread_of`."""
     ordered = np.sort(counts[counts > 0])[::-1]
     n, shares = len(ordered), np.cumsum(ordered) / ordered.sum()
     # Points crowd at the head, where the curve bends.
     places = np.unique(np.ceil(np.geomspace(1, n, _CURVE_POINTS) - 1e-9).astype(int))
-    return Popularity(
+    return ItemPopularity(
         top_1_percent=float(shares[-(-n // 100) - 1]),
         top_10_percent=float(shares[-(-n // 10) - 1]),
         curve=tuple(
@@ -85,7 +84,7 @@ def popularity_of(counts: np.ndarray) -> Popularity:
 
 
 def value_counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different values, sorted, and how often each is there."""
+    """The distinct values, sorted, and their counts."""
     table = pl.DataFrame({"value": values}).group_by("value").len().sort("value")
     return table["value"].to_numpy(), table["len"].to_numpy().astype(np.int64)
 

@@ -24,12 +24,12 @@ def summary_of(findings: Iterable[Finding]) -> str:
     """How many findings there are of each severity."""
     severities = [finding.severity for finding in findings]
     counts = [(severities.count(severity), severity) for severity in SEVERITIES]
-    told = [f"{n} {name}{'' if n == 1 else 's'}" for n, name in counts if n]
-    return ", ".join(told) or "no findings"
+    parts = [f"{n} {name}{'' if n == 1 else 's'}" for n, name in counts if n]
+    return ", ".join(parts) or "no findings"
 
 
 def place_of(finding: Finding) -> str:
-    """Where a finding is, as errors say it; nothing if it has no place."""
+    """The file, column and row of a finding, as in errors; empty if it has none."""
     places = (
         ("file", finding.file),
         ("column", finding.column),
@@ -112,7 +112,10 @@ def _parts(report: LogReport) -> Table:
         events, users, items = (f"{count:,}" for count in counts)
         rows.append((part.part, events, share, users, items, first, last, mean))
     header = ("", "events", "share", "users", "items", "first", "last", "mean label")
-    note = "Training learns, validation stops it and sets weights, test is measured."
+    note = (
+        "train: fits the models. validation: early stopping and the ranker weight."
+        " test: evaluation."
+    )
     return Table("Parts", header, tuple(rows), note)
 
 
@@ -134,7 +137,7 @@ def _cold(report: LogReport) -> Table:
         for cold in report.cold
     )
     header = ("", "users", "items", "events of such users", "events of such items")
-    note = "What only features or a history can rank: no event before has these ids."
+    note = "Ids without an earlier event: only features or a history can rank them."
     return Table("Unknown to the parts before", header, rows, note)
 
 
@@ -152,8 +155,8 @@ def _drift(report: LogReport) -> Table:
         "Drift against the parts before",
         ("", "PSI", "by chance", "total variation"),
         rows,
-        "Population stability index: how unlike two histograms are.\n"
-        "By chance: what it would be without any drift; 0.25 above that is a shift.",
+        "Population stability index: how much two histograms differ.\n"
+        "By chance: its expected value without drift; 0.25 above that is a shift.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The first line of the data report: can this log be trained on, and what to do."""
+"""The verdict of the data report: whether a log can be trained on, and what to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from shortlist.data.check.report import Counts, Verdict
 from shortlist.data.findings import Finding
 
 _STEPS = {
-    "rows-skipped": 'repair the rows, or set on_error = "skip" under [log]',
-    "order-not-time": 'set kind = "random" under [split], or name the times',
+    "rows-skipped": 'correct the rows, or set on_error = "skip" under [log]',
+    "order-not-time": 'set kind = "random" under [split], or name the timestamp column',
     "only-repeats": "set repeats = true under [evaluation] and [serving]",
     "copied-events": "remove the copies from one of the files",
     "ids-white-space": "write each id one way",
@@ -23,7 +23,7 @@ _STEPS = {
 
 
 def verdict_of(findings: Sequence[Finding], counts: Counts) -> Verdict:
-    """Sums the findings up.
+    """Summarizes the findings.
 
     Args:
         findings: all of them.
@@ -36,8 +36,8 @@ def verdict_of(findings: Sequence[Finding], counts: Counts) -> Verdict:
     if problems:
         steps = (f"{code}: {_STEPS.get(code, 'see below')}" for code in problems)
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        told = f"This log ({size}) is not ready. {number} to solve first:"
-        message = f"{told} {'; '.join(steps)}."
+        summary = f"This log ({size}) is not ready. {number} to solve first:"
+        message = f"{summary} {'; '.join(steps)}."
         return Verdict(ready=False, message=message)
     warnings = sum(finding.severity == "warning" for finding in findings)
     rest = "No problem was found."

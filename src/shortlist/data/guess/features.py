@@ -27,7 +27,7 @@ _MOMENTS = frozenset(
 )
 _SEPARATORS = "|,;"
 _MAX_CODES = 100  # integers with more values than this are quantities
-_NEAR_UNIQUE = 0.2  # texts per row: less than five rows each teach an embedding little
+_NEAR_UNIQUE = 0.2  # texts per row: an embedding needs about five rows for each
 
 
 @dataclass
@@ -35,9 +35,9 @@ class AttributeGuess:
     """The features of one attribute file.
 
     Args:
-        features: the columns taken, in file order.
+        features: the columns used, in file order.
         title: the column that names an item for people, or `None`.
-        reasons: one sentence per column taken or left out.
+        reasons: one sentence per column used or left out.
     """
 
     features: list[Feature] = field(default_factory=list)
@@ -72,7 +72,9 @@ def guess_features(
         if name == guess.title:
             guess.reasons[name] = "The title: text that names nearly every item."
         elif name in taken or name in RESERVED:
-            guess.reasons[name] = "Left out: the name is taken; rename it to use it."
+            guess.reasons[name] = (
+                "Left out: the name is already used; rename it to use it."
+            )
         else:
             kind, found, reason = _kind(table[name])
             separator = found or "|"
@@ -90,7 +92,8 @@ def guess_features(
 
 
 def _title(table: pl.DataFrame, names: list[str]) -> str | None:
-    """The text that names the items best: `title` before `name` before others."""
+    """The text column that names the items best: `title` before `name` before
+    others."""
     fits = [
         name
         for name in names
@@ -99,13 +102,13 @@ def _title(table: pl.DataFrame, names: list[str]) -> str | None:
         and table[name].n_unique() > len(table) / 2
         and float(table[name].str.len_chars().median() or 0) <= _LONG_TITLE  # type: ignore[arg-type]
     ]
-    # Of two names alike the text with more different values.
+    # If two names are alike, the text with more distinct values.
     rank = [(*_title_rank(name), -table[name].n_unique(), name) for name in fits]
     return min(rank, default=(None,))[-1]
 
 
 def _title_rank(name: str) -> tuple[int, int, int]:
-    """Smaller is likelier: `title`, `movie_title`, `title_en`, then `name`..."""
+    """Rank, the likeliest first: `title`, `movie_title`, `title_en`, then `name`..."""
     parts = words_of(name)
     word = min(_TITLES.index(part) for part in parts if part in _TITLES)
     others = [part for part in parts if part != _TITLES[word]]
@@ -192,7 +195,7 @@ def _text_kind(
         pieces = lists.explode().str.strip_chars()
         num_pieces = pieces.n_unique()
         if len(pieces) >= 1.1 * len(known) and num_pieces <= len(pieces) / 2:
-            reason = f"{num_pieces} values, joined with {separator!r}, come back often."
+            reason = f"{num_pieces} values, joined with {separator!r}, occur often."
             return "multi_valued", separator, reason
     most = max(_NEAR_UNIQUE * len(known), min(10, len(known) / 2))
     if num_values > most or _CODES & parts:
@@ -212,6 +215,7 @@ def _is_time(values: pl.Series, known: pl.Series) -> bool:
 
 
 def _are_long_codes(known: pl.Series) -> bool:
-    """Whether whole numbers have so many digits, in the middle, as only codes."""
+    """Whether the median number of digits is so high that whole numbers must be
+    codes."""
     whole = known.dtype.is_integer() or bool((known == known.round()).all())
     return whole and float(known.median() or 0) >= _LONG_CODE  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""What a column of a log may mean beside user, item, time and rating.
+"""What a column that is no user, item, time or rating may mean.
 
 An event type (view, cart, purchase), an amount (plays, hours, quantity), or a rating in
-words. Names decide first, content where names say nothing. None of them is used without
-being asked for, and none is dropped without a word.
+words. Names decide first, content where names say nothing. They are used on request
+only, and always reported.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def is_event_type(values: pl.Series) -> bool:
 
 
 def is_amount(name: str) -> bool:
-    """Whether a name says how much of an item, not how much it was liked."""
+    """Whether a name means an amount, and not how much an item was liked."""
     parts = words_of(name)
     joined = "".join(parts)
     ends = joined.endswith(("count", "counts", "playtime", "watchtime"))
@@ -90,7 +90,7 @@ def is_amount(name: str) -> bool:
 
 
 def unread_rating(values: pl.Series, *, is_named: bool) -> str:
-    """Why a column that rates items is not read as a rating; nothing if it rates none.
+    """Why a column of ratings is not read as one; empty if it has no ratings.
 
     Args:
         values: a column that is no number.
@@ -121,12 +121,12 @@ def unread_rating(values: pl.Series, *, is_named: bool) -> str:
 
 
 def counted(values: pl.Series) -> str:
-    """The values of a column with their counts, commonest first."""
+    """The values of a column with their counts, most common first."""
     counts = values.drop_nulls().value_counts(sort=True)
     pairs = counts.head(_SHOWN).rows()
-    told = ", ".join(f"{shorten(value)} {count:,}" for value, count in pairs)
+    summary = ", ".join(f"{shorten(value)} {count:,}" for value, count in pairs)
     rest = len(counts) - _SHOWN
-    return f"{told} and {rest} more" if rest > 0 else told
+    return f"{summary} and {rest} more" if rest > 0 else summary
 
 
 def has_amounts(values: pl.Series) -> bool:
@@ -144,7 +144,7 @@ def has_amounts(values: pl.Series) -> bool:
 
 
 def _texts(values: pl.Series) -> pl.Series | None:
-    """Texts or whole numbers that are there, as text; `None` for another type."""
+    """Known texts or whole numbers, as text; `None` for another type."""
     if values.dtype != pl.String and not (
         values.dtype.is_integer() or values.dtype in (pl.Categorical, pl.Enum)
     ):

@@ -1,7 +1,6 @@
 """Which columns of a log are attributes of its items or users.
 
-Those have one value per id, or nearly. Looks at all rows of an id that comes again;
-knows values, not what they mean.
+Attributes have one value per id, or nearly; ids with several rows decide.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from shortlist.data.schema import ITEM, USER, Owner
 AGREEMENT = 0.9
 """How often two rows of an id agree in its attribute, beyond chance."""
 _FEW_REPEATS = 10
-_VARYING = 0.999  # less than one value per id
+_VARYING = 0.999  # below an agreement of 1
 _OF_USERS = frozenset(
     "age gender sex occupation job country city state zip plan tier membership user"
     " customer birth".split()
@@ -33,7 +32,7 @@ def owner_of(
         values: a column of the log.
         ids: `user` and `item` -> the column of its ids, of the same length.
 
-    Returns: `None` where it belongs to neither, or where too few ids come again to see.
+    Returns: `None` if it belongs to neither, or if too few ids occur more than once.
     """
     if isinstance(values.dtype, pl.List):
         values = values.cast(pl.List(pl.String)).list.join("\x1f")
@@ -46,7 +45,7 @@ def owner_of(
             found[owner] = agreement
     if not found:
         return None
-    # A column that fits both: what its name says, else the item.
+    # If a column fits both, its name decides, else it is of the item.
     likelier = USER if _OF_USERS & set(words_of(values.name)) else ITEM
     best = max(found, key=lambda owner: (round(found[owner], 2), owner == likelier))
     return best, found[best]
@@ -96,7 +95,7 @@ def _agreement(values: pl.Series, ids: pl.Series) -> float | None:
 
 
 def _between(rows: pl.DataFrame) -> float:
-    """The share of the variance of numbers that lies between ids, from ranks."""
+    """The share of the variance of numbers between ids, computed on ranks."""
     ranks = rows.select("id", rank=pl.col("value").rank())
     within = ranks.select(
         ((pl.col("rank") - pl.col("rank").mean().over("id")) ** 2).sum()
@@ -110,6 +109,6 @@ def _between(rows: pl.DataFrame) -> float:
 
 
 def owner_reason(owner: Owner, agreement: float, example: object) -> str:
-    """Why a column of the log is taken as an attribute."""
+    """Why a column of the log is an attribute."""
     often = "One value" if agreement == 1 else "Nearly one value"
     return f"{often} per {owner}, such as {shorten(example)}."

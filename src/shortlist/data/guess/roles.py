@@ -1,7 +1,7 @@
 """Which column of a log is the user, the item, the time and the label.
 
-Names decide first and content where names say nothing. What cannot be told is asked
-for, never assumed: a swapped user and item column trains without any error.
+Names decide first, then content. What
+remains unclear is asked for: swapped user and item columns train without any error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from shortlist.data.findings import shown
 from shortlist.data.guess.meanings import (
     has_amounts,
     is_amount,
@@ -21,7 +22,7 @@ from shortlist.data.guess.meanings import (
     words_of,
 )
 from shortlist.data.guess.owners import owner_of
-from shortlist.data.guess.times import guess_times
+from shortlist.data.guess.time_columns import guess_times
 from shortlist.data.read.validate import to_floats
 from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.errors import LogError, did_you_mean, listed
@@ -44,25 +45,27 @@ FLAGS = {
     "label": "--label",
 }
 NO_TIMES = (
-    "No column holds times, so the order of the file counts as the order of time. Pass"
-    " --timestamp if there is one."
+    "No column has times, so events keep their order in the file. Pass --timestamp if"
+    " there is one."
 )
-# What columns without a name are called: by us, by pandas and by Spark.
+# Names of columns without a name: ours, those of pandas and of Spark.
 _NAMELESS = re.compile(r"column_\d+|\d+|_c\d+")
 _INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?|level_0|__index_level_0__")
 _IDS = ("user_id", "item_id")
+_MOST = 0.5
+"""Share of values that must be times for a column named or given as one."""
 _NEARLY = 0.95
-"""Share of rows with an id of their own; repeated ids are reported."""
+"""Share of rows with a unique id; repeated ids are reported."""
 _MAX_LABEL_VALUES = 21  # 0 to 10 in halves
 _SHOWN = 5
 _OTHER_NUMBER = re.compile(r"amount|count|price|number")
-# Codes that tell under which circumstances an event happened.
+# Words for the circumstances of an event.
 _CIRCUMSTANCES = frozenset(
     "device hour minute day weekday dow month week quarter position rank slot page"
     " platform os browser channel store shop region country city age gender discount"
     " disc promo".split()
 )
-# Where no column names a user, each session is taken for one.
+# If no column names a user, each session is one.
 _SESSIONS = frozenset({"session", "sess", "visit", "sid", "ssid", "ussid"})
 
 
@@ -77,6 +80,7 @@ class Roles:
         reasons: a sentence for each role.
         left_out: a sentence for each column without a role that was looked at.
         warnings: what a person should look at.
+        time_format: the format of the times in the letters of strftime, if given.
     """
 
     path: Path
@@ -85,9 +89,10 @@ class Roles:
     reasons: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    time_format: str | None = None
 
     def free(self) -> list[str]:
-        """Columns without a role; the index that pandas writes is none."""
+        """Columns without a role, except an index written by pandas."""
         taken = set(self.columns.values())
         names = [name for name in self.table.columns if not is_index(name)]
         return [name for name in names if name not in taken]
@@ -112,6 +117,7 @@ def find_roles(
     table: pl.DataFrame,
     given: Mapping[str, str | None],
     attributes: Mapping[str, pl.DataFrame | None],
+    time_format: str | None = None,
 ) -> Roles:
     """Finds the columns of the four roles.
 
@@ -121,11 +127,13 @@ def find_roles(
         given: columns that the caller named, by role.
         attributes: attribute tables by the role of their id; they decide between
             columns whose names say nothing.
+        time_format: the format of the times in the letters of strftime, if given.
 
     Raises:
-        LogError: a named column is missing, or user and item cannot be told apart.
+        LogError: a named column is missing, the user and item columns are ambiguous,
+            or no column has times in `time_format` (`log-time-type`).
     """
-    roles = Roles(path, table)
+    roles = Roles(path, table, time_format=time_format)
     for role, column in given.items():
         if column is not None:
             _check_known(roles, role, column)
@@ -147,7 +155,7 @@ def is_index(name: str) -> bool:
 
 
 def name_score(name: str, role: str) -> int:
-    """How well a name fits a role: 2 wholly, 1 in part, 0 not at all."""
+    """How well a name fits a role: 2 fully, 1 partly, 0 not at all."""
     parts = [part for part in words_of(name) if part != "id"]
     words = WORDS[role].split()
     if "".join(parts) in words:
@@ -198,25 +206,27 @@ def _take_by_name(roles: Roles, role: str) -> None:
     scores = {
         name: name_score(name, role)
         for name in roles.free()
-        if name_score(name, role) and _fits(roles.table[name], role)
+        if name_score(name, role) and _fits(roles, name, role)
     }
     if role == "label":
         scores = {n: s for n, s in scores.items() if _may_rate(roles, n)}
     best = [name for name, score in scores.items() if score == max(scores.values())]
     if not best:
         return
-    if role == "timestamp":  # a moment says more than a day
+    if role == "timestamp":  # times with a clock before dates
         best.sort(key=lambda name: -roles.table[name].n_unique())
     roles.take(role, best[0], f"The name {best[0]!r} says so.")
     if len(best) > 1:
         roles.warnings.append(
-            f"{listed(best)} all sound like {role}; took {best[0]!r}. Pass"
+            f"{listed(best)} all look like {role}; {best[0]!r} is used. Pass"
             f" {FLAGS[role]} {shlex.quote(best[1])} to choose another."
         )
 
 
 def _take_time(roles: Roles) -> None:
-    if "timestamp" not in roles.columns:
+    if roles.time_format is not None:
+        _take_formatted_time(roles, roles.time_format)
+    elif "timestamp" not in roles.columns:
         for name in roles.free():
             if time_share(roles.table[name]) >= 0.95:
                 roles.take("timestamp", name, "Its values are times since 1990.")
@@ -234,6 +244,30 @@ def _take_time(roles: Roles) -> None:
         roles.warnings.append(NO_TIMES)
 
 
+def _take_formatted_time(roles: Roles, form: str) -> None:
+    """Takes the column with the most times in the given format."""
+    name = roles.columns.get("timestamp")
+    names = roles.free() if name is None else [name]
+    shares = {n: guess_times(roles.table[n], form).share for n in names}
+    best = max(shares, key=lambda n: shares[n], default=None)
+    if best is None or shares[best] < _MOST:
+        where = "of any column"
+        if name is not None:
+            known = roles.table[name].drop_nulls()
+            example = f" such as {shown(known, 0)}" if len(known) else ""
+            where = f"of {name!r}{example}"
+        raise LogError(
+            "log-time-type",
+            "log.timestamp_format must be the format of the times. Received:"
+            f" {form!r}, which does not fit most values {where}. Correct the"
+            " format, or pass --timestamp COLUMN to name the column.",
+            file=roles.path,
+            column=name,
+        )
+    if name is None:
+        roles.take("timestamp", best, f"Its values are times written as {form!r}.")
+
+
 def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> None:
     for role in ("user_id", "item_id"):
         table = attributes.get(role)
@@ -241,7 +275,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
             _take_by_overlap(roles, role, table)
     sessions = [n for n in _id_candidates(roles) if _SESSIONS & set(words_of(n))]
     if "user_id" not in roles.columns and len(sessions) == 1:
-        why = "No column names a user, so each session is taken for one."
+        why = "No column names a user, so each session counts as a user."
         roles.take("user_id", sessions[0], why)
     missing = [role for role in ("user_id", "item_id") if role not in roles.columns]
     if not missing:
@@ -249,7 +283,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
     names = _id_candidates(roles)
     if len(missing) == len(names) == 1:
         other = "item" if missing[0] == "user_id" else "user"
-        why = f"It is the only other column of ids beside the {other}."
+        why = f"It is the only column of ids besides the {other}."
         roles.take(missing[0], names[0], why)
         return
     if all(map(_NAMELESS.fullmatch, roles.table.columns)) and len(names) > 1:
@@ -259,7 +293,7 @@ def _take_ids(roles: Roles, attributes: Mapping[str, pl.DataFrame | None]) -> No
 
 
 def _take_by_place(roles: Roles, missing: list[str], names: list[str]) -> None:
-    """Files without a header name the user before the item."""
+    """Takes the user and the item by position: the user comes first."""
     for role, name in zip(missing, names, strict=False):
         kind = role.removesuffix("_id")
         place = "first" if role == missing[0] else "next"
@@ -293,7 +327,7 @@ def _take_by_overlap(roles: Roles, role: str, table: pl.DataFrame) -> None:
         name: max((_overlap(roles.table[name], c) for c in columns), default=0.0)
         for name in _id_candidates(roles)
     }
-    # Integers overlap by accident: the ids must be nearly all there, and no other.
+    # Integers overlap by chance: nearly all ids must be there, in one column only.
     sure = [name for name, share in shares.items() if share >= 0.9]
     if len(sure) == 1:
         roles.take(role, sure[0], "Its values are the ids of the attribute file.")
@@ -314,13 +348,13 @@ def _take_label(roles: Roles) -> None:
         roles.take("label", rated[0], why)
     elif rated:
         roles.warnings.append(
-            f"{listed(rated)} could each be a rating; took none, so every event"
+            f"{listed(rated)} could each be a rating; none is used, so every event"
             f" counts 1. Pass --label {shlex.quote(rated[0])} to choose one."
         )
 
 
 def _may_rate(roles: Roles, name: str) -> bool:
-    """Whether a column may say how much an item was liked, or whether it was taken.
+    """Whether a column may say how much an item was liked, or whether it was chosen.
 
     The kind of an event, an amount and an attribute of the user or item say neither.
     """
@@ -332,10 +366,11 @@ def _may_rate(roles: Roles, name: str) -> bool:
     return name_score(name, "label") == 2 or owner_of(values, roles.ids()) is None
 
 
-def _fits(values: pl.Series, role: str) -> bool:
-    """Whether the content allows what the name says."""
+def _fits(roles: Roles, name: str, role: str) -> bool:
+    """Whether the values fit the role that the name suggests."""
+    values = roles.table[name]
     if role == "timestamp":
-        return _may_be_time(values)
+        return _may_be_time(values, roles.time_format)
     if role == "label":
         return _may_be_label(values)
     # Ids of ten digits look like seconds: believe "user_id", but not "user_since".
@@ -352,10 +387,12 @@ def _may_be_id(values: pl.Series) -> bool:
     return _is_id_type(values) and time_share(values) < 0.95
 
 
-def _may_be_time(values: pl.Series) -> bool:
+def _may_be_time(values: pl.Series, form: str | None) -> bool:
+    if form is not None:
+        return guess_times(values, form).share >= _MOST
     if values.dtype in (pl.Date, pl.Datetime) or values.dtype.is_numeric():
         return True
-    return values.dtype == pl.String and time_share(values) >= 0.5
+    return values.dtype == pl.String and time_share(values) >= _MOST
 
 
 def _may_be_label(values: pl.Series) -> bool:
@@ -378,7 +415,7 @@ def time_share(values: pl.Series) -> float:
 
 
 def _overlap(ids: pl.Series, others: pl.Series) -> float:
-    """The share of different ids found among the others, both compared as text."""
+    """The share of distinct ids found among the others, compared as text."""
     if others.dtype.is_nested():
         return 0.0
     wanted = ids.drop_nulls().unique().cast(pl.String)
@@ -389,6 +426,10 @@ def _overlap(ids: pl.Series, others: pl.Series) -> float:
 def _ambiguous(roles: Roles, rule: str) -> LogError:
     known = [f"{FLAGS[role]} {column!r}" for role, column in roles.columns.items()]
     given = {role: roles.columns.get(role) for role in ("user_id", "item_id")}
+    shared = given["user_id"]
+    if shared is not None and shared == given["item_id"]:
+        # It is the item if its name says so, else the user.
+        given["user_id" if _user_first(shared) > 0 else "item_id"] = None
     likely = [name for name in _likeliest(roles) if name not in given.values()]
     missing = [role for role, column in given.items() if column is None]
     for role, name in zip(missing, sorted(likely[:2], key=_user_first), strict=False):

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from shortlist import native
 from shortlist.data.kernels import ids_twin
-from shortlist.errors import InputError, LogError
+from shortlist.errors import InputError
+from shortlist.reading import open_log
 
 __all__ = [
     "IdMap",
@@ -319,29 +320,9 @@ def _arrow_parts(values: pl.Series) -> Iterator[tuple[pa.Array, int]]:
 
 def _blocks(path: Path) -> Iterator[memoryview]:
     block = memoryview(bytearray(_BLOCK_BYTES))
-    try:
-        if not path.exists():
-            raise LogError(
-                "log-file-missing",
-                f"There is no file at {str(path)!r}. Check the path.",
-                file=path,
-            )
-        if not path.is_file():
-            raise LogError(
-                "log-file-directory",
-                "A log must be a file. Received: a directory or device. Use the path of"
-                " a file.",
-                file=path,
-            )
-        with path.open("rb", buffering=0) as stream:
-            while count := stream.readinto(block):
-                yield block[:count]
-    except OSError as error:
-        raise LogError(
-            "log-file-unreadable",
-            f"The file cannot be read: {error.strerror}. Check its permissions.",
-            file=path,
-        ) from error
+    with open_log(path) as stream:
+        while count := stream.readinto(block):
+            yield block[:count]
 
 
 def _checked_groups(groups: np.ndarray, num_groups: int) -> np.ndarray:

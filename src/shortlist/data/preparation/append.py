@@ -1,4 +1,4 @@
-"""New days join a dataset without a day already there being written again.
+"""Appends new days to a dataset without rewriting the days it has.
 
 The window moves: what was the test part becomes validation, what was validation becomes
 training, and the new days are the test part. Rows never change their id. Feature
@@ -8,11 +8,12 @@ vocabularies and statistics stay as they were fitted.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 import numpy as np
@@ -21,33 +22,27 @@ import polars as pl
 from shortlist.atomic import disk_errors, fsync
 from shortlist.data.findings import Finding
 from shortlist.data.preparation.attributes import (
-    AttributeFile,
+    AttributeFiles,
     Attributes,
+    attribute_files,
     encode_column,
 )
 from shortlist.data.preparation.event_rows import write_events
-from shortlist.data.preparation.fitted import AttributeFiles, Fitted, pending_frames
-from shortlist.data.preparation.id_rows import IdRows
-from shortlist.data.preparation.ingest import (
-    CodedLog,
-    Paths,
-    Spill,
-    ingest,
-    number_events,
-)
-from shortlist.data.preparation.prepare import files_of, time_findings
-from shortlist.data.preparation.sorted_log import SortedLog, group
-from shortlist.data.preparation.strays import files_left, remove_strays
+from shortlist.data.preparation.fitted import Fitted, pending_frames
+from shortlist.data.preparation.id_rows import IdRows, count_events
+from shortlist.data.preparation.ingest import CodedLog, Spill, ingest, number_events
+from shortlist.data.preparation.sorted_log import SortedLog, sort_log
+from shortlist.data.preparation.stale_files import kept_files, remove_stale_files
+from shortlist.data.preparation.statistics import statistics, time_findings
 from shortlist.data.preparation.time_findings import moment_text
-from shortlist.data.read.blocks import OnError, ReadAgain, Reading, read_blocks
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.blocks import ReadAgain, ReadState, read_blocks
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
 from shortlist.data.read.rejected import write_rejected
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Owner, Schema
 from shortlist.data.split import KNOWN, PARTS, TEST, TIME_KINDS, PartName, Split
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.dataset_info import (
     DatasetInfo,
-    Segment,
     read_info,
     with_sums,
     write_info,
@@ -66,83 +61,78 @@ _MOVED: dict[PartName, PartName] = {
 
 def append(
     path: str | Path,
-    events: Paths,
+    log: Paths | LogFiles,
     *,
-    users: str | Path | None = None,
-    items: str | Path | None = None,
-    users_id: str | None = None,
-    items_id: str | None = None,
-    users_format: FileFormat | None = None,
-    items_format: FileFormat | None = None,
-    layout: str | FileFormat | None = None,
-    on_error: OnError = "raise",
-    memory_bytes: int | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> Dataset:
     """Adds the events of new days to a dataset, as its new test part.
 
     Args:
-        path: the dataset; it changes at once or not at all.
-        events: files with the columns of its schema, all of it later than what the
-            dataset holds.
-        users: user attributes, read anew; without them new users have none.
-        items: item attributes, the same.
-        users_id: id column of `users`; the log's own name of it by default.
-        items_id: id column of `items`; the log's own name of it by default.
-        users_format: settings of reading `users`.
-        items_format: settings of reading `items`.
-        layout: layout of the files, or all settings of reading; found out from each
-            when `None`.
-        on_error: as of `prepare`.
-        memory_bytes: as of `prepare`.
+        path: the dataset; after an error it is unchanged.
+        log: files of events with the columns of the dataset's schema, all later than
+            the events it has; or `LogFiles` with attribute files beside them, which
+            replace the attributes of the dataset. Without an attribute file old users
+            or items keep their attributes, and new ones have none.
+        options: how the files are read.
 
     Raises:
-        LogError: the files cannot be used; says file, column and row. `append-id-type`
-            for text where the ids of the dataset are integers.
-        InputError: `append-split` for a dataset that was not divided by time,
-            `append-not-later` for events that are not later than those there.
+        LogError: the files cannot be used; names file, column and row.
+            `append-id-type` for text where the ids of the dataset are integers.
+        InputError: `append-split` for a dataset that was not split by time,
+            `append-not-later` for events that are not later than those there,
+            `split-files` for files of test or validation events.
         ArtifactError: `path` is no dataset or damaged.
         ResourceError: no space, read-only file system or no permission, or another
-            process appends (`append-locked`).
+            process is appending (`append-locked`).
     """
-    with _alone(path) as dataset:
+    files = LogFiles.of(log)
+    _check_files(files)
+    with _locked(path) as dataset:
         info = dataset.info
-        if info.split["kind"] not in TIME_KINDS or info.split.get("folds"):
-            given = "a fold" if info.split.get("folds") else info.split["kind"]
-            raise InputError(
-                "append-split",
-                "Days can be appended to a dataset divided by time:"
-                f" {listed(TIME_KINDS)}, and not to a fold. Received:"
-                f" {given!r}. Prepare all files again.",
-                file=path,
-            )
-        remove_strays(dataset.path, info)
-        watched = WatchedFiles(files_of(events)), WatchedFiles(files_of(users, items))
-        sources = {
-            USER: AttributeFile(
-                users, users_id or info.schema.user_id, users_format, on_error
-            ),
-            ITEM: AttributeFile(
-                items, items_id or info.schema.item_id, items_format, on_error
-            ),
-        }
+        _check_split(info, path)
+        remove_stale_files(dataset.path, info)
+        watched = WatchedFiles(files.event_files), WatchedFiles(files.attribute_files)
+        sources = attribute_files(files, info.schema, options)
         with _spill_folder(dataset.path) as folder:
-            spill = Spill(folder, memory_bytes)
-            log = _read(dataset, events, spill, layout, on_error)
-            return _append(dataset, log, sources, *watched)
+            spill = Spill(folder, options.memory_bytes)
+            sorted_log = _read(dataset, files, spill, options)
+            return _append(dataset, sorted_log, sources, *watched)
+
+
+def _check_files(files: LogFiles) -> None:
+    if files.test_events is not None or files.validation_events is not None:
+        raise InputError(
+            "split-files",
+            "All appended events become the test part, so they must be given as"
+            " `events`. Received: `test_events` or `validation_events`. Pass these"
+            " files as `events`.",
+        )
+
+
+def _check_split(info: DatasetInfo, path: str | Path) -> None:
+    if info.split["kind"] not in TIME_KINDS or info.split.get("folds"):
+        given = "a fold" if info.split.get("folds") else info.split["kind"]
+        raise InputError(
+            "append-split",
+            "Days can be appended to a dataset that was split by time"
+            f" ({listed(TIME_KINDS)}), and not to a fold. Received: {given!r}. Prepare"
+            " all files again.",
+            file=path,
+        )
 
 
 @contextlib.contextmanager
-def _alone(path: str | Path) -> Iterator[Dataset]:
-    """The dataset, to which no other process appends meanwhile."""
+def _locked(path: str | Path) -> Iterator[Dataset]:
+    """Opens a dataset; until the end no other process can append to it."""
     folder = Path(path)
-    read_info(folder)  # else a lock would be made in what is no dataset
+    read_info(folder)  # raises before a lock file is written
     file = folder / ".append.lock"
 
     def busy(who: str) -> ResourceError:
         return ResourceError(
             "append-locked",
-            "Only one process may append to a dataset at a time. Found that"
-            f" {who} is appending to it. Wait for it, then append.",
+            f"Cannot append while {who} is appending to this dataset. Wait until it"
+            " has ended.",
             file=path,
         )
 
@@ -156,44 +146,38 @@ def _alone(path: str | Path) -> Iterator[Dataset]:
 
 @contextlib.contextmanager
 def _spill_folder(dataset: Path) -> Iterator[Path]:
-    """A folder that goes at the end, with what a failed append wrote."""
+    """A temporary folder; after an error, what the append wrote is removed too."""
     folder = dataset / f"spill-{os.getpid()}"
     folder.mkdir()
     try:
         yield folder
     except BaseException:
-        remove_strays(dataset, read_info(dataset))
+        remove_stale_files(dataset, read_info(dataset))
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(
-    dataset: Dataset,
-    events: Paths,
-    spill: Spill,
-    layout: str | FileFormat | None,
-    on_error: OnError,
+    dataset: Dataset, files: LogFiles, spill: Spill, options: ReadOptions
 ) -> SortedLog:
     info = dataset.info
     coded = ingest(
-        None,
+        dataclasses.replace(files, events=None, test_events=files.events),
         info.schema,
         spill,
-        test_events=events,
-        layout=layout,
-        on_error=on_error,
+        options,
         known=(_known_ids(dataset, USER), _known_ids(dataset, ITEM)),
     )
     for owner, ids in ((USER, coded.users.ids()), (ITEM, coded.items.ids())):
         if ids.dtype != dataset.vocabularies[owner].ids.dtype:
-            _refuse_text(info.schema, owner, events, layout, on_error)
+            _refuse_text(info.schema, owner, files, options)
     last = max(s.last_timestamp_ms or 0 for s in info.segments)
     if info.schema.timestamp is None or _had_one_time(info):
         if coded.is_timed:
             number_events(coded)
         _shift(coded, last + 1)
-    log = group(coded, info.schema, Split(kind="files"), spill)
+    log = sort_log(coded, info.schema, Split(kind="files"), spill)
     first = int(log.frame["timestamp_ms"].min())  # type: ignore[arg-type]
     if first <= last:
         early = int((log.frame["timestamp_ms"] <= last).sum())
@@ -203,13 +187,13 @@ def _read(
             f" which is at {_moment(last)}. Received: {early:,} events up to that"
             f" moment, the first at {_moment(first)}. Leave them out, or prepare all"
             " files again.",
-            file=files_of(events)[0],
+            file=files.first,
         )
     return log
 
 
 def _moment(timestamp_ms: int) -> str:
-    """A time to the millisecond, or the number where no calendar has it."""
+    """A time to the millisecond, or the number if it is beyond the calendar."""
     try:
         text = moment_text(timestamp_ms)
     except OverflowError:
@@ -218,43 +202,36 @@ def _moment(timestamp_ms: int) -> str:
 
 
 def _refuse_text(
-    schema: Schema,
-    owner: str,
-    events: Paths,
-    layout: str | FileFormat | None,
-    on_error: OnError,
+    schema: Schema, owner: str, files: LogFiles, options: ReadOptions
 ) -> NoReturn:
     """Raises for the file whose ids are text while those of the dataset are integers.
 
-    The other way round nothing is wrong: integers have one usual text.
+    The reverse is no error: integers are converted to text.
     """
     column = schema.user_id if owner == USER else schema.item_id
-    files = files_of(events)
-    texts = (f for f in files if _is_text(f, schema, column, layout, on_error))
+    texts = (f for f in files.event_files if _is_text(f, schema, column, options))
     raise LogError(
         "append-id-type",
         f"Ids of appended events must be integers, as the {owner}s of the dataset are."
         " Received text. Correct the ids, or prepare all files again, so that all of"
         " them are text.",
-        file=next(texts, files[0]),
+        file=next(texts, files.first),
         column=column,
     )
 
 
-def _is_text(
-    file: Path,
-    schema: Schema,
-    column: str,
-    layout: str | FileFormat | None,
-    on_error: OnError,
-) -> bool:
+def _is_text(file: Path, schema: Schema, column: str, options: ReadOptions) -> bool:
     """Whether an id column of one file is text."""
-    reading = Reading()
+    reading = ReadState()
     name = "user_id" if column == schema.user_id else "item_id"
     while True:
         try:
             blocks = read_blocks(
-                file, schema, reading, layout=layout, on_error=on_error
+                [file],
+                schema,
+                reading,
+                layout=options.format,
+                on_error=options.on_error,
             )
             return any(block.events[name].dtype == pl.String for block in blocks)
         except ReadAgain:
@@ -285,10 +262,17 @@ def _append(
         write_rejected(folder / file, log.rejected)
     result = msgspec.structs.replace(
         info,
-        files=files_left(info, generation),
+        files=kept_files(info, generation),
         segments=(*moved, *new),
         generation=generation,
-        statistics=_statistics(info, (*moved, *new), log, contents),
+        statistics=statistics(
+            log,
+            count_events(log, info.schema),
+            contents,
+            (*moved, *new),
+            known_ids=_sizes(contents),
+            before=info.statistics,
+        ),
         findings=(
             *info.findings,
             *log.findings,
@@ -306,19 +290,25 @@ def _append(
     for place in dict.fromkeys([*written, *(file.parent for file in written)]):
         fsync(place)
     write_info(folder, with_sums(folder, result, rejected))
-    remove_strays(folder, result)
+    remove_stale_files(folder, result)
     return Dataset.open(folder)
 
 
+def _sizes(contents: Fitted) -> tuple[int, int]:
+    """Users and items of the vocabularies."""
+    users, items = (len(contents.ids[o].vocabulary) - 1 for o in (USER, ITEM))
+    return users, items
+
+
 def _known_ids(dataset: Dataset, owner: Owner) -> pl.Series:
-    """Ids by row from row 1 on: of the vocabulary, then those that were pending."""
+    """Ids by row, from row 1 on: first the vocabulary, then the pending ids."""
     ids = dataset.vocabularies[owner].ids[1:].alias("id")
     pending = dataset.pending.get(owner)
     return ids if pending is None else pl.concat([ids, pending])
 
 
 def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
-    """The pending ids and what the log says of them."""
+    """The pending ids with their attributes from the log."""
     file = dataset.info.pending.get(owner)
     if file is not None:
         return read_frame(dataset.path / file)
@@ -331,20 +321,21 @@ def _pending(dataset: Dataset, owner: Owner) -> pl.DataFrame:
 
 
 def _had_one_time(info: DatasetInfo) -> bool:
-    """Whether the times of the dataset are positions, as all of its log's were one."""
+    """Whether the times of the dataset are positions, because all times were the
+    same."""
     return any(finding.code == "times-all-equal" for finding in info.findings)
 
 
 def _shift(coded: CodedLog, first: int) -> None:
-    """Without times the position is the time: new events go on counting."""
+    """Without times positions are the times; they continue with the new events."""
     later = pl.col("timestamp_ms") + first
     coded.frames = [frame.with_columns(later) for frame in coded.frames]
 
 
 def _contents(dataset: Dataset, log: SortedLog, sources: AttributeFiles) -> Fitted:
-    """The old contents with the ids that were pending in the vocabularies."""
+    """The fitted contents, with the formerly pending ids in the vocabularies."""
     info = dataset.info
-    trained = _interactions(dataset, KNOWN["test"])  # all of these now train
+    trained = _interactions(dataset, KNOWN["test"])  # now training
     known = _interactions(dataset, PARTS)
     ids = {
         USER: _id_rows(dataset, USER, log.user_ids, trained["user_index"]),
@@ -385,7 +376,7 @@ def _contents(dataset: Dataset, log: SortedLog, sources: AttributeFiles) -> Fitt
 
 
 def _only_of(schema: Schema, owners: list[str]) -> Schema:
-    """The schema without the features of other owners, whose file is not given."""
+    """The schema without the features of owners whose file is not given."""
     features = tuple(f for f in schema.features if f.owner in owners)
     title = schema.title if ITEM in owners else None
     return msgspec.structs.replace(schema, features=features, title=title)
@@ -403,7 +394,7 @@ def _id_rows(
 
 
 def _interactions(dataset: Dataset, parts: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Rows of the events of some parts in which the user took the item."""
+    """Rows of the positive events of some parts."""
     columns = dataset.stored_columns(*parts)
     names = ("user_index", "item_index")
     if dataset.schema.label_kind != "binary":
@@ -415,12 +406,12 @@ def _interactions(dataset: Dataset, parts: tuple[str, ...]) -> dict[str, np.ndar
 def _renewed(
     frame: pl.DataFrame, encoded: pl.DataFrame, columns: pl.DataFrame
 ) -> pl.DataFrame:
-    """The users or items with the values that the log of the new days has.
+    """The users or items, updated with the attributes in the log of the new days.
 
     Args:
-        frame: as they were.
+        frame: the users or items before.
         encoded: the attributes of the new days as they are stored.
-        columns: the same as the log has them, null where it says nothing.
+        columns: the same as in the log, null where a value is missing.
     """
     names = {name: FEATURE_PREFIX + name for name in columns.columns}
     stored = {name: s if s in encoded.columns else name for name, s in names.items()}
@@ -436,9 +427,9 @@ def _renewed(
 def _extended(
     dataset: Dataset, owner: Owner, vocabularies: dict[str, Vocabulary]
 ) -> pl.DataFrame:
-    """The users or items as they were, and those that were pending.
+    """The users or items of the dataset, and those that were pending.
 
-    What the log says of these is kept; they have no attributes of a file.
+    Pending ones have their attributes from the log, and none from a file.
     """
     frame = dataset.users if owner == USER else dataset.items
     ids = vocabularies[owner].ids
@@ -456,32 +447,3 @@ def _extended(
             columns.append(encode_column(missing, feature, vocabularies, statistics))
     rows = pl.DataFrame([*columns, *held.head(new)])
     return pl.concat([frame, rows.select(frame.columns)])
-
-
-def _statistics(
-    info: DatasetInfo,
-    segments: tuple[Segment, ...],
-    log: SortedLog,
-    contents: Fitted,
-) -> dict[str, Any]:
-    old = info.statistics
-    users, items = (len(contents.ids[o].vocabulary) - 1 for o in (USER, ITEM))
-    known = sum(s.events for s in segments if s.part in KNOWN["test"])
-    unknown = {
-        owner: int(contents.ids[owner].unknown()[log.frame[f"{owner}_code"]].sum())
-        for owner in (USER, ITEM)
-    }
-    return {
-        "events": sum(segment.events for segment in segments),
-        "users": users,
-        "items": items,
-        "density": known / (users * items),
-        "rows_read": old["rows_read"] + log.events_read,
-        "rows_skipped": old["rows_skipped"] + log.rows_skipped,
-        "duplicates_dropped": old["duplicates_dropped"] + log.duplicates_dropped,
-        "below_threshold": old["below_threshold"] + log.below,
-        "first_timestamp_ms": old["first_timestamp_ms"],
-        "last_timestamp_ms": segments[-1].last_timestamp_ms,
-        "test_events_of_unknown_items": unknown[ITEM],
-        "test_events_of_unknown_users": unknown[USER],
-    }

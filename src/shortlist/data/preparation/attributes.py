@@ -1,12 +1,9 @@
 """Attributes of users and items, and the values of any feature, as a model reads them.
 
-    Attributes.read            the raw columns, record i for row i of the vocabulary
-    Attributes.token_counts    what the vocabularies of features are made of
-    Attributes.encode          the stored columns: rows of tables, transformed numbers
-    encode_column              the same for one column of any owner, chunk by chunk
-
-Knows which rows are trained on, and lets only those shape a vocabulary or a statistic.
-Knows no events.
+Attributes.read            the raw columns, record i for row i of the vocabulary
+Attributes.token_counts    counts for the vocabularies of features
+Attributes.encode          the stored columns: rows of tables, transformed numbers
+encode_column              the same for one column of any owner, chunk by chunk
 """
 
 from __future__ import annotations
@@ -14,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from shortlist.data.findings import Finding
-from shortlist.data.preparation.attribute_file import read_attributes
-from shortlist.data.preparation.attribute_findings import unmatched_ids
+from shortlist.data.preparation.attribute_file import read_attributes, unmatched_ids
 from shortlist.data.preparation.log_attributes import KEY
 from shortlist.data.read.feature_values import check_nesting, check_title, tokens
 from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.inputs import LogFiles, OnError, ReadOptions
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.schema import (
     CONTEXT,
@@ -52,14 +49,38 @@ class AttributeFile(NamedTuple):
     Args:
         file: the attribute file, or `None`.
         id_column: its column of ids.
-        layout: its layout, or all settings of reading; found out when `None`.
+        layout: its layout, or a `FileFormat`; detected when `None`.
         on_error: what a bad row does, as in `read_attributes`.
     """
 
     file: str | Path | None
     id_column: str
     layout: str | FileFormat | None = None
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
+
+
+# The attribute file of each owner and how to read it.
+AttributeFiles = Mapping[str, AttributeFile]
+
+
+def attribute_files(
+    files: LogFiles, schema: Schema, options: ReadOptions
+) -> dict[str, AttributeFile]:
+    """The attribute files of a log, by `user` and `item`."""
+    return {
+        USER: AttributeFile(
+            files.users,
+            files.users_id or schema.user_id,
+            options.users_format,
+            options.on_error,
+        ),
+        ITEM: AttributeFile(
+            files.items,
+            files.items_id or schema.item_id,
+            options.items_format,
+            options.on_error,
+        ),
+    }
 
 
 @dataclass(frozen=True)
@@ -84,12 +105,12 @@ class Attributes:
     def read(
         cls,
         schema: Schema,
-        files: Mapping[str, AttributeFile],
+        files: AttributeFiles,
         user_ids: pl.Series,
         item_ids: pl.Series,
         of_log: Mapping[str, pl.DataFrame] | None = None,
     ) -> Attributes:
-        """Reads the attribute files and lays their records beside the rows.
+        """Reads the attribute files and aligns their records with the rows.
 
         Args:
             schema: which columns are needed.
@@ -123,7 +144,7 @@ class Attributes:
     ) -> dict[str, pl.DataFrame]:
         """How often each value occurs, by vocabulary of the features.
 
-        The vocabularies of the users and items themselves are not among them.
+        Vocabularies of users and items are not included.
 
         Args:
             trained: `user` and `item` -> `(rows,)` bool; only rows with true count.
@@ -144,7 +165,7 @@ class Attributes:
         trained: Mapping[str, np.ndarray],
         fitted: Mapping[str, NumberStatistics] | None = None,
     ) -> tuple[dict[str, pl.DataFrame], dict[str, NumberStatistics]]:
-        """The tables of a dataset, and what was fitted for their numbers.
+        """The tables of a dataset, and the statistics of their numbers.
 
         Args:
             vocabularies: by name, those of `Schema.stored_tables`.
@@ -231,8 +252,8 @@ def feature_vocabularies(
 
     Args:
         schema: names and limits.
-        counts: by name, columns `id` and `count`; a name without counts gets a
-            vocabulary of nothing.
+        counts: by name, columns `id` and `count`; a name without counts gets an empty
+            vocabulary.
     """
     nothing = pl.DataFrame(schema={"id": pl.String, "count": pl.Int64})
     vocabularies = {}

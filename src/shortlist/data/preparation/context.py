@@ -1,8 +1,4 @@
-"""Context features: columns of the log itself, stored with each event.
-
-Knows codes and values of events; attributes of users and items are in
-`data/preparation/attributes.py`.
-"""
+"""Context features: columns of the log itself, stored with each event."""
 
 from __future__ import annotations
 
@@ -79,7 +75,7 @@ class ContextEncoder:
             for f in self.features
             if f.kind != "numeric"
         }
-        # The last place stands for code -1, a missing value.
+        # The last row is for code -1, a missing value.
         self.rows = {
             name: np.append(vocabularies[name].lookup_series(ids.ids()), np.int32(0))
             for name, ids in tables.items()

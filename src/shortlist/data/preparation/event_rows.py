@@ -1,4 +1,4 @@
-"""The events of a log as they are stored: rows for ids, sorted by user row and time."""
+"""The events of a log in stored form: rows for ids, sorted by user row and time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINUTE_MS = 60_000
 
 
 class EventRows:
-    """Gives the events of a part in the order and the types they are stored in.
+    """The events of a part, in stored order and types.
 
     Args:
         log: the events by code.
@@ -60,12 +60,12 @@ class EventRows:
         self.part_in_order = self.frame["part"].to_numpy()[self.order]
 
     def events_of(self, part: int) -> np.ndarray:
-        """Places in the log of the events of a part, in the order they are stored."""
+        """Positions in the log of the events of a part, in stored order."""
         places: np.ndarray = self.order[self.part_in_order == part]
         return places
 
     def block(self, places: np.ndarray) -> pl.DataFrame:
-        """The events at `places` as they are stored."""
+        """The events at `places`, in stored form."""
         events = self.rows.take(places)
         users = pl.Series("user_index", self.user_rows[events["user_code"].to_numpy()])
         items = pl.Series("item_index", self.item_rows[events["item_code"].to_numpy()])
@@ -82,7 +82,7 @@ class EventRows:
         )
 
     def _order(self) -> np.ndarray:
-        """Places in the log by user row, time and place, `(n,)`."""
+        """Positions in the log, sorted by user row, time and position, `(n,)`."""
         codes = self.frame["user_code"].to_numpy()
         n, num_codes = len(codes), len(self.user_rows)
         kind = np.uint32 if n < 2**32 else np.int64
@@ -105,7 +105,7 @@ def session_index(
 ) -> np.ndarray:
     """Number of the session an event is in, from 0 for each user, `(n,)` int32.
 
-    A session ends where the user does nothing for longer than `gap_ms`.
+    A session ends when the next event is more than `gap_ms` later.
 
     Args:
         user: `(n,)` integers; sorted, and by time for each user.

@@ -1,4 +1,4 @@
-"""What a dataset holds beside its events: vocabularies, attributes and statistics."""
+"""What is fitted on a log: vocabularies, attribute tables and statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from shortlist.data.findings import Finding
 from shortlist.data.preparation.attributes import (
-    AttributeFile,
+    AttributeFiles,
     Attributes,
     feature_vocabularies,
     merge_counts,
@@ -29,9 +29,6 @@ from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.store.numbers import NumberStatistics
 from shortlist.data.store.table_sizes import table_rows
 from shortlist.data.store.vocabulary import Vocabulary, vocabulary_file, write_frame
-
-# The attribute file of each owner and how to read it.
-AttributeFiles = Mapping[str, AttributeFile]
 
 
 class ContentFiles(NamedTuple):
@@ -79,7 +76,7 @@ class Fitted:
         schema: Schema,
         sources: AttributeFiles,
     ) -> Fitted:
-        """Fits vocabularies and statistics; the test part has no say.
+        """Fits vocabularies and statistics, without the test part.
 
         Raises:
             LogError: an attribute file cannot be used.
@@ -129,7 +126,7 @@ class Fitted:
         """Writes the users, the items, the vocabularies and the pending ids.
 
         Args:
-            folder: the dataset's.
+            folder: folder of the dataset.
             generation: part of every name, so that nothing is overwritten.
 
         """

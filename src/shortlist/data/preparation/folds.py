@@ -1,4 +1,4 @@
-"""Folds of a log for cross-validation, made of what the test part of a split leaves.
+"""Folds of a log for cross-validation, of the events outside the test part.
 
 The test part itself is in no fold, so that what is chosen by cross-validation can still
 be tested on it. A split by time has rolling origins: the newest fold is the split taken
@@ -32,12 +32,13 @@ LEFT_OUT = -1
 
 
 def assign_fold(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> np.ndarray:
-    """Part of every event in fold `split.fold` of `split.folds`, the newest last.
+    """Part of every event in fold `split.fold` of `split.folds`; the last is the
+    newest.
 
     Args:
         user: any integer key of the user, `(n,)`, in file order.
         timestamp_ms: `(n,)` int64.
-        split: how to divide.
+        split: how the events are split.
 
     Returns: `(n,)` int8: 0 training, 1 validation, 2 test, -1 in no part of this fold.
     """
@@ -67,7 +68,7 @@ def _random(n: int, split: Split) -> np.ndarray:
 
 
 def _by_shares(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> Split:
-    """The split with the shares of events that its moments cut off."""
+    """The split with its moments replaced by the shares of events they cut off."""
     if split.test_from is None and split.validation_from is None:
         return split
     parts = assign_parts(user, timestamp_ms, split)
@@ -84,5 +85,5 @@ def _by_shares(user: np.ndarray, timestamp_ms: np.ndarray, split: Split) -> Spli
 
 
 def _share(held: np.ndarray) -> float:
-    """Share of what is true, below 1 as the shares of a split are."""
+    """Share of true values; below 1, as `Split` requires."""
     return min(float(np.count_nonzero(held)) / max(len(held), 1), 1.0 - 2.0**-30)

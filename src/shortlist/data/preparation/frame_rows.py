@@ -1,7 +1,4 @@
-"""Rows of a frame in any order, gathered by the core where they are numbers.
-
-Knows Polars and chunks, not what a column means.
-"""
+"""Rows of a frame in any order, gathered by the core where they are numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ _NUMBERS = (pl.Int32, pl.Int64, pl.Float32)
 
 
 class FrameRows:
-    """Gives rows of a frame, which stays in the chunks that it has.
+    """Gathers rows of a frame without joining its chunks.
 
-    To make one chunk of them would copy every column; a frame mapped from files would
-    be read into memory.
+    A single chunk would need a copy of every column, and would read a memory-mapped
+    frame into memory.
 
     Args:
         frame: without nulls.

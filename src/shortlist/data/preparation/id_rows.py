@@ -1,4 +1,4 @@
-"""Codes become rows: how often each id comes, and the vocabularies of the ids.
+"""Rows for codes: how often each id occurs, and the vocabularies of the ids.
 
 Row 0 of users and items is the only one for ids outside the vocabulary: a list of items
 to recommend needs to know which item a row is.
@@ -25,15 +25,14 @@ class EventCounts:
     Args:
         users: all events of each user.
         items: all events of each item.
-        taken_users: events in which the user took the item; others only with a binary
-            label.
-        taken_items: the same of each item.
+        positive_users: positive events of each user; fewer only with a binary label.
+        positive_items: the same of each item.
     """
 
     users: np.ndarray
     items: np.ndarray
-    taken_users: np.ndarray
-    taken_items: np.ndarray
+    positive_users: np.ndarray
+    positive_items: np.ndarray
 
 
 def count_events(log: SortedLog, schema: Schema) -> EventCounts:
@@ -67,8 +66,8 @@ class IdRows:
         vocabulary: the ids known before the test part.
         rows: row of each code, `(codes,)` int32: 0 for an id that the limits leave
             out, from `len(vocabulary)` on for a pending one.
-        pending: ids that come in the test part alone, in order of their rows. Nobody
-            may know them yet; when days are appended they join the vocabulary.
+        pending: ids that occur in the test part only, in order of their rows. They are
+            unknown until days are appended; then they join the vocabulary.
     """
 
     vocabulary: Vocabulary
@@ -77,7 +76,7 @@ class IdRows:
 
     @property
     def num_rows(self) -> int:
-        """Rows in all, those of the pending ids included."""
+        """All rows, including those of pending ids."""
         return len(self.vocabulary) + len(self.pending)
 
     def trained(self, counts: np.ndarray) -> np.ndarray:
@@ -100,20 +99,19 @@ class IdRows:
 def user_rows(log: SortedLog, schema: Schema, counts: EventCounts) -> IdRows:
     """Rows of the users.
 
-    A user's count in the vocabulary says whether the model is trained with it: the
-    interactions of the training part.
+    A user's count in the vocabulary is its number of training events.
     """
-    stored = counts.taken_users[TRAIN]
+    stored = counts.positive_users[TRAIN]
     return _rows(USER, log.user_ids, counts.users, stored, schema)
 
 
 def item_rows(log: SortedLog, schema: Schema, counts: EventCounts) -> IdRows:
     """Rows of the items.
 
-    An item's count in the vocabulary says how popular it is: validation events are
-    popularity, but nothing is trained on them.
+    An item's count in the vocabulary is its popularity, which includes validation
+    events.
     """
-    taken = counts.taken_items[:TEST].sum(axis=0)
+    taken = counts.positive_items[:TEST].sum(axis=0)
     return _rows(ITEM, log.item_ids, counts.items, taken, schema)
 
 
@@ -127,7 +125,7 @@ def _rows(
     kept = coded.filter(pl.col("known") >= max(limits.min_count, 1))
     kept = kept.sort(["known", "id"], descending=[True, False])
     kept = kept if limits.max_size is None else kept.head(limits.max_size)
-    # An id of events that are in no part, for a fold leaves some out, is not pending.
+    # A fold leaves events out; ids of such events only are not pending.
     pending = coded.filter((pl.col("known") == 0) & (pl.col("test") > 0)).sort("id")
     codes = kept["code"].to_numpy()
     rows = np.zeros(len(ids), np.int32)

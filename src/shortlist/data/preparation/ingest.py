@@ -1,7 +1,6 @@
-"""Events by external id become events by code, in memory or beside it.
+"""Replaces the external ids of events by codes, in memory or in temporary files.
 
-A code is the provisional number of an id, in order of first appearance. Knows nothing
-of users' histories: `data/preparation/sorted_log.py` sorts and divides.
+A code is the provisional number of an id, in order of first appearance.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ from shortlist.data.preparation.log_attributes import LogAttributes
 from shortlist.data.preparation.time_findings import one_time
 from shortlist.data.read.blocks import (
     Block,
-    OnError,
     ReadAgain,
-    Reading,
+    ReadState,
     read_blocks,
 )
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions, paths_of
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.read.rejected import Reason, findings_of
 from shortlist.data.read.text.missing import missing_texts
@@ -43,37 +41,27 @@ from shortlist.data.schema import (
 from shortlist.data.split import TEST, TRAIN, VALIDATION
 from shortlist.data.store.ragged import Ragged
 from shortlist.data.store.vocabulary import bucket_rows
-from shortlist.errors import InputError, LogError, did_you_mean
-
-Paths = str | Path | Sequence[str | Path]
+from shortlist.errors import LogError
 
 
 class Spill:
-    """Keeps frames in memory up to a budget, later ones as files mapped into memory.
+    """Keeps frames in memory up to a budget, and later ones in memory-mapped files.
 
     Args:
         folder: where the files go; must exist when the budget is exceeded.
-        budget_bytes: most bytes to keep, `memory_bytes` of `prepare` and `append`; a
+        budget_bytes: maximum number of bytes to keep, `memory_bytes` of `prepare` and
+            `append`; a
             quarter of the machine's memory by default.
-
-    Raises:
-        InputError: `budget_bytes` below 1 (`invalid-argument`).
     """
 
     def __init__(self, folder: Path, budget_bytes: int | None = None) -> None:
-        if budget_bytes is not None and budget_bytes < 1:
-            raise InputError(
-                "invalid-argument",
-                f"`memory_bytes` must be 1 or more. Received: {budget_bytes}. Leave it"
-                " out for a quarter of the machine's memory.",
-            )
         self.folder = folder
         self.budget_bytes = budget_bytes or total_memory() // 4
         self.kept_bytes = 0
         self.num_files = 0
 
     def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The same frame, on disk if the budget is used up."""
+        """The frame itself, memory-mapped from a file if the budget is used up."""
         size = int(frame.estimated_size())
         if self.kept_bytes + size <= self.budget_bytes:
             self.kept_bytes += size
@@ -85,7 +73,7 @@ class Spill:
             return pl.DataFrame(pl.from_arrow(pa.ipc.open_file(source).read_all()))
 
     def release(self, frames: Sequence[pl.DataFrame]) -> None:
-        """Says that `frames` are no longer held, so that others may be."""
+        """Frees the memory of `frames` in the budget."""
         freed = sum(int(frame.estimated_size()) for frame in frames)
         self.kept_bytes = max(0, self.kept_bytes - freed)
 
@@ -105,7 +93,7 @@ class CodedLog:
         tables: values of the context features by table, as text.
         rows_read: rows of all files.
         below: events left out by the implicit threshold.
-        rejected: the bad rows set aside.
+        rejected: the skipped rows.
         findings: what reading noticed.
         attributes: of users and items, where they are columns of the log.
         is_timed: whether `timestamp_ms` are times; else they are positions.
@@ -129,71 +117,43 @@ class CodedLog:
 
     @property
     def rows_skipped(self) -> int:
-        """Bad rows set aside."""
+        """Number of skipped rows."""
         return sum(len(reason.rows) for reason in self.rejected)
 
 
 def ingest(
-    events: Paths | None,
+    log: Paths | LogFiles,
     schema: Schema,
     spill: Spill,
+    options: ReadOptions = ReadOptions(),
     *,
-    test_events: Paths | None = None,
-    validation_events: Paths | None = None,
-    layout: str | FileFormat | None = None,
     now_ms: int | None = None,
-    on_error: OnError = "raise",
     known: tuple[pl.Series, pl.Series] | None = None,
 ) -> CodedLog:
-    """Reads a log and numbers its ids.
+    """Reads the events of a log and replaces their ids by codes.
 
     Args:
-        events: the log, one file or several; `None` when all of it is one part.
-        schema: what its columns are.
+        log: the files of events.
+        schema: what their columns are.
         spill: where the coded events are kept.
-        test_events: events of the test part that come in files of their own.
-        validation_events: the same of the validation part.
-        layout: layout of the files, or all settings of reading; found out from each
-            when `None`.
-        now_ms: the present, milliseconds since the epoch; the clock's by default.
-        on_error: `raise` at the first bad row, or `skip` it and go on.
+        options: how the files are read.
+        now_ms: the current time in milliseconds since the epoch, for tests.
         known: user and item ids that have the first codes.
 
     Raises:
-        LogError: the log cannot be used; says file, column and row.
-        InputError: another `on_error` (`invalid-argument`).
+        LogError: the log cannot be used; names file, column and row.
     """
-    if on_error not in ("raise", "skip"):
-        raise InputError(
-            "invalid-argument",
-            "`on_error` must be 'raise' or 'skip'. Received:"
-            f" {on_error!r}.{did_you_mean(on_error, ('raise', 'skip'))}",
-        )
-    parts = [(events, TRAIN), (validation_events, VALIDATION), (test_events, TEST)]
-    given = [(paths, part) for paths, part in parts if paths is not None]
-    reading = Reading()
+    files = LogFiles.of(log)
+    reading = ReadState()
     if known is not None:
         names = (schema.user_id, schema.item_id)
         pairs = zip(names, known, strict=True)
         reading.text |= {name for name, ids in pairs if ids.dtype == pl.String}
     while True:
         coded = CodedLog(LogAttributes(schema))
+        adding = _Adding(coded, schema, spill, known)
         try:
-            with ThreadPoolExecutor(2) as pool:
-                for paths, part in given:
-                    blocks = read_blocks(
-                        paths,
-                        schema,
-                        reading,
-                        layout=layout,
-                        now_ms=now_ms,
-                        on_error=on_error,
-                    )
-                    column = None if part == TRAIN and len(given) == 1 else part
-                    first = paths if isinstance(paths, str | Path) else paths[0]
-                    with panics_refused(first):
-                        _add(coded, blocks, schema, column, spill, pool, known)
-                    _check_some(coded, paths)
+            _read_parts(adding, files, reading, options, now_ms)
         except ReadAgain:
             spill.release(coded.frames)
             reading.kinds.clear()
@@ -209,58 +169,103 @@ def ingest(
         return coded
 
 
+def _read_parts(
+    adding: _Adding,
+    files: LogFiles,
+    reading: ReadState,
+    options: ReadOptions,
+    now_ms: int | None,
+) -> None:
+    """Adds the events of all files, part after part."""
+    parts = (
+        (files.events, TRAIN),
+        (files.validation_events, VALIDATION),
+        (files.test_events, TEST),
+    )
+    given = [(paths_of(paths), part) for paths, part in parts if paths is not None]
+    with ThreadPoolExecutor(2) as pool:
+        for paths, part in given:
+            blocks = read_blocks(
+                paths,
+                adding.schema,
+                reading,
+                layout=options.format,
+                now_ms=now_ms,
+                on_error=options.on_error,
+            )
+            column = None if part == TRAIN and len(given) == 1 else part
+            with panics_refused(paths[0] if paths else ""):
+                adding.add(blocks, column, pool)
+            _check_some(adding.coded, paths[0])
+
+
 def total_memory() -> int:
-    """Bytes of memory of this machine; 8 GiB where it does not tell."""
+    """Bytes of memory of this machine; 8 GiB if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 8 << 30
 
 
-def _add(
-    coded: CodedLog,
-    blocks: Iterator[Block],
-    schema: Schema,
-    part: int | None,
-    spill: Spill,
-    pool: ThreadPoolExecutor,
-    known: tuple[pl.Series, pl.Series] | None,
-) -> None:
-    context = schema.owned_by(CONTEXT)
-    for block in blocks:
-        events = block.events
-        if not coded.rows_read:
-            coded.users, coded.items = _maps(events, known)
-        users = pool.submit(coded.users.add, events["user_id"])
-        items = pool.submit(coded.items.add, events["item_id"])
-        columns = [
-            _values(events, f, coded.tables).alias(FEATURE_PREFIX + f.name)
-            for f in context
-        ]
-        codes: dict[Owner, np.ndarray] = {USER: users.result(), ITEM: items.result()}
-        coded.attributes.add(events, codes)
-        times = pl.col("timestamp_ms")
-        if schema.timestamp is None:
-            first = coded.num_events
-            times = pl.int_range(first, first + len(events), dtype=pl.Int64)
-        given = [] if part is None else [pl.lit(part, pl.Int8).alias("part")]
-        coded.rows_read += block.read
-        coded.below += block.below
-        coded.rejected += block.rejected
-        frame = events.select(
-            pl.Series("user_code", codes[USER]),
-            pl.Series("item_code", codes[ITEM]),
-            times.alias("timestamp_ms"),
-            "label",
-            *given,
-            *(["weight"] if "weight" in events.columns else []),
-            *columns,
-        )
-        coded.frames.append(spill.keep(frame))
+@dataclass(frozen=True)
+class _Adding:
+    """Adds blocks of events to a coded log.
+
+    Args:
+        coded: the log.
+        schema: what its columns are.
+        spill: where the events are kept.
+        known: user and item ids that have the first codes.
+    """
+
+    coded: CodedLog
+    schema: Schema
+    spill: Spill
+    known: tuple[pl.Series, pl.Series] | None
+
+    def add(
+        self, blocks: Iterator[Block], part: int | None, pool: ThreadPoolExecutor
+    ) -> None:
+        """Adds the blocks of one part; `None` if the log is still to be split."""
+        coded = self.coded
+        context = self.schema.owned_by(CONTEXT)
+        for block in blocks:
+            events = block.events
+            if not coded.rows_read:
+                coded.users, coded.items = _maps(events, self.known)
+            users = pool.submit(coded.users.add, events["user_id"])
+            items = pool.submit(coded.items.add, events["item_id"])
+            columns = [
+                _values(events, f, coded.tables).alias(FEATURE_PREFIX + f.name)
+                for f in context
+            ]
+            codes: dict[Owner, np.ndarray] = {
+                USER: users.result(),
+                ITEM: items.result(),
+            }
+            coded.attributes.add(events, codes)
+            times = pl.col("timestamp_ms")
+            if self.schema.timestamp is None:
+                first = coded.num_events
+                times = pl.int_range(first, first + len(events), dtype=pl.Int64)
+            given = [] if part is None else [pl.lit(part, pl.Int8).alias("part")]
+            coded.rows_read += block.read
+            coded.below += block.below
+            coded.rejected += block.rejected
+            frame = events.select(
+                pl.Series("user_code", codes[USER]),
+                pl.Series("item_code", codes[ITEM]),
+                times.alias("timestamp_ms"),
+                "label",
+                *given,
+                *(["weight"] if "weight" in events.columns else []),
+                *columns,
+            )
+            coded.frames.append(self.spill.keep(frame))
 
 
 def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
-    """What the spelling of the ids shows."""
+    """Adds findings on the spelling of ids."""
     for ids, name, codes in (
         (coded.users, schema.user_id, "user_code"),
         (coded.items, schema.item_id, "item_code"),
@@ -276,7 +281,7 @@ def _find_in_ids(coded: CodedLog, schema: Schema) -> None:
 
 
 def _only_time(coded: CodedLog) -> int | None:
-    """The time of all events, if there are several and it is the same everywhere."""
+    """The time of all events if it is the same for all; `None` for a single event."""
     first: int | None = None
     for frame in coded.frames:
         least, most = frame["timestamp_ms"].min(), frame["timestamp_ms"].max()
@@ -287,7 +292,7 @@ def _only_time(coded: CodedLog) -> int | None:
 
 
 def number_events(coded: CodedLog) -> None:
-    """Gives events their positions as times: the order of the file counts."""
+    """Replaces times by the positions in the file."""
     first = 0
     for place, frame in enumerate(coded.frames):
         positions = pl.int_range(first, first + len(frame), dtype=pl.Int64)
@@ -327,14 +332,14 @@ def _values(
     return pl.Series(rows)
 
 
-def _check_some(coded: CodedLog, paths: Paths) -> None:
+def _check_some(coded: CodedLog, file: Path) -> None:
     if not coded.num_events:
         raise LogError(
             "log-empty",
-            f"A log must hold events. None of its {coded.rows_read:,} rows is left:"
+            f"The log has no usable event: of {coded.rows_read:,} rows"
             f" {coded.rows_skipped:,} are bad and {coded.below:,} below positive_from."
             " Read it with on_error = 'raise' to see the first bad one.",
-            file=paths if isinstance(paths, str | Path) else paths[0],
+            file=file,
         )
 
 
@@ -347,7 +352,7 @@ def check_distinct(coded: CodedLog, schema: Schema, file: str | Path) -> None:
         if len(ids) < 2:
             raise LogError(
                 "log-one-user" if kind == "user" else "log-one-item",
-                f"A log must hold at least two {kind}s to tell them apart. Found only"
+                f"A log needs at least two {kind}s. Found only"
                 f" {ids.ids()[0]!r}. Give more events or name another {kind} column.",
                 file=file,
                 column=column,

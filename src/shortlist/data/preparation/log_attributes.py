@@ -1,9 +1,9 @@
 """Attributes of users and items that are columns of the log itself.
 
-    LogAttributes.add     takes the values of a block of events
+    LogAttributes.add     adds the values of a block of events
     LogAttributes.frame   the newest value of every id, a record each
 
-Holds one value per id and column, and every different text once; no events.
+Memory: one value per id and column, and every distinct text once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shortlist.data.read.feature_values import TITLE
 from shortlist.data.schema import FEATURE_PREFIX, ITEM, USER, Feature, Owner, Schema
 
 KEY = "\x00id"
-"""Name of a column of ids beside attributes; no column of a file has this name."""
+"""Name of the id column in a table of attributes; no file has a column of this name."""
 _JOINED = "\x1f"  # between the values of a list
 _NEVER = np.iinfo(np.int64).min
 
@@ -40,7 +40,7 @@ class LogAttributes:
             self._columns[ITEM].setdefault(schema.log_title, title)
 
     def add(self, events: pl.DataFrame, codes: Mapping[Owner, np.ndarray]) -> None:
-        """Takes the values of a block; blocks come in the order of the log.
+        """Adds the values of a block; blocks come in the order of the log.
 
         Args:
             events: a column `feature:<name>` per feature of the log, as `Block.events`
@@ -81,7 +81,7 @@ class _Newest:
         self.held = np.zeros(0, self.dtype)
 
     def add(self, events: pl.DataFrame, codes: np.ndarray, times: np.ndarray) -> None:
-        """Keeps the newest values of a block where they are newer."""
+        """Updates the values with those of a block that are newer."""
         column = self.read(events[self.name])
         places = column.is_not_null().arg_true().to_numpy()
         if not len(places):
@@ -106,11 +106,11 @@ class _Newest:
         return column.fill_nan(None)
 
     def encode(self, values: pl.Series) -> np.ndarray:
-        """Values as they are held."""
+        """Values in internal form."""
         return values.to_numpy()
 
     def decode(self, held: pl.Series) -> pl.Series:
-        """Values out of what is held."""
+        """Values from their internal form."""
         return held.fill_nan(None)
 
     def _grow(self, size: int) -> None:

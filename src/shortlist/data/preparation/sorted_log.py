@@ -1,7 +1,4 @@
-"""A log sorted by user and time, without duplicates, divided into parts.
-
-Knows codes and times, no files: `data/preparation/ingest.py` reads them.
-"""
+"""A log sorted by user and time, without duplicates, split into parts."""
 
 from __future__ import annotations
 
@@ -17,9 +14,8 @@ from shortlist.data.findings import Finding
 from shortlist.data.kernels.ids import IdMap, group_order
 from shortlist.data.preparation.folds import LEFT_OUT, assign_fold
 from shortlist.data.preparation.frame_rows import FrameRows
-from shortlist.data.preparation.ingest import CodedLog, Paths, Spill, ingest
-from shortlist.data.read.blocks import OnError
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.preparation.ingest import CodedLog, Spill, ingest
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
 from shortlist.data.read.rejected import Reason
 from shortlist.data.schema import ITEM, USER, Schema
 from shortlist.data.split import TRAIN, Split, assign_parts
@@ -41,9 +37,9 @@ class SortedLog:
         events_read: rows of all files.
         duplicates_dropped: events left out because an earlier one had the same user,
             item, time and label.
-        rows_skipped: bad rows set aside.
+        rows_skipped: number of skipped rows.
         below: events left out by the implicit threshold.
-        rejected: the bad rows set aside.
+        rejected: the skipped rows.
         findings: what reading noticed.
         attributes: `user` and `item` -> the attributes that are columns of the log: the
             ids as `log_attributes.KEY`, then a column each, record i for code i.
@@ -65,37 +61,25 @@ class SortedLog:
     is_timed: bool = True
 
 
-def read_grouped(
-    paths: Paths,
+def read_sorted_log(
+    log: Paths | LogFiles,
     schema: Schema,
     split: Split,
-    *,
-    on_error: OnError = "raise",
-    layout: str | FileFormat | None = None,
-    test_events: Paths | None = None,
-    validation_events: Paths | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> SortedLog:
-    """Reads, sorts and divides a log without writing a dataset.
+    """Reads, sorts and splits a log without writing a dataset.
 
     Raises:
-        LogError: the log cannot be used; says file, column and row.
+        LogError: the log cannot be used; names file, column and row.
     """
     with tempfile.TemporaryDirectory(prefix="shortlist-") as folder:
-        spill = Spill(Path(folder))
-        coded = ingest(
-            paths,
-            schema,
-            spill,
-            test_events=test_events,
-            validation_events=validation_events,
-            layout=layout,
-            on_error=on_error,
-        )
-        return group(coded, schema, split, spill)
+        spill = Spill(Path(folder), options.memory_bytes)
+        coded = ingest(log, schema, spill, options)
+        return sort_log(coded, schema, split, spill)
 
 
-def group(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> SortedLog:
-    """Sorts a coded log by user and time, drops duplicates and divides it.
+def sort_log(coded: CodedLog, schema: Schema, split: Split, spill: Spill) -> SortedLog:
+    """Sorts a coded log by user and time, drops duplicates and splits it.
 
     A log that exceeds the budget of `spill` is sorted by ranges of users, each as
     large as the budget allows; the frames of `coded` are used up.
@@ -197,12 +181,12 @@ def _with_parts(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
 
 
 def check_apart(log: SortedLog, schema: Schema, split: Split) -> None:
-    """Raises `InputError` if the user's own files hold one event more than once.
+    """Raises `InputError` if an event occurs in more than one of the files of a split.
 
-    It would be trained on and tested on.
+    The model would be tested on events it was trained on.
     """
     if split.kind != "files" or schema.timestamp is None:
-        return  # without a time a repeat cannot be told from a copy
+        return  # without times, a repeated event and a copy look the same
     repeated = log.frame.group_by(_EVENT).agg(pl.col("part").n_unique().alias("parts"))
     if overlap := int((repeated["parts"] > 1).sum()):
         raise InputError(

@@ -1,7 +1,4 @@
-"""Problems of the times of a log: jumps, made-up times, ties.
-
-Knows the column of the times alone.
-"""
+"""Findings on the times of a log: gaps, placeholder times, ties."""
 
 from __future__ import annotations
 
@@ -26,12 +23,12 @@ _USUAL_GAP = 0.9  # quantile: up to a tenth of the gaps may be jumps
 def clock_jumps(
     timestamp_ms: np.ndarray, *, column: str | None = None
 ) -> list[Finding]:
-    """Stretches without any event, far longer than the log usually has.
+    """Gaps without any event that are far longer than usual.
 
     The gaps are those between neighbouring days (UTC) that have events. The usual gap
     is their 90th percentile, the lower neighbour where it falls between two of them; a
-    gap over 50 times as long is a jump. Events of 1970-01-01 are no clock at all (see
-    `odd_times`) and do not count.
+    gap over 50 times as long is a jump. Events of 1970-01-01 are ignored (see
+    `odd_times`).
 
     Args:
         timestamp_ms: `(n,)` int64 milliseconds since the epoch, in any order.
@@ -64,7 +61,7 @@ def clock_jumps(
 
 
 def _distinct(days: np.ndarray) -> np.ndarray:
-    """The different days, rising."""
+    """The distinct days, ascending."""
     if not len(days):
         return days
     first, last = int(days.min()), int(days.max())
@@ -76,7 +73,7 @@ def _distinct(days: np.ndarray) -> np.ndarray:
 
 
 def odd_times(timestamp_ms: np.ndarray, *, column: str | None = None) -> list[Finding]:
-    """Times that look made up.
+    """Times that are probably placeholders.
 
     `times-at-epoch`: events of 1970-01-01, a missing time written as 0.
     `times-at-midnight`: every event (of at least 20) is at 00:00 UTC, so days and not
@@ -100,9 +97,9 @@ def odd_times(timestamp_ms: np.ndarray, *, column: str | None = None) -> list[Fi
         return findings
     if not np.any(timestamp_ms % DAY_MS):
         message = (
-            "Every event is at midnight (UTC): the log knows days, not moments, so the"
-            " events of one user's day keep the order of the file. Log the time of day"
-            " if there is one."
+            "Every event is at midnight (UTC): the log has dates without a time of day,"
+            " so events of one day keep their order in the file. Log the time of day if"
+            " it is known."
         )
         count = len(timestamp_ms)
         findings.append(
@@ -130,7 +127,7 @@ def one_time(timestamp_ms: int, *, column: str | None = None) -> Finding:
         "times-all-equal",
         "warning",
         f"Every event has the same time, {moment_text(timestamp_ms)}. The log is read"
-        " as one without times: the order of the file counts as the order of time."
+        " as one without times, in the order of the file."
         " Write the true times, or name no timestamp column.",
         column=column,
     )
@@ -140,7 +137,7 @@ def _commonest(times: np.ndarray) -> tuple[int, int]:
     """A time that `MOMENT_SHARE` of the events have, if there is one, and its count.
 
     So many equal values cover one of the evenly spaced places of the sorted times,
-    and finding those takes no sort.
+    and these are found without sorting all times.
     """
     step = max(int(len(times) * MOMENT_SHARE), 1)
     places = np.arange(0, len(times), step)

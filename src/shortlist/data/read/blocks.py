@@ -1,21 +1,19 @@
-"""Reads a log as a stream of checked blocks of events, so that it may exceed memory.
+"""Reads a log as a stream of checked blocks of events; it may be larger than memory.
 
     read_blocks   files to blocks of `user_id, item_id, timestamp_ms, label, ...`
-    read_events   all of them in one frame
 
-Knows rows and files, not users: ids stay external, and duplicates stay. Blocks are
-checked on a few threads while the next ones are read, and come in file order.
+Blocks are checked on a few threads while the next ones are read, and come in file
+order.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -25,9 +23,10 @@ from shortlist.data.read.error_locations import blank_lines, extra_fields, read_
 from shortlist.data.read.feature_values import TITLE, check_nesting, check_title, tokens
 from shortlist.data.read.file_format import FileFormat
 from shortlist.data.read.implicit import implicit_events
+from shortlist.data.read.inputs import OnError, Paths, paths_of
 from shortlist.data.read.layouts import inspect_file
 from shortlist.data.read.log_file import LogFile
-from shortlist.data.read.rejected import Reason, Rejections
+from shortlist.data.read.rejected import Reason, SkipBadRows
 from shortlist.data.read.scan import (
     BEYOND_HEADER,
     SAMPLED_ROWS,
@@ -41,8 +40,8 @@ from shortlist.data.read.scan import (
     scan,
 )
 from shortlist.data.read.validate import (
-    Refusal,
-    Report,
+    BadRowHandler,
+    RaiseBadRows,
     Times,
     check_not_empty,
     to_ids,
@@ -53,22 +52,21 @@ from shortlist.data.schema import FEATURE_PREFIX, Schema
 from shortlist.errors import LogError
 from shortlist.native import default_threads
 
-OnError = Literal["raise", "skip"]
 BLOCK_ROWS = 1 << 20
 FIRST_ROWS = 1 << 16
 """Rows that are checked before all others, as they decide on units."""
 
 
 @dataclass
-class Reading:
-    """What was learned of a log while reading it, kept when it must be read again.
+class ReadState:
+    """What is known about a log from reading it; kept when it must be read again.
 
     Args:
-        text: id columns that are text in all files, because one file needs it.
-        unquoted: files whose double quotes are ordinary characters.
+        text: id columns that are read as text in all files, because one file has text.
+        unquoted: files in which double quotes are ordinary characters.
         types: types of the columns by file; of an id column only those that differ.
         kinds: type of the id columns so far, and the first file that has it.
-        time_format: the format of the times, once a file has told it.
+        time_format: the format of the times, once it is known.
     """
 
     text: set[str] = field(default_factory=set)
@@ -79,7 +77,7 @@ class Reading:
 
 
 class ReadAgain(Exception):
-    """The `Reading` has changed: what came so far is void, start over."""
+    """The `ReadState` has changed: discard all blocks and read again."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Block:
             of text; and the title where the log has it, named `log_attributes.TITLE`.
         read: rows of the file the block came from.
         below: rows left out because an implicit label was under `positive_from`.
-        rejected: the rows set aside.
+        rejected: the skipped rows.
     """
 
     events: pl.DataFrame
@@ -103,55 +101,22 @@ class Block:
     rejected: tuple[Reason, ...] = ()
 
 
-def read_events(
-    paths: str | Path | Sequence[str | Path],
-    schema: Schema,
-    *,
-    layout: str | FileFormat | None = None,
-    now_ms: int | None = None,
-) -> pl.DataFrame:
-    """Reads and checks one log, given as one or several files, into memory.
-
-    Args:
-        paths: files with the same columns, read one after the other.
-        schema: which columns to read and what they may hold. Without a label column,
-            every label is 1.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
-            per file.
-        now_ms: the present, milliseconds since the epoch; the clock's by default.
-
-    Returns:
-        The columns of `Block.events`, duplicates included, in file order.
-
-    Raises:
-        LogError: see `docs/errors.md`, codes `log-...`; it names file, column and
-            row, the header being line 1.
-    """
-    reading = Reading()
-    while True:
-        try:
-            blocks = read_blocks(paths, schema, reading, layout=layout, now_ms=now_ms)
-            return pl.concat([block.events for block in blocks])
-        except ReadAgain:
-            reading.kinds.clear()
-
-
 def read_blocks(
-    paths: str | Path | Sequence[str | Path],
+    paths: Paths,
     schema: Schema,
-    reading: Reading,
+    reading: ReadState,
     *,
     layout: str | FileFormat | None = None,
     now_ms: int | None = None,
     on_error: OnError = "raise",
 ) -> Iterator[Block]:
-    """Reads a log block by block; see `read_events`.
+    """Reads and checks a log block by block.
 
     Args:
         paths: files with the same columns, read one after the other.
         schema: which columns to read and what they may hold.
         reading: what is known from an earlier attempt; changed before `ReadAgain`.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to recognize it
             per file.
         now_ms: the present, milliseconds since the epoch; the clock's by default.
         on_error: `raise` at a bad row, the first in its column and block, or `skip` it
@@ -162,9 +127,11 @@ def read_blocks(
         ReadAgain: call again with the same `reading`.
     """
     now_ms = round(time.time() * 1000) if now_ms is None else now_ms
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = paths_of(paths)
     if not files:
-        raise LogError("log-empty", "A log must be at least one file. Received none.")
+        raise LogError(
+            "log-empty", "A log needs at least one file. Received none. Name its files."
+        )
     for path in files:
         file = inspect_file(path, layout)
         if file.path in reading.unquoted:
@@ -176,9 +143,9 @@ def read_blocks(
 
 
 def _check_kinds(
-    events: pl.DataFrame, schema: Schema, reading: Reading, path: Path
+    events: pl.DataFrame, schema: Schema, reading: ReadState, path: Path
 ) -> None:
-    """Ids that are text in one block are text in all of them."""
+    """Makes sure that ids that are text in one block are text in all of them."""
     for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
         dtype = events[name].dtype
         kind, first = reading.kinds.setdefault(name, (dtype, path))
@@ -186,8 +153,8 @@ def _check_kinds(
             reading.text.add(column)
             if path != first:
                 for file, of in ((first, kind), (path, dtype)):
-                    told = "text" if of == pl.String else "integer"
-                    reading.types.note(column, str(file), told, "text")
+                    kind_name = "text" if of == pl.String else "integer"
+                    reading.types.note(column, str(file), kind_name, "text")
             raise ReadAgain
 
 
@@ -198,7 +165,7 @@ class _FileReader:
         self,
         file: LogFile,
         schema: Schema,
-        reading: Reading,
+        reading: ReadState,
         now_ms: int,
         on_error: OnError,
     ) -> None:
@@ -216,7 +183,8 @@ class _FileReader:
         self.blank: np.ndarray | None = None
 
     def blocks(self) -> Iterator[Block]:
-        """The file's blocks; its first rows are checked alone: they decide on units."""
+        """The blocks of the file; its first rows are checked first, as they decide on
+        units."""
         rows = 0
         with ThreadPoolExecutor(default_threads()) as pool:
             pending: deque[Future[Block]] = deque()
@@ -265,7 +233,7 @@ class _FileReader:
                 known = self.file.path in self.reading.unquoted
                 if known or not has_stray_quotes(self.file):
                     raise
-            # Those that trip Polars are ordinary characters.
+            # Quotes that Polars cannot parse are ordinary characters.
             self.reading.unquoted.add(self.file.path)
             raise ReadAgain from error
 
@@ -296,7 +264,8 @@ class _FileReader:
                 check_not_empty(frame[name], self.file)
 
     def _note_types(self, frame: pl.DataFrame) -> None:
-        """Tells the types of all columns but the ids, which wait for every block."""
+        """Notes the types of all columns except ids, which are known after the last
+        block."""
         roles = [(self.schema.timestamp, "times"), (self.schema.label, "numbers")]
         roles += [(f.name, "numbers" if f.is_number else "text") for f in self.features]
         for name, read_as in roles:
@@ -306,16 +275,16 @@ class _FileReader:
             if kind == "text" and read_as == "times" and not self.times.are_text:
                 kind = NUMBER
             elif self.file.is_text and read_as != "times":
-                continue  # all is text, and how one value is written says little
+                continue  # everything is text in such a file
             elif self.file.layout == "ndjson" and kind in ("integer", "float"):
                 kind = NUMBER
             if kind is not None:
                 self.reading.types.note(name, str(self.file.path), kind, read_as)
 
     def _checked(self, frame: pl.DataFrame, first: int) -> Block:
-        refusal = Refusal(self.file, first)
-        rejections = Rejections(self.file, first, len(frame))
-        report: Report = rejections if self.on_error == "skip" else refusal
+        refusal = RaiseBadRows(self.file, first)
+        rejections = SkipBadRows(self.file, first, len(frame))
+        report: BadRowHandler = rejections if self.on_error == "skip" else refusal
         self._check_width(frame, rejections)
         columns = [
             self._ids(frame[self.schema.user_id], report).alias("user_id"),
@@ -347,12 +316,12 @@ class _FileReader:
             events = events.filter(good)
         return Block(events, len(frame), below, tuple(rejections.reasons))
 
-    def _ids(self, values: pl.Series, report: Report) -> pl.Series:
+    def _ids(self, values: pl.Series, report: BadRowHandler) -> pl.Series:
         if values.name in self.integers:
             numbers = values.to_frame()
             ids = numbers.select(as_kind(values.name, pl.Int64())).to_series()
             if ids.null_count():
-                # Perhaps they are written as pandas does where one is missing: 7.0
+                # pandas writes 7.0 for 7 if an id is missing.
                 whole = as_kind(values.name, pl.Int64(), whole=True)
                 ids = numbers.select(whole).to_series()
                 filled = values.str.strip_chars().str.len_bytes() > 0
@@ -364,7 +333,7 @@ class _FileReader:
         ids = to_ids(values, report, self.file)
         return ids.cast(pl.String) if values.name in self.reading.text else ids
 
-    def _check_width(self, frame: pl.DataFrame, rejections: Rejections) -> None:
+    def _check_width(self, frame: pl.DataFrame, rejections: SkipBadRows) -> None:
         extra = extra_values(frame)
         if extra is None:
             return

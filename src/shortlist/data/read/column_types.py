@@ -1,7 +1,4 @@
-"""Which type a column of a log has in each of its files, and where it changes.
-
-Knows the names of types, neither values nor files.
-"""
+"""Which type a column of a log has in each of its files, and where it changes."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import polars as pl
 from shortlist.data.findings import Finding, changed_type
 
 NUMBER = "number"
-"""The type of a number where the layout of the file does not tell integers apart."""
+"""The type of a number in a layout without an integer type."""
 _NUMBERS = ("integer", "float")
 
 
@@ -22,13 +19,13 @@ class ColumnTypes:
         self._read_as: dict[str, str] = {}
 
     def note(self, column: str, file: str, kind: str, read_as: str) -> None:
-        """Says that a column of a file is of a kind, as `kind_of` names it.
+        """Notes the type of a column in a file, as `kind_of` names it.
 
         Args:
             column: its name.
             file: the file.
             kind: its type there.
-            read_as: what all of the column is read as: `text`, `numbers` or `times`.
+            read_as: how the column is read: as `text`, `numbers` or `times`.
         """
         self._kinds.setdefault(column, {})[file] = kind
         self._read_as[column] = read_as

@@ -1,7 +1,4 @@
-"""Where in a file something is: the line of an event, the reason of a failed read.
-
-Knows text records one by one, so it is slow and used only once something is wrong.
-"""
+"""Finds the line of an event in a file, and the reason of a failed read."""
 
 from __future__ import annotations
 
@@ -32,10 +29,10 @@ _TYPED = ("parquet", "arrow", "tfrecord")
 
 
 def row_of(file: LogFile, index: int) -> int | None:
-    """The place of event `index` (from 0) of a file as people count it.
+    """The line or row of event `index` (from 0) in a file.
 
     Returns:
-        The 1-based line where the event begins for text and NDJSON, where blank
+        The 1-based line where the event starts for text and NDJSON, where blank
         lines and the header count as lines but not as events; the 1-based row for
         Parquet, Arrow and TFRecord; `None` if the text cannot be followed that far.
     """
@@ -43,7 +40,7 @@ def row_of(file: LogFile, index: int) -> int | None:
 
 
 def rows_of(file: LogFile, events: list[int]) -> list[int | None]:
-    """The places of many events, as `row_of` gives them; `events` rise from 0."""
+    """The same as `row_of` for many events; `events` are sorted and start from 0."""
     if file.layout in _TYPED and not file.format.unroll:
         return [event + 1 for event in events]
     found: list[int | None] = []
@@ -109,7 +106,7 @@ def blank_lines(file: LogFile) -> list[int]:
 
 
 def explain(file: LogFile, error: BaseException) -> LogError:
-    """Why a file could not be read, with the line where that can be known."""
+    """The error for a file that cannot be read, with the line if it can be found."""
     if isinstance(error, LogError):
         return error
     try:
@@ -164,7 +161,7 @@ def _bad_quotes(file: LogFile) -> LogError | None:
         return LogError(
             "log-quotes",
             "A field that starts with a double quote must end with one, and quotes"
-            f" inside it must be doubled. Found: {reason}. Repair the row that"
+            f" inside it must be doubled. Found: {reason}. Correct the row that"
             ' begins here, or set quote_char = "" under [log], or for an attribute'
             " file under [log.users_format] or [log.items_format], if quotes are"
             " ordinary characters.",
@@ -185,7 +182,7 @@ def _bad_json(file: LogFile) -> LogError | None:
             return LogError(
                 "log-json",
                 f"Every line must hold one whole JSON object. Found {text[:80]!r}."
-                " Repair or remove the line; a last line like this was cut off.",
+                " Correct or remove the line; a last line like this was cut off.",
                 file=file.path,
                 row=line,
             )
@@ -246,7 +243,7 @@ def _held(lines: Iterable[str], held: list[str]) -> Iterator[str]:
 
 
 def has_quoted_field(file: LogFile) -> bool:
-    """Whether a field begins with a quote, so that quotes mean something."""
+    """Whether a field starts with a quote, so that quotes wrap fields."""
     begin = f"{file.delimiter}{file.quote_char}"
     tail = "\n"
     with open_text(file) as stream:
@@ -276,5 +273,5 @@ def _around(line: bytes) -> bytes:
 
 def read_failures() -> tuple[type[BaseException], ...]:
     """What Polars and PyArrow raise on a file they cannot read."""
-    # A damaged file can end in any of Polars' own errors.
+    # A damaged file can raise any of Polars' own errors.
     return (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)

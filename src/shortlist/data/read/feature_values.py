@@ -19,8 +19,8 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
     """The values of a looked-up feature as lists of text, none of them empty.
 
     A categorical feature has one value or none. A number has one text whatever the type
-    of its column: 2.0 is '2', as pandas makes floats of integers where one is missing.
-    NaN is no value. Works chunk by chunk, and gives its own output again.
+    of its column: 2.0 is '2', as pandas turns integers into floats if one is missing.
+    NaN is no value. Works chunk by chunk; the output can be passed in again.
 
     Args:
         column: raw values: text, numbers or lists. Text of a multi-valued feature is
@@ -49,8 +49,8 @@ def tokens(column: pl.Series, feature: Feature) -> pl.Series:
 def check_nesting(feature: Feature, column: pl.Series, file: str | Path) -> None:
     """Raises `LogError` (`attribute-type`) for a column of a type that is no feature.
 
-    Plain values are, and lists of them if the feature is multi-valued; bytes and
-    durations, which have no text, are not.
+    Plain values are allowed, and lists of them for a multi-valued feature; bytes and
+    durations are not.
     """
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array) and feature.kind == "multi_valued":

@@ -1,7 +1,6 @@
-"""How a file is to be read, where its first bytes do not say it or say it wrong.
+"""Settings for reading a file, which override what is detected.
 
 The settings of a recipe under `[log]`, `[log.users_format]` and `[log.items_format]`.
-Knows names and characters; opens no file.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ SECTIONS = "[log], or of an attribute file [log.users_format] or [log.items_form
 
 @dataclass(frozen=True, kw_only=True)
 class FileFormat:
-    """Settings of reading; what is `None` or empty is found out from the file.
+    """How a file is read; what is `None` or empty is detected from the file.
 
     Args:
         layout: one of `layouts.LAYOUTS`.
@@ -33,12 +32,12 @@ class FileFormat:
         has_header: whether the first line names the columns.
         column_names: names of the columns of a file without a header; with
             `has_header` they replace those of the header.
-        null_values: texts that stand for a missing value, in any column.
+        null_values: texts that mean a missing value, in any column.
         timestamp_format: of the times of a log, in the letters of strftime.
         unroll: columns that hold a list per row: every element becomes an event.
         unroll_separator: between the elements of such a list where it is text and
             neither JSON nor Python; a blank by default.
-        repeated_ids: of an attribute file: whether an id that comes again is an error,
+        repeated_ids: of an attribute file: whether a repeated id is an error,
             or its `last` row counts.
 
     Raises:

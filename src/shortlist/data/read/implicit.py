@@ -1,7 +1,4 @@
-"""Events of an implicit log: which of them count, and how sure they make us.
-
-Knows labels and a schema; knows no users, items or files.
-"""
+"""Events of an implicit log: which of them count, and their confidence."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class ImplicitEvents(NamedTuple):
-    """What became of some events, all aligned with the labels given.
+    """Events after the threshold, aligned with the labels.
 
     Args:
         keep: Boolean: whether the event counts at all.

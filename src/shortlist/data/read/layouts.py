@@ -1,17 +1,16 @@
-"""How the bytes of a log are laid out: layout, compression, separator, column names.
+"""Detects how a log is stored: layout, compression, separator, column names.
 
-Knows the first kilobytes of a file, not its events. A layout is told from what a file
-holds, because names such as `ratings.csv` are often wrong about their separator.
+The layout is detected from the content of a file, because names such as `ratings.csv`
+are often wrong about the separator.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-import stat
 import zlib
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import cast
 
 from shortlist.data.kernels.tfrecord import is_tfrecord
 from shortlist.data.read.file_format import FileFormat, as_format
@@ -35,22 +34,23 @@ from shortlist.data.read.text.layouts import (
     sequences_text,
 )
 from shortlist.errors import LogError, did_you_mean
+from shortlist.reading import open_log
 
-# Packed bytes that give the first few of the content for sure.
+# Compressed bytes that are enough for the first bytes of the content.
 _PACKED_HEAD_BYTES = 1 << 12
 _LINES = 50
-"""Lines that must look like a MovieLens log to be taken for one."""
+"""How many lines must look like a MovieLens log."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
 def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> LogFile:
-    """Finds out how a file is laid out from its first bytes.
+    """Detects the layout of a file from its first bytes.
 
     Args:
         path: a file, plain or compressed with gzip or Zstandard.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to tell the layout
-            from the content.
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to detect the
+            layout from the content.
 
     Raises:
         LogError: the file is missing, a directory, unreadable, empty, damaged or of
@@ -61,8 +61,8 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
         raise LogError(
             "log-layout-unknown",
             f"The layout must be one of {', '.join(LAYOUTS)}. Received:"
-            f" {given.layout!r}.{did_you_mean(given.layout, LAYOUTS)} Leave it out to"
-            " have it recognized.",
+            f" {given.layout!r}.{did_you_mean(given.layout, LAYOUTS)} Omit it to"
+            " detect the layout.",
             file=path,
         )
     path = Path(path)
@@ -72,8 +72,8 @@ def inspect_file(path: str | Path, layout: str | FileFormat | None = None) -> Lo
     if not head.removeprefix(BYTE_ORDER_MARK).strip():
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. The file is empty. Check the"
-            " export that wrote it.",
+            "A log needs a header and events. The file is empty. Check the export"
+            " that wrote it.",
             file=path,
         )
     found = cast(Layout, given.layout or _content_layout(path, head, given))
@@ -101,37 +101,19 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
 
 
 def compression_of(path: Path) -> str | None:
-    """How a file is packed: `gzip`, `zstd` or `None`.
+    """The compression of a file: `gzip`, `zstd` or `None`.
 
     Raises:
         LogError: it is missing, empty, no regular file or may not be read.
     """
-    if not path.exists():
-        raise LogError(
-            "log-file-missing",
-            f"The file must exist. Found nothing at {str(path)!r}. Check the path;"
-            " it is relative to the current directory unless it starts with '/'.",
-            file=path,
-        )
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        _refuse_kind(path, state.st_mode)
-    try:
-        # Files of the kernel call themselves empty, and may wait for ever.
-        with path.open("rb") as stream:
-            magic = stream.read(_PACKED_HEAD_BYTES) if state.st_size else b""
-    except OSError as error:
-        raise LogError(
-            "log-file-unreadable",
-            f"You must be allowed to read the file. The system said: {error.strerror}."
-            " Change its permissions.",
-            file=path,
-        ) from error
+    with open_log(path) as stream:
+        # Files in /proc report a size of 0, and reading them may never return.
+        magic = stream.read(_PACKED_HEAD_BYTES) if path.stat().st_size else b""
     if not magic:
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. The file is empty. Check the"
-            " export that wrote it.",
+            "A log needs a header and events. The file is empty. Check the export"
+            " that wrote it.",
             file=path,
         )
     if magic.startswith(b"\x1f\x8b"):
@@ -141,20 +123,8 @@ def compression_of(path: Path) -> str | None:
     return "gzip" if _holds_zlib_records(magic) else None
 
 
-def _refuse_kind(path: Path, mode: int) -> NoReturn:
-    kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
-    if stat.S_ISDIR(mode):
-        kind = "directory"
-    raise LogError(
-        "log-file-directory",
-        f"A log must be a regular file. Received a {kind}. Name the file inside a"
-        " directory, or write what a pipe holds to a file.",
-        file=path,
-    )
-
-
 def _holds_zlib_records(head: bytes) -> bool:
-    """TensorFlow packs TFRecord with zlib too, which has no magic number."""
+    """TensorFlow also compresses TFRecord with zlib, which has no magic number."""
     try:
         return is_tfrecord(zlib.decompressobj().decompress(head, 12))
     except zlib.error:
@@ -190,7 +160,7 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
     )
     if known and dat[0].isdigit():
         return "movielens-dat"
-    # Lines of a user and of items may begin with four numbers as well.
+    # Lines of a user and of items may start with four numbers as well.
     even = all(other.count("\t") == 3 for other in more[:-1] if other.strip())
     if len(fields) == 4 and all(map(str.isdigit, fields)) and even:
         return "movielens-100k"
@@ -203,7 +173,7 @@ def _content_layout(path: Path, head: bytes, given: FileFormat) -> str:
 
 def _check_typed(path: Path, layout: str, head: bytes, packed: str | None) -> None:
     if layout == "tfrecord":
-        return  # its reader names the record that is none
+        return  # its reader reports bad records
     if layout != "ndjson" and packed:
         refuse_format(path, f"{layout} inside {packed}", "Unpack it first.")
     if layout != "ndjson" and _MAGIC.get(head[:4]) != layout:

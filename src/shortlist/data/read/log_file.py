@@ -1,7 +1,4 @@
-"""A readable file of a log, and how its bytes are laid out.
-
-Knows no layout in particular: `data/read/layouts.py` finds out.
-"""
+"""A file of a log, and how it is stored."""
 
 from __future__ import annotations
 
@@ -31,17 +28,17 @@ LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HEAD_BYTES = 1 << 18
-"""How much of a file is looked at to tell its layout."""
+"""How many bytes at the start of a file decide its layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogFile:
-    """One readable file and how its bytes are laid out.
+    """One readable file and how it is stored.
 
     Args:
         path: where it is.
         layout: one of `LAYOUTS`.
-        compression: `gzip` (zlib too), `zstd` or `None`, told from the first bytes.
+        compression: `gzip` (zlib too), `zstd` or `None`, detected from the first bytes.
         head: the first bytes, uncompressed; those of a text in UTF-8.
         columns: names as the header, the settings or the layout give them; empty for
             the typed layouts (Parquet, NDJSON, Arrow, TFRecord), which carry their own
@@ -49,7 +46,7 @@ class LogFile:
         delimiter: between the fields of a text layout.
         header_lines: lines up to and including the header; 0 without a header.
         quote_char: what fields can be wrapped in; "" for nothing.
-        padded: whether fields begin with blanks that are no part of them.
+        padded: whether fields start with blanks that do not belong to them.
         format: the settings it was opened with.
     """
 
@@ -98,7 +95,7 @@ def open_bytes(path: Path, compression: str | None) -> pa.NativeFile:
 def open_text(file: LogFile) -> io.TextIOWrapper:
     """Opens a text file for reading its lines, with their line ends.
 
-    What is not of its encoding is replaced.
+    Invalid bytes are replaced.
     """
     raw = io.BufferedReader(open_bytes(file.path, file.compression))
     encoding = file.format.encoding or "utf-8-sig"
@@ -106,12 +103,12 @@ def open_text(file: LogFile) -> io.TextIOWrapper:
 
 
 def damaged(path: Path, error: BaseException | str, row: int | None = None) -> LogError:
-    """The error for a file that breaks off or does not follow its own format."""
+    """The error for a file that is incomplete or violates its format."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
     return LogError(
         "log-file-damaged",
-        f"The file must be complete. Reading it stopped with: {reason}. It was"
-        " probably cut off while being copied or written; fetch or export it again.",
+        f"The file is damaged or incomplete: {reason}. It was probably cut off"
+        " while being copied or written. Fetch or export it again.",
         file=path,
         row=row,
     )
@@ -120,7 +117,7 @@ def damaged(path: Path, error: BaseException | str, row: int | None = None) -> L
 def encoding_error(
     path: Path, raw: bytes, found: str, row: int | None, encoding: str = "UTF-8"
 ) -> LogError:
-    """The error for text that is of another encoding, with the setting that reads it.
+    """The error for text in another encoding, with the setting that reads it.
 
     Args:
         path: the file.
@@ -142,7 +139,7 @@ def encoding_error(
 
 
 def refuse_format(path: Path, found: str, fix: str) -> NoReturn:
-    """Raises the error for content that is of no known layout."""
+    """Raises the error for content of an unknown layout."""
     raise LogError(
         "log-format",
         "A log must be CSV, TSV, NDJSON (plain, .gz or .zst), a MovieLens file,"

@@ -1,7 +1,8 @@
-"""Panics of Polars as errors of ours.
+"""Converts panics of Polars into `LogError`.
 
-A panic of its Rust core is no `Exception` in Python: it passes every `except` that does
-not name it.
+A panic of its Rust core is no `Exception` in Python, so `except Exception` misses it.
+Rust also prints the panic to file descriptor 2. Polars has no setting against that, and
+redirecting the descriptor would hide what other threads write meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from shortlist.errors import LogError
 
 @contextlib.contextmanager
 def panics_refused(file: str | Path) -> Iterator[None]:
-    """Turns a panic while values of a file are looked at into a `LogError`.
+    """Converts a panic of Polars into a `LogError`.
 
     Args:
         file: the file the values are of, or the first of several.
@@ -31,8 +32,8 @@ def panics_refused(file: str | Path) -> Iterator[None]:
         reason = str(error).strip().splitlines() or ["no reason"]
         raise LogError(
             "log-values-unreadable",
-            "Every value must be one that can be worked with. Polars stopped with:"
+            "Polars cannot process the values of the file. It stopped with:"
             f" {reason[0][:200]}. Look for values or lines that are far longer or"
-            " larger than the others, and repair or remove them.",
+            " larger than the others, and correct or remove them.",
             file=file,
         ) from error

@@ -1,7 +1,4 @@
-"""Rows of a log that were set aside, why, and where they are.
-
-Knows masks of one block of one file.
-"""
+"""The skipped rows of a log: why, and where they are."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from shortlist.atomic import atomic_file
 from shortlist.data.findings import Finding, shorten, shown, skipped_rows
 from shortlist.data.read.column_types import is_plain
 from shortlist.data.read.error_locations import row_of, rows_of
-from shortlist.data.read.formulas import without_formulas
 from shortlist.data.read.log_file import LogFile
 from shortlist.errors import LogError
 
+_FORMULA_BEGINS = r"^['=+\-@\t\r\n＝＋－＠]"
 _MOST_KEPT = 1_000
 """Characters of a value that are kept."""
 _COLUMNS = pl.Schema(
@@ -29,13 +26,13 @@ _COLUMNS = pl.Schema(
 
 @dataclass(frozen=True)
 class Reason:
-    """Why some rows of a file were set aside.
+    """Why some rows of a file were skipped.
 
     Args:
         file: the file.
-        code: of the error the first of them would be.
+        code: error code of the first of them.
         column: the column concerned.
-        message: what must hold, what came and what to do.
+        message: what must hold, what was found and what to do.
         rows: one record per row: `event` (its number among the events of the file,
             from 0), `column`, `code` and `value`.
     """
@@ -47,8 +44,8 @@ class Reason:
     rows: pl.DataFrame
 
 
-class Rejections:
-    """A `validate.Report` that collects the bad rows of one block.
+class SkipBadRows:
+    """A `validate.BadRowHandler` that collects the bad rows of one block.
 
     Args:
         file: the file being read.
@@ -65,7 +62,7 @@ class Rejections:
     def __call__(
         self, code: str, values: pl.Series, bad: pl.Series, rule: str, fix: str
     ) -> None:
-        """Sets the rows of `bad` aside; the first reason of a row is the one kept."""
+        """Skips the rows of `bad`; the first reason of a row is kept."""
         new = bad & ~self.bad
         if not new.any():
             return
@@ -92,7 +89,7 @@ def findings_of(
 ) -> list[Finding]:
     """One finding per column and reason, at the first row concerned.
 
-    Where it concerns several files, the one with most such rows is named.
+    If several files have such rows, the one with most of them is named.
 
     Args:
         reasons: of all files.
@@ -123,7 +120,7 @@ def findings_of(
 
 
 def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
-    """Writes the rows set aside as CSV: file, row, column, code, value."""
+    """Writes the skipped rows as CSV: file, row, column, code, value."""
     by_file: dict[Path, list[Reason]] = {}
     for reason in reasons:
         by_file.setdefault(reason.file.path, []).append(reason)
@@ -143,3 +140,22 @@ def write_rejected(path: Path, reasons: Iterable[Reason]) -> None:
         )
     with atomic_file(path) as temporary:
         without_formulas(pl.concat(frames)).write_csv(temporary)
+
+
+def without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would run.
+
+    Texts that are numbers stay as they are. A text that starts with an apostrophe gets
+    another one, so that removing the first character always restores the text.
+    """
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    return frame.with_columns(
+        pl.when(
+            pl.col(name).str.contains(_FORMULA_BEGINS)
+            & pl.col(name).cast(pl.Float64, strict=False).is_null()
+        )
+        .then("'" + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in texts
+    )

@@ -57,7 +57,7 @@ def read_table(
     Args:
         path: CSV, TSV, NDJSON (plain, gzip or Zstandard), a MovieLens file, Parquet,
             Arrow or TFRecord.
-        layout: one of `LAYOUTS`, all settings of reading, or `None` to recognize it.
+        layout: one of `LAYOUTS`, a `FileFormat`, or `None` to recognize it.
         columns: the columns wanted, or `None` for all.
         exact: columns of ids: never Float64, whose text is not unique.
         num_rows: read only so many rows from the start.
@@ -109,7 +109,7 @@ def _load_text(
     exact: Collection[str],
     beyond: bool,
 ) -> pl.DataFrame:
-    """Numbers while streaming where the head has them; a second look where not."""
+    """Parses numbers while streaming if the head has them, else afterwards."""
     sample = lazy.select(columns).head(SAMPLED_ROWS).collect(engine="streaming")
     kinds = {name: narrow(sample[name], name in exact).dtype for name in columns}
     whole = {name for name in exact if name in kinds and _is_whole(sample[name])}
@@ -144,16 +144,16 @@ def narrow(text: pl.Series, exact: bool) -> pl.Series:
 
 
 def _is_whole(text: pl.Series) -> bool:
-    """Whether integers are written as pandas writes those of a column with gaps: 7.0"""
+    """Whether integers are written as 7.0, as pandas does if a value is missing."""
     return bool(text.str.contains(r"^-?\d+\.0$").any())
 
 
 def as_kind(name: str, kind: pl.DataType, whole: bool = False) -> pl.Expr:
-    """Text as `kind`, null where that would change it: '007', '+7' or '-0'.
+    """Text as `kind`, null where the conversion would change it: '007', '+7' or '-0'.
 
     Args:
         name: the column.
-        kind: what it becomes.
+        kind: the type to convert to.
         whole: '7.0' is 7.
     """
     text = pl.col(name)
@@ -193,7 +193,7 @@ def scan(file: LogFile) -> tuple[pl.LazyFrame, list[str]]:
 
 
 def _with_missing(lazy: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
-    """Without the texts that stand for a missing value."""
+    """Replaces the texts that mean a missing value by null."""
     missing = file.format.null_values
     if not missing:
         return lazy
@@ -208,8 +208,8 @@ def _with_missing(lazy: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
 def extra_values(frame: pl.DataFrame) -> pl.Series | None:
     """The first field of each row with content beyond the header, if any row has one.
 
-    Fields beyond the header that are all empty are no fields: some exports end every
-    line with delimiters.
+    Empty fields beyond the header are ignored: some exports end every line with
+    delimiters.
     """
     names = [name for name in BEYOND_HEADER if name in frame.columns]
     if all(frame[name].null_count() == len(frame) for name in names):
@@ -262,7 +262,7 @@ def _scan_lines(file: LogFile) -> pl.LazyFrame:
 
 def _scan_ndjson(file: LogFile) -> pl.LazyFrame:
     check_json_lines(file)
-    # Polars takes some names for patterns: "log[1].ndjson".
+    # Polars reads some names as patterns: "log[1].ndjson".
     is_pattern = glob.escape(str(file.path)) != str(file.path)
     source: Path | bytes = file.path
     if is_pattern or file.head.startswith(BYTE_ORDER_MARK):
@@ -297,7 +297,7 @@ def _scan_movielens(file: LogFile) -> pl.LazyFrame:
 
 @contextlib.contextmanager
 def readable(file: LogFile) -> Iterator[None]:
-    """Turns what Polars says of a file it cannot read into a `LogError`."""
+    """Converts errors of Polars about an unreadable file into `LogError`."""
     try:
         yield
     except read_failures() as error:
@@ -307,7 +307,7 @@ def readable(file: LogFile) -> Iterator[None]:
 def has_stray_quotes(file: LogFile) -> bool:
     """Whether the double quotes of a file are ordinary characters.
 
-    They are where no field begins with one; then they trip Polars.
+    They are if no field starts with one; Polars cannot parse such quotes.
     """
     return file.has_quotes and file.has_width and not has_quoted_field(file)
 
@@ -319,7 +319,7 @@ def check_columns(wanted: Sequence[str], names: Sequence[str], file: LogFile) ->
             raise LogError(
                 "log-column-missing",
                 f"The file must have a column {name!r}.{did_you_mean(name, names)}"
-                f" Found the columns {list(names)}. Name one of them, or repair the"
+                f" Found the columns {list(names)}. Name one of them, or correct the"
                 " header.",
                 file=file.path,
                 column=name,
@@ -331,7 +331,7 @@ def check_rows(num_rows: int, file: LogFile) -> None:
     if num_rows == 0:
         raise LogError(
             "log-empty",
-            "A log must hold a header and events. Found no row below the header."
+            "A log needs a header and events. Found no row below the header."
             " Check the export that wrote it.",
             file=file.path,
         )

@@ -1,11 +1,11 @@
-"""How times are written that are neither numbers since 1970 nor ISO-8601.
+"""Formats of times that are neither numbers since 1970 nor ISO-8601.
 
     formats_of       the formats that a text may be in
     find_format      the one format in which all of a column can be read
     parse_times      a column in a format as milliseconds since the epoch
 
-Formats are those of strftime. Day and month are told apart by a day over 12 somewhere
-in the column; where there is none, both readings are given and none is taken.
+Formats are those of strftime. A day over 12 somewhere in the column shows which number
+is the day; without one, both formats are returned and none is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?"
 _ZONE_NAME = re.compile(r"(?i) ?(?:utc|gmt|z)$")
 
-# Digits alone, by their number.
+# Digits without separators, by their number.
 _COMPACT = {
     8: "%Y%m%d",
     10: "%Y%m%d%H",
@@ -42,14 +42,31 @@ _UNIX = (
 )
 _COMPACT_FIRST, _COMPACT_LAST = 1970, 2100
 
-_CLOCKS = (
+# Clocks with ":" between the numbers; with "." the same.
+_WITH_COLONS = (
     (r"\d{1,2}:\d{2}:\d{2}[.,]\d+", "%H:%M:%S%.f"),
     (r"\d{1,2}:\d{2}:\d{2}", "%H:%M:%S"),
     (r"\d{1,2}:\d{2}", "%H:%M"),
     (r"\d{1,2}:\d{2}:\d{2} ?[ap]m", "%I:%M:%S %p"),
     (r"\d{1,2}:\d{2} ?[ap]m", "%I:%M %p"),
 )
+_CLOCKS = (
+    *_WITH_COLONS,
+    *((s.replace(":", r"\."), f.replace(":", ".")) for s, f in _WITH_COLONS),
+    (r"\d{1,2}h\d{2}", "%Hh%M"),
+    (r"\d{6}[.,]\d+", "%H%M%S%.f"),
+    (r"\d{6}", "%H%M%S"),
+    (r"\d{4}", "%H%M"),
+    (r"\d{1,2} ?[ap]m", "%I %p"),
+    (r"\d{1,2}", "%H"),
+)
+_BASIC_DATE = r"(?:19|20)\d{2}()\d{4}"
+# The hour of a text whose format has no minutes, and what follows it.
+_LAST_HOUR = (
+    r"(?i)([ T:,_-])(\d{1,2})((?: ?[ap]m)?(?: ?(?:utc|gmt|z|[+-]\d\d:?\d\d))?\]?)$"
+)
 _DATES = (
+    (_BASIC_DATE, ("%Y%m%d",)),
     (r"\d{4}([-/.])\d{1,2}\1\d{1,2}", ("%Y{0}%m{0}%d",)),
     (r"\d{1,2}([-/.])\d{1,2}\1\d{4}", ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y")),
     (
@@ -66,10 +83,10 @@ _DATES = (
 
 @dataclass(frozen=True)
 class Found:
-    """What a column of times is written in.
+    """The format of a column of times.
 
     Args:
-        formats: one format; several where day, month and year cannot be told apart;
+        formats: one format; several if day, month and year are ambiguous;
             none where the texts are no times.
         unread: texts that the first format does not read.
     """
@@ -112,7 +129,7 @@ def compact_format(numbers: pl.Series) -> str | None:
 
 
 def formats_of(text: str) -> list[str]:
-    """The formats that one text may be in; day before month first."""
+    """Possible formats of one text, those with the day before the month first."""
     text = text.strip()
     if text.isascii() and text.isdigit() and len(text) in _COMPACT:
         return [_COMPACT[len(text)]]
@@ -133,11 +150,11 @@ def formats_of(text: str) -> list[str]:
 
 
 def find_format(texts: pl.Series) -> Found:
-    """The format of a column, from the forms of its texts.
+    """The format of a column of texts.
 
     Args:
-        texts: String; nulls and empty texts do not count. At most a tenth of them may
-            be something else.
+        texts: String; nulls and empty texts do not count. Up to a tenth of them may be
+            in another format.
     """
     known = texts.drop_nulls()
     known = known.filter(known.str.len_bytes() > 0)
@@ -173,12 +190,15 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
         form, raw = form[:-2].rstrip(), raw.str.replace(_ZONE_NAME.pattern, "")
     form = form.replace("%Z", "UTC")
     form = form.replace("%S.%f", "%S%.f").replace("%S,%f", "%S%.f")
-    if "%e" in form:  # a day of one digit may stand after two blanks
+    if "%e" in form:  # a day of one digit may follow two blanks
         form, raw = form.replace("%e", "%d"), raw.str.replace_all(" +", " ")
     if "%S%.f" in form:
-        raw = raw.str.replace(r"(:\d\d),(\d+)", "$1.$2")
-    if "%H" in form and "%M" not in form:  # Polars wants both or neither
+        raw = raw.str.replace(r"(\d\d),(\d+)", "$1.$2")
+    if "%M" not in form and "%d%H" in form:  # Polars needs minutes beside an hour
         form, raw = form.replace("%H", "%H%M"), raw.str.replace(r"$", "00")
+    elif "%M" not in form and ("%H" in form or "%I" in form):
+        form = form.replace("%H", "%H:%M").replace("%I", "%I:%M")
+        raw = raw.str.replace(_LAST_HOUR, "$1$2:00$3")
     if "%s" in form:
         seconds = raw.cast(pl.Float64, strict=False) * 1000
         lazy = texts.to_frame().lazy()
@@ -194,15 +214,17 @@ def parse_times(texts: pl.Series, form: str) -> pl.Series:
 def _shapes() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
     clock = "|".join(shape for shape, _ in _CLOCKS)
     zone = r"(?P<zone> ?(?:utc|gmt|z|[+-]\d\d:?\d\d))?"
-    rest = rf"(?:(?P<gap>[ T:]|, )(?P<clock>{clock}){zone})?"
-    return [
-        (re.compile(rf"(?i)(?P<day>{_DAY},? )?{_numbered(date)}{rest}"), formats)
-        for date, formats in _DATES
-    ]
+    shapes: list[tuple[re.Pattern[str], tuple[str, ...]]] = []
+    for date, formats in _DATES:
+        gap = "[ T:_-]|, " if date == _BASIC_DATE else "[ T:]|, "
+        rest = rf"(?:(?P<gap>{gap})(?P<clock>{clock}){zone})?"
+        shape = re.compile(rf"(?i)(?P<day>{_DAY},? )?{_numbered(date)}{rest}")
+        shapes.append((shape, formats))
+    return shapes
 
 
 def _numbered(date: str) -> str:
-    """The mark of a date is the second group of its shape."""
+    """Renumbers the group of the separator, which is the second group of a shape."""
     return date.replace(r"\1", r"\2")
 
 

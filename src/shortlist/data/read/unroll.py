@@ -1,7 +1,4 @@
-"""Several events in one row become one row per event.
-
-Knows lazy frames: columns of lists, of records or of text that is a list.
-"""
+"""Unrolls rows with several events into one row per event."""
 
 from __future__ import annotations
 
@@ -34,8 +31,8 @@ def sequence_events(lines: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
 def unrolled(lazy: pl.LazyFrame, file: LogFile) -> pl.LazyFrame:
     """The rows of `file` with one row per element of the columns `format.unroll`.
 
-    Lists of records bring a column per field of a record; where the file has a column
-    of that name, it is `list.field`. Rows without elements have no events.
+    Lists of records become a column per field; if the file has a column of that name,
+    the new one is `list.field`. Rows without elements have no events.
 
     Raises:
         LogError: a column is missing (`log-column-missing`) or holds no lists

@@ -1,9 +1,8 @@
-"""Columns as read become columns as used, or a report of the rows that cannot be.
+"""Converts columns as read into columns as used, and reports bad rows.
 
-Knows one column of one block of rows at a time; everything is a whole-column
-expression. What becomes of a bad value is up to the `Report`: `Refusal` raises and
-looks the row up in the file, `blocks.py` has one that sets rows aside. Where the report
-returns, the bad values are null in the answer.
+Works on one column of one block of rows, with whole-column expressions. A
+`BadRowHandler` is called for bad values: `RaiseBadRows` raises and finds the row in the
+file, `rejected.SkipBadRows` collects them. If it returns, bad values become null.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from shortlist.errors import LogError
 
 # Called with an error code, the column as read, the mask of its bad rows, what must
 # hold and what to do.
-Report = Callable[[str, pl.Series, pl.Series, str, str], None]
+BadRowHandler = Callable[[str, pl.Series, pl.Series, str, str], None]
 
 MAX_ID_BYTES = 4_096
 """Longer text is no id; a log whose lines do not end may be one value."""
 
-# Milliseconds per unit, and the magnitude where the next finer unit begins: 1e11
+# Milliseconds per unit, and the magnitude at which the next finer unit starts: 1e11
 # seconds are the year 5138 and 1e11 milliseconds are March 1973.
 _UNITS = {
     "seconds": (1000.0, 1e11),
@@ -41,20 +40,19 @@ _UNITS = {
     "microseconds": (1e-3, 1e17),
     "nanoseconds": (1e-6, float("inf")),
 }
-# Times from which the unit is told: units are a factor of 1000 apart.
+# How many times decide the unit: units are a factor of 1000 apart.
 _TIMES_LOOKED_AT = 100_000
 _ISO = "iso"
 # What NumPy and pandas write for a missing time among integers.
 _NOT_A_TIME = -(2**63)
 
 
-class Refusal:
-    """A report that raises `LogError` at the first bad row.
+class RaiseBadRows:
+    """Raises `LogError` at the first bad row.
 
     Args:
         file: the file being read.
-        first: number of events of the file before the block, so that a row is named
-            as people count it.
+        first: number of events of the file before the block.
     """
 
     def __init__(self, file: LogFile, first: int = 0) -> None:
@@ -77,10 +75,9 @@ class Refusal:
         )
 
 
-def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
-    """Ids as Int64 or String, never changed.
-
-    Whole floats, which pandas makes of integers where one is missing, are integers.
+def to_ids(values: pl.Series, report: BadRowHandler, file: LogFile) -> pl.Series:
+    """Ids as Int64 or String, never changed. Whole floats are read as integers: pandas
+    writes them if an id is missing.
     Reports ids that are missing, blank or longer than `MAX_ID_BYTES`.
 
     Raises:
@@ -101,8 +98,8 @@ def to_ids(values: pl.Series, report: Report, file: LogFile) -> pl.Series:
     else:
         raise _no_ids(values, file, f"a column of type {values.dtype}")
     if missing.any():
-        rule = "Every event must name its user and item, every attribute row its id."
-        fix = "Fill the id in or remove the row."
+        rule = "Every event needs a user and an item, every attribute row an id."
+        fix = "Add the id, or remove the row."
         report("log-id-missing", given, missing, rule, fix)
     if ids.dtype == pl.String:
         lengths = ids.str.len_bytes()
@@ -137,7 +134,7 @@ def _no_ids(values: pl.Series, file: LogFile, found: str) -> LogError:
     )
 
 
-def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
+def to_labels(values: pl.Series, schema: Schema, report: BadRowHandler) -> pl.Series:
     """Labels as Float32 within the limits of the schema.
 
     Reports labels that are missing, not a number, NaN, infinite or beyond Float32,
@@ -147,7 +144,7 @@ def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     missing = is_missing(values)
     if missing.any():
         rule = "Every event must have a label."
-        fix = "Fill it in or remove the row."
+        fix = "Add it, or remove the row."
         report("log-label-missing", values, missing, rule, fix)
     unread = labels.is_null() & ~missing
     if unread.any():
@@ -163,18 +160,18 @@ def to_labels(values: pl.Series, schema: Schema, report: Report) -> pl.Series:
     low = float("-inf") if schema.label_min is None else schema.label_min
     high = float("inf") if schema.label_max is None else schema.label_max
     outside = (labels < low) | (labels > high)
-    rule = f"Labels must lie between {low:g} and {high:g}."
+    rule = f"Labels must be between {low:g} and {high:g}."
     if schema.label_kind == "binary":
         outside |= ~labels.is_in([0.0, 1.0])
         rule = "Binary labels must be 0 or 1."
     outside = outside.fill_null(False) & ~infinite
     if outside.any():
-        fix = "Repair the row, or change label_min, label_max or label_kind."
+        fix = "Correct the row, or change label_min, label_max or label_kind."
         report("log-label-range", values, outside, rule, fix)
     return narrow
 
 
-def to_numbers(values: pl.Series, report: Report) -> pl.Series:
+def to_numbers(values: pl.Series, report: BadRowHandler) -> pl.Series:
     """A numeric feature as Float64; missing values and NaN become null.
 
     Reports values that are text or infinite.
@@ -183,7 +180,7 @@ def to_numbers(values: pl.Series, report: Report) -> pl.Series:
     bad = (numbers.is_null() & ~is_missing(values)) | numbers.is_infinite()
     if bad.fill_null(False).any():
         rule = "A numeric feature must hold finite numbers or nothing."
-        fix = "Repair the row or make the feature categorical."
+        fix = "Correct the row or make the feature categorical."
         report("log-number-type", values, bad.fill_null(False), rule, fix)
     return numbers.fill_nan(None)
 
@@ -192,7 +189,7 @@ class Times:
     """Reads the times of one file, block by block.
 
     Dates and times without a zone are UTC. Numbers are seconds, milliseconds,
-    microseconds or nanoseconds: one unit for the file, told from the median of the
+    microseconds or nanoseconds: one unit for the file, found from the median of the
     first block; or they are dates written in digits. Other text is ISO-8601, or of the
     one format that the first block can be read in.
 
@@ -213,7 +210,7 @@ class Times:
         """Whether the times read so far are text, not numbers since 1970."""
         return self._kind == _ISO or self.form is not None
 
-    def to_ms(self, values: pl.Series, report: Report) -> pl.Series:
+    def to_ms(self, values: pl.Series, report: BadRowHandler) -> pl.Series:
         """Event times as Int64 milliseconds since the epoch.
 
         Reports times that are missing, not a time, of another unit than most, before
@@ -225,18 +222,18 @@ class Times:
         times = self._parsed(values, missing, report)
         early = (times < 0).fill_null(False)
         if early.any():
-            rule = "Times must not lie before 1970."
-            fix = "Repair the row or check which column holds the time."
+            rule = "Times must not be before 1970."
+            fix = "Correct the row or check which column holds the time."
             report("log-time-before-1970", values, early, rule, fix)
         late = (times > self.now_ms + DAY_MS).fill_null(False)
         if late.any():
-            rule = "Times must not lie in the future (more than a day from now)."
-            fix = "Repair the row or the clock that wrote it."
+            rule = "Times must not be more than a day in the future."
+            fix = "Correct the row or the clock that wrote it."
             report("log-time-future", values, late, rule, fix)
         return times
 
     def _parsed(
-        self, values: pl.Series, missing: pl.Series, report: Report
+        self, values: pl.Series, missing: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if values.dtype == pl.Date or values.dtype == pl.Datetime:
             return values.cast(pl.Datetime("ms")).to_physical().alias(values.name)
@@ -255,7 +252,7 @@ class Times:
         return self._from_text(values, missing, report)
 
     def _from_text(
-        self, values: pl.Series, missing: pl.Series, report: Report
+        self, values: pl.Series, missing: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if self.form is None:
             times = iso_to_ms(values)
@@ -274,7 +271,7 @@ class Times:
         return times
 
     def _from_numbers(
-        self, numbers: pl.Series, values: pl.Series, report: Report
+        self, numbers: pl.Series, values: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         if numbers.dtype.is_integer():
             numbers = _signed(numbers, values, report)
@@ -293,7 +290,9 @@ class Times:
         foreign = (numbers.abs() >= end) | ((numbers >= 0) & (numbers < begin))
         foreign = foreign.fill_null(False)
         if foreign.any():
-            rule = f"All times must have one unit; most of this column are {unit}."
+            rule = (
+                f"All times must have the same unit; most of this column have {unit}."
+            )
             fix = "Write all of them in the same unit."
             report("log-time-mixed", values, foreign, rule, fix)
         times = _scaled(numbers, factor)
@@ -302,10 +301,10 @@ class Times:
         return times
 
     def _from_digits(
-        self, numbers: pl.Series, values: pl.Series, report: Report
+        self, numbers: pl.Series, values: pl.Series, report: BadRowHandler
     ) -> pl.Series:
         """Numbers such as 20240131, in the format of their digits."""
-        assert self.form is not None  # the caller looked
+        assert self.form is not None  # checked by the caller
         texts = numbers.cast(pl.Int64, strict=False).cast(pl.String)
         times = parse_times(texts.alias(values.name), self.form)
         unread = times.is_null() & numbers.is_not_null()
@@ -319,7 +318,7 @@ def ms_per_unit(numbers: pl.Series) -> float:
     return _UNITS[_unit(numbers)][0]
 
 
-def check_unique(ids: pl.Series, report: Report) -> None:
+def check_unique(ids: pl.Series, report: BadRowHandler) -> None:
     """Reports the second row of a repeated id of an attribute table."""
     repeated = ~ids.is_first_distinct()
     if repeated.any():
@@ -333,15 +332,28 @@ def check_not_empty(values: pl.Series, file: LogFile) -> None:
     if is_missing(values).all():
         raise LogError(
             "log-column-empty",
-            f"A column that is used must hold values. Column {values.name!r} is empty"
-            " in every row. Name another column or repair the export.",
+            f"A column that is used needs values. Column {values.name!r} is empty"
+            " in every row. Name another column, or correct the export.",
             file=file.path,
             column=values.name,
         )
 
 
 def iso_to_ms(text: pl.Series) -> pl.Series:
-    """ISO-8601 text as Int64 milliseconds, null where it is none. No zone: UTC."""
+    """ISO-8601 text as Int64 milliseconds, null for other text. No zone: UTC.
+
+    A zone may be followed by its name in brackets, as in Java: `Z[UTC]`.
+    """
+    times = _iso_to_ms(text)
+    if times.null_count() == text.null_count():
+        return times
+    if not text.str.ends_with("]").any():
+        return times
+    offset = text.str.replace(r"(Z|z|[+-]\d\d(?::?\d\d)?)\[[\w/+-]+\]\s*$", "$1")
+    return _iso_to_ms(offset.str.replace(r"\[(?:Etc/)?(?:UTC|GMT|Z)\]\s*$", "Z"))
+
+
+def _iso_to_ms(text: pl.Series) -> pl.Series:
     raw = pl.col(text.name).str.strip_chars()
     raw = pl.when(raw.str.len_bytes() == 10).then(raw + "T00:00").otherwise(raw)
     zone = r"(?: ?UTC|[Zz]|[+-]\d\d(?::?\d\d)?)$"
@@ -360,7 +372,7 @@ def iso_to_ms(text: pl.Series) -> pl.Series:
 
 
 def to_floats(values: pl.Series) -> pl.Series:
-    """Float64, null where a value is no number; true and false count as 1 and 0."""
+    """Float64, null where a value is not a number; true and false are 1 and 0."""
     if values.dtype == pl.String:
         numbers = values.cast(pl.Float64, strict=False)
         lower = values.str.to_lowercase() if numbers.null_count() else values
@@ -373,7 +385,7 @@ def to_floats(values: pl.Series) -> pl.Series:
 
 
 def to_integers_or_floats(text: pl.Series) -> pl.Series:
-    """Int64 if all the text that is there are integers, else as `to_floats`."""
+    """Int64 if all texts are integers, else as `to_floats`."""
     exact = text.cast(pl.Int64, strict=False)
     missing = text.null_count() if exact.null_count() else 0
     return exact if exact.null_count() == missing else to_floats(text)
@@ -387,35 +399,37 @@ def is_missing(values: pl.Series) -> pl.Series:
 
 
 def report_no_time(
-    values: pl.Series, bad: pl.Series, report: Report, form: str | None = None
+    values: pl.Series, bad: pl.Series, report: BadRowHandler, form: str | None = None
 ) -> None:
     """Reports values of a time column that are no times, or not of their format."""
     rule = "Times must be numbers since 1970 or ISO-8601 text, all of one kind."
-    fix = "Write this one as the others, choose another timestamp column, or set"
+    fix = "Write it like the others, choose another timestamp column, or set"
     fix += ' timestamp_format = "%d.%m.%Y %H:%M" or what it is under [log].'
     if form is not None:
         rule = f"Times must be written as timestamp_format says, {form!r}."
-        fix = "Write this one as the others, or correct the format under [log]."
+        fix = "Write it like the others, or correct the format under [log]."
     report("log-time-type", values, bad, rule, fix)
 
 
 def _report_ambiguous(
-    values: pl.Series, bad: pl.Series, found: Found, report: Report
+    values: pl.Series, bad: pl.Series, found: Found, report: BadRowHandler
 ) -> None:
     readings = " or ".join(f'"{form}"' for form in found.formats)
-    rule = "It must be clear which number of a date is the day."
+    rule = "Dates must show which number is the day."
     fix = f"Set timestamp_format = {readings} under [log]."
     report("log-time-ambiguous", values, bad, rule, fix)
 
 
-def report_missing_time(values: pl.Series, bad: pl.Series, report: Report) -> None:
+def report_missing_time(
+    values: pl.Series, bad: pl.Series, report: BadRowHandler
+) -> None:
     """Reports events without a time."""
     rule = "Every event must have a time."
-    fix = "Fill it in, remove the row, or name no timestamp column."
+    fix = "Add it, remove the row, or name no timestamp column."
     report("log-time-missing", values, bad, rule, fix)
 
 
-def _signed(numbers: pl.Series, values: pl.Series, report: Report) -> pl.Series:
+def _signed(numbers: pl.Series, values: pl.Series, report: BadRowHandler) -> pl.Series:
     """Whole numbers as Int64, null where they do not fit and for a missing time."""
     times = numbers.cast(pl.Int64, strict=False)
     if times.null_count() > numbers.null_count():
@@ -429,7 +443,7 @@ def _signed(numbers: pl.Series, values: pl.Series, report: Report) -> pl.Series:
 
 
 def _unit(numbers: pl.Series) -> str:
-    """The unit in which the middle of the times, or of many of them, is a date."""
+    """The unit in which the median of the times is a date."""
     some = numbers.gather_every(max(len(numbers) // _TIMES_LOOKED_AT, 1))
     middle = abs(float(some.median() or 0))  # type: ignore[arg-type]
     return next((name for name, (_, end) in _UNITS.items() if middle < end), "seconds")

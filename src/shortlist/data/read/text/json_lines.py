@@ -1,7 +1,4 @@
-"""NDJSON that would take too long or too deep to read is refused before it is read.
-
-Knows lines of bytes.
-"""
+"""Refuses NDJSON that is nested too deep or has too many fields, before it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _MANY_FIELDS = 500
 
 
 def check_json_lines(file: LogFile) -> None:
-    """Looks at every line, and parses a few.
+    """Checks the depth of every line, and the fields of some.
 
     Raises:
         LogError: `log-json` for a line that is nested too deep, or once the objects
@@ -54,7 +51,8 @@ def _is_deep(line: bytes) -> bool:
 
 
 def _depth(line: bytes) -> int:
-    """The levels of a line up to one too many; brackets in texts are none."""
+    """Nesting depth of a line, up to `MAX_DEPTH + 1`; brackets in strings do not
+    count."""
     depth = deepest = 0
     quoted = escaped = False
     for byte in line:
@@ -77,7 +75,7 @@ def _add_fields(line: bytes, fields: set[str]) -> None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return  # reading the file tells what is wrong
+        return  # reading the file reports what is wrong
     _walk(found, "", fields)
 
 

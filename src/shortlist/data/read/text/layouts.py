@@ -1,7 +1,4 @@
-"""Separator, header and columns of text: from its first lines and the settings.
-
-Knows the begin of one file.
-"""
+"""Separator, header and columns of text: from its first lines and the settings."""
 
 from __future__ import annotations
 
@@ -37,11 +34,11 @@ HEADERLESS: dict[tuple[str, int], tuple[str, ...]] = {
 }
 
 _HINT = re.compile(r'(?i)"?sep=(.)"?\r?\n')
-LEAVE_OUT = "Leave the layout out to have it recognized."
+LEAVE_OUT = "Omit the layout to detect it."
 
 
 def movielens_text(file: LogFile, text: str) -> LogFile:
-    """A MovieLens file with the names of its columns, told from its first lines."""
+    """A MovieLens file with the names of its columns, detected from its first lines."""
     line = next(line for line in text.splitlines() if line.strip())
     marks = ["::"] if file.layout == "movielens-dat" else ["\t", "|"]
     for mark in marks:
@@ -72,7 +69,7 @@ def sequences_text(file: LogFile, text: str) -> LogFile:
 
 
 def delimited_text(file: LogFile, text: str) -> LogFile:
-    """A file of fields with its separator and columns, told from its first lines.
+    """A file of fields with its separator and columns, detected from its first lines.
 
     Args:
         file: what is known of it.
@@ -83,7 +80,7 @@ def delimited_text(file: LogFile, text: str) -> LogFile:
     marks = [given.separator] if given.separator else []
     if file.layout == "tsv" and not marks:
         marks = ["\t"]
-    # Excel writes its separator into a line of its own before all others.
+    # Excel writes its separator into a separate first line.
     if hint := _HINT.match(text):
         marks, text = marks or [hint[1]], text[hint.end() :]
     mark = sniff.best_separator(text, marks, quote=quote, complete=complete)

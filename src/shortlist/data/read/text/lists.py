@@ -1,7 +1,4 @@
-"""Lists that are written in one field: JSON, Python, NumPy, or joined by a separator.
-
-Knows single texts and columns of them.
-"""
+"""Lists in one field: as JSON, Python or NumPy write them, or with a separator."""
 
 from __future__ import annotations
 

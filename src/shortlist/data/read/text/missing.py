@@ -1,7 +1,4 @@
-"""Missing values that are written as text, such as `NULL`.
-
-Knows single columns of ids.
-"""
+"""Missing values that are written as text, such as `NULL`."""
 
 from __future__ import annotations
 

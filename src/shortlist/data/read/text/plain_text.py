@@ -1,7 +1,7 @@
-"""Text of any encoding and separator as text that Polars reads.
+"""Converts text of any encoding and separator into text that Polars reads.
 
-Polars wants UTF-8, a separator of one character and no blanks before quotes. A file
-that has these is read where it lies; any other is read into memory.
+Polars needs UTF-8, a separator of one character and no blanks before quotes. Such a
+file is read directly; any other is converted in memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def plain_text(text: str, file: LogFile) -> str:
     if len(mark) > 1:
         text = text.replace(mark, JOINED)
     if mark == " ":
-        if quote and quote in text:  # blanks in a quoted field are its own
+        if quote and quote in text:  # blanks inside a quoted field are kept
             if text.count("\n") > 1:
                 lines = text.splitlines(keepends=True)
                 return "".join(plain_text(line, file) for line in lines)

@@ -1,7 +1,4 @@
-"""What the first lines of a text file say: separator, header, blanks, encoding.
-
-Knows text and the bytes it is made of, neither files nor columns.
-"""
+"""What the first lines of a text file say: separator, header, blanks, encoding."""
 
 from __future__ import annotations
 
@@ -34,10 +31,10 @@ _HEADER_WORD = re.compile(
 def records(
     text: str, separator: str, *, quote: str = '"', complete: bool = True
 ) -> list[list[str]]:
-    """The first records of a text that is cut somewhere, blank lines left out.
+    """The first records of a text that may be cut, without blank lines.
 
     Args:
-        text: the begin of a file.
+        text: the start of a file.
         separator: between fields, one or more characters.
         quote: what fields are wrapped in; "" for nothing.
         complete: whether the text is all of the file: the last record of a cut one is
@@ -86,28 +83,27 @@ def best_separator(
 
 
 def is_headerless(found: Sequence[Sequence[str]]) -> bool:
-    """Whether the first of some records is data like the others, not names."""
+    """Whether the first record is data like the others, not column names."""
     first, others = found[0], found[1:]
     if all(map(_is_number, first)):
         return True
     if first[0] == "" and all(map(str.isdigit, first[1:])):
-        return False  # pandas writes its index and columns without names so
+        return False  # as pandas writes an index and columns without names
     if any(_is_moment(field) for field in first) and not _named(first):
         return True
     if not others or _named(first):
         return False
-    told = [
+    alike = [
         _is_alike(field, [r[n] for r in others if n < len(r)])
         for n, field in enumerate(first)
     ]
-    return False not in told and True in told
+    return False not in alike and True in alike
 
 
 def has_row_names(found: Sequence[Sequence[str]]) -> bool:
-    """Whether rows begin with a name that the header does not count, as R writes them.
+    """Whether rows start with a name without a column in the header, as R writes them.
 
-    All of them have one field more than the header, the first of which never comes
-    again.
+    All of them have one field more than the header, and their first fields are unique.
     """
     first, others = found[0], found[1:]
     names = {record[0] for record in others}
@@ -141,7 +137,7 @@ def are_sequences(text: str, *, complete: bool) -> str | None:
 
 
 def is_padded(found: Sequence[Sequence[str]]) -> bool:
-    """Whether fields begin with a blank, as in `user, item`."""
+    """Whether fields start with a blank, as in `user, item`."""
     fields = [field for record in found for field in record[1:] if field]
     padded = sum(field.startswith(" ") for field in fields)
     return bool(fields) and padded >= _MOST_ALIKE * len(fields)
@@ -178,7 +174,8 @@ def guess_encoding(raw: bytes) -> str | None:
 
 
 def head_is_utf8(head: bytes) -> int | None:
-    """The place of the first byte that is not UTF-8, where the last ones may be cut."""
+    """The position of the first byte that is not UTF-8; the last character may be
+    cut."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
@@ -196,14 +193,14 @@ def _named(first: Sequence[str]) -> bool:
 
 
 def _is_moment(field: str) -> bool:
-    """Whether a field is a time with a clock, which is no name."""
+    """Whether a field is a date with a time, and so no column name."""
     if _CLOCK.search(field):
         return True
     return _is_number(field) and float(field) >= _FIRST_EPOCH
 
 
 def _is_alike(field: str, others: list[str]) -> bool | None:
-    """Whether a field is like those below it; `None` where that says nothing."""
+    """Whether a field is like those below it; `None` if unclear."""
     known = [other for other in others if other and other.lower() not in MISSING_TEXTS]
     if not known or not field:
         return None
@@ -227,7 +224,7 @@ def _form(text: str) -> str:
 
 
 def _repeats(found: Sequence[Sequence[str]]) -> bool:
-    """Whether the same items come again in other records."""
+    """Whether the same items occur in several records."""
     items = Counter(item for record in found for item in set(record[1:]) if item)
     return sum(count > 1 for count in items.values()) > len(items) / 4
 

@@ -1,8 +1,4 @@
-"""Writes tf.train.Example messages and the frames of TFRecord.
-
-Knows one record at a time, as TensorFlow writes it: features sorted by name, numbers
-packed. Knows nothing of files or tables.
-"""
+"""Writes tf.train.Example messages and the frames of TFRecord."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""TFRecord files as blocks of columns, and what can be wrong with them in words.
+"""Reads TFRecord files as blocks of columns, and reports damaged records.
 
-Knows files, blocks and records; knows nothing of rows or of what the columns mean.
 Memory holds one block at a time, or one record if that is larger.
 """
 
@@ -30,12 +29,12 @@ _KIND_NAMES = ("no", "bytes", "float", "int64")
 
 
 class RecordReader:
-    """Reads files with the same features; the first record settles which.
+    """Reads files with the same features as the first record.
 
     Args:
-        columns: the features wanted, in this order; sorted by name and all of them by
-            default, and then no record may have more or fewer. With `columns`, others
-            may come and go.
+        columns: the features wanted, in this order; all of them, sorted by name, by
+            default; then all records must have the same features. With `columns`,
+            other features may differ.
     """
 
     def __init__(self, columns: Sequence[str] | None) -> None:

@@ -1,14 +1,12 @@
 """How many rows a record holds: one, or a batch stored column by column.
 
-Knows counts of values; knows nothing of files or of the values.
-
 Two forms of TFRecord are in use:
 
     per-example   a record is one row: a feature has one value, or a list of any length
     pre-batched   a record is a batch of rows: a feature of width w has rows * w values,
                   those of the first row first
 
-The form is told from the counts, unless the caller gives `rows_per_record`:
+The form is detected from the counts, unless the caller gives `rows_per_record`:
 
 1. If in every record some feature has exactly one value, the file is per-example.
 2. Else it is pre-batched. The rows of a record are the smallest number of values that
@@ -45,12 +43,12 @@ def check_rows_per_record(rows: object) -> None:
     raise InputError(
         "invalid-argument",
         "`rows_per_record` must be a whole number of at least 1. Received:"
-        f" {rows!r}. Leave it out to have it told from the file.",
+        f" {rows!r}. Omit it to detect it from the file.",
     )
 
 
 class RecordRows:
-    """Follows the records of files that belong together, block after block.
+    """Counts the rows of records, block after block.
 
     Args:
         rows_per_record: as the caller gave it.

@@ -1,8 +1,7 @@
-"""What all records of some TFRecord files say about their columns.
+"""Collects the column types of all records of some TFRecord files.
 
-Knows blocks of values and tables; knows nothing of bytes or checksums. Whether a column
-is a list, text or a narrow integer is known only after the last record, so files are
-gone through once for that, and again (or from memory) for the tables.
+Whether a column is a list, text or a narrow integer is known only after the last
+record, so files are read once for that, and again (or from memory) for the tables.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from shortlist.errors import LogError
 
 
 class Survey:
-    """Go through `blocks()` to the end once; the rest is known only then.
+    """Iterate over `blocks()` to the end first; types are known only then.
 
     Args:
         paths: files with the same features.
@@ -51,7 +50,7 @@ class Survey:
         if not paths:
             raise LogError(
                 "log-empty",
-                "A log must be at least one file. Received none. Name its files.",
+                "A log needs at least one file. Received none. Name its files.",
             )
         self._paths = paths
         self._columns = columns
@@ -62,7 +61,7 @@ class Survey:
         self._is_text: list[bool] = []
 
     def blocks(self) -> Iterator[RecordBlock]:
-        """The records of all files, block after block, taking note of each.
+        """The records of all files, block after block, while their types are noted.
 
         Raises:
             LogError: as `RecordReader.blocks` and `RecordRows.add`.
@@ -79,7 +78,7 @@ class Survey:
             pass
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """The tables, from the files once more."""
+        """The tables; reads the files again."""
         reader = RecordReader(self._columns)
         for path in self._paths:
             yield from map(self.frame, reader.blocks(path))

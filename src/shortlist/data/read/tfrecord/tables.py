@@ -1,22 +1,21 @@
 """TFRecord of flat features: to a table, in blocks, to one Arrow file, and back.
 
     read_tfrecord      a file as one table
-    tfrecord_batches   a file of any size as tables of some rows each
     convert_tfrecord   files to one flat Arrow file with the narrowest types
     write_tfrecord     a table to a file
 
 A record is a `tf.train.Example`: one row, or a batch of rows stored column by column;
-`rows.py` says how the two are told apart. Files may be plain or packed with gzip,
-zlib or Zstandard. Needs no TensorFlow.
+`rows.py` describes how the two are distinguished. Files may be plain or compressed with
+gzip, zlib or Zstandard. Needs no TensorFlow.
 
 A column is Int64, Float32, or for bytes String, or Binary if a value is not UTF-8. It
 is a scalar if every row has exactly one value, else a List. Columns are sorted by name,
-for the features of an Example have no order.
+because the features of an Example have no order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ def read_tfrecord(
     Args:
         path: the file.
         rows_per_record: 1 if every record is one row, the size of the batches if they
-            are batches, or `None` to have it told from the file.
+            are batches, or `None` to detect it.
         columns: the features wanted, in this order; all by default. Only these must
             be in every record.
 
@@ -55,22 +54,6 @@ def read_tfrecord(
     survey = Survey([path], rows_per_record, columns)
     blocks = [*survey.blocks()]
     return pl.concat([survey.frame(block) for block in blocks], rechunk=False)
-
-
-def tfrecord_batches(
-    path: str | Path,
-    *,
-    rows_per_record: int | None = None,
-    columns: Sequence[str] | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Reads a file as tables of some rows each, in file order.
-
-    Reads it twice: the types of the columns depend on all records. Memory holds one
-    block of the file. See `read_tfrecord` for the arguments, types and errors.
-    """
-    survey = Survey([path], rows_per_record, columns)
-    survey.complete()
-    yield from survey.frames()
 
 
 def convert_tfrecord(
@@ -137,7 +120,7 @@ def write_tfrecord(
 
 
 class _Written:
-    """A column whose rows can be taken out one after the other."""
+    """A column whose rows can be read in ranges."""
 
     def __init__(self, column: pl.Series, batched: bool) -> None:
         self.name = column.name

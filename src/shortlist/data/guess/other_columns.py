@@ -1,6 +1,6 @@
 """The columns of a log that have no role: attributes, event types, amounts, the rest.
 
-Every one of them gets a sentence, so that none is dropped without a word.
+Every one of them is reported with a sentence.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from shortlist.data.guess.meanings import (
     unread_rating,
     words_of,
 )
-from shortlist.data.guess.order_findings import (
+from shortlist.data.guess.owners import newest_rows, owner_of, owner_reason
+from shortlist.data.guess.roles import Roles, name_score, time_share
+from shortlist.data.guess.shared_findings import (
     grouped_by_item,
     id_ranks,
     repeated_share,
     sorted_by,
 )
-from shortlist.data.guess.owners import newest_rows, owner_of, owner_reason
-from shortlist.data.guess.roles import Roles, name_score, time_share
 from shortlist.data.read.validate import iso_to_ms, to_floats
 from shortlist.data.schema import ITEM, USER, Owner
 from shortlist.data.split import Split, assign_parts
 
 _SMALL_CODES = 31  # hours, days and the like
-_CONTEXT = "Left out: a context feature only if known when asking."
+_CONTEXT = "Left out: a context feature only if its value is known at request time."
 
 
 def guess_log_columns(
@@ -82,7 +82,7 @@ def weight_offer(roles: Roles, name: str) -> str:
 
 
 def look_at_order(roles: Roles, split: Split) -> tuple[str, float]:
-    """Why the order of the rows is not that of time, and the share of repeats.
+    """Why the rows are not in the order of time, and the share of repeats.
 
     Args:
         roles: the log.
@@ -107,7 +107,7 @@ def look_at_order(roles: Roles, split: Split) -> tuple[str, float]:
 
 
 def times_of(roles: Roles) -> np.ndarray | None:
-    """The times of the rows looked at, as numbers in their order."""
+    """The times of the sampled rows, as numbers in the same order."""
     if "timestamp" not in roles.columns:
         return None
     values = roles.table[roles.columns["timestamp"]]
@@ -120,19 +120,19 @@ def times_of(roles: Roles) -> np.ndarray | None:
 
 
 def _left_out(roles: Roles, values: pl.Series) -> str:
-    """Why a column is no attribute, whatever its values are per id; else nothing."""
+    """Why a column cannot be an attribute; empty if it can."""
     name = values.name
     if values.null_count() == len(values):
         return "Left out: it is empty."
     if is_event_type(values) and _is_surely_type(roles, values):
-        told = counted(values)
+        summary = counted(values)
         if values.n_unique() == 1:
-            return f"Left out: every event is of one kind: {told}."
+            return f"Left out: every event is of one kind: {summary}."
         roles.warnings.append(
-            f"{name!r} says what kind of event a row is: {told}. It is not used: every"
-            " kind counts 1 alike. Leave out the rows that are no sign of interest."
+            f"{name!r} says what kind of event a row is: {summary}. It is not used, so"
+            " every kind counts 1. Remove the rows that are no sign of interest."
         )
-        return f"Left out: it says what kind of event a row is: {told}."
+        return f"Left out: it says what kind of event a row is: {summary}."
     named = name_score(name, "label") > 0
     if why := unread_rating(values, is_named=named):
         roles.warnings.append(
@@ -150,7 +150,7 @@ def _left_out(roles: Roles, values: pl.Series) -> str:
 
 
 def _is_surely_type(roles: Roles, values: pl.Series) -> bool:
-    """Whether it is of the event: a column called `type` may be an attribute."""
+    """Whether it describes the event: a column called `type` may be an attribute."""
     surely = names_event_type(values.name) and words_of(values.name) != ["type"]
     return surely or owner_of(values, roles.ids()) is None
 
@@ -172,7 +172,7 @@ def _other(roles: Roles, values: pl.Series) -> str:
 
 
 def _may_weight(values: pl.Series) -> bool:
-    """Whether numbers without a telling name may be amounts: no ids, no small codes."""
+    """Whether numbers may be amounts by their values: no ids, no small codes."""
     if not values.dtype.is_numeric() or "id" in words_of(values.name):
         return False
     known = values.drop_nulls()

@@ -8,8 +8,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data import Schema, prepare
-from shortlist.data.read.formulas import without_formulas
+from shortlist.data import ReadOptions, Schema, prepare
+from shortlist.data.read.rejected import without_formulas
 
 BAD = ["=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1"]
 
@@ -37,7 +37,12 @@ def test_rejected_rows_can_be_read_again(tmp_path: Path) -> None:
     rows += "".join(f"u1,i1,{value}\n" for value in bad)
     (tmp_path / "log.csv").write_text("user,item,time\n" + rows)
     schema = Schema(user_id="user", item_id="item", timestamp="time")
-    prepare(tmp_path / "log.csv", schema, tmp_path / "out", on_error="skip")
+    prepare(
+        tmp_path / "log.csv",
+        schema,
+        tmp_path / "out",
+        options=ReadOptions(on_error="skip"),
+    )
     table = pl.read_csv(tmp_path / "out" / "rejected.csv")
     expected = ["'=cmd|' /C calc'!A0", "'-7 h", "two\nlines"]
     assert table["value"].to_list() == expected

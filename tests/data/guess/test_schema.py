@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from shortlist.data import Feature, guess_schema
-from shortlist.data.guess.roles import name_score
+from log_events import read_events
+from shortlist.data import Feature, FileFormat, LogFiles, ReadOptions, guess_schema
+from shortlist.data.guess.roles import NO_TIMES, name_score
 from shortlist.data.preparation.attribute_file import read_attributes
-from shortlist.data.read.blocks import read_events
 from shortlist.data.read.text.layouts import GENRES
 from shortlist.errors import LogError
 
@@ -65,7 +66,7 @@ def test_movielens_100k(tmp_path: Path) -> None:
         for n in range(1, ITEMS + 1)
     ]
     user, item = write(tmp_path, "u.user", users), write(tmp_path, "u.item", items)
-    guess = guess_schema(data, users_path=user, items_path=item)
+    guess = guess_schema(LogFiles(data, users=user, items=item))
     schema = guess.schema
     assert guess.layout == "movielens-100k"
     assert guess.num_rows == EVENTS
@@ -96,9 +97,11 @@ def test_movielens_1m(tmp_path: Path) -> None:
     ]
     items = [f"{n}::Film {n}::{'|'.join(genres(n))}" for n in range(1, ITEMS + 1)]
     guess = guess_schema(
-        data,
-        users_path=write(tmp_path, "users.dat", users),
-        items_path=write(tmp_path, "movies.dat", items),
+        LogFiles(
+            data,
+            users=write(tmp_path, "users.dat", users),
+            items=write(tmp_path, "movies.dat", items),
+        )
     )
     assert guess.layout == "movielens-dat"
     assert guess.schema.label_kind == "explicit"
@@ -120,8 +123,10 @@ def test_movielens_25m(tmp_path: Path) -> None:
         for n in range(1, ITEMS + 1)
     ]
     guess = guess_schema(
-        write(tmp_path, "ratings.csv", lines),
-        items_path=write(tmp_path, "movies.csv", movies),
+        LogFiles(
+            write(tmp_path, "ratings.csv", lines),
+            items=write(tmp_path, "movies.csv", movies),
+        )
     )
     schema = guess.schema
     assert (schema.user_id, schema.item_id) == ("userId", "movieId")
@@ -178,7 +183,7 @@ def test_attribute_files_tell_user_and_item_apart(tmp_path: Path) -> None:
     lines = ["a,b,c,d", *(f"u{u},i{i},{r},{t}" for u, i, r, t in rows())]
     path = write(tmp_path, "log.csv", lines)
     users = ["key,plan"] + [f"u{n},{'free' if n % 3 else 'paid'}" for n in range(1, 41)]
-    guess = guess_schema(path, users_path=write(tmp_path, "users.csv", users))
+    guess = guess_schema(LogFiles(path, users=write(tmp_path, "users.csv", users)))
     assert (guess.schema.user_id, guess.schema.item_id) == ("a", "b")
     assert guess.users_id == "key"
     assert kinds(guess.schema.features) == {"plan": "categorical"}
@@ -190,14 +195,14 @@ def test_attribute_file_without_the_ids_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     items = write(tmp_path, "items.csv", ["color,size", "red,1", "red,1"])
     with pytest.raises(LogError, match="Rename the one with the ids to 'item'") as e:
-        guess_schema(path, items_path=items)
+        guess_schema(LogFiles(path, items=items))
     assert (e.value.code, e.value.file) == ("guess-ambiguous", str(items))
 
 
 def test_few_known_ids_give_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     items = write(tmp_path, "items.csv", ["item,color", "1,red", "2,blue", "3,red"])
-    assert guess_schema(path, items_path=items).warnings == (
+    assert guess_schema(LogFiles(path, items=items)).warnings == (
         "Only 5% of the log's items are in items.csv.",
     )
 
@@ -232,7 +237,7 @@ def test_label_kind_limits_and_positives(
     assert (schema.label_min, schema.label_max) == limits
     assert schema.positive_from == positive
     assert schema.label == (None if kind == "implicit" else "rating")
-    assert any("order of the file" in warning for warning in guess.warnings)
+    assert any("keep their order in the file" in text for text in guess.warnings)
 
 
 def test_other_columns_are_left_out_with_a_reason(tmp_path: Path) -> None:
@@ -273,7 +278,7 @@ def test_attribute_columns_by_content(tmp_path: Path) -> None:
     )
     items = tmp_path / "items.parquet"
     frame.write_parquet(items)
-    guess = guess_schema(path, items_path=items)
+    guess = guess_schema(LogFiles(path, items=items))
     assert kinds(guess.schema.features) == {
         "price": "numeric",
         "brand_id": "categorical",
@@ -295,9 +300,11 @@ def test_a_feature_name_is_used_once(tmp_path: Path) -> None:
     users = ["user,country"] + [f"{n},{'AB'[n % 2]}" for n in range(1, 41)]
     items = ["item,country"] + [f"{n},{'AB'[n % 2]}" for n in range(1, 61)]
     schema = guess_schema(
-        path,
-        users_path=write(tmp_path, "users.csv", users),
-        items_path=write(tmp_path, "items.csv", items),
+        LogFiles(
+            path,
+            users=write(tmp_path, "users.csv", users),
+            items=write(tmp_path, "items.csv", items),
+        )
     ).schema
     assert [(f.name, f.owner) for f in schema.features] == [("country", "user")]
 
@@ -362,7 +369,7 @@ def test_the_title_is_the_text_that_is_called_so(
     path = write(tmp_path, "log.csv", joined(",", "user,item,stars,time"))
     lines = [",".join(["item", *names])]
     lines += [",".join([str(n), *(f"{name} {n}" for name in names)]) for n in range(60)]
-    guess = guess_schema(path, items_path=write(tmp_path, "items.csv", lines))
+    guess = guess_schema(LogFiles(path, items=write(tmp_path, "items.csv", lines)))
     assert guess.schema.title == title
     assert guess.columns["items"][title].startswith("The title")
 
@@ -381,7 +388,7 @@ def test_codes_and_moments_are_no_features(tmp_path: Path) -> None:
     )
     items = tmp_path / "items.csv"
     frame.write_csv(items)
-    guess = guess_schema(path, items_path=items)
+    guess = guess_schema(LogFiles(path, items=items))
     assert kinds(guess.schema.features) == {
         "group": "categorical",
         "budget": "numeric",
@@ -443,7 +450,7 @@ def test_prices_with_decimal_commas_are_no_lists(tmp_path: Path) -> None:
     log = write(tmp_path, "log.csv", joined(",", "user_id,item_id,rating,timestamp"))
     prices = [f'{item},"{item % 7},5{item % 3}"' for item in range(1, ITEMS + 1)]
     items = write(tmp_path, "items.csv", ["item_id,price", *prices])
-    guess = guess_schema(log, items_path=items)
+    guess = guess_schema(LogFiles(log, items=items))
     assert guess.schema.features == ()
     assert "decimal commas, such as '1,51'" in guess.columns["items"]["price"]
     assert "Write 1.51" in guess.columns["items"]["price"]
@@ -458,3 +465,117 @@ def test_of_a_day_and_a_moment_the_moment_is_the_time(tmp_path: Path) -> None:
     guess = guess_schema(log)
     assert guess.schema.timestamp == "timestamp"
     assert any("--timestamp date" in warning for warning in guess.warnings)
+
+
+def dated_log(folder: Path, first: str, second: str) -> Path:
+    """A log with two columns of dates; which of them is the time is not in a name."""
+    rows = [
+        f"u{n % 5},i{n % 7},{moment.strftime(first)},{moment.strftime(second)}"
+        for n in range(60)
+        for moment in [dt.datetime(2020, 1 + n % 9, 1 + n % 20, n % 24, n, 0)]
+    ]
+    return write(folder, "log.csv", ["user,item,a,b", *rows])
+
+
+@pytest.mark.parametrize(
+    ("form", "column"),
+    [("%d.%m.%Y at %H:%M", "b"), ("%Y|%m|%d", "a"), ("%d/%m/%Y %H", "a")],
+)
+def test_a_given_time_format_finds_the_time_column(
+    tmp_path: Path, form: str, column: str
+) -> None:
+    forms = (form, "%j") if column == "a" else ("%j", form)
+    path = dated_log(tmp_path, *forms)
+    options = ReadOptions(format=FileFormat(timestamp_format=form))
+    guess = guess_schema(path, options=options)
+    assert guess.schema.timestamp == column
+    assert guess.format.timestamp_format == form
+    assert form in guess.reasons["timestamp"]
+    assert NO_TIMES not in guess.warnings
+
+
+def test_a_given_time_format_decides_between_columns_named_as_times(
+    tmp_path: Path,
+) -> None:
+    days = [1 + n % 28 for n in range(60)]
+    rows = [f"u{d % 5},i{d % 7},2020-01-{d:02},{d}|1|2020" for d in days]
+    path = write(tmp_path, "log.csv", ["user,item,date,timestamp", *rows])
+    assert guess_schema(path).schema.timestamp == "date"
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    assert guess_schema(path, options=options).schema.timestamp == "timestamp"
+
+
+@pytest.mark.parametrize("given", [None, "b", "user"])
+def test_a_time_format_that_fits_no_column_is_refused(
+    tmp_path: Path, given: str | None
+) -> None:
+    path = dated_log(tmp_path, "%Y-%m-%d", "%j")
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    with pytest.raises(LogError, match="does not fit most values") as caught:
+        guess_schema(path, timestamp=given, options=options)
+    assert (caught.value.code, caught.value.column) == ("log-time-type", given)
+    assert "%d|%m|%Y" in caught.value.message
+
+
+def test_times_that_are_not_in_the_given_format_are_counted(tmp_path: Path) -> None:
+    path = dated_log(tmp_path, "%d|%m|%Y", "%j")
+    path.write_text(path.read_text() + "u1,i2,unknown,7\n")
+    options = ReadOptions(format=FileFormat(timestamp_format="%d|%m|%Y"))
+    guess = guess_schema(path, timestamp="a", options=options)
+    told = "1 of 61 times cannot be read, such as 'unknown'"
+    assert any(told in warning for warning in guess.warnings)
+    assert "on_error" in guess.format_reasons
+
+
+@pytest.mark.parametrize("column", ["who", "thing", "sku"])
+def test_one_column_for_user_and_item_is_refused_with_a_command_that_works(
+    tmp_path: Path, column: str
+) -> None:
+    rows = [f"w{n % 5},t{n % 7},s{n % 11}" for n in range(80)]
+    path = write(tmp_path, "log.csv", ["who,thing,sku", *rows])
+    with pytest.raises(LogError, match="must be two columns") as caught:
+        guess_schema(path, user_id=column, item_id=column)
+    flags = caught.value.message.split("For example: ")[1].split()
+    user, item = flags[1], flags[3]
+    assert user != item and column in (user, item)
+    schema = guess_schema(path, user_id=user, item_id=item).schema
+    assert (schema.user_id, schema.item_id) == (user, item)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_columns_that_only_some_files_have_are_named(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    extra = ["device", "shop", None]
+    paths = []
+    for number, name in enumerate(extra):
+        rows = [f"u{n % 5},i{n % 7},{1_600_000_000 + n}" for n in range(40)]
+        header = "user,item,time"
+        if name:
+            header, rows = f"{header},{name}", [f"{row},{name}1" for row in rows]
+        paths.append(write(tmp_path, f"day{number}.csv", [header, *rows]))
+    guess = guess_schema([paths[place] for place in order])
+    assert guess.schema.timestamp == "time"
+    for name, file in (("device", {"day1", "day2"}), ("shop", {"day0", "day2"})):
+        reason = guess.columns["log"][name]
+        assert "does not have this column" in reason
+        assert any(f"{stem}.csv" in reason for stem in file)
+
+
+@pytest.mark.parametrize("missing", ["user", "item", "time"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_file_without_a_column_that_is_needed_is_refused(
+    tmp_path: Path, missing: str, last: bool
+) -> None:
+    names = ["user", "item", "time", "shop"]
+    paths = []
+    for number in range(2):
+        kept = [n for n in names if not (number == last and n == missing)]
+        values = {"user": "u{}", "item": "i{}", "time": "16000000{:02}", "shop": "s{}"}
+        numbers = [10 + k % 40 for k in range(80)]
+        rows = [",".join(values[n].format(k) for n in kept) for k in numbers]
+        paths.append(write(tmp_path, f"day{number}.csv", [",".join(kept), *rows]))
+    with pytest.raises(LogError, match=f"must have a column '{missing}'") as caught:
+        guess_schema(paths)
+    assert caught.value.code == "log-column-missing"
+    assert caught.value.file == str(paths[last])

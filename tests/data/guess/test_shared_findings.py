@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.data.guess.order_findings import (
+from shortlist.data.guess.shared_findings import (
     grouped_by_item,
     id_ranks,
     repeated_share,

@@ -1,7 +1,4 @@
-"""Whether a column holds times, and how they are written.
-
-Knows one column of the first rows of a log.
-"""
+"""Whether a column holds times, and how they are written."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ _LOOKED_AT = 10_000
 
 @dataclass(frozen=True)
 class TimeGuess:
-    """What the values of a column say as times.
+    """How the values of a column are read as times.
 
     Args:
         share: of the values that are times between 1990 and tomorrow.
-        formats: format in the letters of strftime; several where the day cannot be
-            told from the month; none for numbers since 1970 and ISO-8601.
+        formats: format in the letters of strftime; several if day and month are
+            ambiguous; none for numbers since 1970 and ISO-8601.
         unread: number of values that are no times.
         example: one of them.
         same: whether all values are one.
@@ -43,8 +40,13 @@ class TimeGuess:
     same: bool = False
 
 
-def guess_times(values: pl.Series) -> TimeGuess:
-    """Looks at a column; up to 10,000 of its values decide."""
+def guess_times(values: pl.Series, form: str | None = None) -> TimeGuess:
+    """Guesses the format of times from up to 10,000 values.
+
+    Args:
+        values: the column.
+        form: the format of the times in the letters of strftime, if it is known.
+    """
     known = values.filter(~is_missing(values))
     if known.is_empty() or known.dtype.is_nested():
         return TimeGuess(0.0)
@@ -52,20 +54,38 @@ def guess_times(values: pl.Series) -> TimeGuess:
     if known.dtype in (pl.Date, pl.Datetime):
         return TimeGuess(1.0, same=same)
     some = known.gather_every(max(len(known) // _LOOKED_AT, 1))
+    if form is not None:
+        return _in_format(known, form, same=same)
     if some.dtype.is_numeric():
         times, formats = _of_numbers(some)
     elif some.dtype == pl.String:
         times, formats = _of_text(some)
     else:
         return TimeGuess(0.0)
-    tomorrow = time.time() * 1000 + DAY_MS
-    good = times.is_between(_YEAR_1990_MS, tomorrow).fill_null(False)
-    share = float(good.mean() or 0.0)  # type: ignore[arg-type]
+    share = _share(times)
     if not share:
         return TimeGuess(0.0, formats, same=same)
     bad = _unread(known, formats) if some.dtype == pl.String else known.clear()
     example = bad[0] if len(bad) else None
     return TimeGuess(share, formats, len(bad), example, same)
+
+
+def _in_format(known: pl.Series, form: str, *, same: bool) -> TimeGuess:
+    if known.dtype.is_numeric():
+        known = known.cast(pl.Int64, strict=False).cast(pl.String)
+    if known.dtype != pl.String:
+        return TimeGuess(0.0, (form,), same=same)
+    times = parse_times(known, form)
+    bad = known.filter(times.is_null())
+    example = bad[0] if len(bad) else None
+    return TimeGuess(_share(times), (form,), len(bad), example, same)
+
+
+def _share(times: pl.Series) -> float:
+    """The share of times between 1990 and tomorrow."""
+    tomorrow = time.time() * 1000 + DAY_MS
+    good = times.is_between(_YEAR_1990_MS, tomorrow).fill_null(False)
+    return float(good.mean() or 0.0)  # type: ignore[arg-type]
 
 
 def _of_numbers(numbers: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
@@ -89,7 +109,7 @@ def _of_text(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
 
 
 def _unread(known: pl.Series, formats: tuple[str, ...]) -> pl.Series:
-    """The values that are not read as most of them are."""
+    """The values that cannot be read like the others."""
     if formats:
         times = parse_times(known, formats[0])
     else:

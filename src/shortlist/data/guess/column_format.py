@@ -1,8 +1,4 @@
-"""What reading a log needs once its columns are known: lists, times, missing ids.
-
-Knows the roles of the columns and the sample they were found in, and completes the
-settings of reading.
-"""
+"""Reading settings that depend on the columns: lists, times, missing ids."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from shortlist.data.guess.file_settings import Sample
-from shortlist.data.guess.roles import Roles, find_roles, name_score
-from shortlist.data.guess.times import guess_times
+from shortlist.data.guess.file_format import Sample
+from shortlist.data.guess.roles import WORDS, Roles, find_roles, name_score
+from shortlist.data.guess.time_columns import guess_times
 from shortlist.data.read.text.missing import missing_texts
 from shortlist.data.read.unroll import list_columns
 from shortlist.data.read.validate import is_missing
@@ -40,19 +36,21 @@ def roles_of(
         attributes: attribute tables by the role of their id.
 
     Raises:
-        LogError: as `find_roles`.
+        LogError: as `find_roles`, or a file lacks a column that another has and that is
+            named as a user, item, time or rating (`log-column-missing`).
     """
-    path = log.paths[0]
+    named = [n for n in log.partial if any(name_score(n, role) == 2 for role in WORDS)]
+    log.check_in_all_files([*filter(None, given.values()), *named])
     log.table = with_whole_ids(log.table, log.table.columns)
     lists = [] if log.format.unroll else list_columns(log.table)
     if not lists:
-        return find_roles(path, log.table, given, attributes)
+        return _find_roles(log, given, attributes)
     plain = [name for name in log.table.columns if name not in lists]
     items = [name for name in lists if _sounds_like_items(log.table[name])]
     if items and not any(name_score(name, "item_id") == 2 for name in plain):
         return _unrolled(log, _together(log.table, items[0], lists), given, attributes)
     try:
-        roles = find_roles(path, log.table, given, attributes)
+        roles = _find_roles(log, given, attributes)
     except LogError as error:
         if error.code not in ("guess-ambiguous", "log-column-missing"):
             raise
@@ -65,7 +63,7 @@ def roles_of(
 
 
 def with_whole_ids(table: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
-    """Whole floats as the integers that pandas made them of, as ids are read.
+    """Whole floats as integers: pandas writes 7.0 for 7 if an id is missing.
 
     Args:
         table: the first rows.
@@ -90,7 +88,7 @@ def _sounds_like_items(values: pl.Series) -> bool:
 
 
 def _together(table: pl.DataFrame, first: str, lists: list[str]) -> list[str]:
-    """`first` and the other lists that are as long in every row."""
+    """`first` and the other lists that have the same length in every row."""
     typed = [n for n in lists if isinstance(table[n].dtype, pl.List)]
     if first not in typed:
         return [first]
@@ -111,11 +109,20 @@ def _unrolled(
     log.set("unroll", tuple(names), "A row holds several events: every element is one.")
     log.read(len(log.table))
     log.table = with_whole_ids(log.table, log.table.columns)
-    return find_roles(log.paths[0], log.table, given, attributes)
+    return _find_roles(log, given, attributes)
+
+
+def _find_roles(
+    log: Sample,
+    given: Mapping[str, str | None],
+    attributes: Mapping[str, pl.DataFrame | None],
+) -> Roles:
+    form = log.format.timestamp_format
+    return find_roles(log.paths[0], log.table, given, attributes, form)
 
 
 def settle(roles: Roles, log: Sample) -> dict[str, str]:
-    """Completes the settings of reading with what the columns need.
+    """Adds the reading settings that the columns need.
 
     Returns: why bad rows must be skipped, by column; nothing if none was seen.
     """
@@ -128,7 +135,7 @@ def settle(roles: Roles, log: Sample) -> dict[str, str]:
 
 
 def _settle_empty(roles: Roles) -> dict[str, str]:
-    """A few empty ids, times or labels are rows to be skipped."""
+    """Reasons to skip rows with empty ids, times or labels."""
     bad = {}
     for name in roles.columns.values():
         values = roles.table[name]
@@ -141,15 +148,17 @@ def _settle_empty(roles: Roles) -> dict[str, str]:
 
 def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
     name = roles.columns.get("timestamp")
-    if name is None or log.format.timestamp_format is not None:
+    if name is None:
         return {}
-    found = guess_times(roles.table[name])
+    found = guess_times(roles.table[name], log.format.timestamp_format)
     if found.same:
         roles.columns.pop("timestamp")
-        roles.reasons["timestamp"] = f"{name!r} is not used: all its values are one."
+        roles.reasons["timestamp"] = (
+            f"{name!r} is not used: all its values are the same."
+        )
         roles.warnings.append(
-            f"All times in {name!r} are the same, so the order of the file counts as"
-            " the order of time."
+            f"All times in {name!r} are the same, so events keep their order in the"
+            " file."
         )
         return {}
     if len(found.formats) > 1:
@@ -158,22 +167,22 @@ def _settle_times(roles: Roles, log: Sample) -> dict[str, str]:
         )
         raise LogError(
             "guess-ambiguous",
-            f"It must be clear which number of a date is the day. Found {name!r} with"
+            f"Dates must show which number is the day. Found {name!r} with"
             f" times such as {roles.table[name].drop_nulls()[0]!r}, all of which can be"
             f" read both ways. Pass {options}.",
             file=log.paths[0],
             column=name,
         )
-    if found.formats:
+    if found.formats and log.format.timestamp_format is None:
         reason = f"Times such as {str(roles.table[name].drop_nulls()[0])!r}."
         log.set("timestamp_format", found.formats[0], reason)
     if not found.unread:
         return {}
-    told = f"{found.unread:,} of {len(roles.table):,} times cannot be read, such as"
+    summary = f"{found.unread:,} of {len(roles.table):,} times cannot be read, such as"
     roles.warnings.append(
-        f"{told} {str(found.example)[:40]!r} in {name!r}. Their events are left out."
+        f"{summary} {str(found.example)[:40]!r} in {name!r}. Their events are left out."
     )
-    return {name: f"{told} {str(found.example)[:40]!r}."}
+    return {name: f"{summary} {str(found.example)[:40]!r}."}
 
 
 def _settle_missing(roles: Roles, log: Sample) -> dict[str, str]:
@@ -186,10 +195,10 @@ def _settle_missing(roles: Roles, log: Sample) -> dict[str, str]:
             continue
         texts += [text for text in found if text not in texts]
         count = int(ids.is_in(found).sum())
-        told = f"{count:,} of {len(ids):,} values are {', '.join(map(repr, found))}"
-        bad[ids.name] = f"{told}: a missing id."
+        summary = f"{count:,} of {len(ids):,} values are {', '.join(map(repr, found))}"
+        bad[ids.name] = f"{summary}: a missing id."
         roles.warnings.append(
-            f"{told} in {ids.name!r}, probably a missing id. Their events are left"
+            f"{summary} in {ids.name!r}, probably a missing id. Their events are left"
             " out; take null_values out of the recipe if these are ids."
         )
     if bad:
@@ -203,15 +212,15 @@ def _settle_names(roles: Roles, log: Sample) -> None:
         return
     new = {old: _NAMES[role] for role, old in roles.columns.items()}
     names = tuple(new.get(name, name) for name in roles.table.columns)
-    log.set("column_names", names, "Given by us, in the order of the columns.")
+    log.set("column_names", names, "Chosen by init, in the order of the columns.")
     roles.table = roles.table.rename(new)
     roles.columns = {role: new[old] for role, old in roles.columns.items()}
 
 
 def settle_ids(sample: Sample, id_column: str) -> list[str]:
-    """Completes the settings of an attribute file with what its ids need.
+    """Adds the settings that the ids of an attribute file need.
 
-    Rows without an id are to be skipped, and of a repeated id the last row counts.
+    Rows without an id are skipped, and the last row of a repeated id is used.
 
     Returns: what was found.
     """
@@ -223,8 +232,8 @@ def settle_ids(sample: Sample, id_column: str) -> list[str]:
     if count := int(missing.sum()):
         rows = "1 row has" if count == 1 else f"{count:,} rows have"
         sample.bad_rows.append(f"{rows} no id in {sample.paths[0].name}.")
-    if told := _repeated(sample, ids.filter(~missing)):
-        found.append(told)
+    if summary := _repeated(sample, ids.filter(~missing)):
+        found.append(summary)
     return [*sample.bad_rows, *found]
 
 
@@ -233,6 +242,6 @@ def _repeated(sample: Sample, known: pl.Series) -> str | None:
     if not repeated or sample.format.repeated_ids == "last":
         return None
     rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
-    told = f"{rows} an id of an earlier row"
-    sample.set("repeated_ids", "last", f"{told}: the last one is used.")
-    return f"{told} in {sample.paths[0].name}; the last row of an id is used."
+    summary = f"{rows} an id of an earlier row"
+    sample.set("repeated_ids", "last", f"{summary}: the last one is used.")
+    return f"{summary} in {sample.paths[0].name}; the last row of an id is used."

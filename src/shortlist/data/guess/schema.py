@@ -1,32 +1,39 @@
-"""Looks at a log and proposes its schema, with a sentence for every decision."""
+"""Proposes the schema of a log, with a sentence for every decision."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from shortlist.data.guess.features import AttributeGuess, guess_features
-from shortlist.data.guess.file_settings import Sample, read_sample
-from shortlist.data.guess.label_findings import asks_about_zero, stands_out, zero_told
-from shortlist.data.guess.log_columns import (
-    guess_log_columns,
-    look_at_order,
-    weight_offer,
-)
-from shortlist.data.guess.meanings import counted, is_amount
-from shortlist.data.guess.order_findings import REPEATED, order_told, repeats_told
-from shortlist.data.guess.reading import (
+from shortlist.data.guess.column_format import (
     roles_of,
     settle,
     settle_ids,
     with_whole_ids,
 )
+from shortlist.data.guess.features import AttributeGuess, guess_features
+from shortlist.data.guess.file_format import Sample, read_sample
+from shortlist.data.guess.meanings import counted, is_amount
+from shortlist.data.guess.other_columns import (
+    guess_log_columns,
+    look_at_order,
+    weight_offer,
+)
 from shortlist.data.guess.roles import FLAGS, NO_TIMES, Roles, attribute_id, name_score
-from shortlist.data.read.file_format import FileFormat
+from shortlist.data.guess.shared_findings import (
+    REPEATED,
+    asks_about_zero,
+    order_message,
+    repeats_message,
+    stands_out,
+    zero_message,
+)
+from shortlist.data.read.file_format import FileFormat, as_format
+from shortlist.data.read.inputs import LogFiles, Paths, ReadOptions
 from shortlist.data.read.panics import panics_refused
 from shortlist.data.read.validate import to_floats
 from shortlist.data.schema import LabelKind, Owner, Schema, Weight
@@ -39,12 +46,12 @@ _SCALES = ((1.0, 5.0), (0.5, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0), (0.0, 1
 _POSITIVE_SHARE = 0.8
 
 
-FEW_EVENTS = 15  # a user with fewer would give no validation event as a share
+FEW_EVENTS = 15  # with fewer events a share gives no validation event
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a log seems to be.
+    """The proposal for a log.
 
     Args:
         layout: layout of the events file, one of `layouts.LAYOUTS`.
@@ -56,7 +63,7 @@ class Guess:
         items_id: column of the ids in the items file, or `None` without one.
         warnings: what a person should look at.
         events_per_user: median number of events looked at of one user.
-        columns: a sentence per column without a role, taken as a feature or left out;
+        columns: a sentence per column without a role, used as a feature or left out;
             by `log`, `users` and `items`, the file it is in.
         order: why the order of a file without times is not that of time; else empty.
         repeated_share: share of the held-out events whose pair of user and item comes
@@ -86,7 +93,7 @@ class Guess:
 
     @property
     def split(self) -> Split:
-        """Shares of each user's events, or single events where a share is none."""
+        """Shares of each user's events, or single events if users have few."""
         return _default_split(self.events_per_user, self.order)
 
     @property
@@ -108,53 +115,48 @@ class _Scale:
 
 
 def guess_schema(
-    events_path: str | Path | Sequence[str | Path],
+    log: Paths | LogFiles,
     *,
-    users_path: str | Path | None = None,
-    items_path: str | Path | None = None,
     user_id: str | None = None,
     item_id: str | None = None,
     timestamp: str | None = None,
     label: str | None = None,
-    formats: Mapping[str, FileFormat] | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> Guess:
     """Proposes the schema of a log from the first 500,000 rows of its files.
 
     Args:
-        events_path: the interaction log, one file or several of the same columns.
-        users_path: user attributes, or `None`.
-        items_path: item attributes, or `None`.
-        user_id: column of the user, where the caller knows it.
-        item_id: column of the item, where the caller knows it.
-        timestamp: column of the time, where the caller knows it.
-        label: column of the rating or click, where the caller knows it.
-        formats: settings of reading that are known, of `events`, `users` and `items`.
+        log: the file of events, or several with the same columns; or `LogFiles` with
+            attribute files beside them.
+        user_id: column of the user, if known.
+        item_id: column of the item, if known.
+        timestamp: column of the time, if known.
+        label: column of the rating or click, if known.
+        options: the formats of the files, as far as they are known.
 
     Raises:
-        LogError: a file cannot be read, a named column is missing, or user and item
-            cannot be told apart (code `guess-ambiguous`, which lists the columns).
+        LogError: a file cannot be read, a named column is missing, or the user and
+            item columns are ambiguous (`guess-ambiguous`, which lists the columns).
     """
-    known = {name: FileFormat() for name in ("events", "users", "items")}
-    known |= formats or {}
+    files = LogFiles.of(log)
     named = dict(zip(FLAGS, (user_id, item_id, timestamp, label), strict=True))
-    one = isinstance(events_path, str | Path)
-    paths = [Path(events_path)] if one else [Path(path) for path in events_path]  # type: ignore[union-attr, arg-type]
-    with panics_refused(paths[0]):
-        return _guess(paths, known, (users_path, items_path), named)
+    with panics_refused(files.first):
+        return _guess(files, options, named)
 
 
 def _guess(
-    paths: list[Path],
-    known: Mapping[str, FileFormat],
-    attribute_paths: tuple[str | Path | None, str | Path | None],
-    given: Mapping[str, str | None],
+    files: LogFiles, options: ReadOptions, given: Mapping[str, str | None]
 ) -> Guess:
-    log = read_sample(paths, known["events"], _SAMPLED_ROWS)
-    # Whatever `prepare` would find in the attribute files is found here.
+    log = read_sample(files.event_files, as_format(options.format), _SAMPLED_ROWS)
+    # Attribute files are read whole: they must not fail later in `prepare`.
+    attributes = {
+        "user_id": (files.users, options.users_format),
+        "item_id": (files.items, options.items_format),
+    }
     samples = {
-        role: read_sample([Path(at)], known[f"{_OWNERS[role]}s"], None)
-        for role, at in zip(_OWNERS, attribute_paths, strict=True)
-        if at is not None
+        role: read_sample([Path(path)], as_format(form), None)
+        for role, (path, form) in attributes.items()
+        if path is not None
     }
     for sample in samples.values():
         named = [
@@ -171,6 +173,8 @@ def _guess(
     for role, sample in samples.items():
         roles.warnings += settle_ids(sample, ids[role])
     of_log = guess_log_columns(roles, of_files)
+    for name, (path, _) in sorted(log.partial.items()):
+        roles.left_out[name] = f"Left out: {path.name} does not have this column."
     events_per_user = _events_per_user(roles)
     order, share = look_at_order(roles, _default_split(events_per_user, ""))
     return Guess(
@@ -211,10 +215,10 @@ def _format_reasons(
     log: Sample, samples: Mapping[str, Sample], bad_rows: Mapping[str, str]
 ) -> dict[str, str]:
     reasons = dict(log.reasons)
-    told = [*log.bad_rows, *bad_rows.values()]
-    told += [why for sample in samples.values() for why in sample.bad_rows]
-    if told:
-        reasons["on_error"] = " ".join(told)
+    bad = [*log.bad_rows, *bad_rows.values()]
+    bad += [why for sample in samples.values() for why in sample.bad_rows]
+    if bad:
+        reasons["on_error"] = " ".join(bad)
     for role, sample in samples.items():
         owner = _OWNERS[role]
         reasons |= {f"{owner}s.{name}": why for name, why in sample.reasons.items()}
@@ -229,14 +233,14 @@ def _events_per_user(roles: Roles) -> float:
 def _warnings(roles: Roles, order: str, share: float) -> list[str]:
     warnings = [text for text in roles.warnings if not (order and text == NO_TIMES)]
     if order:
-        warnings.append(f"{order_told(order)} The recipe does so.")
+        warnings.append(f"{order_message(order)} The recipe does so.")
     if share >= REPEATED:
-        warnings.append(f"{repeats_told(share)} The recipe does so.")
+        warnings.append(f"{repeats_message(share)} The recipe does so.")
     return warnings
 
 
 def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
-    """Decides on the label; drops one that says nothing or counts events."""
+    """Decides on the label; drops one that is constant or counts events."""
     if "label" not in roles.columns:
         roles.reasons["label"] = "No column holds ratings or clicks: every event is 1."
         scale = _Scale("implicit", 1.0, None, None, "There is no label.")
@@ -267,7 +271,7 @@ def _take_scale(roles: Roles, *, is_given: bool) -> _Scale:
 
 
 def _weighting(labels: pl.Series) -> _Scale:
-    """A number of plays or hours: the more, the surer is the event."""
+    """The scale of plays or hours, which weight the events."""
     whole = bool((labels == labels.round()).all())
     reason = "It says how much: an event weighs 1 + log(1 + its value)."
     return _Scale("implicit", 1.0 if whole else 0.0, None, None, reason, "log")
@@ -276,7 +280,7 @@ def _weighting(labels: pl.Series) -> _Scale:
 def _ask_about_zero(roles: Roles, name: str, labels: pl.Series) -> None:
     counts = dict(labels.drop_nulls().value_counts().rows())
     if asks_about_zero(counts) and stands_out(counts):
-        roles.warnings.append(zero_told(name, int(counts[0.0]), len(labels)))
+        roles.warnings.append(zero_message(name, int(counts[0.0]), len(labels)))
 
 
 def _scale(labels: pl.Series) -> _Scale:
@@ -300,7 +304,7 @@ def _scale(labels: pl.Series) -> _Scale:
 
 
 def _high_value(values: list[float]) -> float:
-    """The smallest value from 80 % of the way up; the way begins at 0 or below."""
+    """The smallest value in the upper 20 % of the range, which starts at 0 or below."""
     start = min(values[0], 0.0)
     bar = start + _POSITIVE_SHARE * (values[-1] - start)
     return next(value for value in values if value >= bar)

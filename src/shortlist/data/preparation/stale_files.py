@@ -1,9 +1,8 @@
-"""What appends leave in a dataset's folder that is no longer, or never became, its own.
+"""Files that appends leave in the folder of a dataset and that are not part of it.
 
-The tables of the generation before stay until the next append: whoever opened the
-dataset before the last one goes on reading them. Knows the names that `prepare` and
-`append` give, and touches nothing of another name: what else lies in the folder is
-somebody's.
+The tables of the previous generation stay until the next append, for processes that
+opened the dataset before. Only files named as `prepare` and `append` name them are
+removed.
 """
 
 from __future__ import annotations
@@ -29,47 +28,47 @@ _TEMPORARY = re.compile(
 _FOLDER = re.compile(r"(?:vocabularies|spill)-\d+")
 
 
-def remove_strays(folder: Path, info: DatasetInfo) -> None:
-    """Removes what an interrupted append left, and what the last but one replaced.
+def remove_stale_files(folder: Path, info: DatasetInfo) -> None:
+    """Removes files of an interrupted append, and those replaced by the last but one.
 
     Args:
-        folder: the dataset's.
-        info: what it is; whatever this names stays.
+        folder: folder of the dataset.
+        info: its description; files that it names are kept.
     """
     named = {*info.named_files, *(segment.file for segment in info.segments)}
     for file in (*folder.glob("*"), *folder.glob("*/*")):
         name = file.relative_to(folder).as_posix()
         if name in named or not file.is_file():
             continue
-        if _is_stray(name, info.generation):
+        if _is_stale(name, info.generation):
             file.unlink()
     for place in folder.iterdir():
         if _FOLDER.fullmatch(place.name):
-            with contextlib.suppress(OSError):  # it is not empty, or no folder
+            with contextlib.suppress(OSError):  # not empty, or no folder
                 place.rmdir()
 
 
-def files_left(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
-    """The listed files that are still there after an append.
+def kept_files(info: DatasetInfo, generation: int) -> dict[str, FileSum]:
+    """The listed files that are kept by an append.
 
     Args:
-        info: what the dataset was before.
-        generation: what it becomes.
+        info: description of the dataset before.
+        generation: of the dataset after.
     """
     segments = {segment.file for segment in info.segments}
     return {
         name: recorded
         for name, recorded in info.files.items()
-        if name in segments or not _is_stray(name, generation)
+        if name in segments or not _is_stale(name, generation)
     }
 
 
-def _is_stray(name: str, generation: int) -> bool:
-    """Whether a file that nothing names was written by an append, and nobody reads it.
+def _is_stale(name: str, generation: int) -> bool:
+    """Whether a file without a reference was written by an append and can be removed.
 
     Args:
         name: its path in the dataset.
-        generation: the dataset's.
+        generation: of the dataset.
     """
     if found := _REJECTED.fullmatch(name):
         return int(found[1]) > generation

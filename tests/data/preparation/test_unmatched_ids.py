@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shortlist.data import Feature, Finding, Schema, Split, append, prepare
-from shortlist.data.preparation.attribute_findings import unmatched_ids
+from shortlist.data import Feature, Finding, LogFiles, Schema, Split, append, prepare
+from shortlist.data.preparation.attribute_file import unmatched_ids
 from shortlist.data.preparation.attributes import Attributes
 
 GENRE = Feature(name="genre", owner="item", kind="categorical")
@@ -90,8 +90,9 @@ def write(folder: Path, ids: list[str]) -> tuple[Path, Path]:
 
 def test_items_with_white_space_are_a_problem_of_the_dataset(tmp_path: Path):
     log, items = write(tmp_path, [f" {n}" for n in range(1, 9)])
-    options = {"split": Split(kind="random", test=0, validation=0), "items": items}
-    dataset = prepare(log, SCHEMA, tmp_path / "out", **options)
+    files = LogFiles(log, items=items)
+    split = Split(kind="random", test=0, validation=0)
+    dataset = prepare(files, SCHEMA, tmp_path / "out", split=split)
     expected = [
         ("attribute-ids-unmatched", "problem", 8),
         ("ids-white-space", "problem", 8),
@@ -103,7 +104,7 @@ def test_items_with_white_space_are_a_problem_of_the_dataset(tmp_path: Path):
     assert dataset.features["genre"].tolist() == [0] * 9
 
     _, items = write(tmp_path, [str(n) for n in range(1, 9)])
-    good = prepare(log, SCHEMA, tmp_path / "out", **options, overwrite=True)
+    good = prepare(files, SCHEMA, tmp_path / "out", split=split, overwrite=True)
     assert good.info.findings == ()
     assert 0 not in good.features["genre"][1:]
 
@@ -111,10 +112,10 @@ def test_items_with_white_space_are_a_problem_of_the_dataset(tmp_path: Path):
 def test_what_an_append_finds_is_kept_with_the_rest(tmp_path: Path):
     log, items = write(tmp_path, [str(n) for n in range(1, 9)])
     split = Split(kind="time_cut", test=0.2, validation=0)
-    prepare(log, SCHEMA, tmp_path / "out", items=items, split=split)
+    prepare(LogFiles(log, items=items), SCHEMA, tmp_path / "out", split=split)
     (tmp_path / "day.csv").write_text("user,item,time\n1,2,100000\n2,3,100001\n")
     write(tmp_path, [f"0{n}" for n in range(1, 9)])
-    dataset = append(tmp_path / "out", tmp_path / "day.csv", items=items)
+    dataset = append(tmp_path / "out", LogFiles(tmp_path / "day.csv", items=items))
     codes = [finding.code for finding in dataset.info.findings]
     assert codes[-2:] == ["attribute-ids-unmatched", "ids-number-form"]
 

@@ -1,13 +1,10 @@
-"""The settings with which a file can be read, for `shortlist init`.
-
-A file that needs none gets none. Knows files, not what their columns mean.
-"""
+"""Finds the settings that are needed to read a file, for `shortlist init`."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,6 +35,8 @@ class Sample:
         table: the rows.
         reasons: why, by setting.
         bad_rows: rows that are to be skipped, and why.
+        partial: columns that only some of the files have: a file without each, and the
+            columns of that file.
     """
 
     paths: list[Path]
@@ -45,6 +44,7 @@ class Sample:
     table: pl.DataFrame = field(default_factory=pl.DataFrame)
     reasons: dict[str, str] = field(default_factory=dict)
     bad_rows: list[str] = field(default_factory=list)
+    partial: dict[str, tuple[Path, list[str]]] = field(default_factory=dict)
 
     def set(self, name: str, value: object, reason: str) -> None:
         """Changes a setting."""
@@ -66,24 +66,36 @@ class Sample:
         each = None if num_rows is None else max(num_rows // len(self.paths), 1_000)
         self.bad_rows = []
         tables = [self._read_file(path, each) for path in self.paths]
-        for number, path in enumerate(self.paths[1:], start=1):
-            wanted = [name for name in tables[0].columns if name]
-            found = tables[number].columns
-            check_columns(wanted, found, inspect_file(path, self.format))
-            # A column that some files lack cannot be used.
-            kept = [name for name in found if name in tables[0].columns]
-            tables[number] = tables[number].select(kept)
+        self.partial = {
+            name: (path, table.columns)
+            for path, table in zip(self.paths, tables, strict=True)
+            for name in {n for other in tables for n in other.columns if n}
+            if name not in table.columns
+        }
+        tables = [
+            table.select(n for n in table.columns if n not in self.partial)
+            for table in tables
+        ]
+        if not all(table.width for table in tables):
+            self.check_in_all_files(self.partial)
         self.table = pl.concat(tables, how="diagonal_relaxed")
         if self.table.is_empty():
             raise LogError(
                 "log-empty",
-                "A log must hold a header and events. Found no row below the header."
+                "A log needs a header and events. Found no row below the header."
                 " Check the export that wrote it.",
                 file=self.paths[0],
             )
 
+    def check_in_all_files(self, names: Iterable[str]) -> None:
+        """Raises `LogError` (`log-column-missing`) for a column that a file lacks."""
+        for name in names:
+            if name in self.partial:
+                path, found = self.partial[name]
+                check_columns([name], found, inspect_file(path, self.format))
+
     def _read_file(self, path: Path, num_rows: int | None) -> pl.DataFrame:
-        """A file without the few rows that have too many fields."""
+        """Reads a file without the few rows that have too many fields."""
         file = inspect_file(path, self.format)
         table = load(file, None, (), num_rows, beyond=True)
         extra = extra_values(table)
@@ -100,7 +112,7 @@ class Sample:
 def read_sample(
     paths: Sequence[Path], given: FileFormat, num_rows: int | None
 ) -> Sample:
-    """Reads the first rows of a log, with the settings that this takes.
+    """Reads the first rows of a log, and finds the settings it needs.
 
     Args:
         paths: its files.
@@ -125,19 +137,19 @@ def read_sample(
 
 
 def _look(sample: Sample, path: Path) -> None:
-    """Settings without which a file would be read, but wrong or by chance."""
+    """Adds settings without which a file would be read wrongly."""
     file = inspect_file(path, sample.format)
     if file.delimiter in (" ", "::") and file.has_width and not sample.format.separator:
         name = "blanks" if file.delimiter == " " else "'::'"
         sample.set("separator", file.delimiter, f"Fields have {name} between them.")
         file = inspect_file(path, sample.format)
     if file.has_quotes and sample.format.quote_char is None and _are_bare(file):
-        reason = "Fields begin with quotes that do not end them."
+        reason = "Fields start with quotes that do not end them."
         sample.set("quote_char", "", reason)
 
 
 def _repaired(sample: Sample, error: LogError) -> bool:
-    """Whether a setting was found for what went wrong."""
+    """Adds a setting that avoids an error; returns whether there is one."""
     path, given = Path(error.file or sample.paths[0]), sample.format
     if error.code == "log-encoding" and given.encoding is None:
         foreign = _foreign_bytes(path)
@@ -167,7 +179,7 @@ def _repaired(sample: Sample, error: LogError) -> bool:
 
 
 def _foreign_bytes(path: Path) -> bytes:
-    """The lines of a file that are not UTF-8, some of them."""
+    """Some lines of a file that are not UTF-8."""
     packed = compression_of(path)
     with io.BufferedReader(open_bytes(path, packed)) as stream:
         start = stream.peek(4)[:4]
@@ -184,7 +196,7 @@ def _foreign_bytes(path: Path) -> bytes:
             found.append(line)
             if len(found) == _BAD_LINES:
                 break
-    # Letters of UTF-8 would become two others each: the bad lines are damaged.
+    # Most lines are UTF-8, so the other lines are damaged.
     return b"" if good > len(found) else b"".join(found)
 
 
@@ -199,10 +211,10 @@ def _text(file: LogFile) -> str:
 
 
 def _are_bare(file: LogFile) -> bool:
-    """Whether quotes at the begin of fields are ordinary characters.
+    """Whether quotes at the start of fields are ordinary characters.
 
-    They are where fields do not follow the rules of CSV, or would go over several
-    lines, while without them every line has the same number of fields.
+    They are if fields violate the rules of CSV or would span several lines, and if
+    without them every line has the same number of fields.
     """
     quote = file.quote_char
     if quote.encode() not in file.head and file.is_whole:
