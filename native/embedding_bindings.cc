@@ -1,6 +1,6 @@
 // Converts the tables and features of a call, releases the GIL and calls the kernels.
 //
-// src/shortlist/embeddings/kernels.py, the only caller, checks shapes and ranges and
+// src/shortlist/embeddings/host/kernels.py, the only caller, checks shapes and ranges and
 // says what is wrong. A call that slips through raises ValueError here: types and sizes
 // are compared once per array, offsets while the kernels pass over them.
 #include "embedding_bindings.h"

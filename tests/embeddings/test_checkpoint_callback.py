@@ -10,10 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.embeddings.checkpoint import RaiseFaults, TableCheckpoint, table_layers
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import load_weights
+from shortlist.embeddings.storage.callbacks import (
+    RaiseFaults,
+    TableCheckpoint,
+    table_layers,
+)
+from shortlist.embeddings.storage.saving import load_weights
 from shortlist.errors import InputError
 
 pytestmark = pytest.mark.backend

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from shortlist.embeddings import reference
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.specs import TableSpec
 from shortlist.embeddings.table import Bags, Gradients, Table
@@ -23,8 +23,8 @@ if IS_JAX:
     import jax
     import jax.numpy as jnp
 
-    device: Any = importlib.import_module("shortlist.embeddings.device")
-    updates: Any = importlib.import_module("shortlist.embeddings.device_update")
+    device: Any = importlib.import_module("shortlist.embeddings.device.device_tables")
+    updates: Any = importlib.import_module("shortlist.embeddings.device.arithmetic")
 else:
     __test__ = False  # nothing here is asked of other backends
 

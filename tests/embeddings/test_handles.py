@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortlist.embeddings.host import HostTables, to_handle, to_ticket
+from shortlist.embeddings.host.host_tables import HostTables, to_handle, to_ticket
 from shortlist.embeddings.table import Bags
 from shortlist.errors import ShortlistError
 from table_cases import table_of

@@ -17,8 +17,8 @@ from embeddings.matrix import (
     refused,
 )
 from embeddings.matrix_twin import LOOKUPS, Twin, start_kernel
-from shortlist.embeddings import host, kernels
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host import kernels
+from shortlist.embeddings.host.host_tables import HostTables
 
 pytestmark = pytest.mark.backend
 
@@ -41,8 +41,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return wrapped
 
     look_up, update = kernels.lookup_checked, kernels.update
-    monkeypatch.setattr(host.kernels, "lookup_checked", recorded("lookup", look_up))
-    monkeypatch.setattr(host.kernels, "update", recorded("apply", update))
+    monkeypatch.setattr(kernels, "lookup_checked", recorded("lookup", look_up))
+    monkeypatch.setattr(kernels, "update", recorded("apply", update))
     append = recorded("append", HostTables.append)
     monkeypatch.setattr(HostTables, "append", append)
     return seen

@@ -11,7 +11,7 @@ import pytest
 from embeddings.matrix import BACKEND, refused
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import InputError
 
 pytestmark = pytest.mark.backend

@@ -17,19 +17,19 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.embeddings import layer_state, saving
 from shortlist.embeddings.config import FeatureConfig, TableConfig
-from shortlist.embeddings.host import to_ticket
+from shortlist.embeddings.host.host_tables import to_ticket
 from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.embeddings.optimizers import RowwiseAdagrad
-from shortlist.embeddings.saving import (
+from shortlist.embeddings.storage import layer_state, saving
+from shortlist.embeddings.storage.saving import (
     load_model,
     load_weights,
     save_model,
     save_weights,
     table_layers,
 )
-from shortlist.embeddings.table_files import arrays_of
+from shortlist.embeddings.storage.table_files import arrays_of
 from shortlist.errors import ArtifactError, InputError, ResourceError
 
 pytestmark = pytest.mark.backend
@@ -517,7 +517,7 @@ import sys
 import keras, numpy as np
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import load_weights, save_weights
+from shortlist.embeddings.storage.saving import load_weights, save_weights
 
 table = TableConfig("t", 2**18, 128, initializer="zeros", optimizer="sgd",
                     placement="host")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.embeddings import reference, table
+from shortlist.embeddings import table
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import KINDS, SLOTS, Rule
 from shortlist.embeddings.table import Bags, Table, check_size, from_float32, zeros
 from shortlist.errors import InputError, ResourceError

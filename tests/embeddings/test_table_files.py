@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import safetensors
 
-from shortlist.embeddings import table_files
 from shortlist.embeddings.rules import KINDS, Rule
+from shortlist.embeddings.storage import table_files
+from shortlist.embeddings.storage.table_files import arrays_of, read_table, write_table
 from shortlist.embeddings.table import ROW_TYPES, Table
-from shortlist.embeddings.table_files import arrays_of, read_table, write_table
 from shortlist.errors import ArtifactError, ResourceError
 
 STEPS = 70  # more than the 64 sums that a fresh table has room for

@@ -23,7 +23,7 @@ from shortlist.embeddings import (
     load_weights,
     save_weights,
 )
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 
 pytestmark = pytest.mark.backend
 

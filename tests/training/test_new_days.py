@@ -20,7 +20,7 @@ from shortlist.data.prepare import prepare
 from shortlist.data.rows import TrainingRows
 from shortlist.data.schema import Schema
 from shortlist.data.split import Split
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker

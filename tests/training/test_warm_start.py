@@ -19,7 +19,7 @@ from shortlist.data.dataset import Dataset
 from shortlist.data.prepare import prepare
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.multitask import MultiTask

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import containers
 from shortlist.embeddings.config import FeatureConfig, TableConfig
+from shortlist.embeddings.ids import containers
 from shortlist.embeddings.inputs import Input, table_dims
 from shortlist.embeddings.layer import DistributedEmbedding, Tensor
 from shortlist.errors import InputError

@@ -13,13 +13,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import callers, containers, host_calls
+from shortlist.embeddings import callers
 from shortlist.embeddings import plan as plans
 from shortlist.embeddings import weights as weights_of
-from shortlist.embeddings.handle import HandleGuard
-from shortlist.embeddings.host import HostTables, Watch, unwatched
-from shortlist.embeddings.ids import Ids, check_dtype, to_ids
-from shortlist.embeddings.initializers import initialize
+from shortlist.embeddings.host import backends
+from shortlist.embeddings.host.handle_weight import HandleGuard
+from shortlist.embeddings.host.host_tables import HostTables, Watch, unwatched
+from shortlist.embeddings.host.initializers import initialize
+from shortlist.embeddings.ids import containers
+from shortlist.embeddings.ids.lookup_ids import Ids, check_dtype, to_ids
 from shortlist.embeddings.plan import Plan
 from shortlist.embeddings.rates import RateWatch
 from shortlist.embeddings.table import Table
@@ -104,7 +106,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         specs = self._plan.tables
         self._rate_watch = RateWatch([*specs["host"], *specs["device"]])
         self._counted = weights_of.CountedTables(self)
-        self._differentiated: Any = host_calls.Seen()
+        self._differentiated: Any = backends.Seen()
 
     def build(self, inputs_shape: Any = None, weights_shape: Any = None) -> None:
         """Creates the tables.
@@ -115,7 +117,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if self.built:
             return
-        host_calls.check_one_replica()
+        backends.check_one_replica()
         host, device = self._plan.tables["host"], self._plan.tables["device"]
         if host:
             tables = []
@@ -145,7 +147,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             )
             self._guard = HandleGuard(self.handle, self._host)
         if device:
-            from shortlist.embeddings.device import DeviceTables
+            from shortlist.embeddings.device.device_tables import DeviceTables
 
             self._device = DeviceTables(self, device)
             self._device.build()
@@ -245,7 +247,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             raise weights_of.refusal("export", self.name)
         self._rate_watch.look(inspect.currentframe())
         # Not while a step is traced: the state of the model would be lost.
-        if self.handle is None or host_calls.is_concrete(self.handle.value):
+        if self.handle is None or backends.is_concrete(self.handle.value):
             self.raise_fault()
         weights = weights or {}
         found: dict[int, Tensor] = {}
@@ -312,7 +314,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         Rows of a host table in float32 are not copied: do not write to them.
         """
-        from shortlist.embeddings.reference import to_float32
+        from shortlist.embeddings.host.reference import to_float32
 
         self.sync()
         tables = {}
@@ -368,7 +370,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             self.build()
         self.raise_fault()
         if self._host is not None:
-            self._host.advance(host_calls.to_number(self.handle.value))
+            self._host.advance(backends.to_number(self.handle.value))
 
     def watch(self, watch: Watch | None) -> None:
         """Tells of every lookup and update of host tables; `None` tells nobody."""
@@ -400,13 +402,13 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def save_own_variables(self, store: Any) -> None:
         """Writes tables and optimizer state for Keras; see `saving`."""
-        from shortlist.embeddings import saving
+        from shortlist.embeddings.storage import saving
 
         saving.save(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads tables and optimizer state for Keras; see `saving`."""
-        from shortlist.embeddings import saving
+        from shortlist.embeddings.storage import saving
 
         saving.load(self, store)
 
@@ -442,7 +444,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self, indices: Sequence[int], features: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
         assert self._host is not None
-        return host_calls.lookup(
+        return backends.lookup(
             self._host,
             self.handle.value
             if self.handle.trainable
@@ -458,8 +460,8 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def _from_device(
         self, indices: Sequence[int], features: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
-        from shortlist.embeddings import device_step
-        from shortlist.embeddings.device_update import DeviceBags
+        from shortlist.embeddings.device import step as device_step
+        from shortlist.embeddings.device.arithmetic import DeviceBags
 
         device_step.refuse_optimizer()
         bags = []

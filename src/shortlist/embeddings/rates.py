@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings import host_calls
+from shortlist.embeddings.host import backends
 from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError
 
@@ -126,7 +126,7 @@ def _number(rate: Any) -> float | None:
         value = rate._value
         if value is None or getattr(value, "is_deleted", bool)():
             return None
-        if not host_calls.is_readable(value):
+        if not backends.is_readable(value):
             return None
-        return float(host_calls.to_number(value))
+        return float(backends.to_number(value))
     return float(rate() if callable(rate) else rate)

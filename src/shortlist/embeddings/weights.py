@@ -12,7 +12,8 @@ import inspect
 from types import FrameType
 from typing import Any
 
-from shortlist.embeddings import callers, host_calls
+from shortlist.embeddings import callers
+from shortlist.embeddings.host import backends
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError
 
@@ -97,7 +98,7 @@ def is_exported(frame: FrameType | None) -> bool:
     """Whether a lookup is to become part of an exported graph."""
     caller = callers.reader(frame)
     exports = caller is not None and caller.what == "export"
-    return exports or host_calls.is_exporting() or callers.runs(frame, "torch.onnx")
+    return exports or backends.is_exporting() or callers.runs(frame, "torch.onnx")
 
 
 def refuse_tracking(layer: Any, save_type: str) -> None:

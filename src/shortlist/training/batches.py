@@ -12,7 +12,7 @@ import keras
 
 from shortlist.data.loader import Loader
 from shortlist.data.rows import LABEL, WEIGHT, Batch
-from shortlist.embeddings.host import Watch, unwatched
+from shortlist.embeddings.host.host_tables import Watch, unwatched
 
 
 def as_keras(

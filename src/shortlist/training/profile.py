@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import keras
 
 from shortlist.atomic import atomic_file
-from shortlist.embeddings.host import unwatched
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.host.host_tables import unwatched
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.training.batches import Batches
 
 TRACE_FILE = "trace.json"

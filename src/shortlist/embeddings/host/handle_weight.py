@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings import callers, host_calls
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings import callers
+from shortlist.embeddings.host import backends
+from shortlist.embeddings.host.host_tables import HostTables
 from shortlist.errors import InputError, ShortlistError
 
 
@@ -45,11 +46,11 @@ class HandleGuard:
         """
         frame = inspect.currentframe()
         _refuse_average(frame)
-        if not host_calls.is_concrete(value):
+        if not backends.is_concrete(value):
             return self.put(value)
         writer = callers.writer(frame)
         try:
-            self._host.check(host_calls.to_number(value), writer)
+            self._host.check(backends.to_number(value), writer)
         except ShortlistError as error:
             if keras.backend.backend() != "jax" or not callers.in_state_sync(frame):
                 raise
@@ -63,12 +64,12 @@ class HandleGuard:
     def _rewind(self, value: Any) -> None:
         """Drops the gradients of steps that the handle about to be written undoes."""
         held = self._variable._value
-        if held is None or not host_calls.is_concrete(held):
+        if held is None or not backends.is_concrete(held):
             return
         if getattr(held, "is_deleted", bool)():  # given away to a JAX step
             return
-        number = host_calls.to_number(value)
-        if number < host_calls.to_number(held):
+        number = backends.to_number(value)
+        if number < backends.to_number(held):
             self._host.rewind(number)
 
 

@@ -23,10 +23,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shortlist.embeddings.host import HostTables, _Appended, to_handle, to_ticket
+from shortlist.embeddings.host.host_tables import (
+    HostTables,
+    _Appended,
+    to_handle,
+    to_ticket,
+)
 from shortlist.embeddings.specs import TableSpec
-from shortlist.embeddings.table import Bags, Gradients, Table
-from shortlist.embeddings.table_files import (
+from shortlist.embeddings.storage.table_files import (
     Progress,
     TableFile,
     arrays_of,
@@ -35,6 +39,7 @@ from shortlist.embeddings.table_files import (
     restore,
     unreadable,
 )
+from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import ArtifactError
 
 Write = Callable[[Table], tuple[str, str]]
@@ -245,7 +250,7 @@ def _path(layer: Any, name: str, folder: Path | None) -> Path:
             None,
             f"the tables of layer {layer.name!r} are in files, which Keras alone does"
             " not find: use shortlist.embeddings.load_model, or load_weights of"
-            " shortlist.embeddings.saving",
+            " shortlist.embeddings.storage.saving",
         )
     if not _SAFE_NAME.fullmatch(name):
         raise unreadable(folder, f"{name!r} is no name of a file in the folder")

@@ -30,11 +30,11 @@ from typing import Any
 import keras
 
 from shortlist.atomic import atomic_file, fsync
-from shortlist.embeddings import layer_state
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.layer_state import Loaded
+from shortlist.embeddings.storage import layer_state
+from shortlist.embeddings.storage.layer_state import Loaded
+from shortlist.embeddings.storage.table_files import unreadable, write_table
 from shortlist.embeddings.table import Table
-from shortlist.embeddings.table_files import unreadable, write_table
 from shortlist.errors import InputError, ShortlistError
 
 Model = Any  # keras.Model, which ships no types

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings.saving import load_weights, save_weights, table_layers
+from shortlist.embeddings.storage.saving import load_weights, save_weights, table_layers
 from shortlist.errors import InputError, ShortlistError
 
 __all__ = ["RaiseFaults", "TableCheckpoint", "table_layers"]

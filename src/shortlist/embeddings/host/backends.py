@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings.host import HostTables
-from shortlist.embeddings.ids import Ids
+from shortlist.embeddings.host.host_tables import HostTables
+from shortlist.embeddings.ids.lookup_ids import Ids
 from shortlist.embeddings.plan import Feature
 from shortlist.embeddings.table import Bags
 from shortlist.errors import InputError, ShortlistError
@@ -77,9 +77,9 @@ def lookup(
     fixed = None if adds_loss else float(loss_scale)
     backend = keras.backend.backend()
     if backend == "jax":
-        from shortlist.embeddings import host_jax
+        from shortlist.embeddings.host import jax_backend
 
-        if adds_loss and host_jax.in_inner_trace(handle):
+        if adds_loss and jax_backend.in_inner_trace(handle):
             raise ShortlistError(
                 "rematerialization-unsupported",
                 "A DistributedEmbedding must be called outside functions that JAX"
@@ -87,15 +87,17 @@ def lookup(
                 " Received a call inside one. Move the layer out of it: its vectors are"
                 " kept, never recomputed.",
             )
-        return host_jax.lookup(*common, rates, fixed, num_bags, dims, seen.handles)
+        return jax_backend.lookup(*common, rates, fixed, num_bags, dims, seen.handles)
     at_step = rates if callable(rates) else lambda _: rates
     if backend == "tensorflow":
-        from shortlist.embeddings import host_tensorflow
+        from shortlist.embeddings.host import tensorflow_backend
 
-        return host_tensorflow.lookup(*common, at_step, fixed, num_bags, dims)
-    from shortlist.embeddings import host_torch
+        return tensorflow_backend.lookup(*common, at_step, fixed, num_bags, dims)
+    from shortlist.embeddings.host import torch_backend
 
-    looked_up: tuple[list[Any], Any] = host_torch.lookup(*common, at_step, fixed, dims)
+    looked_up: tuple[list[Any], Any] = torch_backend.lookup(
+        *common, at_step, fixed, dims
+    )
     return looked_up
 
 
@@ -129,12 +131,12 @@ def is_concrete(value: Any) -> bool:
     if isinstance(value, (int, float, np.ndarray, np.generic)) or backend == "torch":
         return True
     if backend == "jax":
-        from shortlist.embeddings import host_jax
+        from shortlist.embeddings.host import jax_backend
 
-        return host_jax.is_concrete(value)
-    from shortlist.embeddings import host_tensorflow
+        return jax_backend.is_concrete(value)
+    from shortlist.embeddings.host import tensorflow_backend
 
-    return host_tensorflow.is_concrete(value)
+    return tensorflow_backend.is_concrete(value)
 
 
 def is_readable(value: Any) -> bool:
@@ -150,9 +152,9 @@ def is_exporting() -> bool:
     """Whether a backend is making a graph of the model, without Keras."""
     if keras.backend.backend() != "torch":
         return False
-    from shortlist.embeddings import host_torch
+    from shortlist.embeddings.host import torch_backend
 
-    return host_torch.is_exporting()
+    return torch_backend.is_exporting()
 
 
 def to_number(value: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shortlist import native
-from shortlist.embeddings import reference
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import KINDS, SLOTS
 from shortlist.embeddings.table import COMBINERS, Bags, Gradients, Table, zeros
 from shortlist.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host.host_tables import HostTables
 from shortlist.embeddings.table import Bags
 from shortlist.errors import InputError
 
@@ -51,7 +51,7 @@ def lookup(
     loss_scale: float | None,
     dims: Sequence[int],
 ) -> tuple[list[Any], Any]:
-    """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
+    """The vectors of all features and the scalar zero; see `jax_backend.lookup`."""
     if any(array.requires_grad for array in arrays):
         raise InputError(
             "weights-not-data",

@@ -12,7 +12,7 @@ import numpy as np
 from shortlist.errors import ShortlistError
 
 if TYPE_CHECKING:
-    from shortlist.embeddings.host import HostTables
+    from shortlist.embeddings.host.host_tables import HostTables
 
 # A layer that is called more often in one step is not recognised as such.
 _MOST_CALLS = 64

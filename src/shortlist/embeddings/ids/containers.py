@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from shortlist.embeddings import tensors
-from shortlist.embeddings.host import out_of_range
-from shortlist.embeddings.ids import Jagged, invalid_ids, invalid_weights
-from shortlist.embeddings.tensors import UNCHANGED, Ragged, Sparse
+from shortlist.embeddings.host.host_tables import out_of_range
+from shortlist.embeddings.ids import tensors
+from shortlist.embeddings.ids.lookup_ids import Jagged, invalid_ids, invalid_weights
+from shortlist.embeddings.ids.tensors import UNCHANGED, Ragged, Sparse
 from shortlist.errors import InputError
 
 _INT64 = np.iinfo(np.int64)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host.host_tables import HostTables
 from shortlist.embeddings.table import Bags
 from shortlist.errors import ShortlistError
 
@@ -29,7 +29,7 @@ def lookup(
     num_bags: Sequence[int | None],
     dims: Sequence[int],
 ) -> tuple[list[Any], Any]:
-    """The vectors of all features and the scalar zero; see `host_jax.lookup`."""
+    """The vectors of all features and the scalar zero; see `jax_backend.lookup`."""
     arrays = [
         tf.raw_ops.PreventGradient(input=array, message=_WEIGHTS_ARE_DATA)
         if array.dtype.is_floating

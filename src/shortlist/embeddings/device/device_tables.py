@@ -5,7 +5,7 @@ of the lookup returns as its "gradient" the table after the sparse update, and s
 `fit`, which gives its state away to each step, lets XLA write the touched rows in
 place. Work per step grows with the batch, not with the table.
 
-Knows Keras weights and JAX; the arithmetic is in `device_update.py`.
+Knows Keras weights and JAX; the arithmetic is in `arithmetic.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import keras
 import numpy as np
 from jax import Array, lax
 
-from shortlist.embeddings import device_update as updates
-from shortlist.embeddings.device_step import (
+from shortlist.embeddings.device import arithmetic as updates
+from shortlist.embeddings.device.arithmetic import DeviceBags, Entries
+from shortlist.embeddings.device.step import (
     FAULT,
     FRESH,
     OUTSIDE,
@@ -41,8 +42,7 @@ from shortlist.embeddings.device_step import (
     unchanged,
     updated,
 )
-from shortlist.embeddings.device_update import DeviceBags, Entries
-from shortlist.embeddings.handle import refuse_swap
+from shortlist.embeddings.host.handle_weight import refuse_swap
 from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError, ShortlistError
 

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from jax import Array
 
-from shortlist.embeddings import device_update as updates
-from shortlist.embeddings.device_update import Entries
+from shortlist.embeddings.device import arithmetic as updates
+from shortlist.embeddings.device.arithmetic import Entries
 from shortlist.embeddings.rules import SLOTS, Rule
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError, ShortlistError

@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shortlist.embeddings import handle_errors, kernels
+from shortlist.embeddings.host import handle_errors, kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import InputError, ShortlistError
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from shortlist.embeddings import jax_calls
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host import jax_calls
+from shortlist.embeddings.host.host_tables import HostTables
 from shortlist.embeddings.table import Bags
 from shortlist.errors import InputError, ShortlistError
 
