@@ -40,7 +40,7 @@ LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table|storage/table_files"
-    r"|host/(host_tables|handle_errors|kernels|reference))\.py).*"
+    r"|host/(host_tables|handles|lookup_call|handle_errors|kernels|reference))\.py).*"
     r"|models/(?!scorers/).*"
     r"|training/(?!(runs|run_store|cost)\.py).*"
     r"|bundle/export\.py"

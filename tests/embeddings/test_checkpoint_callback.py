@@ -57,7 +57,7 @@ def state(model: keras.Model) -> list[np.ndarray]:
     """Dense weights, rows, and the state of the table's optimizer."""
     (layer,) = table_layers(model)
     layer.sync()
-    (table,) = layer._host.tables
+    (table,) = layer.host_tables.tables
     return [
         *(np.array(v) for v in model.layers[-1].get_weights()),
         table.rows.copy(),

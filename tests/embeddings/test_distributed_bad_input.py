@@ -81,11 +81,11 @@ def fit(model: Any, batch: Any) -> None:
 
 def check_trains(model: Any) -> None:
     before = model.layer.get_embedding_tables()["items"].copy()
-    updates = model.layer._host.num_updates
+    updates = model.layer.host_tables.num_updates
     fit(model, good())
     after = model.layer.get_embedding_tables()["items"]
     assert np.isfinite(after).all() and not np.array_equal(before, after)
-    assert model.layer._host.num_updates == updates + 2
+    assert model.layer.host_tables.num_updates == updates + 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bool"])

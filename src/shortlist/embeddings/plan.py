@@ -24,7 +24,7 @@ from shortlist.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
-class Feature:
+class PlannedFeature:
     """One leaf of the configuration.
 
     Args:
@@ -55,7 +55,7 @@ class Plan:
 
     def __init__(self, feature_configs: Any) -> None:
         self.feature_configs = feature_configs
-        self.features: list[Feature] = []
+        self.features: list[PlannedFeature] = []
         self.tables: dict[str, list[TableSpec]] = {"host": [], "device": []}
         self.configs: list[Any] = []
         places: dict[int, tuple[str, int]] = {}
@@ -77,7 +77,7 @@ class Plan:
                 self.configs.append(table)
             placement, index = places[id(table)]
             dim = self.tables[placement][index].dim
-            self.features.append(Feature(where, config, placement, index, dim))
+            self.features.append(PlannedFeature(where, config, placement, index, dim))
         if not self.features:
             raise InputError(
                 "invalid-feature",

@@ -1,4 +1,4 @@
-"""What the placements need to know of a table, with everything resolved."""
+"""The resolved configuration of a table, as both placements read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shortlist.embeddings.rules import Rule
-from shortlist.embeddings.table import RowType
+from shortlist.embeddings.table import RowType, Table
 
 
 class FollowedRate:
@@ -53,3 +53,18 @@ class TableSpec:
     initializer: Any
     row_type: RowType = "float32"
     trainable: bool = True
+
+    def allocate(self) -> Table:
+        """A host table of zeros with fresh state.
+
+        Raises:
+            ResourceError: `out-of-memory`.
+        """
+        return Table.allocate(
+            self.name,
+            self.num_rows,
+            self.dim,
+            self.rule,
+            row_type=self.row_type,
+            trainable=self.trainable,
+        )

@@ -14,20 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shortlist.embeddings.host.host_tables import HostTables
-from shortlist.embeddings.table import Bags
+from shortlist.embeddings.host.lookup_call import LookupCall
 from shortlist.errors import ShortlistError
 
 
 def lookup(
-    host: HostTables,
-    handle: Any,
-    arrays: Sequence[Any],
-    pack: Callable[[Sequence[Any]], list[Bags]],
-    rates: Callable[[Any], Sequence[Any]],
-    loss_scale: float | None,
-    num_bags: Sequence[int | None],
-    dims: Sequence[int],
+    call: LookupCall, handle: Any, arrays: Sequence[Any]
 ) -> tuple[list[Any], Any]:
     """The vectors of all features and the scalar zero; see `jax_backend.lookup`."""
     arrays = [
@@ -36,57 +28,67 @@ def lookup(
         else array
         for array in arrays
     ]
-
-    # They take part so that a gradient that reaches them meets PreventGradient.
+    # They are arguments so that a gradient that reaches them meets PreventGradient.
     weights = [array for array in arrays if array.dtype.is_floating]
-
-    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
-        vectors = host.lookup(handle, pack(arrays))
-        return [*vectors, np.int32(host.step)]
-
-    def write(handle: np.ndarray, scale: Any, rates: Any, *rest: Any) -> np.ndarray:
-        gradients, arrays = rest[: len(dims)], rest[len(dims) :]
-        scale = float(scale) if loss_scale is None else loss_scale
-        next_handle = host.append(handle, pack(arrays), gradients, scale, rates)
-        return np.asarray(next_handle, np.float32)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def differentiable(handle: Any, *weights: Any) -> Any:
-        types = [tf.float32] * len(dims) + [tf.int32]
-        if tf.executing_eagerly():
-            *vectors, step = _at_once(read, [handle, *arrays], types)
-        else:
-            *vectors, step = tf.numpy_function(
-                _named(read), [handle, *arrays], types, name=_NAMES["lookup"]
-            )
-        for vector, n, dim in zip(vectors, num_bags, dims, strict=True):
-            vector.set_shape((n, dim))
-        step.set_shape(())
-        next_rates = tf.stack(list(rates(step)))
+        vectors, step = _read(call, handle, arrays)
+        rates = tf.stack(list(call.rates_at(step)))
 
         def gradient(*cotangents: Any) -> Any:
             *gradients, scale = cotangents
             gradients = [tf.convert_to_tensor(one) for one in gradients]
-            arguments = [handle, scale, next_rates, *gradients, *arrays]
-            if tf.executing_eagerly():
-                (next_handle,) = _at_once(write, arguments, [tf.float32])
-                return next_handle, *(tf.zeros_like(one) for one in weights)
-            # Not stateful: TensorFlow also builds gradients that nobody asked for, as
-            # those of a frozen layer, and a graph drops a stateless op without a user.
-            next_handle = tf.numpy_function(
-                _named(write),
-                arguments,
-                tf.float32,
-                stateful=False,
-                name=_NAMES["update"],
-            )
-            next_handle.set_shape(())
+            arguments = [handle, scale, rates, *gradients, *arrays]
+            next_handle = _write(call, arguments)
             return next_handle, *(tf.zeros_like(one) for one in weights)
 
         return (*vectors, tf.zeros(())), gradient
 
     *vectors, zero = differentiable(tf.convert_to_tensor(handle), *weights)
     return vectors, zero
+
+
+def _read(
+    call: LookupCall, handle: Any, arrays: Sequence[Any]
+) -> tuple[list[Any], Any]:
+    """The vectors of all features, and the number of updates so far."""
+
+    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
+        vectors = call.host.lookup(handle, call.bags(arrays))
+        return [*vectors, np.int32(call.host.step)]
+
+    types = [tf.float32] * len(call.places) + [tf.int32]
+    if tf.executing_eagerly():
+        *vectors, step = _at_once(read, [handle, *arrays], types)
+    else:
+        *vectors, step = tf.numpy_function(
+            _named(read), [handle, *arrays], types, name=_NAMES["lookup"]
+        )
+    for vector, one in zip(vectors, call.places, strict=True):
+        vector.set_shape((one.num_bags, one.dim))
+    step.set_shape(())
+    return vectors, step
+
+
+def _write(call: LookupCall, arguments: Sequence[Any]) -> Any:
+    """The next handle, from handle, scale, rates, gradients and arrays."""
+
+    def write(handle: np.ndarray, scale: Any, rates: Any, *rest: Any) -> np.ndarray:
+        gradients, arrays = rest[: len(call.places)], rest[len(call.places) :]
+        next_handle = call.append(handle, call.bags(arrays), gradients, scale, rates)
+        return np.asarray(next_handle, np.float32)
+
+    if tf.executing_eagerly():
+        (next_handle,) = _at_once(write, arguments, [tf.float32])
+        return next_handle
+    # Not stateful: TensorFlow also builds gradients that nobody asked for, as those of
+    # a frozen layer, and a graph drops a stateless op without a user.
+    next_handle = tf.numpy_function(
+        _named(write), arguments, tf.float32, stateful=False, name=_NAMES["update"]
+    )
+    next_handle.set_shape(())
+    return next_handle
 
 
 # TensorFlow looks for the origin of operations whose names are letters, digits and -_./
