@@ -168,7 +168,9 @@ def _clipped(g: np.ndarray, clip: float | None) -> np.ndarray:
         return g
     length = np.sqrt(np.sum(g * g, axis=1, keepdims=True))
     limit = np.float32(clip)
-    return g * np.divide(limit, length, out=np.ones_like(length), where=length > limit)
+    factor = np.divide(limit, length, out=np.ones_like(length), where=length > limit)
+    clipped: np.ndarray = g * factor
+    return clipped
 
 
 def _ftrl(
