@@ -1,7 +1,7 @@
 """Which features look up which tables, and where those tables are.
 
-Turns the nested configuration of a `DistributedEmbedding` into flat lists once, so that
-a call only walks lists.
+Flattens the nested configuration of a `DistributedEmbedding` once, so that a call only
+iterates over lists.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Plan:
             )
 
     def flatten(self, inputs: Any, what: str = "inputs") -> list[Any]:
-        """One value per feature out of a structure like the configuration's.
+        """One value per feature, from a structure like that of the configuration.
 
         Raises:
             InputError: `unknown-feature`.
@@ -134,7 +134,7 @@ def _walk(
             hint = did_you_mean(unknown[0], configs) if unknown else ""
             raise InputError(
                 "unknown-feature",
-                f"`{what}` must hold the features of the configuration{place}:"
+                f"`{what}` must have the features of the configuration{place}:"
                 f" {sorted(map(str, configs))}. Received:"
                 f" {type(values).__name__ if keys is None else sorted(map(str, keys))}"
                 f" (unknown {unknown}, missing {missing}).{hint}",

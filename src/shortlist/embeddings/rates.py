@@ -69,7 +69,7 @@ class RateWatch:
     def look(self, frame: FrameType | None) -> None:
         """Finds the optimizer of the trainer that runs, and reads its rate.
 
-        Warns once if the rate has changed and tables have fixed ones of their own.
+        Warns once if the rate has changed and some tables have a fixed rate.
         """
         if not self._followed and not self._fixed:
             return

@@ -14,8 +14,8 @@ from shortlist.embeddings.table import RowType, Table
 class FollowedRate:
     """The schedule of a table that follows the rate of the model's optimizer.
 
-    Gives NaN, which stands for the optimizer's rate at the moment of an update, or the
-    rate of the optimizer's own schedule.
+    Returns the rate of the optimizer's schedule. Without one it returns NaN, which
+    means the optimizer's rate at the time of the update.
 
     Attributes:
         schedule: that of the optimizer, if it has one.
@@ -36,13 +36,13 @@ class TableSpec:
         name: its name, unique in the layer.
         num_rows: rows of the table.
         dim: width of a row.
-        rule: how touched rows move.
+        rule: how touched rows are updated.
         schedule: learning rate at the 0-based number of the update, a
             `keras.optimizers.schedules.LearningRateSchedule` or `FollowedRate`, in
             place of `rule.learning_rate`.
         initializer: a Keras initializer.
         row_type: number type of the rows.
-        trainable: whether updates move it.
+        trainable: whether training updates it.
     """
 
     name: str

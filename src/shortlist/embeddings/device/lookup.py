@@ -68,10 +68,10 @@ def lookup(
 
 
 def refuse_optimizer() -> None:
-    """Raises if the model being traced has an optimizer that tables cannot bear.
+    """Raises if the model being traced has an optimizer that tables do not support.
 
     The control weight would show accumulation, but only after Keras has taken the
-    maximum of the tables and an accumulator. A layer is not told of the optimizer, so
+    maximum of the tables and an accumulator. A layer does not know the optimizer, so
     this looks for the model among the callers.
 
     Raises:
@@ -104,10 +104,10 @@ def refuse_optimizer() -> None:
 
 
 def with_scale(vectors: list[Array], probe: Array, loss_scale: float) -> list[Array]:
-    """The vectors, their backward pass told the scale of the loss.
+    """The vectors, with `loss_scale` as the scale of the loss in the backward pass.
 
-    For training loops that leave `probe` out of the loss: its cotangent is `loss_scale`
-    then, whenever a vector has one.
+    For training loops that leave `probe` out of the loss: its cotangent is then
+    `loss_scale` whenever a vector has one.
     """
 
     @jax.custom_vjp

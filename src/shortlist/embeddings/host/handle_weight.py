@@ -1,4 +1,4 @@
-"""The weight of a layer that holds the handle of its host tables, and its writers.
+"""The weight of a layer with the handle of its host tables, and its writers.
 
 Knows Keras variables and host tables; knows nothing of lookups.
 """

@@ -1,9 +1,9 @@
 """Host tables under TensorFlow: `numpy_function` in a `custom_gradient`.
 
-An error in a graph reaches the caller as an error of TensorFlow that holds its text and
-code. TensorFlow would add the stack of where the operation was made, thousands of
-characters, but for operations with names that it does not take apart (`_NAMES`).
-Outside graphs errors stay what they are.
+An error in a graph reaches the caller as an error of TensorFlow with its text and code.
+TensorFlow would add the stack of where the operation was created, thousands of
+characters, unless the operation has a name that it does not parse (`_NAMES`). Outside
+graphs errors are unchanged.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ _NAMES = {key: f"shortlist>{key}" for key in ("lookup", "update")}
 
 
 def _at_once(call: Callable[..., Any], arguments: Any, types: Sequence[Any]) -> Any:
-    """What `numpy_function` gives outside a graph, but for errors: they pass."""
+    """The result of `numpy_function` outside a graph, with errors unchanged."""
     found = call(*(np.asarray(one) for one in arguments))
     found = found if isinstance(found, list) else [found]
     return [tf.constant(one, kind) for one, kind in zip(found, types, strict=True)]
 
 
 def _named(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` with the code of an error in its text: TensorFlow keeps no more."""
+    """`call` with the code of an error in its text: TensorFlow keeps only the text."""
 
     def wrapped(*arguments: Any) -> Any:
         try:
@@ -115,7 +115,7 @@ def _named(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class EmbeddingError(RuntimeError):
-    """Prints its text once: TensorFlow would repeat it below a traceback of its own."""
+    """Prints its text once: TensorFlow would repeat it below its own traceback."""
 
     def __str__(self) -> str:
         text, self.args = super().__str__(), ("see above",)

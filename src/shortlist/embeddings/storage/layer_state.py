@@ -135,18 +135,18 @@ def load(layer: Any, store: Any, folder: Path | None) -> Loaded:
     host = layer.host_tables
     targets = {table.name: table for table in (host.tables if host else ())}
     targets |= {spec.name: spec.allocate() for spec in specs["device"]}
-    came = {entry.name: (i, entry) for i, entry in enumerate(state.tables)}
-    if set(came) != set(targets) or len(came) != len(state.tables):
+    stored = {entry.name: (i, entry) for i, entry in enumerate(state.tables)}
+    if set(stored) != set(targets) or len(stored) != len(state.tables):
         raise ArtifactError(
             "checkpoint-mismatch",
-            f"The checkpoint has tables {sorted(came)}, but layer {layer.name!r} has"
+            f"The checkpoint has tables {sorted(stored)}, but layer {layer.name!r} has"
             f" {sorted(targets)}. Build the layer with the configuration it was saved"
             " with. Nothing was loaded.",
         )
     loaded = Loaded(layer, [targets[spec.name] for spec in specs["device"]])
     try:
         for name, table in targets.items():
-            number, entry = came[name]
+            number, entry = stored[name]
             if entry.file is None:
                 loaded.arrays.append(_from_store(table, number, entry, store))
             else:
@@ -257,8 +257,8 @@ def _from_store(
     bits = entry.arrays.get("rows", "").startswith("BF16")
     if bits and arrays["rows"].dtype != np.uint16:
         raise unreadable(None, f"rows of {table.name!r} are not bfloat16 bits")
-    came = layout(arrays, is_bfloat16=bits)
-    check_layout(None, table, entry.kind, came, progress.step)
+    found = layout(arrays, is_bfloat16=bits)
+    check_layout(None, table, entry.kind, found, progress.step)
     return table, arrays, progress
 
 

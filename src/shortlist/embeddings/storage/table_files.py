@@ -264,7 +264,7 @@ class TableFile:
             raise unreadable(self.path, f"its header is damaged ({error!r})") from error
         check_layout(self.path, self.table, str(metadata["kind"]), found, progress.step)
         if metadata["name"] != self.table.name:
-            raise unreadable(self.path, f"it holds table {metadata['name']!r}")
+            raise unreadable(self.path, f"it has table {metadata['name']!r}")
         end = 0
         for name, (begin, stop) in sorted(offsets.items(), key=lambda one: one[1]):
             num_bytes = (
