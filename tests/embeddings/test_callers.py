@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from shortlist.embeddings import callers, rates
+from shortlist.embeddings.ids import truncated
 
 LOOKED_FOR = sorted(
     {
@@ -35,9 +36,20 @@ def source_of(module: str) -> str:
 
 
 def functions_of(module: str) -> dict[str, ast.FunctionDef]:
-    """All functions and methods of a module, by name."""
-    nodes = ast.walk(ast.parse(source_of(module)))
+    """All functions and methods of a module, by name; the outer one of two."""
+    nodes = reversed(list(ast.walk(ast.parse(source_of(module)))))
     return {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
+def names_in(function: ast.FunctionDef) -> set[str]:
+    """The arguments and local variables of a function."""
+    nodes = list(ast.walk(function))
+    stored = {
+        node.id
+        for node in nodes
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return stored | {node.arg for node in nodes if isinstance(node, ast.arg)}
 
 
 @pytest.mark.parametrize(("module", "function"), LOOKED_FOR)
@@ -58,16 +70,23 @@ def test_keras_still_has_the_local_names_that_are_read() -> None:
     """`remove_begun_file` needs them to remove a legacy file."""
     module = "keras.src.legacy.saving.legacy_h5_format"
     function = functions_of(module)["save_model_to_hdf5"]
-    stored = {
-        node.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    arguments = {one.arg for one in function.args.args}
-    assert "opened_new_file" in stored
-    assert "filepath" in stored | arguments
+    assert {"opened_new_file", "filepath"} <= names_in(function)
 
 
 @pytest.mark.parametrize("module", rates._TRAINERS)
 def test_the_trainers_run_the_steps(module: str) -> None:
     assert "train_step" in functions_of(module) or "compile" in functions_of(module)
+
+
+def test_keras_still_has_the_names_by_which_truncated_ids_are_found() -> None:
+    functions = functions_of(truncated.TRAINER)
+    for name in (*truncated.CALLS, *truncated.BATCH_CALLS):
+        assert {"self", "x"} <= names_in(functions[name])
+    for name in truncated.CALLS:
+        assert "epoch_iterator" in names_in(functions[name])
+    for name in truncated.STEPS:
+        assert {"self", "data"} <= names_in(functions[name])
+    assert truncated.SYNC in functions
+    adapters = "keras.src.trainers.data_adapters.array_data_adapter"
+    assert "self._inputs = inputs" in source_of(adapters)
+    assert "self.data_adapter =" in source_of("keras.src.trainers.epoch_iterator")

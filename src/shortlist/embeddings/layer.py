@@ -27,6 +27,7 @@ from shortlist.embeddings.host.host_tables import (
 from shortlist.embeddings.host.initializers import initialize
 from shortlist.embeddings.ids import containers
 from shortlist.embeddings.ids.lookup_ids import Ids, check_dtype, to_ids
+from shortlist.embeddings.ids.truncated import TruncatedIds
 from shortlist.embeddings.plan import Plan
 from shortlist.embeddings.rates import RateWatch, rates_of
 from shortlist.embeddings.storage import session
@@ -97,7 +98,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         threads: int | None = None,
         **kwargs: Any,
     ) -> None:
-        # Weights of ids and tables are float32, whatever the model computes in.
+        # Weights of ids and tables are float32 whatever the compute dtype is.
         super().__init__(**{"autocast": False, **kwargs})
         self._allow_non_tensor_positional_args = True  # `Jagged`
         self.plan = Plan(feature_configs)
@@ -114,6 +115,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self._span: SpanHook = no_span
         self._guard: HandleGuard | None = None
         specs = self.plan.tables
+        self._truncated = TruncatedIds()
         self._rate_watch = RateWatch([*specs["host"], *specs["device"]])
         self._counted = weights_of.CountedTables(self)
         self._differentiated: Any = backends.Seen()
@@ -254,6 +256,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         # Not while a step is traced: the state of the model would be lost.
         if self.handle is None or backends.is_concrete(self.handle.value):
             self.raise_fault()
+        given = [(one, self.expected(i)) for i, one in ids.items()]
+        error = self._truncated.learn(frame, given)
+        if error is not None and self.host_tables is not None:
+            self.host_tables.set_fault(error)
+        elif error is not None:
+            self._truncated.late = error
         weights = weights or {}
         found: dict[int, Tensor] = {}
         for placement, run in (
@@ -479,6 +487,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 self.raise_fault()
         if guard is not None or getattr(self, "device_tables", None) is not None:
             self._rate_watch.look(frame)
+            self._truncated.check(frame)
         return weights_of.answer(self, found, frame)
 
     def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:
