@@ -1,6 +1,6 @@
-// The arrays that a call from Python brings. Knows nothing of what they hold.
+// The array arguments of a call from Python. Knows nothing of their meaning.
 //
-// A call may bring a hundred, so they come by the buffer protocol: that takes a tenth
+// A call may have a hundred, so they are read through the buffer protocol, in a tenth
 // of the time of nb::ndarray.
 #ifndef SHORTLIST_ARRAY_BINDINGS_H_
 #define SHORTLIST_ARRAY_BINDINGS_H_

@@ -27,7 +27,7 @@ struct IntColumn {
   Validity is_valid;
 };
 
-// What Arrow's layout "string view" holds of each text.
+// One text in Arrow's "string view" layout.
 struct TextView {
   static constexpr std::uint32_t kMaxInline = 12;
 

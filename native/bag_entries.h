@@ -1,6 +1,6 @@
 // The entries of bags: which rows they combine, with which coefficients.
 //
-// Knows ids, padding, weights and combiners; knows nothing of what rows hold.
+// Knows ids, padding, weights and combiners; knows nothing of the rows.
 #ifndef SHORTLIST_BAG_ENTRIES_H_
 #define SHORTLIST_BAG_ENTRIES_H_
 
@@ -23,8 +23,8 @@ struct BagRange {
 void split_bags(const Bags& bags, std::size_t feature, std::size_t ids,
                 std::vector<BagRange>& ranges);
 
-// How many ids the bags from `begin` to `end` hold. Throws std::invalid_argument if
-// their offsets do not lie among the ids.
+// The number of ids in the bags from `begin` to `end`. Throws std::invalid_argument if
+// their offsets are not within the ids.
 std::size_t num_ids_of(const Bags& bags, std::size_t begin, std::size_t end);
 
 // Reused from range to range, to allocate once.

@@ -1,7 +1,7 @@
 // Looks up the bags of many features in many tables at once, threaded.
 //
 // Knows features and threads; knows nothing of gradients or Python. Arguments are
-// trusted, but for the ids: one outside its table counts as row 0 and is reported.
+// trusted except for the ids: one outside its table counts as row 0 and is reported.
 #ifndef SHORTLIST_BAG_LOOKUP_H_
 #define SHORTLIST_BAG_LOOKUP_H_
 

@@ -1,7 +1,7 @@
-// The Python face of the native core: converts, releases the GIL and calls.
+// Python bindings of the native core: convert, release the GIL and call.
 //
-// src/shortlist/native.py is the only caller and has the better messages; here shapes
-// and ranges are checked once more, so that a wrong call is an exception.
+// Only the kernel modules of the package call it, and they have the better messages.
+// Shapes and ranges are checked here again, so that a wrong call is an exception.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -86,7 +86,7 @@ void top_k(Matrix<const float> queries, Matrix<const float> items,
 }  // namespace
 
 NB_MODULE(_native, m) {
-  // Maps of ids that a framework holds until the interpreter ends are no leak.
+  // Maps of ids that a framework keeps until the interpreter ends are not a leak.
   nb::set_leak_warnings(false);
   m.doc() = "The compiled core of Shortlist. Call it through shortlist.native.";
   m.def("instruction_sets", &shortlist::instruction_sets,

@@ -1,5 +1,5 @@
-// The arrays that a call from Python brings, with their shapes and number types
-// checked. Knows nothing of what they hold.
+// The array arguments of a call from Python, with their shapes and number types
+// checked. Knows nothing of their meaning.
 #ifndef SHORTLIST_CHECKED_ARRAY_BINDINGS_H_
 #define SHORTLIST_CHECKED_ARRAY_BINDINGS_H_
 

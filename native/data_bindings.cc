@@ -118,7 +118,7 @@ void hash(const nb::list& buffers, std::size_t offset, std::uint64_t seed,
   hash_column(column.get(), seed, out.data);
 }
 
-// The code of any object; -1 for what no map of numbers holds.
+// The code of any object; -1 if it cannot be in a map of numbers.
 std::int32_t find_int(const IdMap<IntIds>& map, nb::handle id) {
   if (!PyIndex_Check(id.ptr())) return -1;
   const nb::object number = nb::steal(PyNumber_Index(id.ptr()));
@@ -128,7 +128,7 @@ std::int32_t find_int(const IdMap<IntIds>& map, nb::handle id) {
   return overflow != 0 ? -1 : map.find_one(value);
 }
 
-// The code of any object; -1 for what no map of texts holds.
+// The code of any object; -1 if it cannot be in a map of texts.
 std::int32_t find_text(const IdMap<TextIds>& map, nb::handle id) {
   if (!PyUnicode_Check(id.ptr())) return -1;
   Py_ssize_t size = 0;

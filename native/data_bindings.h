@@ -1,4 +1,4 @@
-// The Python face of the data kernels. Knows nothing of what they compute.
+// Python bindings of the data kernels.
 #ifndef SHORTLIST_DATA_BINDINGS_H_
 #define SHORTLIST_DATA_BINDINGS_H_
 

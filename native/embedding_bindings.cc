@@ -1,8 +1,8 @@
 // Converts the tables and features of a call, releases the GIL and calls the kernels.
 //
-// src/shortlist/embeddings/kernels.py, the only caller, checks shapes and ranges and
-// says what is wrong. A call that slips through raises ValueError here: types and sizes
-// are compared once per array, offsets while the kernels pass over them.
+// src/shortlist/embeddings/host/kernels.py, the only caller, checks shapes and ranges
+// and says what is wrong. Here a wrong call raises ValueError: types and sizes are
+// compared once per array, offsets while the kernels read them.
 #include "embedding_bindings.h"
 
 #include <nanobind/stl/string.h>

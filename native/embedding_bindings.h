@@ -1,4 +1,4 @@
-// The Python face of the embedding kernels. Knows nothing of what they compute.
+// Python bindings of the embedding kernels.
 #ifndef SHORTLIST_EMBEDDING_BINDINGS_H_
 #define SHORTLIST_EMBEDDING_BINDINGS_H_
 

@@ -1,4 +1,4 @@
-// What the embedding kernels are called with: tables, bags of ids and update rules.
+// The arguments of the embedding kernels: tables, bags of ids and update rules.
 //
 // Knows memory layouts; knows no arithmetic, threads or Python. Types and sizes are
 // checked by the caller (embedding_bindings.cc); ids and offsets by the kernels.

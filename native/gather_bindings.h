@@ -1,4 +1,4 @@
-// The Python face of the gathers. Knows nothing of what they compute.
+// Python bindings of the gathers.
 #ifndef SHORTLIST_GATHER_BINDINGS_H_
 #define SHORTLIST_GATHER_BINDINGS_H_
 

@@ -1,7 +1,7 @@
 // The order of rows by group and, within a group, by time. Knows nothing of what the
 // groups are.
 //
-// Rows are dealt out to buckets of neighbouring groups, which fit into the cache, and
+// Rows are distributed to buckets of neighbouring groups, which fit into the cache, and
 // each bucket is sorted by digits (least significant first; Knuth 1973, volume 3,
 // section 5.2.5). The order is stable and so the same for any number of threads.
 #ifndef SHORTLIST_GROUP_ORDER_H_

@@ -2,7 +2,7 @@
 //
 // Knows whole numbers and texts; knows nothing of what they identify. Open addressing
 // with linear probing (Knuth 1973, volume 3, section 6.4). A batch goes through in
-// windows: the memory of all its ids is asked for before the first one is compared.
+// windows: the memory of all its ids is prefetched before the first one is compared.
 #ifndef SHORTLIST_ID_MAP_H_
 #define SHORTLIST_ID_MAP_H_
 

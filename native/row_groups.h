@@ -1,8 +1,8 @@
-// Gradients on their way to rows, collected by row.
+// Gradients grouped by row.
 //
 // Knows tables, bags and threads; knows nothing of update rules.
 //
-// Entries are dealt out to buckets by their row, so that a thread that takes a bucket
+// Entries are distributed to buckets by their row, so that a thread that takes a bucket
 // owns its rows. The entries of a row keep their order, whatever the number of threads.
 #ifndef SHORTLIST_ROW_GROUPS_H_
 #define SHORTLIST_ROW_GROUPS_H_

@@ -26,7 +26,7 @@ SHORTLIST_INLINE Lanes all_lanes(float value) { return value - Lanes{}; }
 
 SHORTLIST_INLINE Lanes square_root(Lanes values) {
 #if SHORTLIST_LANES == 16
-  // With a mask, here and below: GCC 12 warns of its own header without one.
+  // With a mask, here and below: without one GCC 12 warns about its own header.
   return _mm512_maskz_sqrt_ps(static_cast<__mmask16>(0xFFFF), values);
 #elif SHORTLIST_LANES == 8
   return _mm256_sqrt_ps(values);

@@ -1,7 +1,7 @@
 // The rows at positions of a shuffled epoch, computed one by one.
 //
 // Knows keys, sizes and numbers; knows nothing of sources, epochs or Python. Every
-// number is checked: what is out of range would be moved about for ever.
+// number is checked: one out of range would be permuted without end.
 //
 // Sources: Black and Rogaway (2002), Ciphers with Arbitrary Finite Domains (cycle
 // walking); Mitchell et al. (2022), Bandwidth-Optimal Random Shuffling for GPUs; Steele

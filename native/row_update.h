@@ -1,4 +1,4 @@
-// Moves the touched rows of many tables once, threaded.
+// Updates the touched rows of many tables once, threaded.
 //
 // Knows tables, features and threads; knows nothing of Python. Arguments are trusted.
 #ifndef SHORTLIST_ROW_UPDATE_H_

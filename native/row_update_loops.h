@@ -1,4 +1,4 @@
-// Touched rows moved by their update rule, for one instruction set.
+// Updates touched rows by their rule, for one instruction set.
 //
 // Knows the formulas of reference.update_rows, in their order; knows nothing of how
 // entries were grouped. Included by row_kernels.cc after row_lanes.h, once for each
@@ -77,10 +77,10 @@ SHORTLIST_INLINE Lanes raised(Lanes values, float power) {
   return values;
 }
 
-// What the rules need to know of one row.
+// The state of one row for the rules.
 struct RowState {
   std::size_t row;
-  float shorten;      // factor that holds the gradient to `clip`
+  float shorten;      // factor that limits the gradient to `clip`
   float accumulator;  // of row-wise Adagrad, this step's share included
   float move;         // of the steps that Adam catches up with
   float shrink_1;     // of its momentum in those steps
@@ -161,7 +161,7 @@ SHORTLIST_INLINE void move_row(const Movement& by, const float* gradient,
   }
   if (kKind == RuleKind::kAdam && by.table.last_step) {
     std::int32_t& last = by.table.last_step[index];
-    // A step that is not over yet stands in no table but a damaged one.
+    // Only a damaged table has a step that is not over yet.
     if (last > 0 && last < by.table.step) {
       const auto skipped = static_cast<std::uint32_t>(by.table.step - 1 - last);
       state.move = static_cast<float>(by.table.moves[last]);

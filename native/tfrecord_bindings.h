@@ -1,4 +1,4 @@
-// The Python face of the TFRecord reader. Knows nothing of what it reads.
+// Python bindings of the TFRecord reader.
 #ifndef SHORTLIST_TFRECORD_BINDINGS_H_
 #define SHORTLIST_TFRECORD_BINDINGS_H_
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from shortlist import native
-from shortlist.embeddings import kernels, reference
+from shortlist.embeddings.host import kernels, reference
 from shortlist.embeddings.rules import KINDS, Kind, Rule
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.embeddings.table import COMBINERS, ROW_TYPES, Bags, Combiner, RowType
 from shortlist.training.checkpoint import load_model, save_model
 from table_cases import (

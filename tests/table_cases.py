@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shortlist import native
-from shortlist.embeddings.reference import to_float32
+from shortlist.embeddings.host.reference import to_float32
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Combiner, Gradients, RowType, Table
 

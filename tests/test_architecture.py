@@ -58,7 +58,8 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS, FOLDER_FILES = 500, 60, 7, 20
 
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
-    r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
+    r"embeddings/(?!(inputs|rules|specs|table|storage/table_files"
+    r"|host/(host_tables|handles|lookup_call|handle_errors|kernels|reference))\.py).*"
     r"|models/(?!scorers/).*"
     r"|training/(?!(runs|run_store|cost)\.py).*"
     r"|bundle/export\.py"

@@ -309,7 +309,7 @@ def test_exclusions_that_are_no_pair_are_refused(find, exclude):
 
 
 def test_a_query_of_no_vectors_is_refused():
-    with pytest.raises(InputError, match="must have a vector at least") as caught:
+    with pytest.raises(InputError, match="must have at least one vector") as caught:
         top_k(np.zeros((2, 0, 3), np.float32), np.ones((4, 3), np.float32), 1)
     assert caught.value.code == "invalid-vectors"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from embedding_claims.tbe import DIM, LEARNING_RATE, filled_table
 from harness import Claim, against_rival, interleaved, within_limit
-from shortlist.embeddings import kernels
+from shortlist.embeddings.host import kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
 from workers import BENCHMARKS, BUILD
 

@@ -14,7 +14,7 @@ import numpy as np
 import workers
 from embedding_claims.tbe import DIM, LEARNING_RATE, filled_table
 from harness import Claim, reported, within_limit
-from shortlist.embeddings import kernels
+from shortlist.embeddings.host import kernels
 from shortlist.embeddings.table import Bags, Gradients, Table
 
 SLACK = 1.05

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness import Claim, against_rival, interleaved
-from shortlist.embeddings import kernels
+from shortlist.embeddings.host import kernels
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
 from workers import BUILD

@@ -1,11 +1,11 @@
 """The compiled core, or its NumPy twin where there was no compiler.
 
 The choice is made once, when this module is imported. Without the compiled core
-everything works, slower, and one `NativeFallbackWarning` per process says so. With
-`SHORTLIST_NATIVE=0` in the environment the twin is used on purpose, without a warning.
+everything works, but slower, and one `NativeFallbackWarning` per process says so. With
+`SHORTLIST_NATIVE=0` in the environment the twin is used without a warning.
 
-Shapes and ranges are checked here, with messages that say what to do; the core refuses
-a wrong call too, with a `ValueError` or `IndexError`.
+Shapes and ranges are checked here, with messages that say what to do. The core checks
+them again and raises `ValueError` or `IndexError`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _core = _load_core()
 
 
 def core() -> ModuleType | None:
-    """The compiled module, for the packages that have kernels in it; `None` if none."""
+    """The compiled module, for packages with kernels in it; `None` if there is none."""
     return _core
 
 
@@ -72,12 +72,12 @@ def is_native() -> bool:
 
 
 def instruction_sets() -> list[str]:
-    """The instruction sets the core may use here, best first; empty for the twin."""
+    """The instruction sets the core can use here, best first; empty for the twin."""
     return [] if _core is None else list(_core.instruction_sets())
 
 
 def default_threads() -> int:
-    """The number of processors that this process may use; affinity and quota count."""
+    """The number of processors this process may use, by its affinity and CPU quota."""
     return usable_processors()
 
 
@@ -91,7 +91,7 @@ def top_k(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the `k` items with the highest dot product, exactly, for each query.
 
-    The answer does not depend on `threads`. Arrays of another number type or layout
+    The result does not depend on `threads`. Arrays of another number type or layout
     are converted, which copies them: pass contiguous float32 where it matters.
 
     Args:
@@ -139,14 +139,14 @@ def _top_k_of_several(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best k under the highest score of several vectors, exactly.
 
-    What is among the best k by its highest score is among the best k of the vector
-    that gives it this score, so one search per vector misses nothing.
+    An item in the top k by its highest score is in the top k of the vector that gives
+    it this score, so one search per vector finds them all.
     """
     k = _check_k(k)
     if not np.shape(queries)[1]:
         raise InputError(
             "invalid-vectors",
-            "Every query must have a vector at least. Received: an array of shape"
+            "Every query must have at least one vector. Received: an array of shape"
             f" {np.shape(queries)}.",
         )
     found = [
@@ -155,7 +155,7 @@ def _top_k_of_several(
     ]
     scores = np.concatenate([part[0] for part in found], axis=1)
     indices = np.concatenate([part[1] for part in found], axis=1)
-    # An item's best score first; whatever comes again after it is left out.
+    # An item's best score comes first; its later ones are dropped.
     order = np.lexsort((-scores, indices), axis=-1)
     scores = np.take_along_axis(scores, order, axis=1)
     indices = np.take_along_axis(indices, order, axis=1)
@@ -257,7 +257,11 @@ def _check_k(k: int) -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """A number of threads, all processors for `None`; `InputError` for another."""
+    """The number of threads to use: `threads`, or all processors for `None`.
+
+    Raises:
+        InputError: `invalid-threads`.
+    """
     if threads is None:
         return default_threads()
     value = _to_integer(threads)

@@ -92,7 +92,7 @@ CASES = [
     (FIRST, "shortlist.cli.train:open_recipe", INT, 1, ""),
     (FIRST, "keras:Model.fit", INT, 1, "hang"),
     (AGAIN, "keras:Model.fit", TERM, 1, "fail"),
-    (AGAIN, "shortlist.embeddings.kernels:lookup_checked", INT, 3, ""),
+    (AGAIN, "shortlist.embeddings.host.kernels:lookup_checked", INT, 3, ""),
     (AGAIN, f"{PROGRESS}._save_now", TERM, 2, ""),
     (
         AGAIN,

@@ -53,7 +53,7 @@ def arrays(model: Any) -> dict[str, np.ndarray]:
     layer = model.get_layer("tables")
     layer.sync()
     found = {}
-    for table in layer._host.tables:
+    for table in layer.host_tables.tables:
         found[table.name] = table.rows.copy()
         for name, slot in table.slots.items():
             found[f"{table.name}.{name}"] = slot.copy()

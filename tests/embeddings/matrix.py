@@ -202,7 +202,7 @@ def check_equal(model: Any, twin: Twin, rtol: float = 1e-5, atol: float = 2e-6) 
     np.testing.assert_allclose(
         to_numpy(model.head.kernel), twin.kernel, rtol, atol, err_msg="kernel"
     )
-    host = model.layer._host
+    host = model.layer.host_tables
     for table, expected in zip(host.tables if host else (), twin.tables):
         assert table.name == expected.name
         assert table.step == expected.step, table.name

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.embeddings import reference
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
 

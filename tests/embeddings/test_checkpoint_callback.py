@@ -10,10 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.embeddings.checkpoint import RaiseFaults, TableCheckpoint, table_layers
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import load_weights
+from shortlist.embeddings.storage.callbacks import (
+    RaiseFaults,
+    TableCheckpoint,
+    table_layers,
+)
+from shortlist.embeddings.storage.saving import load_weights
 from shortlist.errors import InputError
 
 pytestmark = pytest.mark.backend
@@ -53,7 +57,7 @@ def state(model: keras.Model) -> list[np.ndarray]:
     """Dense weights, rows, and the state of the table's optimizer."""
     (layer,) = table_layers(model)
     layer.sync()
-    (table,) = layer._host.tables
+    (table,) = layer.host_tables.tables
     return [
         *(np.array(v) for v in model.layers[-1].get_weights()),
         table.rows.copy(),

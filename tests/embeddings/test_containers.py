@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from embeddings.matrix import BACKEND, refused, to_numpy
 from shortlist.embeddings.config import FeatureConfig, TableConfig
-from shortlist.embeddings.containers import Expected, checked
 from shortlist.embeddings.features import FeatureEmbedding
-from shortlist.embeddings.ids import Jagged
+from shortlist.embeddings.ids.containers import Expected, checked
+from shortlist.embeddings.ids.lookup_ids import Jagged
 from shortlist.embeddings.inputs import Input
 from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.errors import InputError

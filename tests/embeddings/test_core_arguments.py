@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist import native
-from shortlist.embeddings import kernels
+from shortlist.embeddings.host import kernels
 from shortlist.embeddings.rules import KINDS, Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import InputError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from shortlist.embeddings import reference
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.specs import TableSpec
 from shortlist.embeddings.table import Bags, Gradients, Table
@@ -23,8 +23,8 @@ if IS_JAX:
     import jax
     import jax.numpy as jnp
 
-    device: Any = importlib.import_module("shortlist.embeddings.device")
-    updates: Any = importlib.import_module("shortlist.embeddings.device_update")
+    device: Any = importlib.import_module("shortlist.embeddings.device.device_tables")
+    updates: Any = importlib.import_module("shortlist.embeddings.device.arithmetic")
 else:
     __test__ = False  # nothing here is asked of other backends
 
@@ -165,7 +165,7 @@ class Oracle:
         self.model = model
         self.specs = model.tables.specs
         self.tables = []
-        for one, rows in zip(self.specs, model.tables.tables().values(), strict=True):
+        for one, rows in zip(self.specs, model.tables.rows().values(), strict=True):
             table = Table.allocate(
                 one.name, one.num_rows, one.dim, one.rule, trainable=one.trainable
             )
@@ -284,11 +284,11 @@ def test_every_rule_equals_the_numpy_twin(name: str) -> None:
     specs = [spec("a", rule, schedule=schedule), spec("bb", rule, schedule=schedule)]
     model = compiled(Toy(specs))
     assert len([w for w in model.weights if w.path.endswith("rows")]) == 1
-    before = model.tables.tables()
+    before = model.tables.rows()
     oracle = train_beside_oracle(model, 6)
     oracle.check()
     model.tables.check()
-    for name, rows in model.tables.tables().items():
+    for name, rows in model.tables.rows().items():
         np.testing.assert_array_equal(rows[9:], before[name][9:])
         assert not np.array_equal(rows[:9], before[name][:9])
 
@@ -364,7 +364,7 @@ def test_stock_training_is_exact(cell: str, features: Any) -> None:
     options, prepare = CELLS[cell]
     model = prepare(make(features, **options))
     oracle = Oracle(model)
-    start = model.tables.tables()
+    start = model.tables.rows()
     for step in range(2 if cell == "eager" else 4):
         batch, y = batch_of(features, step), labels(step)
         scale = 2.0**8 if cell == "float16" else 1.0
@@ -377,7 +377,7 @@ def test_stock_training_is_exact(cell: str, features: Any) -> None:
     loose = 1e-2 if cell in ("bfloat16", "float16") else 2e-5
     oracle.check(loose, loose / 10)
     assert model.tables.refused == 0
-    for name, rows in model.tables.tables().items():
+    for name, rows in model.tables.rows().items():
         assert rows.dtype == np.float32
         np.testing.assert_array_equal(rows[9:], start[name][9:])
 
@@ -412,9 +412,9 @@ def test_two_calls_that_only_the_step_can_see_are_found_at_once() -> None:
     with pytest.raises(ShortlistError, match="JAX would add up") as error:
         model.tables.check()
     assert error.value.code == "called-twice"
-    before = model.tables.tables()
+    before = model.tables.rows()
     fit(model, batch, labels(0))
-    np.testing.assert_array_equal(model.tables.tables()["a"], before["a"])
+    np.testing.assert_array_equal(model.tables.rows()["a"], before["a"])
 
 
 def test_the_recomputation_of_keras_is_refused() -> None:
@@ -439,9 +439,9 @@ def test_frozen_layers_stay(features: Any) -> None:
 def test_tables_that_are_not_trained_stay() -> None:
     specs = [spec("a", trainable=False), spec("bb")]
     model = compiled(Toy(specs))
-    before = model.tables.tables()["a"]
+    before = model.tables.rows()["a"]
     train_beside_oracle(model).check()
-    np.testing.assert_array_equal(model.tables.tables()["a"], before)
+    np.testing.assert_array_equal(model.tables.rows()["a"], before)
     kept = [w for w in model.lookup.non_trainable_weights if w.path.endswith("rows")]
     assert [w.shape for w in kept] == [(ROWS, DIM)]
     only = compiled(Toy([spec("a", trainable=False)], ONE))
@@ -463,10 +463,10 @@ def test_accumulation_is_found_and_refused(features: Any) -> None:
         model.tables.state()
     # No update happens on top of it, and the loss stays a number.
     plain = compiled(model)
-    before = plain.tables.tables()
+    before = plain.tables.rows()
     losses = fit(plain, batch_of(features, 2), labels(2)).history["loss"]
     assert np.isfinite(losses).all()
-    for name, rows in plain.tables.tables().items():
+    for name, rows in plain.tables.rows().items():
         np.testing.assert_array_equal(rows, before[name])
 
 
@@ -583,7 +583,7 @@ def test_ids_outside_show_where_no_weight_can_be_kept() -> None:
     assert np.isnan(model.predict(batch, verbose=0)).all()
     assert np.isnan(jax.jit(lambda ids: model.lookup({"one": ids}))(batch["one"])).all()
     found = jax.jit(lambda ids: model.lookup({"one": ids}))(np.array([1], np.int32))
-    np.testing.assert_array_equal(found[0], model.tables.tables()["a"][1:2])
+    np.testing.assert_array_equal(found[0], model.tables.rows()["a"][1:2])
     fit(model, batch, labels(0)[:2])
     with pytest.raises(InputError, match="must be rows of their table"):
         model.tables.check()
@@ -617,7 +617,7 @@ def test_a_step_that_leaves_the_layer_out_is_found() -> None:
     assert error.value.code == "lookup-not-in-loss"
     model.tables.load(kept)
     model.tables.check()
-    for name, rows in model.tables.tables().items():
+    for name, rows in model.tables.rows().items():
         np.testing.assert_array_equal(rows, kept[name]["rows"])
 
 
@@ -734,10 +734,10 @@ def test_too_many_steps_are_refused() -> None:
     state["a"]["step"] = np.array(updates.MAX_STEP - 1)
     model.tables.load(state)
     fit(model, batch_of(ONE, 0), labels(0))
-    before = model.tables.tables()["a"]
+    before = model.tables.rows()["a"]
     assert not np.array_equal(before, state["a"]["rows"])
     fit(model, batch_of(ONE, 1), labels(1))
-    np.testing.assert_array_equal(model.tables.tables()["a"], before)
+    np.testing.assert_array_equal(model.tables.rows()["a"], before)
     with pytest.raises(ShortlistError, match="Use larger batches") as error:
         model.tables.check()
     assert error.value.code == "too-many-steps"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shortlist.embeddings.config import FeatureConfig, TableConfig
-from shortlist.embeddings.ids import Jagged
+from shortlist.embeddings.ids.lookup_ids import Jagged
 from shortlist.embeddings.layer import DistributedEmbedding
 from suites import LayerSuite
 

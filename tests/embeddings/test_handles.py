@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortlist.embeddings.host import HostTables, to_handle, to_ticket
+from shortlist.embeddings.host.handles import to_handle, to_ticket
+from shortlist.embeddings.host.host_tables import HostTables, Snapshot
 from shortlist.embeddings.table import Bags
 from shortlist.errors import ShortlistError
 from table_cases import table_of
@@ -118,7 +119,7 @@ def test_what_is_no_number_or_zero_has_causes_of_its_own() -> None:
 def test_tables_that_were_loaded_have_a_new_name() -> None:
     host = make(steps=3)
     before = host.handle
-    handle = host.restore(3)
+    handle = host.restore(Snapshot(applied=3, issued=3))
     assert handle == host.handle != before
     assert code_of(host, before, "set_weights()") == "handle-foreign"
 
@@ -127,11 +128,11 @@ def test_handles_grow_while_an_optimizer_accumulates() -> None:
     """Keras takes the maximum of what it accumulated, also across a load."""
     host = make(2**25 - 1, steps=2)
     accumulated = max(step(host), step(host))
+    snapshot = host.snapshot()
     host.rename()
     assert min(host.handle_of(0), host.handle) > accumulated
-    waiting = list(host._appended)
     again = make(0)
-    again.restore(2, 4, waiting, above=2**25 - 1 + 4)
+    again.restore(snapshot)
     following = step(again)
     assert max(following, accumulated) == following
     again.advance(following)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist import native
-from shortlist.embeddings import kernels, reference
+from shortlist.embeddings.host import kernels, reference
 from shortlist.embeddings.rules import KINDS, Rule
 from shortlist.embeddings.table import COMBINERS, ROW_TYPES, Bags, Gradients
 from shortlist.errors import InputError

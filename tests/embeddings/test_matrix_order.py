@@ -17,8 +17,8 @@ from embeddings.matrix import (
     refused,
 )
 from embeddings.matrix_twin import LOOKUPS, Twin, start_kernel
-from shortlist.embeddings import host, kernels
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings.host import kernels
+from shortlist.embeddings.host.host_tables import HostTables
 
 pytestmark = pytest.mark.backend
 
@@ -41,8 +41,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return wrapped
 
     look_up, update = kernels.lookup_checked, kernels.update
-    monkeypatch.setattr(host.kernels, "lookup_checked", recorded("lookup", look_up))
-    monkeypatch.setattr(host.kernels, "update", recorded("apply", update))
+    monkeypatch.setattr(kernels, "lookup_checked", recorded("lookup", look_up))
+    monkeypatch.setattr(kernels, "update", recorded("apply", update))
     append = recorded("append", HostTables.append)
     monkeypatch.setattr(HostTables, "append", append)
     return seen
@@ -58,7 +58,7 @@ def test_updates_come_once_and_before_the_next_lookup(
     model.layer.sync()
     step = ["lookup", "append", "apply"]
     assert events == step * 10
-    tables = model.layer._host
+    tables = model.layer.host_tables
     assert tables.num_updates == 10
     assert tables.num_lookups == events.count("lookup")
     assert tables.num_refused == 0
@@ -77,7 +77,7 @@ def test_accumulated_gradients_wait(lookups: Any, events: list[str]) -> None:
     model.layer.sync()
     waiting = ["lookup", "append"]
     assert events == (waiting * 3 + ["apply"]) * 2 + waiting
-    assert model.layer._host.num_updates == 2
+    assert model.layer.host_tables.num_updates == 2
 
 
 def batches(data: Any, size: int) -> Any:
@@ -157,7 +157,7 @@ def test_a_loop_that_leaves_the_losses_out(lookups: Any) -> None:
     with refused("loss-term-missing", "create the layer with loss_scale=1.0"):
         train_by_hand(model, make_data(lookups, 8), with_losses=False)
         model.layer.sync()
-    assert model.layer._host.num_updates == 0
+    assert model.layer.host_tables.num_updates == 0
     np.testing.assert_array_equal(
         model.layer.get_embedding_tables()["moving"],
         Twin(lookups).tables[0].rows,

@@ -29,7 +29,7 @@ def lookups(request: Any) -> Any:
 
 
 def check_at_start(model: Any) -> None:
-    for table in model.layer._host.tables:
+    for table in model.layer.host_tables.tables:
         np.testing.assert_array_equal(
             table.rows, start_rows(LOOKUPS["shared"])[table.name]
         )
@@ -116,10 +116,10 @@ def test_weights_of_another_model() -> None:
     trained, fresh = make_model(lookups), make_model(lookups)
     batch, labels = make_data(lookups, 12)
     trained.fit(batch, labels, batch_size=4, verbose=0)
-    with refused("handle-foreign", "weights of other tables from set_weights()"):
+    with refused("handle-foreign", "weights from set_weights() belong to other tables"):
         fresh.set_weights(trained.get_weights())
     weights = make_model(lookups).get_weights()
-    with refused("handle-foreign", "must belong to its tables"):
+    with refused("handle-foreign", "belong to other tables"):
         trained.set_weights(weights)
 
 
@@ -129,7 +129,9 @@ def test_weights_of_an_earlier_step() -> None:
     weights = model.get_weights()
     batch, labels = make_data(lookups, 12)
     model.fit(batch, labels, batch_size=4, verbose=0)
-    with refused("handle-stale", "step 0 from set_weights(), the tables are at step"):
+    with refused(
+        "handle-stale", "step 0 (set by set_weights()), but its tables are at step"
+    ):
         model.set_weights(weights)
 
 
@@ -222,7 +224,7 @@ def test_a_model_goes_on_after_a_refusal() -> None:
         np.isfinite(rows).all() for rows in model.layer.get_embedding_tables().values()
     )
     good, _ = make_data(lookups, 8)
-    before = model.layer._host.num_updates
+    before = model.layer.host_tables.num_updates
     model.fit(good, labels, batch_size=4, verbose=0)
     model.layer.sync()
-    assert model.layer._host.num_updates == before + 2
+    assert model.layer.host_tables.num_updates == before + 2

@@ -132,9 +132,9 @@ def test_overflow_under_a_fixed_scale_is_refused() -> None:
     with refused("gradient-not-finite", "Lower the factor"):
         model.fit(batch, labels, batch_size=4, shuffle=False, verbose=0)
         model.layer.sync()
-    for table in model.layer._host.tables:
+    for table in model.layer.host_tables.tables:
         assert np.isfinite(table.rows).all()
-    assert model.layer._host.num_updates == 3
+    assert model.layer.host_tables.num_updates == 3
 
 
 def test_gradients_that_are_not_finite_move_nothing(placement: str) -> None:
@@ -149,9 +149,9 @@ def test_gradients_that_are_not_finite_move_nothing(placement: str) -> None:
     labels = np.full((4, 1), 100, np.float32)
     model.fit(batch, labels, batch_size=4, verbose=0)
     np.testing.assert_array_equal(model.layer.get_embedding_tables()["moving"], 0)
-    if model.layer._host is not None:
-        assert model.layer._host.num_refused == 1
-        assert model.layer._host.num_updates == 0
+    if model.layer.host_tables is not None:
+        assert model.layer.host_tables.num_refused == 1
+        assert model.layer.host_tables.num_updates == 0
     np.testing.assert_array_equal(to_numpy(model.head.kernel), kernel)
     fresh = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
     start(model, twin, {"moving": fresh}, np.ones((DIM, 1), np.float32))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embeddings.matrix import BACKEND, refused, to_numpy
-from shortlist.embeddings.ids import Jagged
+from shortlist.embeddings.ids.lookup_ids import Jagged
 from shortlist.embeddings.layer import DistributedEmbedding
 
 pytestmark = pytest.mark.backend

@@ -11,7 +11,7 @@ import pytest
 from embeddings.matrix import BACKEND, refused
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import InputError
 
 pytestmark = pytest.mark.backend
@@ -147,7 +147,7 @@ def test_no_warning_while_the_rate_stays_or_a_schedule_was_chosen() -> None:
 def test_a_training_without_an_optimizer_is_refused() -> None:
     (layer,) = table_layers(make())
     with refused("optimizer-unknown", "must be trained by fit()"):
-        layer._host.followed_rate()
+        layer.host_tables.followed_rate()
     by_path = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.5))
     two = keras.optimizers.MultiOptimizer(by_path)
     model = make(optimizer=two)

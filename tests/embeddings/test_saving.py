@@ -17,19 +17,19 @@ import keras
 import numpy as np
 import pytest
 
-from shortlist.embeddings import layer_state, saving
 from shortlist.embeddings.config import FeatureConfig, TableConfig
-from shortlist.embeddings.host import to_ticket
+from shortlist.embeddings.host.handles import to_ticket
 from shortlist.embeddings.layer import DistributedEmbedding
 from shortlist.embeddings.optimizers import RowwiseAdagrad
-from shortlist.embeddings.saving import (
+from shortlist.embeddings.storage import layer_state, saving, session
+from shortlist.embeddings.storage.saving import (
     load_model,
     load_weights,
     save_model,
     save_weights,
     table_layers,
 )
-from shortlist.embeddings.table_files import arrays_of
+from shortlist.embeddings.storage.table_files import arrays_of
 from shortlist.errors import ArtifactError, InputError, ResourceError
 
 pytestmark = pytest.mark.backend
@@ -100,8 +100,8 @@ def content(model: keras.Model) -> dict[str, bytes]:
     names = {}
     for layer in table_layers(model):
         layer.sync()
-        names[id(layer.handle)] = layer._host.name
-        for table in layer._host.tables:
+        names[id(layer.handle)] = layer.host_tables.name
+        for table in layer.host_tables.tables:
             numbers = (table.step, table.last_rate, table.seed)
             found[f"{table.name} numbers"] = repr(numbers).encode()
             for name, array in arrays_of(table).items():
@@ -213,7 +213,7 @@ def test_gradients_that_wait_are_saved_too(tmp_path: Path) -> None:
 
     expected = content(train(train(accumulating()), last=8))
     model = train(accumulating())  # six steps: two wait
-    assert len(table_layers(model)[0]._host._appended) == 2
+    assert len(table_layers(model)[0].host_tables.snapshot().waiting) == 2
     save_model(model, tmp_path / "m.keras")
     model.save(tmp_path / "plain.keras")
     assert_same(train(load_model(tmp_path / "m.keras"), last=8), expected)
@@ -254,7 +254,7 @@ def test_a_save_that_fails_leaves_the_old_model(
     save_model(model, path)
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     train(model)
-    write_table = saving.write_table
+    write_table = session.write_table
 
     def full(part: Path, table: Any) -> str:
         if table.name == "table/d":
@@ -262,7 +262,7 @@ def test_a_save_that_fails_leaves_the_old_model(
         return write_table(part, table)
 
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "write_table", full)
+        patched.setattr(session, "write_table", full)
         with pytest.raises(ResourceError, match="No space"):
             save_model(model, path)
         with pytest.raises(ResourceError, match="No space"):
@@ -429,7 +429,9 @@ def test_other_tables_are_refused(
 ) -> None:
     model = make(features=configs(**change))
     before = content(model)
-    with pytest.raises(ArtifactError, match=r"'table/a' wanted .*; came sgd") as caught:
+    with pytest.raises(
+        ArtifactError, match=r"'table/a' with sgd and .* load has "
+    ) as caught:
         load_weights(model, saved / name)
     assert caught.value.code == MISMATCH
     assert_same(model, before)
@@ -490,7 +492,7 @@ def test_handles_of_a_long_training_begin_again(
     save_model(model, tmp_path / "m.keras")
     monkeypatch.setattr(layer_state, "_MANY_TICKETS", 5)
     again = load_model(tmp_path / "m.keras")
-    assert table_layers(again)[0]._host.issued == 0
+    assert table_layers(again)[0].host_tables.issued == 0
     assert_same(train(again), content(train(model)) | _handle(again))
 
 
@@ -507,7 +509,7 @@ def test_a_clone_has_fresh_tables_and_a_copy_its_own(
     copied = copy.deepcopy(model)
     clone = keras.models.clone_model(model)
     (layer,) = table_layers(clone)
-    assert layer._host.step == 0 and layer._host.issued == 0
+    assert layer.host_tables.step == 0 and layer.host_tables.issued == 0
     assert_same(train(copied), after_two)
     assert_same(model, after_one)
 
@@ -517,14 +519,14 @@ import sys
 import keras, numpy as np
 from shortlist.embeddings.config import FeatureConfig, TableConfig
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.saving import load_weights, save_weights
+from shortlist.embeddings.storage.saving import load_weights, save_weights
 
 table = TableConfig("t", 2**18, 128, initializer="zeros", optimizer="sgd",
                     placement="host")
 inputs = keras.Input((), dtype="int32")
 layer = DistributedEmbedding(FeatureConfig("f", table))
 model = keras.Model(inputs, layer(inputs))
-layer._host.tables[0].rows[:] = 1
+layer.host_tables.tables[0].rows[:] = 1
 small = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
 save_weights(small, sys.argv[1] + "/warm.weights.h5")
 
@@ -539,9 +541,9 @@ def peak(action):
 
 path = sys.argv[1] + "/m.weights.h5"
 saving = peak(lambda: save_weights(model, path))
-layer._host.tables[0].rows[:] = 2
+layer.host_tables.tables[0].rows[:] = 2
 loading = peak(lambda: load_weights(model, path))
-assert (layer._host.tables[0].rows == 1).all()
+assert (layer.host_tables.tables[0].rows == 1).all()
 print(saving, loading)
 """
 
@@ -605,7 +607,8 @@ def test_tables_move_to_a_device_and_back(
     for name, rows in layer.get_embedding_tables().items():
         np.testing.assert_array_equal(found[name], rows)
     (again,) = table_layers(moved(on_device, "host"))
-    for table, other in zip(layer._host.tables, again._host.tables, strict=True):
+    tables = zip(layer.host_tables.tables, again.host_tables.tables, strict=True)
+    for table, other in tables:
         assert other.step == table.step
         assert other.last_rate == pytest.approx(table.last_rate)
         for name, array in arrays_of(table).items():
@@ -620,7 +623,7 @@ def test_a_device_refuses_what_does_not_fit(tmp_path: Path) -> None:
         return
     model = make_placed("host")
     (layer,) = table_layers(model)
-    layer._host.tables[0].begin_step(0.1)  # tables of one layer move together
+    layer.host_tables.tables[0].begin_step(0.1)  # tables of one layer move together
     save_weights(model, tmp_path / "uneven.weights.h5")
     device = make_placed("device")
     before = [np.array(v) for v in device.variables]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.embeddings import reference, table
+from shortlist.embeddings import table
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import KINDS, SLOTS, Rule
 from shortlist.embeddings.table import Bags, Table, check_size, from_float32, zeros
 from shortlist.errors import InputError, ResourceError
@@ -92,7 +93,7 @@ def test_pages_cost_nothing_until_they_are_touched():
 
 def test_a_table_that_cannot_fit_is_refused_with_its_sum(monkeypatch):
     monkeypatch.setattr(table, "available_bytes", lambda: 1000)
-    with pytest.raises(ResourceError, match="must fit the free memory") as caught:
+    with pytest.raises(ResourceError, match="does not fit in the free") as caught:
         Table.allocate("big", 100, 10, Rule())
     assert caught.value.code == "out-of-memory"
     assert "It needs 12,400: rows 100 x 10 x 4 = 4,000 + momentum" in str(caught.value)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import safetensors
 
-from shortlist.embeddings import table_files
 from shortlist.embeddings.rules import KINDS, Rule
+from shortlist.embeddings.storage import table_files
+from shortlist.embeddings.storage.table_files import arrays_of, read_table, write_table
 from shortlist.embeddings.table import ROW_TYPES, Table
-from shortlist.embeddings.table_files import arrays_of, read_table, write_table
 from shortlist.errors import ArtifactError, ResourceError
 
 STEPS = 70  # more than the 64 sums that a fresh table has room for
@@ -197,7 +197,9 @@ def test_another_table_is_refused_with_both_layouts(
 ) -> None:
     sha256 = write_table(tmp_path / "t", make())
     before = content(other)
-    with pytest.raises(ArtifactError, match=r"'users' wanted .*; came adam ") as caught:
+    with pytest.raises(
+        ArtifactError, match=r"'users' with adam and .* load has "
+    ) as caught:
         read_table(tmp_path / "t", other, sha256)
     assert caught.value.code == "checkpoint-mismatch"
     assert content(other) == before

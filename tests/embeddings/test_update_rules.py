@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.embeddings import kernels, reference
+from shortlist.embeddings.host import kernels, reference
 from shortlist.embeddings.rules import Rule
 from shortlist.embeddings.table import Bags, Gradients, Table
 from table_cases import table_of

@@ -23,7 +23,7 @@ from shortlist.embeddings import (
     load_weights,
     save_weights,
 )
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 
 pytestmark = pytest.mark.backend
 
@@ -120,7 +120,7 @@ def test_ways_that_hold_the_tables(
 ) -> None:
     again = way(model, tmp_path)
     assert_same(arrays(again), arrays(model))
-    names = [table_layers(one)[0]._host.name for one in (again, model)]
+    names = [table_layers(one)[0].host_tables.name for one in (again, model)]
     assert names[0] != names[1]
 
 
@@ -350,10 +350,10 @@ COPIES = {
 def test_weights_of_another_model_of_the_same_step(
     model: Model, other: Model, way: Callable[[Model, Model], None], writer: str
 ) -> None:
-    hosts = [table_layers(one)[0]._host for one in (model, other)]
+    hosts = [table_layers(one)[0].host_tables for one in (model, other)]
     assert hosts[0].applied == hosts[1].applied == 4
     before = arrays(other)
-    with refused("handle-foreign", f"weights of other tables from {writer}"):
+    with refused("handle-foreign", f"weights from {writer} belong to other tables"):
         way(other, model)
     found = arrays(other)
     for name in ("plain", "moving", "moving.step"):
@@ -376,12 +376,12 @@ def test_weights_from_before_tables_were_set_or_loaded(tmp_path: Path) -> None:
     one.set_weights(own)  # those of now
     (layer,) = table_layers(one)
     layer.set_embedding_tables({"plain": np.zeros((6, 3))})
-    with refused("handle-foreign", "from before the tables were loaded or set"):
+    with refused("handle-foreign", "these tables before they were loaded or set"):
         one.set_weights(own)
     own = one.get_weights()
     save_weights(one, tmp_path / "m.weights.h5")
     load_weights(one, tmp_path / "m.weights.h5")
-    with refused("handle-foreign", "from before the tables were loaded or set"):
+    with refused("handle-foreign", "these tables before they were loaded or set"):
         one.set_weights(own)
     fit(one, 1)
     assert int(arrays(one)["moving.step"]) == 2
@@ -443,7 +443,7 @@ def test_early_stopping_is_named() -> None:
     stop = keras.callbacks.EarlyStopping(
         "score", patience=1, mode="min", restore_best_weights=True
     )
-    with refused("handle-stale", "from the callback EarlyStopping(restore_best"):
+    with refused("handle-stale", "set by the callback EarlyStopping(restore_best"):
         train(make(accumulates=False), Worse(), stop)
 
 
@@ -593,11 +593,11 @@ def test_tables_on_a_device_are_held_by_every_way(tmp_path: Path) -> None:
     labels = np.linspace(-1, 1, 6)[:, None].astype(np.float32)
     trained.fit(ids, labels, batch_size=3, epochs=2, verbose=0)
     assert trained.count_params() == 6 * 3 + 4
-    state = table_layers(trained)[0]._device.state()["t"]
+    state = table_layers(trained)[0].device_tables.state()["t"]
     assert int(state["step"]) == 4
     for name, way in DEVICE.items():
         again = way(trained, tmp_path)
-        found = table_layers(again)[0]._device.state()["t"]
+        found = table_layers(again)[0].device_tables.state()["t"]
         for key, array in state.items():
             np.testing.assert_array_equal(found[key], array, err_msg=f"{name} {key}")
     trained.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")

@@ -23,7 +23,7 @@ from shortlist.data import (
     prepare,
 )
 from shortlist.data.store.dataset_info import read_info, with_sums, write_info
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shortlist.data import Dataset
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation import ranking_metrics
 from shortlist.models.multitask import MultiTask

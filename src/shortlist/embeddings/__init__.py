@@ -31,15 +31,15 @@ _MODULES = {
     "DistributedEmbedding": "layer",
     "FeatureConfig": "config",
     "FeatureEmbedding": "features",
-    "Jagged": "ids",
-    "RaiseFaults": "checkpoint",
+    "Jagged": "ids.lookup_ids",
+    "RaiseFaults": "storage.callbacks",
     "RowwiseAdagrad": "optimizers",
-    "TableCheckpoint": "checkpoint",
+    "TableCheckpoint": "storage.callbacks",
     "TableConfig": "config",
-    "load_model": "saving",
-    "load_weights": "saving",
-    "save_model": "saving",
-    "save_weights": "saving",
+    "load_model": "storage.saving",
+    "load_weights": "storage.saving",
+    "save_model": "storage.saving",
+    "save_weights": "storage.saving",
 }
 
 choose_backend()

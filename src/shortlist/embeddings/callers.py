@@ -1,8 +1,9 @@
 """Which function of Keras reads or writes the weights of a layer, and why.
 
-Keras asks every layer for its weights in the same way, whether it counts parameters,
-writes a file that can hold nothing else, or sets weights back. A layer whose tables are
-not weights must answer differently, so this module looks at the functions that run.
+Keras reads the weights of a layer in the same way whether it counts parameters, writes
+a file that cannot include tables, or saves weights to restore them later. A layer whose
+tables are not weights must treat these differently, so this module looks for the
+function on the call stack.
 
 Knows names of Keras's modules and functions; knows nothing of tables.
 """
@@ -17,10 +18,10 @@ from types import FrameType
 
 SWAP = "the callback SwapEMAWeights"
 
-# Module of Keras, function ("" for all others of the module), and who that is.
-_Table = Mapping[str, Mapping[str, str]]
+# Module of Keras, function ("" for all others of the module), and what it is for.
+_Functions = Mapping[str, Mapping[str, str]]
 _EXPORT = {"": "export"}
-_READERS: _Table = {
+_READERS: _Functions = {
     "keras.src.legacy.saving.legacy_h5_format": {
         "save_model_to_hdf5": "legacy",
         "save_weights_to_hdf5_group": "legacy",
@@ -40,8 +41,8 @@ _READERS: _Table = {
     "keras.src.utils.summary_utils": {"print_summary": "count"},
     "keras.src.layers.layer": {"count_params": "count"},
 }
-_SYNC: _Table = {"keras.src.backend.jax.trainer": {"jax_state_sync": "step"}}
-_WRITERS: _Table = {
+_SYNC: _Functions = {"keras.src.backend.jax.trainer": {"jax_state_sync": "step"}}
+_WRITERS: _Functions = {
     **_SYNC,
     "keras.src.optimizers.base_optimizer": {
         "_overwrite_variables_directly_with_gradients": "step"
@@ -53,28 +54,28 @@ _WRITERS: _Table = {
     "keras.src.models.model": {"set_state_tree": "set_state_tree()"},
 }
 # Some of the writers go through this one, so it is looked for last.
-_SETTERS: _Table = {"keras.src.layers.layer": {"set_weights": "set_weights()"}}
+_SETTERS: _Functions = {"keras.src.layers.layer": {"set_weights": "set_weights()"}}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A function of Keras that runs, `what` it is for, and its frame."""
+    """A running function of Keras, `what` it is for, and its frame."""
 
     what: str
     frame: FrameType
 
 
 def reader(frame: FrameType | None) -> Caller | None:
-    """Who reads the weights, if it is one that must not get them as they are.
+    """The function that reads the weights, if it must not get them unchanged.
 
     Args:
-        frame: of the function that was asked.
+        frame: of the function that was called.
     """
     return _find(frame, _READERS)
 
 
 def runs(frame: FrameType | None, package: str) -> bool:
-    """Whether a function of a package runs."""
+    """Whether a function of a package is on the stack."""
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(f"{package}."):
             return True
@@ -88,10 +89,10 @@ def in_state_sync(frame: FrameType | None) -> bool:
 
 
 def writer(frame: FrameType | None) -> str | None:
-    """Who sets a weight, in words; `None` if it is a training step.
+    """What sets a weight, in words; `None` if it is a training step.
 
     Args:
-        frame: of the function that was asked to set it.
+        frame: of the function that was called to set it.
     """
     found = _find(frame, _WRITERS) or _find(frame, _SETTERS)
     if found is None:
@@ -100,7 +101,7 @@ def writer(frame: FrameType | None) -> str | None:
 
 
 def remove_begun_file(caller: Caller) -> None:
-    """Removes the legacy file that Keras has emptied and begun to write."""
+    """Removes the legacy file that Keras has started to write."""
     frame: FrameType | None = caller.frame
     while frame is not None and frame.f_code.co_name != "save_model_to_hdf5":
         frame = frame.f_back
@@ -109,12 +110,12 @@ def remove_begun_file(caller: Caller) -> None:
             os.unlink(frame.f_locals["filepath"])
 
 
-def _find(frame: FrameType | None, table: _Table) -> Caller | None:
-    """The innermost of the functions of `table` that run."""
+def _find(frame: FrameType | None, functions: _Functions) -> Caller | None:
+    """The innermost running function of those in `functions`."""
     while frame is not None:
-        functions = table.get(frame.f_globals.get("__name__", ""))
-        if functions is not None:
-            what = functions.get(frame.f_code.co_name) or functions.get("")
+        names = functions.get(frame.f_globals.get("__name__", ""))
+        if names is not None:
+            what = names.get(frame.f_code.co_name) or names.get("")
             if what is not None:
                 return Caller(what, frame)
         frame = frame.f_back

@@ -18,14 +18,14 @@ PLACEMENTS = ("auto", "default_device", "host", "device")
 
 @dataclasses.dataclass(eq=False)
 class TableConfig(keras_rs.layers.TableConfig):  # type: ignore[misc]
-    """One embedding table: `keras_rs.layers.TableConfig` and what our tables add.
+    """One embedding table: `keras_rs.layers.TableConfig` with more options.
 
     Args:
         name: unique in the layer.
         vocabulary_size: number of rows, 1 to 2**31 - 1.
         embedding_dim: width of a row, 1 to 1024.
-        initializer: Keras initializer of the rows. One without a seed follows
-            `keras.utils.set_random_seed` as it was when the layer is made.
+        initializer: Keras initializer of the rows. One without a seed depends on
+            `keras.utils.set_random_seed` at the time the layer is created.
         optimizer: `sgd`, `adagrad`, `rowwise_adagrad`, `adam`, `ftrl` or an object of
             `keras.optimizers` or `shortlist.embeddings`.
         combiner: `sum`, `mean` or `sqrtn` of the rows of a bag.
@@ -33,12 +33,12 @@ class TableConfig(keras_rs.layers.TableConfig):  # type: ignore[misc]
             on an accelerator under JAX.
         learning_rate: a number or schedule in place of the optimizer's, or
             `"optimizer"` for the rate of the model's own (host placement only).
-        clip: greatest length of the gradient of one row; `None` for no limit.
+        clip: largest norm of the gradient of one row; `None` for no limit.
         l2: adds `l2 * row` to the gradient of every touched row.
-        weight_decay: takes `learning_rate * weight_decay * row` from a touched row.
+        weight_decay: subtracts `learning_rate * weight_decay * row` from a touched row.
         row_type: `float32`, or `float16` or `bfloat16` with stochastic rounding (host
             placement only). Optimizer state is float32.
-        trainable: whether training moves the table.
+        trainable: whether training updates the table.
     """
 
     learning_rate: Any = None
@@ -83,14 +83,14 @@ class FeatureConfig(keras_rs.layers.FeatureConfig):  # type: ignore[misc]
         name: of the feature.
         table: the table it looks up; features may share one.
         input_shape: `(batch_size,)` or `(batch_size, length)`; `None` for any size.
-        output_shape: `(batch_size, embedding_dim)`; follows from the rest.
+        output_shape: `(batch_size, embedding_dim)`; inferred by default.
     """
 
     input_shape: Any = (None,)
     output_shape: Any = None
 
     def __post_init__(self) -> None:
-        """Fills in the output shape; JSON has made lists of the tuples."""
+        """Fills in the output shape; JSON turns tuples into lists."""
         self.input_shape = tuple(self.input_shape)
         if self.output_shape is None:
             leading = self.input_shape[: max(1, len(self.input_shape) - 1)]
@@ -107,7 +107,7 @@ class FeatureConfig(keras_rs.layers.FeatureConfig):  # type: ignore[misc]
 
 
 def resolve_table(table: Any) -> TableSpec:
-    """What the placements need to know of a table, of KerasRS's type or ours.
+    """The resolved configuration of a table, of KerasRS's type or ours.
 
     Raises:
         InputError: `invalid-table` or `optimizer-unsupported`.
@@ -147,9 +147,9 @@ def resolve_table(table: Any) -> TableSpec:
 def _initializer(given: Any) -> Any:
     """The initializer of a new layer.
 
-    An object without a seed drew one when it was made, KerasRS's default when it was
-    imported: then `keras.utils.set_random_seed` would not decide the rows. So it draws
-    again. A seed that was given stays.
+    An initializer without a seed draws one when it is created, KerasRS's default at
+    import. Then `keras.utils.set_random_seed` would not determine the rows, so it is
+    cloned to draw a new one. A given seed is kept.
     """
     made = keras.initializers.get(given)
     if made is given and isinstance(made, keras.initializers.Initializer):

@@ -1,7 +1,6 @@
-"""What a model takes for an input that a batch does not have.
+"""Default values for model inputs that are missing in a batch.
 
-Knows batches and the inputs of a model; knows nothing of tables or of what a batch is
-looked up for.
+Knows batches and the inputs of a model; knows nothing of tables.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ REQUIRED = ("user_index", "item_index")
 def with_defaults(
     inputs: Iterable[Input], batch: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The batch, with the default of every side feature and history it does not have.
+    """The batch, with defaults for missing side features and history.
 
-    Absent is what missing values are: row 0 for a categorical input, an empty list for
-    a multi-valued one, 0 (the mean, where a dataset has standardized it) for a number.
-    The ids of user and item have no default: a user who is not known is row 0, and says
-    so.
+    The defaults are those of missing values: row 0 for a categorical input, an empty
+    list for a multi-valued one, 0 (the mean of a standardized feature) for a number.
+    The ids of user and item have no default: pass row 0 for an unknown one.
 
     Args:
-        inputs: what the model reads.
+        inputs: of the model.
         batch: features by name, `(batch_size, ...)`.
 
     Raises:
-        InputError: an id that the model reads is absent (`batch-id-missing`).
+        InputError: `batch-id-missing`: an id that the model reads is missing.
     """
     inputs = tuple(inputs)
     absent = [i for i in inputs if i.feature not in batch]

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import containers
 from shortlist.embeddings.config import FeatureConfig, TableConfig
+from shortlist.embeddings.ids import containers
 from shortlist.embeddings.inputs import Input, table_dims
 from shortlist.embeddings.layer import DistributedEmbedding, Tensor
 from shortlist.errors import InputError
@@ -31,27 +31,27 @@ _LOOKUP_SHAPES = {
 class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
     """Looks up every feature of a batch; features of one table share its rows.
 
-    All lookups are one call of a `DistributedEmbedding`, so the tables train themselves
-    and a step costs the same whatever their size.
+    All lookups are one call of a `DistributedEmbedding`, so the tables have their own
+    optimizers and the cost of a step does not depend on their size.
 
     Args:
         inputs: the features and the tables they look up. A `sequence` is looked up
             position by position.
         table_rows: rows of each table, the out-of-vocabulary row 0 included.
         embeddings_initializer: Keras initializer of the tables.
-        table_optimizer: name or object, as `TableConfig` takes it; for every table.
-        table_learning_rate: in place of the optimizer's own.
+        table_optimizer: of every table, a name or object as in `TableConfig`.
+        table_learning_rate: replaces the learning rate of the optimizer.
         table_l2: adds `table_l2 * row` to the gradient of every touched row.
 
     Call arguments: a mapping from feature name to its values: categorical
     `(batch_size,)` int32, multi-valued and sequence `(batch_size, any length)` int32
-    padded with -1, numeric `(batch_size,)` float32. Features absent from the mapping
-    are left out, so that one tower can be computed alone.
+    padded with -1, numeric `(batch_size,)` float32. Features that are missing in the
+    mapping are omitted, so that one tower can be computed alone.
 
     Returns: a dict from feature name to `(batch_size, dim)` in the compute dtype. A
     multi-valued feature is the mean over its entries, zeros if it has none. A sequence
-    is `(batch_size, length, dim + 1)`: its last `length` entries in their order, at the
-    end, each a vector and 1; what is left before them is zeros.
+    is `(batch_size, length, dim + 1)`: its last `length` entries in order and
+    right-aligned, each a vector and 1; the positions before them are zeros.
     """
 
     def __init__(
@@ -200,9 +200,9 @@ class FeatureEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
 
 def concatenate(inputs: Iterable[Input], vectors: Mapping[str, Tensor]) -> Tensor:
-    """The looked-up vectors of `inputs` side by side, `(batch_size, width)`.
+    """The looked-up vectors of `inputs`, concatenated to `(batch_size, width)`.
 
-    A sequence is laid out position after position.
+    A sequence is flattened, position after position.
     """
     flat = [
         vectors[i.feature]
@@ -214,10 +214,10 @@ def concatenate(inputs: Iterable[Input], vectors: Mapping[str, Tensor]) -> Tenso
 
 
 def last_ids(ids: Tensor, length: int) -> Tensor:
-    """The last entries of padded lists, in their order, at the end of each row.
+    """The last entries of padded lists, in order, right-aligned in each row.
 
-    The newest entry stands at the same place whatever the padding, so a model can
-    learn what each place means.
+    The newest entry is always in the last column, so a model can learn the meaning of
+    each position.
 
     Args:
         ids: `(batch_size, any length)` integers, -1 for padding, anywhere.
@@ -238,7 +238,7 @@ def last_ids(ids: Tensor, length: int) -> Tensor:
 
 
 def with_mask(vectors: Tensor, ids: Tensor) -> Tensor:
-    """Looked-up positions and whether something stands there.
+    """Looked-up positions and a mask of those that are not padding.
 
     Args:
         vectors: `(batch_size, length, dim)`, zeros for padding.
@@ -246,5 +246,5 @@ def with_mask(vectors: Tensor, ids: Tensor) -> Tensor:
 
     Returns: `(batch_size, length, dim + 1)`.
     """
-    stands = ops.cast(ops.expand_dims(ids, -1) >= 0, vectors.dtype)
-    return ops.concatenate([vectors, stands], axis=-1)
+    mask = ops.cast(ops.expand_dims(ids, -1) >= 0, vectors.dtype)
+    return ops.concatenate([vectors, mask], axis=-1)

@@ -1,7 +1,7 @@
-"""What a model reads: the list of looked-up inputs, shared by models, bundle, server.
+"""The inputs of a model, a list shared by models, bundle and server.
 
-Knows nothing of Keras, so that a server can read the same list the model was built
-with.
+Knows nothing of Keras, so that a server can read the same list that the model was
+built with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Input(
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
-    omit_defaults=True,  # so that what has no sequence is written as ever
+    omit_defaults=True,  # inputs without a sequence are written as before
 ):
     """One input of a tower or ranker, in the order in which they are concatenated.
 
@@ -47,8 +47,8 @@ class Input(
     def width(self) -> int:
         """Columns the input contributes to a tower.
 
-        A position of a sequence has `dim` columns and one that is 1, or all zeros
-        where nothing stands.
+        A position of a sequence has `dim` columns and a mask column of 1; an empty
+        position is all zeros.
         """
         return self.dim if self.length is None else self.length * (self.dim + 1)
 
@@ -63,11 +63,11 @@ def model_inputs(
 ) -> tuple[Input, ...]:
     """The inputs of a model over `schema`: ids, history, then the side features.
 
-    The history is a multi-valued feature of the user that looks up the item table, or
-    with `as_sequence` a sequence, whose order a model sees. It is left out when
-    `history_length` is 0. A bucketized feature is a categorical
-    one to the model. Context features are left out: they belong to an event that is
-    still to come when the server answers, and no request carries them.
+    The history is a multi-valued feature of the user that looks up the item table; with
+    `as_sequence` it is a sequence, so that a model can use its order. It is omitted if
+    `history_length` is 0. A bucketized feature is categorical for the model. Context
+    features are omitted: they belong to an event that has not happened when the server
+    answers, so no request includes them.
     """
     dims = {USER: embedding_dim, ITEM: embedding_dim}
     inputs = [
@@ -146,7 +146,7 @@ def table_dims(inputs: Iterable[Input]) -> dict[str, int]:
                 "invalid-argument",
                 "All inputs of one table must have its `dim`. Received:"
                 f" {dims[i.table]} and {i.dim} for table {i.table!r}. Give them the"
-                " same width, or tables of their own.",
+                " same width, or separate tables.",
             )
     return dims
 
@@ -158,7 +158,7 @@ def _check_sequence(i: Input) -> None:
         return
     raise InputError(
         "invalid-argument",
-        "An input of kind 'sequence', and no other, must have a `length` of at least 1,"
-        f" and a table. Received: {i.feature!r} of kind {i.kind!r} with"
+        "Only an input of kind 'sequence' has a `length`, of at least 1, and it must"
+        f" have a table. Received: {i.feature!r} of kind {i.kind!r} with"
         f" length={i.length!r} and table={i.table!r}.",
     )

@@ -13,16 +13,24 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings import callers, containers, host_calls
+from shortlist.embeddings import callers
 from shortlist.embeddings import plan as plans
 from shortlist.embeddings import weights as weights_of
-from shortlist.embeddings.handle import HandleGuard
-from shortlist.embeddings.host import HostTables, Watch, unwatched
-from shortlist.embeddings.ids import Ids, check_dtype, to_ids
-from shortlist.embeddings.initializers import initialize
+from shortlist.embeddings.host import backends
+from shortlist.embeddings.host.handle_weight import HandleGuard
+from shortlist.embeddings.host.host_tables import (
+    HostTables,
+    Snapshot,
+    SpanHook,
+    no_span,
+)
+from shortlist.embeddings.host.initializers import initialize
+from shortlist.embeddings.ids import containers
+from shortlist.embeddings.ids.lookup_ids import Ids, check_dtype, to_ids
+from shortlist.embeddings.ids.truncated import TruncatedIds
 from shortlist.embeddings.plan import Plan
-from shortlist.embeddings.rates import RateWatch
-from shortlist.embeddings.table import Table
+from shortlist.embeddings.rates import RateWatch, rates_of
+from shortlist.embeddings.storage import session
 from shortlist.errors import InputError
 
 Tensor = Any  # a tensor of the backend in use; Keras has no common type for it
@@ -32,20 +40,20 @@ _PREPROCESSED = "preprocessed_inputs_per_placement"
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
-    """Looks up and combines rows of embedding tables that train themselves.
+    """Looks up and combines rows of embedding tables with their own optimizers.
 
-    A drop-in for `keras_rs.layers.DistributedEmbedding` on CPUs and GPUs: it takes the
-    same configuration, and honours it. Every table is moved by its own optimizer, and
-    only in the rows that a batch touches: a training step costs as much with a million
-    rows as with a thousand. A model calls the layer once per step, for all features.
+    A drop-in replacement for `keras_rs.layers.DistributedEmbedding` on CPUs and GPUs,
+    with the same configuration. Each table has its own optimizer, which updates only
+    the rows that a batch uses: a training step costs as much with a million rows as
+    with a thousand. A model calls the layer once per step, for all features.
 
     Args:
         feature_configs: any nesting of `FeatureConfig`s, KerasRS's or ours.
         table_stacking: accepted; tables of one width on a device are always stacked.
         update_stats: accepted; there are no buffers whose size must be learned.
-        loss_scale: by what a training loop multiplies the loss. By default the layer
-            adds a term of zero to the losses of the model and reads the scale from its
-            gradient; a custom loop that leaves `model.losses` out passes 1.0.
+        loss_scale: factor by which the training loop multiplies the loss. By default
+            the layer adds a term of zero to `model.losses` and reads the factor from
+            its gradient. Pass 1.0 if your own loop leaves `model.losses` out.
         threads: most threads of the host kernels; all processors by default.
 
     Call arguments:
@@ -62,7 +70,12 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     Raises:
         InputError: `invalid-ids`, `invalid-weights`, `unknown-feature`,
             `id-out-of-range`.
-        ShortlistError: what a compiled step could not do, at the next boundary.
+        ShortlistError: an error of a compiled step, raised when Python runs again.
+
+    Attributes:
+        host_tables: the tables in host memory; `None` before `build` and without any.
+        device_tables: the tables on the device; `None` before `build` and without any.
+        plan: the features and tables of the configuration.
 
     Example:
         >>> users = TableConfig("users", vocabulary_size=1000, embedding_dim=16)
@@ -85,10 +98,10 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         threads: int | None = None,
         **kwargs: Any,
     ) -> None:
-        # Weights of ids and tables are float32, whatever the model computes in.
+        # Weights of ids and tables are float32 whatever the compute dtype is.
         super().__init__(**{"autocast": False, **kwargs})
         self._allow_non_tensor_positional_args = True  # `Jagged`
-        self._plan = Plan(feature_configs)
+        self.plan = Plan(feature_configs)
         self.table_stacking = table_stacking
         self.update_stats = update_stats
         self.loss_scale = loss_scale
@@ -97,14 +110,15 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.built = False
         self.supports_jit = keras.backend.backend() == "jax"
         self.handle: Any = None
-        self._host: HostTables | None = None
-        self._watch: Watch = unwatched
+        self.host_tables: HostTables | None = None
+        self.device_tables: Any = None
+        self._span: SpanHook = no_span
         self._guard: HandleGuard | None = None
-        self._device: Any = None
-        specs = self._plan.tables
+        specs = self.plan.tables
+        self._truncated = TruncatedIds()
         self._rate_watch = RateWatch([*specs["host"], *specs["device"]])
         self._counted = weights_of.CountedTables(self)
-        self._differentiated: Any = host_calls.Seen()
+        self._differentiated: Any = backends.Seen()
 
     def build(self, inputs_shape: Any = None, weights_shape: Any = None) -> None:
         """Creates the tables.
@@ -115,58 +129,52 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if self.built:
             return
-        host_calls.check_one_replica()
-        host, device = self._plan.tables["host"], self._plan.tables["device"]
+        backends.check_one_replica()
+        host, device = self.plan.tables["host"], self.plan.tables["device"]
         if host:
             tables = []
             for spec in host:
-                table = Table.allocate(
-                    spec.name,
-                    spec.num_rows,
-                    spec.dim,
-                    spec.rule,
-                    row_type=spec.row_type,
-                    trainable=spec.trainable,
-                )
+                table = spec.allocate()
                 initialize(table, spec.initializer)
                 tables.append(table)
-            names = [self._plan.features[i].path for i in self._plan.of("host")]
-            self._host = HostTables(tables, names, self.threads)
-            self._host.watch = self._watch
-            self._host.followed_rate = self._rate_watch.current
+            names = [self.plan.features[i].path for i in self.plan.of("host")]
+            host_tables = HostTables(tables, names, self.threads)
+            host_tables.span = self._span
+            host_tables.followed_rate = self._rate_watch.current
+            self.host_tables = host_tables
             self.handle = self.add_weight(
                 shape=(),
-                initializer=keras.initializers.Constant(self._host.handle),
+                initializer=keras.initializers.Constant(host_tables.handle),
                 dtype="float32",
                 trainable=any(table.trainable for table in tables),
                 autocast=False,
                 overwrite_with_gradient=True,
                 name="handle",
             )
-            self._guard = HandleGuard(self.handle, self._host)
+            self._guard = HandleGuard(self.handle, host_tables)
         if device:
-            from shortlist.embeddings.device import DeviceTables
+            from shortlist.embeddings.device.device_tables import DeviceTables
 
-            self._device = DeviceTables(self, device)
-            self._device.build()
+            self.device_tables = DeviceTables(self, device)
+            self.device_tables.build()
         self.built = True
 
     def preprocess(
         self, inputs: Any, weights: Any = None, training: bool = False
     ) -> dict[str, Any]:
-        """Checks ids, and turns them into what a compiled step takes.
+        """Checks ids and converts them to what a compiled step accepts.
 
-        Dense ids of any integer type stay dense; ragged and sparse ones are padded with
-        -1, their weights with 0 (to the length of the feature's `input_shape`, or the
-        longest row), but for ragged and sparse tensors of TensorFlow under TensorFlow.
-        Builds the layer.
+        Dense ids of any integer type stay dense. Ragged and sparse ones are padded with
+        -1, their weights with 0, to the length of the feature's `input_shape` or the
+        longest row; only ragged and sparse tensors of TensorFlow under TensorFlow stay
+        as they are. Builds the layer.
 
         Args:
             inputs: as for a call.
             weights: as for a call.
             training: has no effect.
 
-        Returns: what a call takes in place of `inputs`.
+        Returns: the argument for a call, in place of `inputs`.
 
         Raises:
             InputError: as a call does, and `id-out-of-range` at once.
@@ -186,13 +194,13 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         return super().__call__(inputs, weights, **kwargs)
 
     def _checked(self, inputs: Any, weights: Any, dense: bool = False) -> Any:
-        """What stands for checked `inputs`; `None` if a call takes them as they are."""
-        flat = self._plan.flatten(inputs)
+        """Checked `inputs` for a call; `None` if they can be used as they are."""
+        flat = self.plan.flatten(inputs)
         flat_weights: list[Any] = [None] * len(flat)
         if weights is not None:
-            flat_weights = self._plan.flatten(weights, "weights")
+            flat_weights = self.plan.flatten(weights, "weights")
         given = [*flat, *flat_weights]
-        for i, feature in enumerate(self._plan.features):
+        for i, feature in enumerate(self.plan.features):
             flat[i], flat_weights[i] = containers.checked(
                 flat[i],
                 flat_weights[i],
@@ -203,15 +211,15 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         now = [*flat, *flat_weights]
         if not dense and all(a is b for a, b in zip(given, now, strict=True)):
             return None
-        prepared: dict[str, Any] = {"inputs": self._plan.pack(flat)}
+        prepared: dict[str, Any] = {"inputs": self.plan.pack(flat)}
         if any(one is not None for one in flat_weights):
-            prepared["weights"] = self._plan.pack(flat_weights)
+            prepared["weights"] = self.plan.pack(flat_weights)
         return {_PREPROCESSED: prepared}
 
     def expected(self, index: int) -> containers.Expected:
-        """What the feature at this place of the configuration takes."""
-        feature = self._plan.features[index]
-        spec = self._plan.tables[feature.placement][feature.table]
+        """What the feature with this index in the configuration accepts."""
+        feature = self.plan.features[index]
+        spec = self.plan.tables[feature.placement][feature.table]
         shape = feature.config.input_shape
         length = shape[1] if len(shape) == 2 else None
         return containers.Expected(feature.path, spec.name, spec.num_rows, length)
@@ -219,14 +227,14 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, weights: Any = None, training: bool = False) -> Any:
         """Looks up all features."""
         inputs, weights = self._unwrapped(inputs, weights)
-        flat = self._plan.flatten(inputs)
+        flat = self.plan.flatten(inputs)
         flat_weights: list[Any] = [None] * len(flat)
         if weights is not None:
-            flat_weights = self._plan.flatten(weights, "weights")
+            flat_weights = self.plan.flatten(weights, "weights")
         vectors = self.lookup(
             dict(enumerate(flat)), dict(enumerate(flat_weights)), training
         )
-        return self._plan.pack([vectors[i] for i in range(len(flat))])
+        return self.plan.pack([vectors[i] for i in range(len(flat))])
 
     def lookup(
         self,
@@ -234,31 +242,38 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         weights: Mapping[int, Any] | None = None,
         training: Any = False,
     ) -> dict[int, Tensor]:
-        """Vectors of some of the features, by their place in the configuration.
+        """Vectors of some of the features, by their index in the configuration.
 
         Args:
             ids: input of each feature.
             weights: weights of each feature, or `None`.
             training: as in a call.
         """
-        if self._host is not None and weights_of.is_exported(inspect.currentframe()):
+        frame = inspect.currentframe()
+        if self.host_tables is not None and weights_of.is_exported(frame):
             raise weights_of.refusal("export", self.name)
-        self._rate_watch.look(inspect.currentframe())
+        self._rate_watch.look(frame)
         # Not while a step is traced: the state of the model would be lost.
-        if self.handle is None or host_calls.is_concrete(self.handle.value):
+        if self.handle is None or backends.is_concrete(self.handle.value):
             self.raise_fault()
+        given = [(one, self.expected(i)) for i, one in ids.items()]
+        error = self._truncated.learn(frame, given)
+        if error is not None and self.host_tables is not None:
+            self.host_tables.set_fault(error)
+        elif error is not None:
+            self._truncated.late = error
         weights = weights or {}
         found: dict[int, Tensor] = {}
         for placement, run in (
             ("host", self._from_host),
             ("device", self._from_device),
         ):
-            indices = [i for i in self._plan.of(placement) if i in ids]
+            indices = [i for i in self.plan.of(placement) if i in ids]
             if not indices:
                 continue
             features = [
                 to_ids(f.path, ids[i], weights.get(i), f.config.table.combiner)
-                for i, f in ((i, self._plan.features[i]) for i in indices)
+                for i, f in ((i, self.plan.features[i]) for i in indices)
             ]
             vectors, zero = run(indices, features, training)
             if self.loss_scale is None:
@@ -267,7 +282,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 self.add_loss(ops.cast(zero, keras.config.floatx()) if to_add else zero)
             for i, one, vector in zip(indices, features, vectors, strict=True):
                 if len(one.leading) > 1:
-                    dim = self._plan.features[i].dim
+                    dim = self.plan.features[i].dim
                     vector = ops.reshape(vector, (-1, *one.leading[1:], dim))
                 found[i] = ops.cast(vector, self.compute_dtype)
         return found
@@ -275,11 +290,11 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(self, inputs_shape: Any, weights_shape: Any = None) -> Any:
         """Shape `(batch_size, embedding_dim)` per feature."""
         inputs_shape, _ = self._unwrapped(inputs_shape, None)
-        shapes = self._plan.flatten(inputs_shape)
-        return self._plan.pack(
+        shapes = self.plan.flatten(inputs_shape)
+        return self.plan.pack(
             [
                 (*shape[: max(1, len(shape) - 1)], feature.dim)
-                for shape, feature in zip(shapes, self._plan.features, strict=True)
+                for shape, feature in zip(shapes, self.plan.features, strict=True)
             ]
         )
 
@@ -288,23 +303,23 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     ) -> Any:
         """Symbolic tensors of the outputs; nothing is looked up."""
         inputs, _ = self._unwrapped(inputs, weights)
-        flat = self._plan.flatten(inputs)
-        for one, feature in zip(flat, self._plan.features, strict=True):
+        flat = self.plan.flatten(inputs)
+        for one, feature in zip(flat, self.plan.features, strict=True):
             # Keras builds models with symbols of any type; those of a graph are meant.
             if hasattr(one, "_keras_history"):
                 check_dtype(feature.path, one.dtype)
-        return self._plan.pack(
+        return self.plan.pack(
             [
                 keras.KerasTensor(
                     (*one.shape[: max(1, len(one.shape) - 1)], feature.dim),
                     dtype=self.compute_dtype,
                 )
-                for one, feature in zip(flat, self._plan.features, strict=True)
+                for one, feature in zip(flat, self.plan.features, strict=True)
             ]
         )
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
-        """A lookup is never done twice: its vectors are kept."""
+        """The layer itself: its vectors are kept, not computed again."""
         return layer_call
 
     def get_embedding_tables(self) -> dict[str, np.ndarray]:
@@ -312,18 +327,9 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         Rows of a host table in float32 are not copied: do not write to them.
         """
-        from shortlist.embeddings.reference import to_float32
-
         self.sync()
-        tables = {}
-        if self._host is not None:
-            for table in self._host.tables:
-                rows = table.rows
-                rows = rows if rows.dtype == np.float32 else to_float32(rows)
-                tables[table.name] = rows
-        if self._device is not None:
-            tables |= self._device.tables()
-        return tables
+        sides = (self.host_tables, self.device_tables)
+        return {k: v for side in sides if side for k, v in side.rows().items()}
 
     def set_embedding_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Sets the rows of some tables; the state of their optimizers stays.
@@ -335,7 +341,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             InputError: `invalid-table`; nothing is set.
         """
         self.sync()
-        specs = {s.name: s for side in self._plan.tables.values() for s in side}
+        specs = {s.name: s for side in self.plan.tables.values() for s in side}
         for name, rows in tables.items():
             spec = specs.get(name)
             wanted = None if spec is None else (spec.num_rows, spec.dim)
@@ -346,74 +352,76 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                     f" their shape. Received: {name!r} of shape {np.shape(rows)},"
                     f" expected {wanted}.",
                 )
-        for table in self._host.tables if self._host is not None else ():
-            if table.name in tables:
-                table.set_rows(0, np.asarray(tables[table.name], np.float32))
-        if self._device is not None:
-            state = self._device.state()
-            for name in state.keys() & tables.keys():
-                state[name]["rows"] = np.asarray(tables[name], np.float32)
-            self._device.load(state)
-        if self._host is not None and self._guard is not None:
-            self._host.rename()  # weights of before are not those of these tables
-            self._guard.put(self._host.handle_of(self._host.applied))
+        if self.device_tables is not None:
+            self.device_tables.set_rows(tables)
+        if self.host_tables is not None and self._guard is not None:
+            self._guard.put(self.host_tables.set_rows(tables))
+
+    def restore_host_tables(self, snapshot: Snapshot) -> None:
+        """Sets the position of host tables whose rows were just loaded, and the handle.
+
+        Args:
+            snapshot: where the training of the tables was when they were saved.
+        """
+        if self.host_tables is not None and self._guard is not None:
+            self._guard.put(self.host_tables.restore(snapshot))
 
     def sync(self) -> None:
-        """Brings the tables up to the weights: waiting gradients are applied.
+        """Applies the waiting gradients up to the current weights.
 
         Raises:
-            ShortlistError: what an earlier compiled step could not do.
+            ShortlistError: an error of an earlier compiled step.
         """
         if not self.built:
             self.build()
         self.raise_fault()
-        if self._host is not None:
-            self._host.advance(host_calls.to_number(self.handle.value))
+        if self.host_tables is not None:
+            self.host_tables.advance(backends.to_number(self.handle.value))
 
-    def watch(self, watch: Watch | None) -> None:
-        """Tells of every lookup and update of host tables; `None` tells nobody."""
-        self._watch = watch or unwatched
-        if self._host is not None:
-            self._host.watch = self._watch
+    def set_span_hook(self, hook: SpanHook | None) -> None:
+        """Runs every lookup and update of host tables in a context of `hook`.
+
+        Args:
+            hook: called with `lookup` or `update`; `None` for no hook.
+        """
+        self._span = hook or no_span
+        if self.host_tables is not None:
+            self.host_tables.span = self._span
 
     def raise_fault(self) -> None:
-        """Raises what an earlier compiled step could not do, once."""
-        if self._host is not None and self._guard is not None:
+        """Raises the error of an earlier compiled step, once."""
+        if self.host_tables is not None and self._guard is not None:
             self._guard.raise_next = False
-            self._host.raise_fault()
-        if self._device is not None:
-            self._device.check()
+            self.host_tables.raise_fault()
+        if self.device_tables is not None:
+            self.device_tables.check()
 
     @property
     def variables(self) -> list[Any]:
-        """The weights; Keras reads them at the boundaries of an epoch.
+        """The weights. Keras reads them before and after an epoch.
 
-        So this is where an error of a compiled step is raised, but not while Keras is
-        still writing the state of the model back.
+        So an error of a compiled step is raised here, unless Keras is still writing the
+        state of the model back.
         """
         return self._answered(super().variables)
 
     @property
     def weights(self) -> list[Any]:
-        """The weights, as `variables`: `fit` reads them when it ends."""
+        """The weights, as `variables`; `fit` reads them when it ends."""
         return self._answered(super().weights)
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes tables and optimizer state for Keras; see `saving`."""
-        from shortlist.embeddings import saving
-
-        saving.save(self, store)
+        """Writes tables and optimizer state for Keras; see `storage.saving`."""
+        session.save(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads tables and optimizer state for Keras; see `saving`."""
-        from shortlist.embeddings import saving
-
-        saving.load(self, store)
+        """Reads tables and optimizer state for Keras; see `storage.saving`."""
+        session.load(self, store)
 
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any
     ) -> dict[str, Any]:
-        """What TensorFlow would write of the layer."""
+        """The children that TensorFlow saves; refused once there are tables."""
         if self.built:
             weights_of.refuse_tracking(self, save_type)
         found: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
@@ -424,7 +432,7 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         weights_of.check_config_reader(self, inspect.currentframe())
         return {
             **super().get_config(),
-            **plans.to_config(self._plan),
+            **plans.to_config(self.plan),
             "table_stacking": self.table_stacking,
             "update_stats": self.update_stats,
             "loss_scale": self.loss_scale,
@@ -439,85 +447,47 @@ class DistributedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         return cls(configs, **config)
 
     def _from_host(
-        self, indices: Sequence[int], features: Sequence[Ids], training: Any
+        self, indices: Sequence[int], ids: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
-        assert self._host is not None
-        return host_calls.lookup(
-            self._host,
-            self.handle.value
-            if self.handle.trainable
-            else ops.stop_gradient(self.handle.value),
-            [self._plan.features[i] for i in indices],
-            features,
-            self._rates(),
-            self._differentiated,
-            adds_loss=self.loss_scale is None,
-            loss_scale=1.0 if self.loss_scale is None else self.loss_scale,
+        assert self.host_tables is not None
+        value = self.handle.value
+        call, arrays = backends.prepared(
+            self.host_tables,
+            [self.plan.features[i] for i in indices],
+            ids,
+            rates_of(self.plan.tables["host"]),
+            None if self.loss_scale is None else float(self.loss_scale),
         )
+        handle = value if self.handle.trainable else ops.stop_gradient(value)
+        return backends.lookup(call, handle, arrays, self._differentiated)
 
     def _from_device(
-        self, indices: Sequence[int], features: Sequence[Ids], training: Any
+        self, indices: Sequence[int], ids: Sequence[Ids], training: Any
     ) -> tuple[list[Tensor], Tensor]:
-        from shortlist.embeddings import device_step
-        from shortlist.embeddings.device_update import DeviceBags
+        from shortlist.embeddings.device import lookup
 
-        device_step.refuse_optimizer()
-        bags = []
-        for i, one in zip(indices, features, strict=True):
-            feature = self._plan.features[i]
-            if one.offsets is not None:
-                raise InputError(
-                    "invalid-ids",
-                    "Tables on a device take dense ids. Received ragged or sparse ids"
-                    f" for feature {feature.path!r}. Pad them with -1 (see"
-                    " `preprocess`), or use placement='host'.",
-                )
-            bags.append(
-                DeviceBags(
-                    name=feature.path,
-                    table=feature.table,
-                    ids=one.values,
-                    weights=one.weights,
-                    combiner=feature.config.table.combiner,
-                )
-            )
-        # Whether the call is differentiated decides: `training` does not reach a layer
-        # in every model. A tracer tells of rematerialization, which is refused.
+        # A gradient decides, not `training`: in some models that does not reach a
+        # layer. A tracer is a sign of rematerialization, which is refused.
         traced = training is not None and not isinstance(training, (bool, int))
         moves = not weights_of.is_exported(inspect.currentframe())
-        vectors, zero = self._device.lookup(bags, training if traced else moves)
-        if self.loss_scale is not None:
-            vectors = device_step.with_scale(vectors, zero, self.loss_scale)
-        return vectors, zero
-
-    def _rates(self) -> Any:
-        """Learning rates of the host tables, or what gives them for an update."""
-        specs = self._plan.tables["host"]
-        if all(spec.schedule is None for spec in specs):
-            return [spec.rule.learning_rate for spec in specs]
-        return self._scheduled_rates
-
-    def _scheduled_rates(self, step: Any) -> list[Tensor]:
-        """Learning rates at the 0-based number of an update."""
-        return [
-            ops.cast(
-                spec.rule.learning_rate
-                if spec.schedule is None
-                else spec.schedule(step),
-                "float32",
-            )
-            for spec in self._plan.tables["host"]
-        ]
+        return lookup.lookup(
+            self.device_tables,
+            [self.plan.features[i] for i in indices],
+            ids,
+            training if traced else moves,
+            self.loss_scale,
+        )
 
     def _answered(self, found: list[Any]) -> list[Any]:
-        """The weights for whoever asks; first raises what has waited to be raised."""
+        """The weights for the caller; first raises the error of a compiled step."""
         guard = getattr(self, "_guard", None)
         frame = inspect.currentframe()
         if guard is not None and guard.raise_next:
             if not callers.in_state_sync(frame):
                 self.raise_fault()
-        if guard is not None or getattr(self, "_device", None) is not None:
+        if guard is not None or getattr(self, "device_tables", None) is not None:
             self._rate_watch.look(frame)
+            self._truncated.check(frame)
         return weights_of.answer(self, found, frame)
 
     def _unwrapped(self, inputs: Any, weights: Any) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """From optimizer names and Keras optimizer objects to update rules.
 
-An option that a table cannot honour raises; none is dropped in silence.
+An option that a table does not support raises; none is ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMES = {kind.replace("_", ""): kind for kind in KINDS}
 
 
 class _TableOnly:
-    """An optimizer object that a `TableConfig` takes and `compile` must not."""
+    """An optimizer for a `TableConfig` only, not for `compile`."""
 
     def build(self, variables: Any) -> None:
         raise InputError(
@@ -32,16 +32,16 @@ class _TableOnly:
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class Adam(_TableOnly, keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam for a table: only the rows of a batch move.
+    """Adam for a table: only the rows of a batch are updated.
 
     Args:
         learning_rate: a number or a schedule.
         beta_1: decay of the momentum.
         beta_2: decay of the velocity.
         epsilon: added to the denominator.
-        catch_up: whether a row that is touched again first makes the moves that dense
-            Adam would have made in the steps that skipped it. Without it this is the
-            usual "lazy Adam", whose rare rows keep a momentum that is too old.
+        catch_up: whether a row first makes the moves that dense Adam would have made
+            in the steps that skipped it. Without it this is the usual "lazy Adam",
+            where rare rows keep an outdated momentum.
 
     References:
         Kingma and Ba (2015), Adam: A Method for Stochastic Optimization.
@@ -74,7 +74,7 @@ class Adam(_TableOnly, keras.optimizers.Adam):  # type: ignore[misc]
 class RowwiseAdagrad(_TableOnly, keras.optimizers.Adagrad):  # type: ignore[misc]
     """Adagrad with one accumulator per row: the mean square of its gradients.
 
-    Its state is 4 bytes a row, the least of all adaptive rules.
+    Its state is 4 bytes per row, the smallest of all adaptive rules.
 
     Args:
         learning_rate: a number or a schedule.
@@ -206,12 +206,12 @@ def _own_options(optimizer: Any, config: dict[str, Any], table: str) -> dict[str
 def _is(optimizer: Any, kind: Any) -> bool:
     """Whether it is that Keras optimizer, not a subclass with another formula.
 
-    Under PyTorch Keras makes its own subclass, of the same name.
+    Under PyTorch Keras creates its own subclass with the same name.
     """
     return isinstance(optimizer, kind) and type(optimizer).__name__ == kind.__name__
 
 
-# What Keras offers to every optimizer, and what a table has in its place.
+# Options of every Keras optimizer, and what to use for a table instead.
 _SHARED_OPTIONS = {
     "weight_decay": "TableConfig(weight_decay=...), which decays the touched rows",
     "clipnorm": "TableConfig(clip=...), the greatest length of a row's gradient",
@@ -262,7 +262,7 @@ def _number(
 def _unsupported(table: str, received: str) -> InputError:
     return InputError(
         "optimizer-unsupported",
-        "A table takes sgd, adagrad, rowwise_adagrad, adam or ftrl, without momentum,"
-        f" amsgrad or options of the whole model. Received for table {table!r}:"
-        f" {received}",
+        "A table supports sgd, adagrad, rowwise_adagrad, adam and ftrl, without"
+        " momentum, amsgrad or options of the whole model. Received for table"
+        f" {table!r}: {received}",
     )

@@ -1,7 +1,7 @@
 """Which features look up which tables, and where those tables are.
 
-Turns the nested configuration of a `DistributedEmbedding` into flat lists once, so that
-a call only walks lists.
+Flattens the nested configuration of a `DistributedEmbedding` once, so that a call only
+iterates over lists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shortlist.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
-class Feature:
+class PlannedFeature:
     """One leaf of the configuration.
 
     Args:
@@ -55,7 +55,7 @@ class Plan:
 
     def __init__(self, feature_configs: Any) -> None:
         self.feature_configs = feature_configs
-        self.features: list[Feature] = []
+        self.features: list[PlannedFeature] = []
         self.tables: dict[str, list[TableSpec]] = {"host": [], "device": []}
         self.configs: list[Any] = []
         places: dict[int, tuple[str, int]] = {}
@@ -77,7 +77,7 @@ class Plan:
                 self.configs.append(table)
             placement, index = places[id(table)]
             dim = self.tables[placement][index].dim
-            self.features.append(Feature(where, config, placement, index, dim))
+            self.features.append(PlannedFeature(where, config, placement, index, dim))
         if not self.features:
             raise InputError(
                 "invalid-feature",
@@ -86,7 +86,7 @@ class Plan:
             )
 
     def flatten(self, inputs: Any, what: str = "inputs") -> list[Any]:
-        """One value per feature out of a structure like the configuration's.
+        """One value per feature, from a structure like that of the configuration.
 
         Raises:
             InputError: `unknown-feature`.
@@ -134,7 +134,7 @@ def _walk(
             hint = did_you_mean(unknown[0], configs) if unknown else ""
             raise InputError(
                 "unknown-feature",
-                f"`{what}` must hold the features of the configuration{place}:"
+                f"`{what}` must have the features of the configuration{place}:"
                 f" {sorted(map(str, configs))}. Received:"
                 f" {type(values).__name__ if keys is None else sorted(map(str, keys))}"
                 f" (unknown {unknown}, missing {missing}).{hint}",

@@ -1,8 +1,8 @@
 """Learning rates of tables that follow the optimizer of their model.
 
-Keras tells no layer which optimizer trains it, nor that a callback has set another
-rate. So the optimizer is taken from the trainer that runs, and its rate is looked at
-whenever Keras reads the weights: before the first step after a callback, under JAX.
+A layer of Keras does not know which optimizer trains it, nor that a callback has
+changed its rate. So the optimizer is taken from the trainer that runs, and its rate is
+read whenever Keras reads the weights: under JAX before the first step after a callback.
 
 Knows Keras optimizers and trainers; knows nothing of lookups.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings import host_calls
+from shortlist.embeddings.host import backends
+from shortlist.embeddings.host.lookup_call import Rates
 from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError
 
@@ -27,6 +28,25 @@ _TRAINERS = (
     "keras.src.backend.torch.trainer",
     "keras.src.trainers.trainer",
 )
+
+
+def rates_of(specs: Sequence[TableSpec]) -> Rates:
+    """Learning rates of tables, or a function that gives them for an update."""
+    if all(spec.schedule is None for spec in specs):
+        return [spec.rule.learning_rate for spec in specs]
+
+    def at_step(step: Any) -> list[Any]:
+        return [
+            keras.ops.cast(
+                spec.rule.learning_rate
+                if spec.schedule is None
+                else spec.schedule(step),
+                "float32",
+            )
+            for spec in specs
+        ]
+
+    return at_step
 
 
 class RateWatch:
@@ -47,9 +67,9 @@ class RateWatch:
         self._rate: float | None = None
 
     def look(self, frame: FrameType | None) -> None:
-        """Finds the optimizer of the trainer that runs, and looks at its rate.
+        """Finds the optimizer of the trainer that runs, and reads its rate.
 
-        Warns once if the rate has changed and tables have fixed ones of their own.
+        Warns once if the rate has changed and some tables have a fixed rate.
         """
         if not self._followed and not self._fixed:
             return
@@ -87,7 +107,8 @@ class RateWatch:
                 "optimizer-unknown",
                 "A table with learning_rate='optimizer' must be trained by fit() or"
                 " train_on_batch() of a compiled model whose optimizer has one rate."
-                " Received another training. Give the table a number or a schedule.",
+                " Received another training loop. Give the table a number or a"
+                " schedule.",
             )
         return self._rate
 
@@ -126,7 +147,7 @@ def _number(rate: Any) -> float | None:
         value = rate._value
         if value is None or getattr(value, "is_deleted", bool)():
             return None
-        if not host_calls.is_readable(value):
+        if not backends.is_readable(value):
             return None
-        return float(host_calls.to_number(value))
+        return float(backends.to_number(value))
     return float(rate() if callable(rate) else rate)

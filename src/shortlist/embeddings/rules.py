@@ -1,4 +1,4 @@
-"""The update rule of a table as plain numbers: what the kernels read.
+"""The update rule of a table as plain numbers, as the kernels read it.
 
 Knows nothing of Keras. `optimizers.py` turns names and optimizer objects into rules.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 Kind = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl"]
 KINDS: tuple[Kind, ...] = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl")
 
-# State of each rule: its arrays, and whether one holds a value per row or per cell.
+# State of each rule: its arrays, each with one value per row or per cell.
 SLOTS: dict[Kind, tuple[tuple[str, Literal["row", "cell"]], ...]] = {
     "sgd": (),
     "adagrad": (("accumulator", "cell"),),
@@ -23,7 +23,7 @@ SLOTS: dict[Kind, tuple[tuple[str, Literal["row", "cell"]], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How the touched rows of a table move.
+    """How the touched rows of a table are updated.
 
     Args:
         kind: the formula; see `reference.update_rows`.
@@ -31,7 +31,7 @@ class Rule:
         epsilon: added to denominators.
         beta_1: decay of Adam's momentum.
         beta_2: decay of Adam's velocity.
-        catch_up: whether Adam makes up for the steps that skipped a row.
+        catch_up: whether Adam compensates for the steps that skipped a row.
         initial_accumulator: start of the accumulator of Adagrad and FTRL.
         learning_rate_power: exponent of FTRL, at most 0.
         l1: L1 strength of FTRL.
@@ -40,7 +40,7 @@ class Rule:
         beta: FTRL's beta.
         clip: greatest length of the gradient of one row; `None` for no limit.
         l2: adds `l2 * row` to the gradient of a touched row.
-        weight_decay: takes `learning_rate * weight_decay * row` from a touched row.
+        weight_decay: subtracts `learning_rate * weight_decay * row` from a touched row.
     """
 
     kind: Kind = "adam"
@@ -61,5 +61,5 @@ class Rule:
 
     @property
     def remembers_steps(self) -> bool:
-        """Whether each row keeps the number of its last update."""
+        """Whether each row stores the number of its last update."""
         return self.kind == "adam" and self.catch_up

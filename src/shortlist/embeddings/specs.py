@@ -1,4 +1,4 @@
-"""What the placements need to know of a table, with everything resolved."""
+"""The resolved configuration of a table, as both placements read it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from shortlist.embeddings.rules import Rule
-from shortlist.embeddings.table import RowType
+from shortlist.embeddings.table import RowType, Table
 
 
 class FollowedRate:
     """The schedule of a table that follows the rate of the model's optimizer.
 
-    Gives NaN, which stands for the optimizer's rate at the moment of an update, or the
-    rate of the optimizer's own schedule.
+    Returns the rate of the optimizer's schedule. Without one it returns NaN, which
+    means the optimizer's rate at the time of the update.
 
     Attributes:
         schedule: that of the optimizer, if it has one.
@@ -36,13 +36,13 @@ class TableSpec:
         name: its name, unique in the layer.
         num_rows: rows of the table.
         dim: width of a row.
-        rule: how touched rows move.
+        rule: how touched rows are updated.
         schedule: learning rate at the 0-based number of the update, a
             `keras.optimizers.schedules.LearningRateSchedule` or `FollowedRate`, in
             place of `rule.learning_rate`.
         initializer: a Keras initializer.
         row_type: number type of the rows.
-        trainable: whether updates move it.
+        trainable: whether training updates it.
     """
 
     name: str
@@ -53,3 +53,18 @@ class TableSpec:
     initializer: Any
     row_type: RowType = "float32"
     trainable: bool = True
+
+    def allocate(self) -> Table:
+        """A host table of zeros with fresh state.
+
+        Raises:
+            ResourceError: `out-of-memory`.
+        """
+        return Table.allocate(
+            self.name,
+            self.num_rows,
+            self.dim,
+            self.rule,
+            row_type=self.row_type,
+            trainable=self.trainable,
+        )

@@ -31,7 +31,7 @@ Wanted = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 _HUGE_PAGE_BYTES = 2 * 2**20
 _INITIALIZED_AT_ONCE = 2**22  # values
-# Moves of a skipped row that shrink below this share no longer count.
+# Moves of a skipped row that shrink below this share are ignored.
 _NEGLIGIBLE = 2.0**-40
 
 
@@ -56,7 +56,7 @@ class Bags:
 
     @property
     def num_bags(self) -> int:
-        """Number of vectors the lookup gives."""
+        """Number of vectors that the lookup returns."""
         return len(self.ids) if self.offsets is None else len(self.offsets) - 1
 
     @property
@@ -67,7 +67,7 @@ class Bags:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """What one backward pass brought: gradients of the vectors of one lookup.
+    """The gradients of one backward pass, of the vectors of one lookup.
 
     Args:
         features: the bags that were looked up.
@@ -84,16 +84,16 @@ class Gradients:
 class Table:
     """Rows `(num_rows, dim)` and the state of their update rule.
 
-    Rows and state live in pages that the system hands out when they are first touched,
-    in huge pages where it has them. Use `Table.allocate`.
+    Rows and state are in memory pages that the system allocates when they are first
+    used, in huge pages if it has them. Create tables with `Table.allocate`.
 
     Args:
         name: its name in messages and files.
-        rows: float32, float16, or uint16 that holds bfloat16.
-        rule: how touched rows move.
+        rows: float32, float16, or uint16 with the bits of bfloat16.
+        rule: how touched rows are updated.
         slots: arrays of the rule by name: `SLOTS`, and `last_step` `(num_rows,)` int32
             where the rule remembers steps.
-        trainable: whether updates move it.
+        trainable: whether training updates it.
         seed: of stochastic rounding.
         step: number of updates so far.
         moves: `(step + 1,)` float64: `moves[s]` is the sum of `catch_up_factors` for a
@@ -125,8 +125,8 @@ class Table:
         """A table of zeros with fresh state.
 
         Raises:
-            InputError: `invalid-table` for a size that no table can have.
-            ResourceError: `out-of-memory`, with the bytes asked for.
+            InputError: `invalid-table` for an invalid size.
+            ResourceError: `out-of-memory`.
         """
         check_size(name, num_rows, dim)
         dtype = np.dtype(ROW_TYPES[row_type])
@@ -167,7 +167,7 @@ class Table:
         return self.rows.nbytes + sum(array.nbytes for array in self.slots.values())
 
     def begin_step(self, learning_rate: float) -> None:
-        """Counts one more update and extends the sums that skipped rows catch up with.
+        """Counts one more update and extends the sums for rows that catch up.
 
         `moves[s]` grows by rate(t) * r^(t-s) when step t is over, r = b1 / sqrt(b2).
         """
@@ -175,7 +175,7 @@ class Table:
         if rule.remembers_steps and self.step:
             # The step that just ended at `self.step` was skipped by rows older than it.
             ratio = rule.beta_1 / rule.beta_2**0.5
-            window = self.step  # what does not shrink counts for ever
+            window = self.step  # moves that do not shrink always count
             if ratio < 1:
                 window = int(np.ceil(np.log(_NEGLIGIBLE) / np.log(ratio or 0.5)))
             first = max(1, self.step - window)
@@ -211,7 +211,7 @@ def from_float32(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of zeros in private pages that cost nothing until they are touched."""
+    """An array of zeros in private pages that use no memory until they are touched."""
     count = int(np.prod(shape, dtype=np.int64))
     num_bytes = max(1, count * dtype.itemsize)
     if num_bytes < _HUGE_PAGE_BYTES:
@@ -230,7 +230,7 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def check_memory(
     name: str, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]
 ) -> None:
-    """Raises `ResourceError` if the arrays of a table cannot fit the machine."""
+    """Raises `ResourceError` if the arrays of a table do not fit in free memory."""
     parts = [
         (key, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, shape, dtype)
         for key, (shape, dtype) in wanted.items()
@@ -245,15 +245,15 @@ def check_memory(
     )
     raise ResourceError(
         "out-of-memory",
-        f"Table {name!r} must fit the free memory, {available:,} bytes. It needs"
-        f" {total:,}: {sums}. Lower vocabulary_size or embedding_dim, keep the rows in"
-        " float16 or bfloat16, or take an optimizer with less state"
+        f"Table {name!r} does not fit in the free memory of {available:,} bytes. It"
+        f" needs {total:,}: {sums}. Lower vocabulary_size or embedding_dim, keep the"
+        " rows in float16 or bfloat16, or use an optimizer with less state"
         " (rowwise_adagrad).",
     )
 
 
 def available_bytes() -> int | None:
-    """Memory the system can hand out without swapping, if it says."""
+    """Bytes of memory available without swapping; `None` if the system does not say."""
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:
@@ -265,7 +265,7 @@ def available_bytes() -> int | None:
 
 
 def check_size(name: str, num_rows: object, dim: object) -> None:
-    """Raises `InputError` unless a table may have these rows and this width."""
+    """Raises `InputError` unless a table can have this size."""
     for what, value, most in (
         ("vocabulary_size", num_rows, MAX_ROWS),
         ("embedding_dim", dim, MAX_DIM),

@@ -1,9 +1,9 @@
-"""What a layer of tables answers when Keras asks for its weights.
+"""Which weights a layer of tables returns, by the function of Keras that reads them.
 
-Tables in host memory are not weights. Whoever would write weights without them is
-refused; whoever counts parameters gets one entry per table.
+Tables in host memory are not weights. A function that would write weights without them
+is refused; one that counts parameters gets one entry per table.
 
-Knows layers and who asks; knows nothing of files or of training.
+Knows layers and callers; knows nothing of files or of training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import inspect
 from types import FrameType
 from typing import Any
 
-from shortlist.embeddings import callers, host_calls
+from shortlist.embeddings import callers
+from shortlist.embeddings.host import backends
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError
 
@@ -38,23 +39,23 @@ class CountedTable:
 
 
 class CountedTables:
-    """All tables of a layer, the same objects whenever they are asked for.
+    """All tables of a layer, the same objects at every call.
 
-    Keras counts what it meets twice once, and knows it by its identity.
+    Keras counts an object that it meets twice only once, by its identity.
 
     Args:
         layer: a `DistributedEmbedding`.
     """
 
     def __init__(self, layer: Any) -> None:
-        specs = layer._plan.tables
+        specs = layer.plan.tables
         self.tables = [
             CountedTable(layer, spec) for spec in (*specs["host"], *specs["device"])
         ]
 
 
 def answer(layer: Any, weights: list[Any], frame: FrameType | None) -> list[Any]:
-    """The weights of a layer for whoever asks.
+    """The weights of a layer for a caller.
 
     Args:
         layer: a `DistributedEmbedding`.
@@ -69,7 +70,7 @@ def answer(layer: Any, weights: list[Any], frame: FrameType | None) -> list[Any]
         return weights
     if caller.what == "count":
         return list(layer._counted.tables)
-    if layer._host is not None:
+    if layer.host_tables is not None:
         if caller.what == "module":
             _refuse_state_dict(caller.frame.f_locals["self"], layer.name)
             return weights
@@ -80,28 +81,28 @@ def answer(layer: Any, weights: list[Any], frame: FrameType | None) -> list[Any]
 
 
 def check_config_reader(layer: Any, frame: FrameType | None) -> None:
-    """Raises if the configuration goes into a legacy file, the weights after it.
+    """Raises if the configuration is read for a legacy file, before the weights.
 
-    There Keras takes the optimizer out of the model's own configuration next.
+    Keras removes the optimizer from the model's own configuration right after that.
 
     Raises:
         InputError: `weights-without-tables`.
     """
     caller = callers.reader(frame)
-    if caller is not None and caller.what == "legacy" and layer._host is not None:
+    if caller is not None and caller.what == "legacy" and layer.host_tables is not None:
         callers.remove_begun_file(caller)
         raise refusal("legacy", layer.name)
 
 
 def is_exported(frame: FrameType | None) -> bool:
-    """Whether a lookup is to become part of an exported graph."""
+    """Whether the lookup is traced for an exported graph."""
     caller = callers.reader(frame)
     exports = caller is not None and caller.what == "export"
-    return exports or host_calls.is_exporting() or callers.runs(frame, "torch.onnx")
+    return exports or backends.is_exporting() or callers.runs(frame, "torch.onnx")
 
 
 def refuse_tracking(layer: Any, save_type: str) -> None:
-    """Raises if TensorFlow is to write a layer, or to read it back.
+    """Raises if TensorFlow writes a layer or reads it back.
 
     Args:
         layer: a built `DistributedEmbedding`.
@@ -110,7 +111,7 @@ def refuse_tracking(layer: Any, save_type: str) -> None:
     Raises:
         InputError: `weights-without-tables` or `export-unsupported`.
     """
-    if layer._host is not None:
+    if layer.host_tables is not None:
         way = "export" if save_type == "savedmodel" else "checkpoint"
         raise refusal(way, layer.name)
 
@@ -133,7 +134,7 @@ def _refuse_state_dict(module: Any, layer: str) -> None:
 
 _WAYS = {
     "legacy": "a legacy .h5 file",
-    "state tree": "get_state_tree(), which Orbax checkpoints are made of",
+    "state tree": "get_state_tree(), which Orbax checkpoints use",
     "checkpoint": "tf.train.Checkpoint",
     "state_dict": "state_dict() or load_state_dict()",
 }
@@ -152,7 +153,7 @@ def refusal(way: str, layer: str) -> InputError:
         )
     return InputError(
         "weights-without-tables",
-        "What holds the weights of a model must hold its tables too. Received:"
+        "The weights of a model must be stored with its tables. Received:"
         f" {_WAYS[way]} for a model with the layer {layer!r}, whose tables are in host"
         " memory and would be lost. Use model.save('model.keras'),"
         " model.save_weights('model.weights.h5'), shortlist.embeddings.save_model or"

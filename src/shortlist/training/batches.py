@@ -12,7 +12,7 @@ import keras
 
 from shortlist.data.load.examples import LABEL, WEIGHT, Batch
 from shortlist.data.load.loader import Loader
-from shortlist.embeddings.host import Watch, unwatched
+from shortlist.embeddings.host.host_tables import SpanHook, no_span
 
 
 def as_keras(
@@ -65,7 +65,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.with_weight = with_weight
         self.reshuffle = reshuffle
         self.epoch = loader.state()["epoch"] if reshuffle else 0
-        self.watch: Watch = unwatched
+        self.watch: SpanHook = no_span
         self._lock = threading.Lock()
         self._ahead: Iterator[Batch] = iter(())
         self._next = 0

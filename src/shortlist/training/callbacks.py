@@ -13,7 +13,7 @@ import keras
 import msgspec
 import numpy as np
 
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ShortlistError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import msgspec
 
 from shortlist.atomic import atomic_directory
 from shortlist.data.store.checksums import files_in, place_problem
-from shortlist.embeddings.saving import load_weights, save_weights
+from shortlist.embeddings.storage.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 from shortlist.outputs import CHECKPOINT
 from shortlist.training.keras_imports import without_tensorflow

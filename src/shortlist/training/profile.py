@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import keras
 
 from shortlist.atomic import atomic_file
-from shortlist.embeddings.host import unwatched
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.host.host_tables import no_span
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.training.batches import Batches
 
 TRACE_FILE = "trace.json"
@@ -77,13 +77,13 @@ class Profile:
         # Not built here: that would move the generator of PyTorch.
         batches.watch = self.watch
         for layer in table_layers(model):
-            layer.watch(self.watch)
+            layer.set_span_hook(self.watch)
         try:
             yield [_Steps(self, model.name)]
         finally:
-            batches.watch = unwatched
+            batches.watch = no_span
             for layer in table_layers(model):
-                layer.watch(None)
+                layer.set_span_hook(None)
 
     def spans(self) -> list[Span]:
         """The spans since this was last asked."""

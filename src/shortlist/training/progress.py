@@ -21,7 +21,7 @@ import numpy as np
 
 from shortlist import interrupts
 from shortlist.atomic import disk_errors, fsync
-from shortlist.embeddings.saving import load_weights, save_weights
+from shortlist.embeddings.storage.saving import load_weights, save_weights
 from shortlist.errors import ArtifactError
 from shortlist.training.batches import Batches
 from shortlist.training.callbacks import Logs, check_weights_finite

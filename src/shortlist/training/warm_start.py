@@ -16,7 +16,7 @@ import numpy as np
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.vocabulary import Vocabulary, vocabulary_file
-from shortlist.embeddings.saving import table_layers
+from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.recipe import Recipe

@@ -1,10 +1,10 @@
-"""What a layer of tables keeps in a file: tables, their order in time, what waits.
+"""The state of a layer of tables in a file: tables, position, waiting gradients.
 
-The store of a layer, a mapping from names to arrays, holds
+The store of a layer, a mapping from names to arrays, has
 
 - `tables`: JSON in uint8: for every table its name, rule, progress and arrays, and the
   name and SHA-256 of its file unless its arrays are in the store too;
-- `<i>.<array>`: the arrays of table i, where it has no file; bfloat16 bits as uint16;
+- `<i>.<array>`: the arrays of table i, if it has no file; bfloat16 bits as uint16;
 - `handle`: the handle of the host tables without their name, counted from 1.0;
 - `waiting.<j>.<array>`: gradients that wait for gradient accumulation or loss scaling.
 
@@ -23,18 +23,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shortlist.embeddings.host import HostTables, _Appended, to_handle, to_ticket
+from shortlist.embeddings.host.handles import to_handle, to_ticket
+from shortlist.embeddings.host.host_tables import Snapshot, Waiting
 from shortlist.embeddings.specs import TableSpec
-from shortlist.embeddings.table import Bags, Gradients, Table
-from shortlist.embeddings.table_files import (
-    Progress,
+from shortlist.embeddings.storage.table_files import (
     TableFile,
+    TableProgress,
     arrays_of,
     check_layout,
     layout,
     restore,
     unreadable,
 )
+from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import ArtifactError
 
 Write = Callable[[Table], tuple[str, str]]
@@ -70,13 +71,13 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     issued: int
     tables: list[_TableEntry]
     waiting: list[_WaitingEntry]
-    # Of the tables that were saved, where gradients wait: what an optimizer has
-    # accumulated holds their handles. Older files have none.
+    # Name of the saved tables if gradients wait: the accumulators of an optimizer
+    # contain their handles. Older files have none.
     name: int = 0
 
 
 def save(layer: Any, store: Any, write: Write | None) -> None:
-    """Puts the tables of a layer, whose updates are done, into its store.
+    """Puts the tables of a layer, after `sync`, into its store.
 
     Args:
         layer: a built `DistributedEmbedding`.
@@ -84,7 +85,7 @@ def save(layer: Any, store: Any, write: Write | None) -> None:
         write: writes a table to a file and returns its name and SHA-256; `None` to put
             the arrays into the store.
     """
-    host: HostTables | None = layer._host
+    host = layer.host_tables
     tables = list(host.tables) if host is not None else []
     tables += _from_device(layer)
     entries = []
@@ -96,18 +97,18 @@ def save(layer: Any, store: Any, write: Write | None) -> None:
             for name, array in arrays_of(table).items():
                 store[f"{number}.{name}"] = array
         entries.append(entry)
-    waiting = []
+    snapshot = Snapshot() if host is None else host.snapshot()
     if host is not None:
-        handle = np.asarray(to_handle(host.applied))
-        store["handle"] = handle
-        for number, one in enumerate(host._appended):
-            waiting.append(_save_waiting(host, one, store, f"waiting.{number}"))
+        store["handle"] = np.asarray(to_handle(snapshot.applied))
     state = _Entry(
         version=1,
-        issued=0 if host is None else host.issued,
+        issued=snapshot.issued,
         tables=entries,
-        waiting=waiting,
-        name=host.name if host is not None and waiting else 0,
+        waiting=[
+            _save_waiting(one, tables, store, f"waiting.{number}")
+            for number, one in enumerate(snapshot.waiting)
+        ],
+        name=snapshot.name if snapshot.waiting else 0,
     )
     text = json.dumps(msgspec.to_builtins(state)).encode()
     store["tables"] = np.frombuffer(text, np.uint8)
@@ -117,11 +118,11 @@ def load(layer: Any, store: Any, folder: Path | None) -> Loaded:
     """Checks what `save` put into a store, and all files, against a layer.
 
     Args:
-        layer: a `DistributedEmbedding`; built here if it is not, else not touched.
+        layer: a `DistributedEmbedding`; built here if it is not, else unchanged.
         store: gives arrays by name.
         folder: where the files are; `None` if there can be none.
 
-    Returns: what is to be committed and closed.
+    Returns: the checked tables, to be committed and closed.
 
     Raises:
         ArtifactError: `checkpoint-unreadable` or `checkpoint-mismatch`.
@@ -130,29 +131,29 @@ def load(layer: Any, store: Any, folder: Path | None) -> Loaded:
     if not layer.built:
         layer.build()
     state = _parse(layer, store)
-    specs = layer._plan.tables
-    host: HostTables | None = layer._host
+    specs = layer.plan.tables
+    host = layer.host_tables
     targets = {table.name: table for table in (host.tables if host else ())}
-    targets |= {spec.name: _allocate(spec) for spec in specs["device"]}
-    came = {entry.name: (i, entry) for i, entry in enumerate(state.tables)}
-    if set(came) != set(targets) or len(came) != len(state.tables):
+    targets |= {spec.name: spec.allocate() for spec in specs["device"]}
+    stored = {entry.name: (i, entry) for i, entry in enumerate(state.tables)}
+    if set(stored) != set(targets) or len(stored) != len(state.tables):
         raise ArtifactError(
             "checkpoint-mismatch",
-            f"A checkpoint must be of the same tables. Layer {layer.name!r} wanted"
-            f" tables {sorted(targets)}; came {sorted(came)}. Give the layer the"
-            " configuration it was saved with. Nothing was loaded.",
+            f"The checkpoint has tables {sorted(stored)}, but layer {layer.name!r} has"
+            f" {sorted(targets)}. Build the layer with the configuration it was saved"
+            " with. Nothing was loaded.",
         )
     loaded = Loaded(layer, [targets[spec.name] for spec in specs["device"]])
     try:
         for name, table in targets.items():
-            number, entry = came[name]
+            number, entry = stored[name]
             if entry.file is None:
                 loaded.arrays.append(_from_store(table, number, entry, store))
             else:
                 path = _path(layer, entry.file, folder)
                 loaded.files.append(TableFile(path, table, entry.sha256 or ""))
         _check_device_steps(loaded)
-        _load_time(loaded, state, store)
+        loaded.snapshot = _load_snapshot(loaded, state, store)
     except BaseException:
         loaded.close()
         raise
@@ -161,18 +162,15 @@ def load(layer: Any, store: Any, folder: Path | None) -> Loaded:
 
 @dataclass(eq=False)
 class Loaded:
-    """Tables that were checked and may be taken over."""
+    """Checked tables of a checkpoint, ready to be written into the layer."""
 
     layer: Any
     device: list[Table]
     files: list[TableFile] = field(default_factory=list)
-    arrays: list[tuple[Table, dict[str, np.ndarray], Progress]] = field(
+    arrays: list[tuple[Table, dict[str, np.ndarray], TableProgress]] = field(
         default_factory=list
     )
-    applied: int = 0
-    issued: int = 0
-    name: int = 0
-    waiting: list[_Appended] = field(default_factory=list)
+    snapshot: Snapshot = field(default_factory=Snapshot)
 
     def __enter__(self) -> Loaded:
         return self
@@ -188,29 +186,26 @@ class Loaded:
     def commit(self) -> None:
         """Overwrites the tables of the layer, and then its handle."""
         device, self.device = self.device, []
+        host = self.layer.host_tables
         # Reading those for the device changes no table yet, so it comes first.
-        for tables in (device, self.layer._host.tables if self.layer._host else []):
+        for tables in (device, [] if host is None else host.tables):
             for file in self.files:
                 if file.table in tables:
                     file.read()
             for table, arrays, progress in self.arrays:
                 if table in tables:
-                    _take(table, arrays, progress)
+                    _set(table, arrays, progress)
             if device and tables is device:
-                self.layer._device.load(
+                self.layer.device_tables.load(
                     {
                         table.name: {**arrays_of(table), "step": np.array(table.step)}
                         for table in device
                     }
                 )
-        host: HostTables | None = self.layer._host
-        if host is not None:
-            above = self.name + self.issued
-            handle = host.restore(self.applied, self.issued, self.waiting, above)
-            self.layer._guard.put(handle)
+        self.layer.restore_host_tables(self.snapshot)
 
 
-def _take(table: Table, arrays: dict[str, np.ndarray], progress: Progress) -> None:
+def _set(table: Table, arrays: dict[str, np.ndarray], progress: TableProgress) -> None:
     for name, target in {"rows": table.rows, **table.slots}.items():
         target[...] = arrays[name]
     restore(table, progress, arrays.get("moves"))
@@ -220,7 +215,7 @@ def _describe(table: Table) -> _TableEntry:
     return _TableEntry(
         name=table.name,
         kind=table.rule.kind,
-        progress=msgspec.to_builtins(Progress.of(table)),
+        progress=msgspec.to_builtins(TableProgress.of(table)),
         arrays=layout(arrays_of(table), is_bfloat16=table.row_type == "bfloat16"),
     )
 
@@ -229,8 +224,8 @@ def _parse(layer: Any, store: Any) -> _Entry:
     if "tables" not in store:
         raise ArtifactError(
             "checkpoint-mismatch",
-            f"A checkpoint must be of the same model. Layer {layer.name!r} wanted"
-            f" tables; came none. Load a checkpoint of this model. Nothing was loaded.",
+            f"The checkpoint has no tables for layer {layer.name!r}: it is of another"
+            " model. Load a checkpoint of this model. Nothing was loaded.",
         )
     try:
         text = np.asarray(store["tables"], np.uint8).tobytes()
@@ -244,32 +239,31 @@ def _path(layer: Any, name: str, folder: Path | None) -> Path:
         raise unreadable(
             None,
             f"the tables of layer {layer.name!r} are in files, which Keras alone does"
-            " not find: use shortlist.embeddings.load_model, or load_weights of"
-            " shortlist.embeddings.saving",
+            " not find: use shortlist.embeddings.load_model or load_weights",
         )
     if not _SAFE_NAME.fullmatch(name):
-        raise unreadable(folder, f"{name!r} is no name of a file in the folder")
+        raise unreadable(folder, f"{name!r} is not the name of a file in the folder")
     return folder / name
 
 
 def _from_store(
     table: Table, number: int, entry: _TableEntry, store: Any
-) -> tuple[Table, dict[str, np.ndarray], Progress]:
+) -> tuple[Table, dict[str, np.ndarray], TableProgress]:
     try:
-        progress = Progress.parse(entry.progress)
+        progress = TableProgress.parse(entry.progress)
         arrays = {name: np.asarray(store[f"{number}.{name}"]) for name in entry.arrays}
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise unreadable(None, f"table {table.name!r} is damaged: {error!r}") from error
     bits = entry.arrays.get("rows", "").startswith("BF16")
     if bits and arrays["rows"].dtype != np.uint16:
         raise unreadable(None, f"rows of {table.name!r} are not bfloat16 bits")
-    came = layout(arrays, is_bfloat16=bits)
-    check_layout(None, table, entry.kind, came, progress.step)
+    found = layout(arrays, is_bfloat16=bits)
+    check_layout(None, table, entry.kind, found, progress.step)
     return table, arrays, progress
 
 
 def _check_device_steps(loaded: Loaded) -> None:
-    """Raises unless the tables for a device have moved together."""
+    """Raises unless the tables for a device have taken the same number of steps."""
     progress = [(file.table, file.progress) for file in loaded.files]
     progress += [(table, progress) for table, _, progress in loaded.arrays]
     steps = {
@@ -280,42 +274,42 @@ def _check_device_steps(loaded: Loaded) -> None:
     if len(steps) > 1:
         raise ArtifactError(
             "checkpoint-mismatch",
-            "Tables on a device must have taken the same number of steps. Layer"
-            f" {loaded.layer.name!r} came with {sorted(steps)}. Load it with"
-            ' placement="host". Nothing was loaded.',
+            "Tables on a device must have taken the same number of steps. Those of the"
+            f" checkpoint for layer {loaded.layer.name!r} have taken {sorted(steps)}."
+            ' Load it with placement="host". Nothing was loaded.',
         )
 
 
-def _load_time(loaded: Loaded, state: _Entry, store: Any) -> None:
-    """Fills in the handle, and the gradients that wait."""
-    host: HostTables | None = loaded.layer._host
+def _load_snapshot(loaded: Loaded, state: _Entry, store: Any) -> Snapshot:
+    """The position of the host tables, and the gradients that wait."""
+    host = loaded.layer.host_tables
     if host is None or "handle" not in store:  # saved from a device
-        return
-    loaded.applied = to_ticket(np.asarray(store["handle"], np.float32))
-    loaded.issued, loaded.name = state.issued, state.name
-    in_order = 0 <= loaded.applied <= loaded.issued < 2**30
-    if not in_order or not 0 <= loaded.name < 2**30:
+        return Snapshot()
+    applied = to_ticket(np.asarray(store["handle"], np.float32))
+    in_order = 0 <= applied <= state.issued < 2**30
+    if not in_order or not 0 <= state.name < 2**30:
         raise unreadable(None, "its handle is damaged")
-    names = [table.name for table in host.tables]
     try:
-        for number, entry in enumerate(state.waiting):
-            one = _load_waiting(entry, names, host.tables, store, f"waiting.{number}")
-            loaded.waiting.append(one)
+        waiting = tuple(
+            _load_waiting(entry, host.tables, store, f"waiting.{number}")
+            for number, entry in enumerate(state.waiting)
+        )
     except (KeyError, ValueError, OSError) as error:
         raise unreadable(None, f"waiting gradients are damaged: {error!r}") from error
-    if not loaded.waiting and loaded.applied > _MANY_TICKETS:
-        loaded.applied = loaded.issued = 0
+    if not waiting and applied > _MANY_TICKETS:
+        return Snapshot(name=state.name)
+    return Snapshot(applied, state.issued, waiting, state.name)
 
 
 def _save_waiting(
-    host: HostTables, one: _Appended, store: Any, key: str
+    one: Waiting, tables: Sequence[Table], store: Any, key: str
 ) -> _WaitingEntry:
     features = None
     if one.gradients is not None:
         features = []
         pairs = zip(one.gradients.features, one.gradients.gradients, strict=True)
         for i, (bags, gradient) in enumerate(pairs):
-            features.append(_BagsEntry(host.tables[bags.table].name, bags.combiner))
+            features.append(_BagsEntry(tables[bags.table].name, bags.combiner))
             store[f"{key}.{i}.ids"] = bags.ids
             store[f"{key}.{i}.gradient"] = gradient
             if bags.offsets is not None:
@@ -326,12 +320,9 @@ def _save_waiting(
 
 
 def _load_waiting(
-    entry: _WaitingEntry,
-    names: Sequence[str],
-    tables: Sequence[Table],
-    store: Any,
-    key: str,
-) -> _Appended:
+    entry: _WaitingEntry, tables: Sequence[Table], store: Any, key: str
+) -> Waiting:
+    names = [table.name for table in tables]
     gradients = None
     if entry.features is not None:
         bags, arrays = [], []
@@ -352,7 +343,7 @@ def _load_waiting(
         if len(entry.learning_rates) != len(tables):
             raise ValueError(f"{len(entry.learning_rates)} learning rates")
         gradients = Gradients(features=tuple(bags), gradients=tuple(arrays))
-    return _Appended(
+    return Waiting(
         entry.ticket, gradients, entry.loss_scale, tuple(entry.learning_rates)
     )
 
@@ -361,31 +352,22 @@ def _optional(store: Any, key: str) -> np.ndarray | None:
     return np.asarray(store[key]) if key in store else None
 
 
-def _allocate(spec: TableSpec) -> Table:
-    return Table.allocate(
-        spec.name,
-        spec.num_rows,
-        spec.dim,
-        spec.rule,
-        row_type=spec.row_type,
-        trainable=spec.trainable,
-    )
-
-
 def _from_device(layer: Any) -> list[Table]:
     """Copies of the tables on the device, as host tables."""
-    if layer._device is None:
+    if layer.device_tables is None:
         return []
-    state = layer._device.state()
+    state = layer.device_tables.state()
     tables = []
-    for spec in layer._plan.tables["device"]:
-        table, arrays = _allocate(spec), state[spec.name]
+    for spec in layer.plan.tables["device"]:
+        table, arrays = spec.allocate(), state[spec.name]
         for name, target in {"rows": table.rows, **table.slots}.items():
             if name in arrays:  # a table that is not trained has no slots there
                 target[...] = arrays[name]
         step = int(arrays["step"])
         rate = _last_rate(spec, step)
-        restore(table, Progress(step=step, last_rate=rate, seed=0), arrays.get("moves"))
+        restore(
+            table, TableProgress(step=step, last_rate=rate, seed=0), arrays.get("moves")
+        )
         tables.append(table)
     return tables
 

@@ -1,17 +1,17 @@
 """Embedding tables as arrays of JAX, on the device that computes the model.
 
 A table is a weight of a Keras layer with `overwrite_with_gradient`: the backward pass
-of the lookup returns as its "gradient" the table after the sparse update, and stock
-`fit`, which gives its state away to each step, lets XLA write the touched rows in
-place. Work per step grows with the batch, not with the table.
+of the lookup returns as its "gradient" the table after the sparse update. Stock `fit`
+donates its state to each step, so XLA writes the touched rows in place. Work per step
+grows with the batch, not with the table.
 
-Knows Keras weights and JAX; the arithmetic is in `device_update.py`.
+Knows Keras weights and JAX; the arithmetic is in `arithmetic.py`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,13 +21,15 @@ import keras
 import numpy as np
 from jax import Array, lax
 
-from shortlist.embeddings import device_update as updates
-from shortlist.embeddings.device_step import (
+from shortlist.embeddings.device import arithmetic as updates
+from shortlist.embeddings.device.arithmetic import DeviceBags, Entries
+from shortlist.embeddings.device.step import (
     FAULT,
     FRESH,
     OUTSIDE,
     REFUSED,
     STEP,
+    LookupInputs,
     Stack,
     Weights,
     called_twice,
@@ -41,8 +43,7 @@ from shortlist.embeddings.device_step import (
     unchanged,
     updated,
 )
-from shortlist.embeddings.device_update import DeviceBags, Entries
-from shortlist.embeddings.handle import refuse_swap
+from shortlist.embeddings.host.handle_weight import refuse_swap
 from shortlist.embeddings.specs import FollowedRate, TableSpec
 from shortlist.errors import InputError, ShortlistError
 
@@ -50,9 +51,9 @@ from shortlist.errors import InputError, ShortlistError
 class DeviceTables:
     """The tables of one layer, their optimizer state, lookup and update.
 
-    The layer calls `build` once, `lookup` once per call, and gives the `probe` of a
-    training lookup to `add_loss`. `check` raises for what a compiled step could not;
-    the layer calls it where Python runs again: before a call, at the end of an epoch,
+    The layer calls `build` once, `lookup` once per call, and passes the `probe` of a
+    training lookup to `add_loss`. `check` raises the error of a compiled step; the
+    layer calls it when Python runs again: before a call, at the end of an epoch,
     before saving.
 
     Args:
@@ -72,7 +73,7 @@ class DeviceTables:
         self._seen: tuple[weakref.ref[Any], object] | None = None
 
     def build(self) -> None:
-        """Creates the weights: rows, state, and what watches over them.
+        """Creates the weights: rows, state, and the control weights.
 
         Raises:
             InputError: `row-type-unsupported`, `distribution-unsupported`.
@@ -159,11 +160,11 @@ class DeviceTables:
         return vectors, probe
 
     def check(self) -> None:
-        """Raises what went wrong in steps that could not raise themselves.
+        """Raises the error of earlier compiled steps, if any.
 
-        Does nothing while the weights are inside a compiled step. A fault that left the
-        tables as they were is raised once; tables that Keras overwrote stay at fault
-        until `load` or `set_weights` brings good ones.
+        Does nothing while the weights are inside a compiled step. An error that left
+        the tables unchanged is raised once; one that lost the tables is raised until
+        `load` or `set_weights` sets valid ones.
 
         Raises:
             InputError: `id-out-of-range`, `accumulation-unsupported`.
@@ -196,9 +197,16 @@ class DeviceTables:
         """Number of updates dropped because a gradient was not finite."""
         return 0 if self._control is None else int(self._control.numpy()[REFUSED])
 
-    def tables(self) -> dict[str, np.ndarray]:
+    def rows(self) -> dict[str, np.ndarray]:
         """The rows of every table by name, `(num_rows, dim)` float32."""
         return {name: arrays["rows"] for name, arrays in self._arrays(("rows",))}
+
+    def set_rows(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Sets the rows of some tables, by name; other names are ignored."""
+        state = self.state()
+        for name in state.keys() & rows.keys():
+            state[name]["rows"] = np.asarray(rows[name], np.float32)
+        self.load(state)
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """Everything an update of each table depends on, by name.
@@ -220,7 +228,7 @@ class DeviceTables:
         return state
 
     def load(self, state: dict[str, dict[str, np.ndarray]]) -> None:
-        """Takes over what `state` gave, or the same arrays of a host table.
+        """Sets the tables to what `state` returned, or to the arrays of host tables.
 
         Raises:
             InputError: `table-state-invalid`, before anything has changed.
@@ -244,7 +252,7 @@ class DeviceTables:
             if spec.row_type != "float32":
                 raise InputError(
                     "row-type-unsupported",
-                    "Tables on the device keep float32 rows. Received:"
+                    "Tables on the device have float32 rows. Received:"
                     f" {spec.row_type} for table {spec.name!r}. Use float32, or"
                     ' placement="host".',
                 )
@@ -259,7 +267,7 @@ class DeviceTables:
         if distribution is not None and distribution.device_mesh.devices.size > 1:
             raise InputError(
                 "distribution-unsupported",
-                "Tables on the device need a training on one device. Received: a"
+                "Tables on the device are trained on one device. Received: a"
                 f" {type(distribution).__name__} over"
                 f" {distribution.device_mesh.devices.size}. Train without"
                 " keras.distribution.",
@@ -309,9 +317,9 @@ class DeviceTables:
     def _report(self, outside: list[tuple[int, Array, Array]]) -> Array | None:
         """Keeps the first id outside its table in a weight that the step returns.
 
-        Where no weight can be kept, in a function that recomputes (`jax.checkpoint`) or
-        that JAX traces without Keras, ids outside make all vectors NaN: that number is
-        returned.
+        Where no weight can be written, in a function that recomputes (`jax.checkpoint`)
+        or that JAX traces without Keras, ids outside make all vectors NaN: then the
+        returned number is to be added to them.
         """
         before = self._outside.value
         now = before
@@ -351,11 +359,8 @@ class DeviceTables:
             return (vectors, probe), (inputs, vectors)
 
         def backward(kept: Any, cotangents: Any) -> Any:
-            (control, weights, parts, any_outside), vectors = kept
-            gradients, scale = cotangents
-            after = updated(
-                stacks, control, weights, parts, any_outside, vectors, gradients, scale
-            )
+            inputs, vectors = kept
+            after = updated(stacks, LookupInputs(*inputs), vectors, *cotangents)
             return (*after, None, None)
 
         lookup = jax.custom_vjp(forward)
@@ -399,7 +404,7 @@ def _placed(table: Array, part: Array, first: Array | int) -> Array:
 
 
 def _concrete(variable: Any) -> np.ndarray | None:
-    """The value of a weight, unless it is in the hands of a step."""
+    """The value of a weight, unless a compiled step has it."""
     value = variable.value
     if value is None or isinstance(value, jax.core.Tracer):
         return None

@@ -1,4 +1,4 @@
-"""The weight of a layer that holds the handle of its host tables, and who writes it.
+"""The weight of a layer with the handle of its host tables, and its writers.
 
 Knows Keras variables and host tables; knows nothing of lookups.
 """
@@ -10,19 +10,20 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings import callers, host_calls
-from shortlist.embeddings.host import HostTables
+from shortlist.embeddings import callers
+from shortlist.embeddings.host import backends
+from shortlist.embeddings.host.host_tables import HostTables
 from shortlist.errors import InputError, ShortlistError
 
 
 class HandleGuard:
-    """Stands between Keras and the handle: only handles that fit are written.
+    """Checks every handle that Keras writes into the weight.
 
-    Keras writes the weight from a compiled step (a symbol, passed on), after an epoch,
-    when weights are set and when they are loaded.
+    Keras writes it from a compiled step (a symbol, passed on), after an epoch, when
+    weights are set and when they are loaded.
 
     Args:
-        variable: the weight; its `assign` becomes the guard's.
+        variable: the weight; its `assign` is replaced by the guard's.
         host: the tables.
 
     Attributes:
@@ -37,7 +38,7 @@ class HandleGuard:
         variable.assign = self.assign
 
     def assign(self, value: Any) -> Any:
-        """Writes a handle that Keras gives.
+        """Writes a handle.
 
         Raises:
             InputError: `average-unsupported`.
@@ -45,11 +46,11 @@ class HandleGuard:
         """
         frame = inspect.currentframe()
         _refuse_average(frame)
-        if not host_calls.is_concrete(value):
+        if not backends.is_concrete(value):
             return self.put(value)
         writer = callers.writer(frame)
         try:
-            self._host.check(host_calls.to_number(value), writer)
+            self._host.check(backends.to_number(value), writer)
         except ShortlistError as error:
             if keras.backend.backend() != "jax" or not callers.in_state_sync(frame):
                 raise
@@ -61,14 +62,14 @@ class HandleGuard:
         return self.put(value)
 
     def _rewind(self, value: Any) -> None:
-        """Drops the gradients of steps that the handle about to be written undoes."""
+        """Drops the gradients of steps that the new handle undoes."""
         held = self._variable._value
-        if held is None or not host_calls.is_concrete(held):
+        if held is None or not backends.is_concrete(held):
             return
         if getattr(held, "is_deleted", bool)():  # given away to a JAX step
             return
-        number = host_calls.to_number(value)
-        if number < host_calls.to_number(held):
+        number = backends.to_number(value)
+        if number < backends.to_number(held):
             self._host.rewind(number)
 
 
@@ -89,7 +90,7 @@ def refuse_swap(variable: Any) -> None:
 
 
 def _refuse_average(frame: Any) -> None:
-    """Raises if what writes a handle keeps averages, which Keras cannot beside tables.
+    """Raises if the writer of a handle keeps averages of the weights.
 
     Keras leaves weights that are overwritten with gradients out of its averages, and
     then fails on the gap: under TensorFlow always, under JAX where averages replace the
@@ -102,8 +103,8 @@ def _refuse_average(frame: Any) -> None:
         raise InputError(
             "average-unsupported",
             "The callback SwapEMAWeights swaps averages for the weights, and tables"
-            " have none. Received it for a model with a DistributedEmbedding. Leave it"
-            " out, and keep the best epoch with shortlist.embeddings.TableCheckpoint.",
+            " have none. Received it for a model with a DistributedEmbedding. Remove"
+            " it, and keep the best epoch with shortlist.embeddings.TableCheckpoint.",
         )
     optimizer = None if frame is None else frame.f_back.f_locals.get("self")
     if not isinstance(optimizer, keras.optimizers.Optimizer) or not optimizer.use_ema:

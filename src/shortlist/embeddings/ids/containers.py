@@ -1,7 +1,8 @@
-"""Ids and weights in whatever container they come, as checked NumPy arrays.
+"""Ids and weights in any container, as checked NumPy arrays.
 
-Runs before Keras and the backend convert an argument: JAX would cut 64 bits to 32, and
-a cast would round floats. What is traced or symbolic is left to `ids.to_ids`.
+Runs before Keras and the backend convert an argument: JAX would truncate 64 bits to 32,
+and a cast would round floats. Traced and symbolic tensors are left to
+`lookup_ids.to_ids`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from shortlist.embeddings import tensors
-from shortlist.embeddings.host import out_of_range
-from shortlist.embeddings.ids import Jagged, invalid_ids, invalid_weights
-from shortlist.embeddings.tensors import UNCHANGED, Ragged, Sparse
+from shortlist.embeddings.host.host_tables import out_of_range
+from shortlist.embeddings.ids import tensors
+from shortlist.embeddings.ids.lookup_ids import Jagged, invalid_ids, invalid_weights
+from shortlist.embeddings.ids.tensors import UNCHANGED, Ragged, Sparse
 from shortlist.errors import InputError
 
 _INT64 = np.iinfo(np.int64)
@@ -24,7 +25,7 @@ _INT64 = np.iinfo(np.int64)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a feature takes.
+    """The values that a feature accepts.
 
     Args:
         feature: its name, for messages.
@@ -59,20 +60,20 @@ def checked(
     """Ids and weights of one feature, checked where their values can be read.
 
     Every container gives the same rows or the same error: dense, ragged and sparse
-    arrays and tensors of NumPy, SciPy, JAX, TensorFlow and PyTorch, lists, and whatever
-    has `__array__`.
+    arrays and tensors of NumPy, SciPy, JAX, TensorFlow and PyTorch, lists, and objects
+    with `__array__`.
 
     Args:
-        ids: of any number type; only integers pass.
+        ids: of any number type; only integers are accepted.
         weights: in any container, of the shape of the ids; or `None`.
-        expected: what the feature takes.
+        expected: the values that the feature accepts.
         dense: whether to pad `Jagged` ids too.
-        at_once: whether to check also what a lookup checks itself: plain tensors of the
-            backend.
+        at_once: whether to check also plain tensors of the backend, which a lookup
+            checks itself.
 
     Returns: dense arrays of NumPy, ragged rows padded with -1 (weights with 0) to the
-    longest one; `Jagged` of such arrays; or unchanged what is symbolic, and what a
-    lookup under this backend takes and checks as it is.
+    longest one; `Jagged` of such arrays; symbolic tensors, and tensors that a lookup
+    under this backend accepts and checks, are returned unchanged.
 
     Raises:
         InputError: `invalid-ids`, `invalid-weights` or `id-out-of-range`.
@@ -206,7 +207,7 @@ def _weights(weights: Any, expected: Expected) -> Any:
 
 
 def _dense_weights(weights: Any, expected: Expected) -> Any:
-    """Weights of dense ids; their shape is compared in the lookup."""
+    """Weights of dense ids; the lookup compares their shape."""
     found = _weights(weights, expected)
     if isinstance(found, _Rows):
         return _pad(found.values, found.lengths, _width(found, expected), 0)
@@ -255,13 +256,13 @@ def _pad(values: np.ndarray, lengths: np.ndarray, width: int, fill: int) -> np.n
 
 
 class _Unreadable(Exception):
-    """What came cannot be ids or weights; the text says what it is."""
+    """A value that cannot be ids or weights; the text describes it."""
 
 
 def _read(given: Any, native: bool) -> Any:
     """An array, `_Rows`, or `UNCHANGED` for what is symbolic or `native`.
 
-    An array of objects holds Python integers beyond 64 bits.
+    An array of objects has Python integers beyond 64 bits.
     """
     if isinstance(given, np.ndarray):
         return _from_array(given)
@@ -309,7 +310,7 @@ def _from_sequence(given: Sequence[Any]) -> Any:
     arrays = [_read(one, native=False) for one in given]
     if any(not isinstance(one, np.ndarray) for one in arrays):
         raise _Unreadable("ragged rows of more than two dimensions")
-    # An empty row has no type of its own.
+    # An empty row has no number type.
     filled = [one for one in arrays if one.size] or [np.zeros(0, np.int32)]
     kinds = {one.dtype.kind for one in filled}
     if "b" in kinds and len(kinds) > 1:  # NumPy would make integers of both

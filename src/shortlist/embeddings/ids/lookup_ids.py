@@ -1,4 +1,4 @@
-"""Ids as a lookup takes them: dense or jagged tensors of the backend.
+"""Ids as input of a lookup: dense or jagged tensors of the backend.
 
 Works on tensors, traced or not, and on the arrays that `containers.checked` returns.
 """
@@ -22,7 +22,7 @@ class Jagged:
 
     Args:
         values: `(n,)` int32 or int64 ids.
-        offsets: `(num_bags + 1,)` integers that rise from 0 to n.
+        offsets: `(num_bags + 1,)` integers that increase from 0 to n.
         weights: `(n,)` float32, or `None`.
     """
 
@@ -53,7 +53,7 @@ def to_ids(feature: str, ids: Any, weights: Any, combiner: str) -> Ids:
             or sparse tensor of TensorFlow; a BCOO matrix of JAX; or `Jagged`.
         weights: of the same kind and shape, or `None`.
         combiner: of the table. With `mean` and `sqrtn` the weight of a single id
-            cancels out, so it is left away.
+            cancels out, so it is ignored.
 
     Raises:
         InputError: `invalid-ids` or `invalid-weights`.
@@ -111,20 +111,20 @@ def check_dtype(feature: str, dtype: Any) -> str:
     return name
 
 
-def invalid_ids(feature: str, came: str) -> InputError:
-    """The error for what cannot be ids."""
+def invalid_ids(feature: str, received: str) -> InputError:
+    """The error for values that cannot be ids."""
     return InputError(
         "invalid-ids",
-        f"Ids must be integers. Received: {came} for feature {feature!r}. Map values"
-        " to rows through a vocabulary, or cast them to int32.",
+        f"Ids must be integers. Received: {received} for feature {feature!r}. Map"
+        " values to rows through a vocabulary, or cast them to int32.",
     )
 
 
-def invalid_weights(feature: str, must: str, came: str) -> InputError:
-    """The error for weights that do not fit the ids."""
+def invalid_weights(feature: str, rule: str, received: str) -> InputError:
+    """The error for weights that do not match the ids."""
     return InputError(
         "invalid-weights",
-        f"{must} Received: {came} for feature {feature!r}. Pass one weight per id.",
+        f"{rule} Received: {received} for feature {feature!r}. Pass one weight per id.",
     )
 
 
@@ -179,7 +179,7 @@ def _from_sparse(feature: str, ids: Any, weights: Any) -> Ids:
 
 
 def _same_places(feature: str, ids: Any, weights: Any) -> Any:
-    """A context whose operations run if ids and weights have the same places."""
+    """A context that checks that ids and weights have the same positions."""
     import tensorflow as tf
 
     error = invalid_weights(
@@ -188,7 +188,7 @@ def _same_places(feature: str, ids: Any, weights: Any) -> Any:
     text = f"{error} (code {error.code!r})"
     return tf.control_dependencies(
         [
-            # Of a name in which TensorFlow does not look for where it was made.
+            # TensorFlow does not look for the origin of an operation with this name.
             tf.debugging.assert_equal(
                 ids, tf.cast(weights, ids.dtype), text, name="shortlist>weights"
             )
@@ -223,7 +223,7 @@ def _integers(feature: str, ids: Any) -> Any:
     dtype = check_dtype(feature, ids.dtype)
     type_of_ids = "int32" if keras.backend.backend() == "jax" else "int64"
     if dtype in ("uint32", "uint64") or (dtype == "int64" and type_of_ids == "int32"):
-        # No table has so many rows: what a cast would wrap stays out of range.
+        # No table has so many rows: clipped ids stay out of range, a cast would wrap.
         ids = ops.clip(ids, 0 if dtype[0] == "u" else -(2**31), 2**31 - 1)
     wide = dtype in ("int64", "uint32", "uint64")
     return ops.cast(ids, type_of_ids if wide else "int32")

@@ -1,8 +1,8 @@
 """Lookups and updates of host tables: the compiled core, or the NumPy twin without it.
 
-All checks of shapes and types are here, with messages for people; the core checks its
-arguments once more and raises ValueError. One batch brings dozens of arrays, so a check
-that passes must take a microsecond at most.
+All shapes and types are checked here, with messages that say what to do; the core
+checks its arguments again and raises ValueError. One batch has dozens of arrays, so a
+check that passes must take a microsecond at most.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shortlist import native
-from shortlist.embeddings import reference
+from shortlist.embeddings.host import reference
 from shortlist.embeddings.rules import KINDS, SLOTS
 from shortlist.embeddings.table import COMBINERS, Bags, Gradients, Table, zeros
 from shortlist.errors import InputError
@@ -41,7 +41,7 @@ _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
 # Floats of one cache line: the vectors of each feature start on a new one.
 _LINE_FLOATS = 16
-# From this many floats on, memory is worth keeping: 1 MiB.
+# Memory of this many floats or more is kept for reuse: 1 MiB.
 _LARGE_BATCH = 2**18
 # Blocks kept: vectors and gradients of a batch in use and of the next one.
 _KEPT_BLOCKS = 4
@@ -61,7 +61,7 @@ def lookup(
     See `reference.lookup`. One call for all features.
 
     Args:
-        tables: those that the features name by index.
+        tables: to which the features refer by index.
         features: one bag of ids per example each.
         out: arrays to fill and return, of the shapes of the results.
         threads: most threads to use; all processors by default.
@@ -114,7 +114,7 @@ def update(
 
     Args:
         tables: those that the features name by index; no two of them share memory.
-        batches: what the backward passes brought, in order.
+        batches: the gradients of the backward passes, in order.
         learning_rates: one for each table.
         threads: most threads to use; all processors by default.
 
@@ -151,9 +151,9 @@ def update(
 def first_out_of_range(
     tables: Sequence[Table], features: Sequence[Bags]
 ) -> OutOfRange | None:
-    """The feature and the id of the first id that is no row and no padding, if any.
+    """The feature and the id of the first id that is neither a row nor padding, if any.
 
-    `lookup_checked` tells it with the vectors, for nothing.
+    `lookup_checked` returns it with the vectors at no extra cost.
     """
     for index, bags in enumerate(features):
         ids = bags.ids
@@ -169,7 +169,7 @@ def _core_bags(bags: Bags) -> tuple[object, ...]:
 
 
 def _core_table(index: int, table: Table, rate: float) -> tuple[object, ...]:
-    """What the core reads of a table whose step has begun."""
+    """The arguments of the core for a table whose step has begun."""
     rule, slots = table.rule, table.slots
     names = [name for name, _ in SLOTS[rule.kind]]
     adam = rule.kind == "adam"
@@ -214,8 +214,8 @@ def _vectors(
     return list(out)
 
 
-class _Memory:
-    """Blocks for the vectors of large batches, used again once all are dropped.
+class _BlockPool:
+    """Memory blocks for the vectors of large batches, reused once they are free.
 
     Fresh pages take several times as long as the lookup that fills them.
     """
@@ -225,7 +225,7 @@ class _Memory:
         self._blocks: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
 
     def take(self, count: int) -> np.ndarray:
-        """An array of `count` float32; the block is free when no view of it is left."""
+        """An array of `count` float32; its block is free once no view of it is left."""
         with self._lock:
             for index, (block, user) in enumerate(self._blocks):
                 if user() is None and count <= len(block) <= 2 * count:
@@ -242,10 +242,11 @@ class _Memory:
             return array
 
 
-_memory = _Memory()
+_blocks = _BlockPool()
 
 
 def new_vectors(shapes: list[tuple[int, int]]) -> list[np.ndarray]:
+    """Uninitialized float32 arrays of `shapes`; large ones share a reused block."""
     ends = list(
         itertools.accumulate(
             -(-rows * dim // _LINE_FLOATS) * _LINE_FLOATS for rows, dim in shapes
@@ -253,7 +254,7 @@ def new_vectors(shapes: list[tuple[int, int]]) -> list[np.ndarray]:
     )
     if not ends or ends[-1] < _LARGE_BATCH:
         return [np.empty(shape, np.float32) for shape in shapes]
-    block = _memory.take(ends[-1])
+    block = _blocks.take(ends[-1])
     return [
         block[begin : begin + rows * dim].reshape(rows, dim)
         for begin, (rows, dim) in zip([0, *ends], shapes, strict=False)

@@ -1,32 +1,29 @@
-"""One update of tables on the device as a pure function, and what can go wrong in it.
+"""One update of tables on the device as a pure function, and its errors.
 
-A compiled step cannot raise. What it must not do it leaves undone and notes in the
-control weight; the errors below say so when Python runs again.
+A compiled step cannot raise. It skips an update that is not allowed and records the
+reason in the control weight; the errors below are raised when Python runs again.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 from jax import Array
 
-from shortlist.embeddings import device_update as updates
-from shortlist.embeddings.device_update import Entries
+from shortlist.embeddings.device import arithmetic as updates
+from shortlist.embeddings.device.arithmetic import Entries
 from shortlist.embeddings.rules import SLOTS, Rule
 from shortlist.embeddings.specs import TableSpec
 from shortlist.errors import InputError, ShortlistError
 
-# The parts of the control weight. What Keras does to all weights shows in the first
-# two: MARK is 1 and WITNESS is -(step + 1) unless gradients were added (two calls in
-# one step: MARK 2), were missing (all 0) or accumulated (Keras takes the maximum with
-# an accumulator that starts at 0: WITNESS 0).
+# The parts of the control weight. The first two show what Keras did to all weights:
+# MARK is 1 and WITNESS is -(step + 1) unless gradients were added (two calls in one
+# step: MARK 2), were missing (all 0) or accumulated (Keras takes the maximum with an
+# accumulator that starts at 0: WITNESS 0).
 MARK, WITNESS, STEP, REFUSED, SIGNAL, FAULT = range(6)
 FRESH = (1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
 _NO_FAULT, _NO_SCALE, OUTSIDE = 0.0, 1.0, 2.0
@@ -48,7 +45,7 @@ class Stack:
     variables: dict[str, Any] = field(default_factory=dict)
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], float]]:
-        """Shape of every weight, and the number that its state begins with."""
+        """Shape of every weight, and its initial value."""
         cells = (self.num_rows, self.dim)
         shapes: dict[str, tuple[tuple[int, ...], float]] = {"rows": (cells, 0.0)}
         if self.trainable:
@@ -61,7 +58,7 @@ class Stack:
         return shapes
 
     def values(self) -> Weights:
-        """The weights as they are where this is called."""
+        """The current values of the weights."""
         return {name: variable.value for name, variable in self.variables.items()}
 
     def learning_rate(self, step: Array) -> Array:
@@ -72,21 +69,35 @@ class Stack:
         return rate
 
 
+class LookupInputs(NamedTuple):
+    """What a lookup in tables that are updated depends on.
+
+    Args:
+        control: the control weight.
+        weights: rows and state of each stack.
+        parts: the entries of each feature of each stack.
+        any_outside: () bool, whether an id is outside its table.
+    """
+
+    control: Array
+    weights: list[Weights]
+    parts: list[list[Entries]]
+    any_outside: Array
+
+
 def updated(
     stacks: list[Stack],
-    control: Array,
-    weights: list[Weights],
-    parts: list[list[Entries]],
-    any_outside: Array,
+    inputs: LookupInputs,
     vectors: list[list[Array]],
     cotangents: list[list[Array]],
     scale: Array,
 ) -> tuple[Array, list[Weights]]:
-    """`control` and `weights` after the step, or as they were if it is refused.
+    """`control` and `weights` after the step, unchanged if the update is refused.
 
-    Looking at `vectors` too makes every write depend on the reads of the forward pass,
+    Reading `vectors` too makes every write depend on the reads of the forward pass,
     whatever the loss: only then does XLA write in place.
     """
+    control, weights, parts, any_outside = inputs
     whole = (control[MARK] == 1) & (control[WITNESS] == -(control[STEP] + 1))
     whole &= control[STEP] < updates.MAX_STEP
     inverse = 1 / jnp.where(scale == 0, 1, scale)
@@ -128,7 +139,7 @@ def _moved(
     touched: tuple[Array, Array] | None,
     moves: Array,
 ) -> Weights:
-    """The weights of a stack after update number `step`; as they were unless `moves`.
+    """The weights of a stack after update number `step`; unchanged unless `moves`.
 
     Rows are written in place: one gather and one scatter of as many rows as the batch
     has ids, to ascending and unique positions; those behind the table are dropped.
@@ -164,11 +175,12 @@ def _moved(
 
 
 def is_whole(control: np.ndarray) -> bool:
+    """Whether Keras stored the control weight as the last step returned it."""
     return bool(control[MARK] == 1 and control[WITNESS] == -(control[STEP] + 1))
 
 
 def unchanged(error: ShortlistError) -> ShortlistError:
-    """The error so that Keras, which rebuilds others, raises it as it is."""
+    """Marks an error so that Keras raises it as it is and does not rebuild it."""
     vars(error)["_keras_call_info_injected"] = True
     return error
 
@@ -178,75 +190,17 @@ def remat_error() -> InputError:
     return InputError(
         "remat-unsupported",
         "`training` must be known when a step is compiled. Received: a traced value, as"
-        " keras.RematScope makes it. Build this layer and those that call it outside"
+        " under keras.RematScope. Build this layer and those that call it outside"
         " keras.RematScope.",
     )
-
-
-def refuse_optimizer() -> None:
-    """Raises if the model being traced has an optimizer that tables cannot bear.
-
-    The control weight would show accumulation, but only after Keras has taken the
-    maximum of the tables and an accumulator. A layer is not told of the optimizer, so
-    this looks for the model among the callers.
-
-    Raises:
-        InputError: `accumulation-unsupported` or `average-unsupported`.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        optimizer = getattr(caller, "optimizer", None)
-        if isinstance(caller, keras.Model) and optimizer is not None:
-            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-            if getattr(optimizer, "gradient_accumulation_steps", None):
-                raise InputError(
-                    "accumulation-unsupported",
-                    "Tables on a device are trained without gradient accumulation."
-                    " Received an optimizer with gradient_accumulation_steps="
-                    f"{optimizer.gradient_accumulation_steps}: Keras would take the"
-                    " maximum of old and new tables. Use larger batches, or"
-                    ' placement="host".',
-                )
-            if optimizer.use_ema and optimizer.ema_overwrite_frequency:
-                raise InputError(
-                    "average-unsupported",
-                    "Keras cannot put averages in the place of weights beside tables."
-                    " Received ema_overwrite_frequency="
-                    f"{optimizer.ema_overwrite_frequency}. Leave it out, and keep the"
-                    " best epoch with shortlist.embeddings.TableCheckpoint.",
-                )
-        frame = frame.f_back
-
-
-def with_scale(vectors: list[Array], probe: Array, loss_scale: float) -> list[Array]:
-    """The vectors, their backward pass told the scale of the loss.
-
-    For training loops that leave `probe` out of the loss: its cotangent is `loss_scale`
-    then, whenever a vector has one.
-    """
-
-    @jax.custom_vjp
-    def joined(vectors: list[Array], probe: Array) -> list[Array]:
-        return vectors
-
-    def forward(vectors: list[Array], probe: Array) -> tuple[list[Array], None]:
-        return vectors, None
-
-    def backward(_: None, cotangents: list[Array]) -> tuple[list[Array], Array]:
-        return cotangents, jnp.float32(loss_scale)
-
-    joined.defvjp(forward, backward)
-    scaled: list[Array] = joined(vectors, probe)
-    return scaled
 
 
 def too_many_steps() -> ShortlistError:
     """The error for more updates than a float32 can count."""
     return ShortlistError(
         "too-many-steps",
-        f"Tables on the device take {updates.MAX_STEP:,} updates. That many are done,"
-        ' later ones were dropped. Use larger batches, or placement="host".',
+        f"Tables on the device have taken {updates.MAX_STEP:,} updates, the most they"
+        ' can; later ones were dropped. Use larger batches, or placement="host".',
     )
 
 
@@ -268,20 +222,21 @@ def overwritten(control: np.ndarray) -> ShortlistError:
         return ShortlistError(
             "lookup-not-in-loss",
             "Every training step must call the embedding layer with training=True, and"
-            " its loss must depend on it. In a step before, it did not, and Keras"
+            " its loss must depend on it. In an earlier step it did not, and Keras"
             " overwrote the tables with zeros. Load a checkpoint; set trainable=False"
             " on the layer for steps that do not train it.",
         )
     return InputError(
         "accumulation-unsupported",
-        "Tables on the device must be overwritten with what the lookup returned. Keras"
-        " stored something else, as gradient_accumulation_steps makes it do: the tables"
-        " are no longer right. Load a checkpoint, and train without accumulation or"
-        ' with placement="host".',
+        "Keras stored other values than the lookup returned in tables on the device,"
+        " as it does with gradient_accumulation_steps: the tables are no longer valid."
+        " Load a checkpoint, and train without accumulation or with"
+        ' placement="host".',
     )
 
 
 def fault_error(code: float) -> ShortlistError:
+    """The error for the fault that a step has recorded."""
     if code == OUTSIDE:
         return InputError(
             "id-out-of-range",
@@ -291,8 +246,8 @@ def fault_error(code: float) -> ShortlistError:
     return ShortlistError(
         "lookup-not-in-loss",
         "The loss of a training step must include the losses of its layers"
-        " (add_loss), by which tables on the device know its scale. Received: a loss"
-        " without them; the tables did not move. Add `sum(self.losses)` in"
+        " (add_loss), from which tables on the device read its scale. Received a loss"
+        " without them; the tables were not changed. Add `sum(self.losses)` in"
         " compute_loss.",
     )
 
@@ -302,9 +257,9 @@ def outside_error(spec: TableSpec, feature: str, value: int) -> InputError:
     return InputError(
         "id-out-of-range",
         f"Ids must be from 0 to {spec.num_rows - 1}, or -1 for padding. Received:"
-        f" {value} for feature {feature!r}, table {spec.name!r}. The lookup took row 0,"
-        " and updates of such batches were dropped. Raise vocabulary_size or correct"
-        " the ids.",
+        f" {value} for feature {feature!r}, table {spec.name!r}. Row 0 was looked"
+        " up, and the updates of such batches were dropped. Raise vocabulary_size or"
+        " correct the ids.",
     )
 
 

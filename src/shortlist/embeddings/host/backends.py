@@ -5,7 +5,7 @@ Knows the backends' adapters; knows nothing of configurations or weights of a la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from shortlist.embeddings.host import HostTables
-from shortlist.embeddings.ids import Ids
-from shortlist.embeddings.plan import Feature
-from shortlist.embeddings.table import Bags
+from shortlist.embeddings.host.host_tables import HostTables
+from shortlist.embeddings.host.lookup_call import BagPlaces, LookupCall, Rates
+from shortlist.embeddings.ids.lookup_ids import Ids
+from shortlist.embeddings.plan import PlannedFeature
 from shortlist.errors import InputError, ShortlistError
 
 
@@ -27,29 +27,58 @@ class Seen:
     handles: list[Any] = field(default_factory=list)
 
 
-def lookup(
+def prepared(
     host: HostTables,
-    handle: Any,
-    features: Sequence[Feature],
+    features: Sequence[PlannedFeature],
     ids: Sequence[Ids],
-    rates: Callable[[Any], Sequence[Any]] | Sequence[float],
-    seen: Seen,
-    *,
-    adds_loss: bool,
-    loss_scale: float = 1.0,
-) -> tuple[list[Any], Any]:
-    """The vectors of all features, and the scalar zero whose gradient is the scale.
+    rates: Rates,
+    loss_scale: float | None,
+) -> tuple[LookupCall, list[Any]]:
+    """A call that looks up `ids`, and the tensors that it passes through the graph.
 
     Args:
         host: the tables.
-        handle: value of the handle weight.
         features: the features looked up.
         ids: their ids.
         rates: learning rates of the tables, or a function that gives them at the
             0-based number of an update.
+        loss_scale: factor of the loss; `None` if the scalar zero goes into the loss.
+    """
+    arrays: list[Any] = []
+
+    def place(array: Any) -> int | None:
+        if array is None:
+            return None
+        arrays.append(array)
+        return len(arrays) - 1
+
+    places = []
+    for feature, one in zip(features, ids, strict=True):
+        is_dense = one.offsets is None
+        places.append(
+            BagPlaces(
+                table=feature.table,
+                combiner=feature.config.table.combiner,
+                dim=feature.dim,
+                num_bags=one.values.shape[0] if is_dense else one.leading[0],
+                values=place(one.values) or 0,
+                offsets=place(one.offsets),
+                weights=place(one.weights),
+            )
+        )
+    return LookupCall(host, tuple(places), rates, loss_scale), arrays
+
+
+def lookup(
+    call: LookupCall, handle: Any, arrays: Sequence[Any], seen: Seen
+) -> tuple[list[Any], Any]:
+    """The vectors of all features, and the scalar zero whose gradient is the scale.
+
+    Args:
+        call: what is looked up.
+        handle: value of the handle weight.
+        arrays: the tensors of the call.
         seen: of this layer.
-        adds_loss: whether the scalar goes into the losses of the model.
-        loss_scale: factor of the loss, where the scalar does not go there.
 
     Returns: float32 `(num_bags, dim)` for each feature, and float32 `()`.
 
@@ -58,28 +87,11 @@ def lookup(
         ShortlistError: `rematerialization-unsupported` and what the tables raise.
     """
     check_one_replica()
-    arrays: list[Any] = []
-    layout: list[dict[str, Any]] = []
-    for feature, one in zip(features, ids, strict=True):
-        places = {}
-        for key in ("values", "offsets", "weights"):
-            array = getattr(one, key)
-            if array is not None:
-                places[key] = len(arrays)
-                arrays.append(array)
-        combiner = feature.config.table.combiner
-        layout.append({"table": feature.table, "combiner": combiner, **places})
-    num_bags = [
-        one.values.shape[0] if one.offsets is None else one.leading[0] for one in ids
-    ]
-    dims = [feature.dim for feature in features]
-    common = (host, handle, arrays, _Pack(layout))
-    fixed = None if adds_loss else float(loss_scale)
     backend = keras.backend.backend()
     if backend == "jax":
-        from shortlist.embeddings import host_jax
+        from shortlist.embeddings.host import jax_backend
 
-        if adds_loss and host_jax.in_inner_trace(handle):
+        if call.loss_scale is None and jax_backend.in_inner_trace(handle):
             raise ShortlistError(
                 "rematerialization-unsupported",
                 "A DistributedEmbedding must be called outside functions that JAX"
@@ -87,40 +99,15 @@ def lookup(
                 " Received a call inside one. Move the layer out of it: its vectors are"
                 " kept, never recomputed.",
             )
-        return host_jax.lookup(*common, rates, fixed, num_bags, dims, seen.handles)
-    at_step = rates if callable(rates) else lambda _: rates
+        return jax_backend.lookup(call, handle, arrays, seen.handles)
     if backend == "tensorflow":
-        from shortlist.embeddings import host_tensorflow
+        from shortlist.embeddings.host import tensorflow_backend
 
-        return host_tensorflow.lookup(*common, at_step, fixed, num_bags, dims)
-    from shortlist.embeddings import host_torch
+        return tensorflow_backend.lookup(call, handle, arrays)
+    from shortlist.embeddings.host import torch_backend
 
-    looked_up: tuple[list[Any], Any] = host_torch.lookup(*common, at_step, fixed, dims)
+    looked_up: tuple[list[Any], Any] = torch_backend.lookup(call, handle, arrays)
     return looked_up
-
-
-class _Pack:
-    """Turns the concrete arrays of a call back into bags."""
-
-    def __init__(self, layout: Sequence[Mapping[str, Any]]) -> None:
-        self.layout = layout
-
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[Bags]:
-        bags = []
-        for one in self.layout:
-            offsets = arrays[one["offsets"]] if "offsets" in one else None
-            if offsets is not None:
-                offsets = np.ascontiguousarray(offsets, np.int64)
-            bags.append(
-                Bags(
-                    table=one["table"],
-                    ids=np.ascontiguousarray(arrays[one["values"]]),
-                    offsets=offsets,
-                    weights=arrays[one["weights"]] if "weights" in one else None,
-                    combiner=one["combiner"],
-                )
-            )
-        return bags
 
 
 def is_concrete(value: Any) -> bool:
@@ -129,12 +116,12 @@ def is_concrete(value: Any) -> bool:
     if isinstance(value, (int, float, np.ndarray, np.generic)) or backend == "torch":
         return True
     if backend == "jax":
-        from shortlist.embeddings import host_jax
+        from shortlist.embeddings.host import jax_backend
 
-        return host_jax.is_concrete(value)
-    from shortlist.embeddings import host_tensorflow
+        return jax_backend.is_concrete(value)
+    from shortlist.embeddings.host import tensorflow_backend
 
-    return host_tensorflow.is_concrete(value)
+    return tensorflow_backend.is_concrete(value)
 
 
 def is_readable(value: Any) -> bool:
@@ -150,9 +137,9 @@ def is_exporting() -> bool:
     """Whether a backend is making a graph of the model, without Keras."""
     if keras.backend.backend() != "torch":
         return False
-    from shortlist.embeddings import host_torch
+    from shortlist.embeddings.host import torch_backend
 
-    return host_torch.is_exporting()
+    return torch_backend.is_exporting()
 
 
 def to_number(value: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Keras callbacks for models with tables: keep the best epoch, raise in time.
+"""Keras callbacks for models with tables: keep the best epoch, raise errors early.
 
-Knows Keras callbacks and `saving`; knows nothing of what is in a file.
+Knows Keras callbacks and `saving`; knows nothing of file contents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from shortlist.embeddings.saving import load_weights, save_weights, table_layers
+from shortlist.embeddings.storage.saving import load_weights, save_weights, table_layers
 from shortlist.errors import InputError, ShortlistError
 
 __all__ = ["RaiseFaults", "TableCheckpoint", "table_layers"]
@@ -24,28 +24,28 @@ Logs = dict[str, Any]
 
 
 class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Saves weights and tables of an epoch together, and brings back the best.
+    """Saves weights and tables of an epoch together, and restores the best.
 
-    Takes the place of `EarlyStopping(restore_best_weights=True)`, which keeps weights
-    but not tables. It may also stand beside `EarlyStopping` with
-    `restore_best_weights=False`; callbacks that add to the logs come before it.
+    Use it in place of `EarlyStopping(restore_best_weights=True)`, which keeps weights
+    but not tables. It can also be combined with `EarlyStopping` with
+    `restore_best_weights=False`. Callbacks that add to the logs must come before it.
 
-    Every file is whole: the last one stays until the next is complete. It holds the
-    optimizer's state too, so that `load_weights` can go on from it. What
-    `restore_best` brings back is dense weights and tables with their own optimizers;
-    the optimizer of the model stays where the training ended.
+    Every file is complete: the last one stays until the next is written. It includes
+    the state of the optimizer, so that training can resume from it with `load_weights`.
+    `restore_best` restores dense weights and tables with their own optimizers; the
+    optimizer of the model keeps the state it had when the training ended.
 
     Args:
-        path: a `.weights.h5` file, whose tables lie in a folder beside it; each save
+        path: a `.weights.h5` file, with its tables in a folder beside it; each save
             replaces it. `None` for a temporary folder that is removed at the end of the
-            training; with big tables, mind where the system keeps such folders.
-        monitor: name in the logs of an epoch that tells which is best.
-        mode: `min`, `max`, or `auto` to tell from the metric.
+            training; large tables need as much space there.
+        monitor: metric in the logs of an epoch that decides which is best.
+        mode: `min`, `max`, or `auto` to infer it from the metric.
         save_best_only: save an epoch only if it is the best so far.
-        restore_best: at the end of the training, bring the best epoch back.
+        restore_best: restore the best epoch at the end of the training.
         patience: epochs without improvement after which training stops; `None` for
             no limit.
-        min_delta: what counts as no improvement.
+        min_delta: smallest change that counts as an improvement.
 
     Attributes:
         best: value of `monitor` in the best epoch; `None` before there is one.
@@ -78,8 +78,8 @@ class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         if path is None and not restore_best:
             raise InputError(
                 "invalid-argument",
-                "A TableCheckpoint must have a path or restore_best. Received: neither."
-                " Give one.",
+                "A TableCheckpoint must have a path or restore_best. Received neither."
+                " Pass one of them.",
             )
         if path is not None and not str(path).endswith(".weights.h5"):
             raise InputError(
@@ -97,7 +97,7 @@ class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         self._remove: Any = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Forgets an earlier training."""
+        """Resets the callback."""
         super().on_train_begin(logs)
         self.best_epoch = self._last_epoch = None
         self._clean_up()
@@ -107,7 +107,7 @@ class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
             folder = tempfile.mkdtemp(prefix=".shortlist-best-", dir=parent)
-            # Also when the training fails, and Keras does not say that it ends.
+            # Also if the training fails: then Keras does not call on_train_end.
             self._remove = weakref.finalize(self, shutil.rmtree, folder, True)
             self._best_path = Path(folder) / "best.weights.h5"
 
@@ -124,7 +124,7 @@ class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
             save_weights(self.model, self._best_path)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Brings the best epoch back."""
+        """Restores the best epoch."""
         super().on_train_end(logs)
         try:
             if (
@@ -156,10 +156,10 @@ class TableCheckpoint(keras.callbacks.EarlyStopping):  # type: ignore[misc]
 
 
 class RaiseFaults(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raises after each batch what a compiled JAX step could not raise itself.
+    """Raises the error of a compiled JAX step right after its batch.
 
     Without it an id out of range is raised at the end of the epoch, or at the next call
-    of the layer. Waits for each step to end, so the next batch is prepared later.
+    of the layer. It waits for each step to end, so the next batch is prepared later.
     """
 
     def set_model(self, model: Any) -> None:
@@ -186,16 +186,15 @@ class RaiseFaults(keras.callbacks.Callback):  # type: ignore[misc]
             jax.block_until_ready(logs)  # type: ignore[no-untyped-call]
         fault: ShortlistError | None = None
         for layer in self._layers:
-            if layer._host is not None:
+            if layer.host_tables is not None:
                 try:
-                    layer._host.raise_fault()
+                    layer.host_tables.raise_fault()
                 except ShortlistError as error:
                     fault = fault or error
-        on_device = [layer for layer in self._layers if layer._device is not None]
+        on_device = [layer for layer in self._layers if layer.device_tables is not None]
         if fault is not None or on_device:
-            # Gives the weights back to a JAX model. Tables on a device keep their
-            # faults there; and Keras itself does not do it after an error in evaluate
-            # or predict.
+            # Gives the weights back to a JAX model. Tables on a device keep faults in
+            # them, and after an error in evaluate or predict Keras does not do it.
             _ = self.model
         if fault is not None:
             raise fault

@@ -1,25 +1,8 @@
 """Tables in host memory and the order of their lookups and updates.
 
+`handles` explains how the handle of a lookup decides which gradients are applied first.
+
 Knows handles, lookups and gradients as NumPy arrays; knows nothing of Keras.
-
-A *handle* is a float32 that names tables and a state of them. The model keeps one as a
-weight. A lookup brings the handle of its step; a backward pass appends its gradients
-and answers with the next handle, which Keras then writes into the weight. Appended
-gradients move the tables when a lookup (or a sync) first brings a handle that is at
-least theirs. So a step that Keras takes back or postpones takes back or postpones the
-update of its tables too:
-
-- gradient accumulation keeps the old handle for some steps: their gradients wait and
-  are averaged when the handle moves on;
-- a step skipped by loss scaling leaves the old handle and lowers the scale: its
-  gradients are dropped when the next ones come with a lower scale;
-- weights of another time bring a handle older than the tables, two calls in one step a
-  sum of two handles: neither was ever given out for the next state, and both raise.
-
-Handles are consecutive floats that begin at a random one, the *name* of the tables. It
-is drawn when tables are created, loaded or set, so that the handles of one history are
-those of no other: weights of another model, or of a time before the tables were loaded,
-raise too.
 """
 
 from __future__ import annotations
@@ -29,58 +12,74 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shortlist.embeddings import handle_errors, kernels
+from shortlist.embeddings.host import handle_errors, kernels, reference
+from shortlist.embeddings.host.handles import (
+    FIRST_BITS,
+    LAST_BITS,
+    Issued,
+    to_handle,
+    to_ticket,
+)
 from shortlist.embeddings.table import Bags, Gradients, Table
 from shortlist.errors import InputError, ShortlistError
 
 _log = logging.getLogger(__name__)
 
-# Handles are consecutive positive floats, 1.0 or more: exact, ordered like the steps,
-# and half a billion of them after any first one. A counter kept as a float32 number
-# would stick at 2**24. First ones are below 16, so that even a small step of an
-# optimizer that must not move them shows.
-_FIRST_BITS = 0x3F800000
-_LAST_BITS = 0x7F7FFFFF
 _NAMES = 2**25  # first handles to draw from
 _NEXT_NAMES = 2**20  # those above handles that an optimizer may still hold
 _LAST_NAME = 2**29
 
-
-Watch = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Told of what begins, `lookup` or `update`, with a context that lasts as long."""
+SpanHook = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Gives the context in which a span runs, by its name: `lookup` or `update`."""
 
 
 def _no_rate() -> float:
     raise ValueError("no table follows a rate")
 
 
-def unwatched(name: str) -> contextlib.AbstractContextManager[None]:
-    """Where nobody looks."""
+def no_span(name: str) -> contextlib.AbstractContextManager[None]:
+    """The `SpanHook` that does nothing."""
     return contextlib.nullcontext()
 
 
-def to_handle(ticket: int, name: int = 0) -> np.float32:
-    """The handle of the state after `ticket` backward passes of tables with a name."""
-    return np.uint32(_FIRST_BITS + name + ticket).view(np.float32)
+@dataclass(frozen=True)
+class Waiting:
+    """The gradients of one backward pass, not yet applied.
 
+    Args:
+        ticket: number of the backward pass.
+        gradients: `None` if they were not finite, for the loss scaling to skip.
+        loss_scale: factor by which the loss was multiplied.
+        learning_rates: of each table.
+    """
 
-def to_ticket(handle: float | np.ndarray, name: int = 0) -> int:
-    """The number of the backward pass that a handle stands for; may be anything."""
-    bits = int(np.asarray(handle, np.float32).reshape(()).view(np.int32))
-    return bits - _FIRST_BITS - name
+    ticket: int
+    gradients: Gradients | None
+    loss_scale: float
+    learning_rates: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class _Appended:
-    ticket: int
-    gradients: Gradients | None  # None: not finite, to be skipped by the loss scaling
-    loss_scale: float
-    learning_rates: tuple[float, ...]
+class Snapshot:
+    """The position of host tables in their training; rows and slots are in the tables.
+
+    Args:
+        applied: number of the last backward pass whose gradients were applied.
+        issued: number of the last backward pass.
+        waiting: gradients of the passes between the two.
+        name: name of the tables at the time; an optimizer may have accumulated handles
+            with it where gradients wait.
+    """
+
+    applied: int = 0
+    issued: int = 0
+    waiting: tuple[Waiting, ...] = ()
+    name: int = 0
 
 
 class HostTables:
@@ -104,18 +103,18 @@ class HostTables:
         self.name = secrets.randbelow(_NAMES)
         self.issued = 0
         self.applied = 0
-        self.watch: Watch = unwatched
+        self.span: SpanHook = no_span
         self.followed_rate: Callable[[], float] = _no_rate
         self.num_lookups = 0
         self.num_updates = 0
         self.num_refused = 0
-        self._appended: list[_Appended] = []
+        self._waiting: list[Waiting] = []
         self._fault: ShortlistError | None = None
         self._lock = threading.RLock()
 
     @property
     def handle(self) -> np.float32:
-        """The handle of the newest state, all appended gradients included."""
+        """The handle of the newest state, all waiting gradients included."""
         return self.handle_of(self.issued)
 
     def handle_of(self, ticket: int) -> np.float32:
@@ -129,12 +128,12 @@ class HostTables:
 
         Raises:
             ShortlistError: `handle-stale` or `called-twice`.
-            InputError: `id-out-of-range`; the tables have answered row 0 for it.
+            InputError: `id-out-of-range`; row 0 was looked up in its place.
         """
         with self._lock:
             self.advance(handle)
             self.num_lookups += 1
-            with self.watch("lookup"):
+            with self.span("lookup"):
                 vectors, bad = kernels.lookup_checked(
                     self.tables, features, threads=self.threads
                 )
@@ -146,7 +145,7 @@ class HostTables:
         return vectors
 
     def zeros(self, features: Sequence[Bags]) -> list[np.ndarray]:
-        """What a lookup answers after an error."""
+        """The vectors of a lookup that failed."""
         return [
             np.zeros((bags.num_bags, self.tables[bags.table].dim), np.float32)
             for bags in features
@@ -167,7 +166,7 @@ class HostTables:
             features: the bags of the lookup.
             gradients: `(num_bags, dim)` float32 for each; copied.
             loss_scale: factor by which the loss, so every gradient, was multiplied; 0
-                if the loss did not hold the term of the layer.
+                if the loss did not include the term of the layer.
             learning_rates: of each table, at the number of its next update; NaN stands
                 for `followed_rate()`.
 
@@ -179,64 +178,41 @@ class HostTables:
             ShortlistError: `loss-term-missing`.
         """
         if loss_scale == 0:
-            raise ShortlistError(
-                "loss-term-missing",
-                "The loss must hold the terms that layers add, because a table learns"
-                " from its own term how the loss is scaled. Received a loss without"
-                " it. Add sum(model.losses) in compute_loss or the training loop, or"
-                " create the layer with loss_scale=1.0 if nothing scales the loss.",
-            )
-        with self.watch("update"), self._lock:
+            raise handle_errors.loss_without_term()
+        with self.span("update"), self._lock:
             if self._fault is not None:
                 return np.float32(handle)
             kept = kernels.new_vectors([gradient.shape for gradient in gradients])
             for copy, gradient in zip(kept, gradients, strict=True):
                 np.copyto(copy, gradient)
-            # A sum of float32 in float64 is finite if and only if all its terms are.
-            with np.errstate(invalid="ignore"):
-                sums = [np.sum(gradient, dtype=np.float64) for gradient in kept]
-            if not np.isfinite([*sums, loss_scale]).all():
-                self.num_refused += 1
-                if loss_scale == 1:
-                    return np.float32(handle)
-                self._drop_skipped(loss_scale)
-                self._appended.append(_Appended(self.issued, None, loss_scale, ()))
-                return np.float32(np.inf)
+            if not _all_finite(kept, loss_scale):
+                return self._refuse(handle, loss_scale)
             rates = tuple(
                 self.followed_rate() if math.isnan(rate) else float(rate)
                 for rate in learning_rates
             )
             self._drop_skipped(loss_scale)
-            if _FIRST_BITS + self.name + self.issued + 1 > _LAST_BITS:
-                raise ShortlistError(
-                    "handle-exhausted",
-                    "A table takes half a billion steps. Save the model and load it"
-                    " again to go on.",
-                )
+            if FIRST_BITS + self.name + self.issued + 1 > LAST_BITS:
+                raise handle_errors.exhausted()
             self.issued += 1
-            copied = tuple(
-                replace(
-                    bags,
-                    ids=bags.ids.copy(),
-                    weights=None if bags.weights is None else bags.weights.copy(),
-                    offsets=None if bags.offsets is None else bags.offsets.copy(),
-                )
-                for bags in features
-            )
-            self._appended.append(
-                _Appended(
-                    self.issued,
-                    Gradients(features=copied, gradients=tuple(kept)),
-                    float(loss_scale),
-                    rates,
-                )
-            )
+            copied = tuple(_copied(bags) for bags in features)
+            both = Gradients(features=copied, gradients=tuple(kept))
+            self._waiting.append(Waiting(self.issued, both, float(loss_scale), rates))
             return self.handle
 
+    def _refuse(self, handle: float | np.ndarray, loss_scale: float) -> np.float32:
+        """Counts gradients that are not finite; returns the next handle."""
+        self.num_refused += 1
+        if loss_scale == 1:
+            return np.float32(handle)
+        self._drop_skipped(loss_scale)
+        self._waiting.append(Waiting(self.issued, None, loss_scale, ()))
+        return np.float32(np.inf)
+
     def _drop_skipped(self, loss_scale: float) -> None:
-        """Forgets the last gradients if the scale fell, as it does after a skip."""
-        if self._appended and loss_scale < self._appended[-1].loss_scale:
-            self._appended.pop()
+        """Drops the last gradients if the scale fell, as it does after a skip."""
+        if self._waiting and loss_scale < self._waiting[-1].loss_scale:
+            self._waiting.pop()
 
     def advance(self, handle: float | np.ndarray) -> None:
         """Moves the tables to the state of `handle`; once for each state.
@@ -251,10 +227,10 @@ class HostTables:
                 return
             due = [
                 (one.gradients, one)
-                for one in self._appended
+                for one in self._waiting
                 if one.ticket <= ticket and one.gradients is not None
             ]
-            self._appended = [one for one in self._appended if one.ticket > ticket]
+            self._waiting = [one for one in self._waiting if one.ticket > ticket]
             self.applied = ticket
             if not due:
                 return
@@ -263,16 +239,16 @@ class HostTables:
                 for gradients, one in due
             ]
             rates = due[-1][1].learning_rates
-            with self.watch("update"):
+            with self.span("update"):
                 kernels.update(self.tables, batches, rates, threads=self.threads)
             self.num_updates += 1
 
     def check(self, handle: float | np.ndarray, writer: str | None = None) -> None:
-        """Raises unless the tables can be brought to the state of `handle`.
+        """Raises unless the tables can be moved to the state of `handle`.
 
         Args:
             handle: the handle.
-            writer: who sets it as a weight, in words; `None` if a step brings it.
+            writer: who sets it as a weight, in words; `None` if a step passes it.
 
         Raises:
             ShortlistError: `handle-stale`, `handle-foreign`, and of a step also
@@ -282,49 +258,68 @@ class HostTables:
         ticket = to_ticket(handle, self.name)
         if self.applied <= ticket <= self.issued:
             return
+        given = Issued(self.name, self.applied, self.issued)
         if writer is None:
-            raise handle_errors.of_step(handle, self)
-        raise handle_errors.of_writer(handle, self, writer)
+            raise handle_errors.of_step(handle, given)
+        raise handle_errors.of_writer(handle, given, writer)
 
     def rewind(self, handle: float | np.ndarray) -> None:
-        """Forgets waiting gradients newer than `handle`, to which weights went back."""
+        """Drops waiting gradients newer than `handle`, to which weights went back."""
         with self._lock:
             ticket = to_ticket(handle, self.name)
-            self._appended = [one for one in self._appended if one.ticket <= ticket]
+            self._waiting = [one for one in self._waiting if one.ticket <= ticket]
 
-    def restore(
-        self,
-        applied: int,
-        issued: int | None = None,
-        waiting: Sequence[_Appended] = (),
-        above: int = 0,
-    ) -> np.float32:
-        """Takes the tables, just loaded, for those of a state; forgets the rest.
+    def rows(self) -> dict[str, np.ndarray]:
+        """The rows of every table by name, float32; not copied if they are float32."""
+        return {
+            table.name: table.rows
+            if table.rows.dtype == np.float32
+            else reference.to_float32(table.rows)
+            for table in self.tables
+        }
 
-        Args:
-            applied: number of the backward pass whose state they are.
-            issued: number of the last backward pass; `applied` by default.
-            waiting: gradients of the passes between the two.
-            above: a name above which the new one must be.
+    def set_rows(self, rows: Mapping[str, np.ndarray]) -> np.float32:
+        """Sets the rows of some tables, by name; other names are ignored.
+
+        Returns: the handle of the tables, under a new name: weights of before do not
+        belong to these rows.
+        """
+        for table in self.tables:
+            if table.name in rows:
+                table.set_rows(0, np.asarray(rows[table.name], np.float32))
+        self.rename()
+        return self.handle_of(self.applied)
+
+    def snapshot(self) -> Snapshot:
+        """The position of the tables and the gradients that wait, to be saved."""
+        with self._lock:
+            waiting = tuple(self._waiting)
+            return Snapshot(self.applied, self.issued, waiting, self.name)
+
+    def restore(self, snapshot: Snapshot) -> np.float32:
+        """Sets the position of tables whose rows and slots were just loaded.
+
+        Waiting gradients and faults of before are dropped.
 
         Returns: the handle, under a new name.
         """
         with self._lock:
-            self.rename(above if waiting else 0)
-            self.applied = applied
-            self.issued = applied if issued is None else issued
-            self._appended = list(waiting)
+            # Only where gradients wait may an optimizer hold handles of the snapshot.
+            above = snapshot.name + snapshot.issued if snapshot.waiting else 0
+            self.rename(above)
+            self.applied, self.issued = snapshot.applied, snapshot.issued
+            self._waiting = list(snapshot.waiting)
             self._fault = None
-            return self.handle_of(applied)
+            return self.handle_of(self.applied)
 
     def rename(self, above: int = 0) -> None:
-        """Draws a new name: no handle given out so far names the tables any more.
+        """Draws a new name, so that no handle given out so far is valid any more.
 
         Keras accumulates handles by their maximum. If gradients wait, its accumulator
         may hold an old handle, so the new ones must be greater than those.
         """
         with self._lock:
-            if self._appended:
+            if self._waiting:
                 above = max(above, self.name + self.issued)
             if not above or above + _NEXT_NAMES > _LAST_NAME:
                 self.name = secrets.randbelow(_NAMES)
@@ -334,7 +329,7 @@ class HostTables:
     def set_fault(self, error: BaseException) -> None:
         """Keeps the first error of a compiled step until `raise_fault`.
 
-        Until then nothing is appended, so the tables stay as they are.
+        Until then no gradients are kept, so the tables stay as they are.
         """
         with self._lock:
             if self._fault is None:
@@ -363,6 +358,22 @@ class HostTables:
     def step(self) -> int:
         """Number of updates of the tables so far."""
         return max((table.step for table in self.tables), default=0)
+
+
+def _all_finite(gradients: Sequence[np.ndarray], loss_scale: float) -> bool:
+    # A sum of float32 in float64 is finite if and only if all its terms are.
+    with np.errstate(invalid="ignore"):
+        sums = [np.sum(gradient, dtype=np.float64) for gradient in gradients]
+    return bool(np.isfinite([*sums, loss_scale]).all())
+
+
+def _copied(bags: Bags) -> Bags:
+    return replace(
+        bags,
+        ids=bags.ids.copy(),
+        weights=None if bags.weights is None else bags.weights.copy(),
+        offsets=None if bags.offsets is None else bags.offsets.copy(),
+    )
 
 
 def out_of_range(feature: str, table: str, num_rows: int, bad_id: int) -> InputError:

@@ -1,14 +1,14 @@
 """Host tables under JAX: calls of the core in a `custom_vjp`.
 
-The lookup only reads: for one handle it answers the same however often it runs. The
+The lookup only reads: for one handle it returns the same however often it runs. The
 backward pass appends, which is a side effect. An exception inside a call would lose the
-donated state of the step, so errors are kept as the fault of the tables and raised at
-the next boundary.
+donated state of the step, so errors are kept as the fault of the tables and raised when
+Python runs again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,55 +16,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from shortlist.embeddings import jax_calls
-from shortlist.embeddings.host import HostTables
-from shortlist.embeddings.table import Bags
+from shortlist.embeddings.host import jax_calls
+from shortlist.embeddings.host.lookup_call import LookupCall
 from shortlist.errors import InputError, ShortlistError
-
-# Rebuilds the bags of a call from the arrays that passed through the graph.
-Pack = Callable[[Sequence[Any]], list[Bags]]
 
 
 def lookup(
-    host: HostTables,
-    handle: Any,
-    arrays: Sequence[Any],
-    pack: Pack,
-    rates: Callable[[Any], Sequence[Any]] | Sequence[float],
-    loss_scale: float | None,
-    num_bags: Sequence[int | None],
-    dims: Sequence[int],
-    seen: list[Any],
+    call: LookupCall, handle: Any, arrays: Sequence[Any], seen: list[Any]
 ) -> tuple[list[Any], Any]:
     """The vectors `(num_bags, dim)` of all features, and the scalar zero for the loss.
 
     Args:
-        host: the tables.
+        call: what is looked up.
         handle: value of the handle weight.
         arrays: ids, offsets and weights of the call.
-        pack: turns concrete `arrays` into bags.
-        rates: learning rates of the tables, or a function that gives them at the
-            0-based number of the next update.
-        loss_scale: factor of the loss; by default the gradient of the scalar.
-        num_bags: bags of each feature.
-        dims: width of each feature.
         seen: handles of the calls differentiated so far; a repeat is refused.
     """
-    shapes = [((n, dim), np.float32) for n, dim in zip(num_bags, dims, strict=True)]
-
-    # Every array that passes costs about 20 us: constant rates stay here.
-    scheduled = callable(rates)
-    constant = [] if callable(rates) else list(rates)
+    shapes = [((one.num_bags, one.dim), np.float32) for one in call.places]
+    # Every array that passes costs about 20 us, so constant rates and their step do
+    # not.
+    scheduled = callable(call.rates)
     answer = [*shapes, ((), np.int32)] if scheduled else shapes
-
-    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
-        bags = pack(arrays)
-        try:
-            vectors = host.lookup(handle, bags)
-        except Exception as error:
-            host.set_fault(error)
-            vectors = host.zeros(bags)
-        return [*vectors, np.int32(host.step)] if scheduled else vectors
+    read, write = _reader(call), _writer(call, len(arrays))
 
     def forward(handle: Any, arrays: Sequence[Any]) -> tuple[list[Any], Any, Any]:
         found = jax_calls.call(read, answer, handle, *arrays)
@@ -76,44 +49,13 @@ def lookup(
         return vectors, zero
 
     def fwd(handle: Any, arrays: Sequence[Any]) -> Any:
-        if any(array.perturbed for array in arrays):
-            raise InputError(
-                "weights-not-data",
-                "The weights of a DistributedEmbedding are data: no gradient flows to"
-                " them. Received weights that require one. Pass them through"
-                " jax.lax.stop_gradient.",
-            )
+        _refuse_weights_with_gradient(arrays)
         handle, arrays = handle.value, [array.value for array in arrays]
-        if any(handle is other for other in seen):
-            raise ShortlistError(
-                "called-twice",
-                "A model must call its DistributedEmbedding once in a training step,"
-                " for all features. Received a second call in one step. Call the layer"
-                " once and share what it returns.",
-            )
+        _refuse_repeat(handle, seen)
         seen[:] = [handle]
         vectors, zero, step = forward(handle, arrays)
-        at_step = jnp.stack(rates(*step)) if callable(rates) else None
+        at_step = jnp.stack(call.rates_at(*step)) if scheduled else None
         return (vectors, zero), (handle, arrays, at_step)
-
-    num_arrays, num_passed = len(arrays), len(arrays) + len(shapes)
-
-    def write(handle: np.ndarray, scale: np.ndarray, *rest: np.ndarray) -> list[Any]:
-        ids, gradients = rest[:num_arrays], rest[num_arrays:num_passed]
-        at_step = rest[num_passed:]
-        try:
-            return [
-                host.append(
-                    handle,
-                    pack(ids),
-                    gradients,
-                    float(scale) if loss_scale is None else loss_scale,
-                    at_step[0].tolist() if at_step else constant,
-                )
-            ]
-        except Exception as error:
-            host.set_fault(error)
-            return [np.asarray(handle)]
 
     def bwd(residuals: Any, cotangents: Any) -> Any:
         handle, arrays, at_step = residuals
@@ -132,6 +74,60 @@ def lookup(
 
     differentiable.defvjp(fwd, bwd, symbolic_zeros=True)
     return differentiable(handle, list(arrays))
+
+
+def _reader(call: LookupCall) -> jax_calls.NumpyFunction:
+    """What a step calls to look up: vectors, and with scheduled rates the step."""
+    host, scheduled = call.host, callable(call.rates)
+
+    def read(handle: np.ndarray, *arrays: np.ndarray) -> list[Any]:
+        bags = call.bags(arrays)
+        try:
+            vectors = host.lookup(handle, bags)
+        except Exception as error:
+            host.set_fault(error)
+            vectors = host.zeros(bags)
+        return [*vectors, np.int32(host.step)] if scheduled else vectors
+
+    return read
+
+
+def _writer(call: LookupCall, num_arrays: int) -> jax_calls.NumpyFunction:
+    """What a step calls to hand in gradients: the next handle."""
+    num_passed = num_arrays + len(call.places)
+    constant = [] if callable(call.rates) else list(call.rates)
+
+    def write(handle: np.ndarray, scale: np.ndarray, *rest: np.ndarray) -> list[Any]:
+        ids, gradients = rest[:num_arrays], rest[num_arrays:num_passed]
+        at_step = rest[num_passed:]
+        rates = at_step[0].tolist() if at_step else constant
+        try:
+            return [call.append(handle, call.bags(ids), gradients, scale, rates)]
+        except Exception as error:
+            call.host.set_fault(error)
+            return [np.asarray(handle)]
+
+    return write
+
+
+def _refuse_weights_with_gradient(arrays: Sequence[Any]) -> None:
+    if any(array.perturbed for array in arrays):
+        raise InputError(
+            "weights-not-data",
+            "The weights of a DistributedEmbedding are data: no gradient flows to"
+            " them. Received weights that require one. Pass them through"
+            " jax.lax.stop_gradient.",
+        )
+
+
+def _refuse_repeat(handle: Any, seen: list[Any]) -> None:
+    if any(handle is other for other in seen):
+        raise ShortlistError(
+            "called-twice",
+            "A model must call its DistributedEmbedding once in a training step,"
+            " for all features. Received a second call in one step. Call the layer"
+            " once and share what it returns.",
+        )
 
 
 def _is_zero(cotangent: Any) -> bool:

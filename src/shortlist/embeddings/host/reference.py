@@ -1,6 +1,6 @@
 """The NumPy twin of the embedding kernels: the oracle in tests and the fallback.
 
-Says in plain array code what a lookup and an update are. `kernels.py` calls this or
+Defines in plain array code what a lookup and an update are. `kernels.py` calls this or
 the compiled core; both give the same numbers up to the last bits.
 """
 
@@ -124,20 +124,13 @@ def update_rows(
       w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
     - `ftrl` (McMahan et al., 2013): as in `keras.optimizers.Ftrl`
 
-    Rows of two bytes are rounded up or down at random, with the chances that keep the
-    mean; the draw depends on the seed, the step, the row and the column only.
+    Rows of two bytes are rounded up or down at random, with the probabilities that
+    preserve the mean; the random number depends on the seed, the step, the row and the
+    column only.
     """
     rule, slots, lr = table.rule, table.slots, np.float32(learning_rate)
     w = to_float32(table.rows[rows])
-    g = gradient
-    if rule.clip is not None:
-        length = np.sqrt(np.sum(g * g, axis=1, keepdims=True))
-        limit = np.float32(rule.clip)
-        shorten = np.divide(
-            limit, length, out=np.ones_like(length), where=length > limit
-        )
-        g = g * shorten
-    g = g + np.float32(rule.l2) * w
+    g = _clipped(gradient, rule.clip) + np.float32(rule.l2) * w
     if rule.kind == "adam":
         m, v = slots["momentum"][rows], slots["velocity"][rows]
         if rule.remembers_steps:
@@ -170,6 +163,16 @@ def update_rows(
     table.rows[rows] = rounded(w, table, rows)
 
 
+def _clipped(g: np.ndarray, clip: float | None) -> np.ndarray:
+    if clip is None:
+        return g
+    length = np.sqrt(np.sum(g * g, axis=1, keepdims=True))
+    limit = np.float32(clip)
+    factor = np.divide(limit, length, out=np.ones_like(length), where=length > limit)
+    clipped: np.ndarray = g * factor
+    return clipped
+
+
 def _ftrl(
     rule: Rule,
     slots: dict[str, np.ndarray],
@@ -199,15 +202,15 @@ def adam_rate(rule: Rule, learning_rate: float, step: int) -> float:
 
 
 def catch_up_factors(table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the steps that skipped a row would have done to it.
+    """What dense Adam would have done to a row in the steps that skipped it.
 
     For a row last updated at step s and touched again at step t, dense Adam with
     gradients of zero would have made the moves rate(u) * b1^(u-s) * m /
     (sqrt(b2^(u-s) * v) + eps) for s < u < t. Their sum is taken as
     move * m / (sqrt(v) + eps), where move is the sum over u of
-    rate(u) * (b1 / sqrt(b2))^(u-s). It is exact but for eps, which counts too little
+    rate(u) * (b1 / sqrt(b2))^(u-s). This is exact except for eps, which is too small
     by the factor sqrt(b2)^(u-s): a relative error of at most eps / sqrt(v) in terms
-    that fall by b1 / sqrt(b2) a step. The sums are kept by `Table.begin_step` in
+    that shrink by b1 / sqrt(b2) per step. The sums are kept by `Table.begin_step` in
     `table.moves[s]`.
 
     Returns: the number of skipped steps `(n,)` and `move` `(n,)` float32; both 0 for a
@@ -250,7 +253,7 @@ def rounded(w: np.ndarray, table: Table, rows: np.ndarray) -> np.ndarray:
 
 
 def random_bits(seed: int, step: int, rows: np.ndarray, dim: int) -> np.ndarray:
-    """32 random bits for each cell, `(n, dim)` uint32: a hash of where and when.
+    """32 random bits for each cell, `(n, dim)` uint32: a hash of place and step.
 
     The mixer is the finalizer of MurmurHash3 (Appleby, 2011), all modulo 2**32.
     """

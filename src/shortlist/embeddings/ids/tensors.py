@@ -1,7 +1,7 @@
 """Tensors of JAX, TensorFlow, PyTorch and SciPy as NumPy arrays, sparse ones in parts.
 
-Imports none of them: a tensor comes from a package that is loaded. Knows containers;
-knows nothing of ids, tables or errors.
+Imports none of them: the package of a tensor is already loaded. Knows containers; knows
+nothing of ids, tables or errors.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-# What a lookup takes as it is, or cannot be read while a step is traced.
+# A lookup accepts it as it is, or it cannot be read while a step is traced.
 UNCHANGED = object()
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """The stored values `(n,)` of a sparse array, their places and its shape."""
+    """The stored values `(n,)` of a sparse array, their positions and its shape."""
 
     values: np.ndarray
     rows: np.ndarray
@@ -44,8 +44,8 @@ def read(given: Any, native: bool) -> Any:
 
     Args:
         given: anything.
-        native: whether dense 32 and 64-bit integers of the backend in use, which a
-            lookup checks itself, are left unchanged, and so are floats.
+        native: whether floats and dense 32 and 64-bit integers of the backend in use
+            are returned unchanged, because a lookup checks them itself.
 
     Returns: `None` if it is none of them.
     """
@@ -60,7 +60,7 @@ def read(given: Any, native: bool) -> Any:
 
 
 def stays(given: Any) -> bool:
-    """Whether a compiled step of the backend takes this ragged or sparse tensor."""
+    """Whether a compiled step of the backend accepts this ragged or sparse tensor."""
     ragged = type(given).__name__ in ("RaggedTensor", "SparseTensor")
     return ragged and keras.backend.backend() == "tensorflow"
 
@@ -121,7 +121,7 @@ def _from_jax(jax: Any, given: Any, native: bool) -> Any:
     if given.n_batch or given.n_dense:
         given = sparse.bcoo_update_layout(given, n_batch=0, n_dense=0)
     places = np.asarray(given.indices)
-    # JAX pads with places outside the array.
+    # JAX pads with positions outside the array.
     inside = (places < np.array(given.shape)).all(axis=1)
     return _sparse(np.asarray(given.data)[inside], places[inside], given.shape)
 

@@ -26,7 +26,7 @@ RING = 2**16
 EARLY = 2**15
 COARSE = 2**9
 MAX_STEP = 2**24 - 2
-# Moves of a skipped row that shrink below this share no longer count.
+# Moves of a skipped row that shrink below this share are ignored.
 _NEGLIGIBLE = 2.0**-40
 _MAX_WINDOW = 1024
 _OFFSET_LIMIT = 2**31
@@ -69,8 +69,7 @@ class Entries(NamedTuple):
 def as_ids(bags: DeviceBags) -> Array:
     """The ids of a feature as int32 `(num_bags, length)`.
 
-    Ids of 64 bits that NumPy still holds are limited to 32 bits, not wrapped into the
-    table.
+    64-bit ids of NumPy are clipped to 32 bits, not wrapped into the table.
 
     Raises:
         InputError: `id-not-integer`.
@@ -92,7 +91,7 @@ def as_ids(bags: DeviceBags) -> Array:
 def entries(
     bags: DeviceBags, ids: Array, num_rows: int, offset: int
 ) -> tuple[Entries, Array, Array]:
-    """What to add up for each bag of `ids` `(num_bags, length)` int32.
+    """The entries to add up for each bag of `ids` `(num_bags, length)` int32.
 
     Coefficients are those of `reference.entries`: the weight, divided by the sum of the
     weights (`mean`) or the root of the sum of their squares (`sqrtn`).
@@ -166,7 +165,7 @@ def sum_by_row(
     summed = jax.ops.segment_sum(
         parts, segment, num_segments=len(bag), indices_are_sorted=True
     )
-    # Positions without a row of their own lie behind the table, in ascending order.
+    # Positions without a row get numbers beyond the table, in ascending order.
     unique = (position + num_rows).at[segment].min(rows, indices_are_sorted=True)
     return jnp.where(unique < num_rows, unique, position + num_rows), summed
 
@@ -182,13 +181,13 @@ def update_rows(
     """The new rows and state after `reference.update_rows`, with the same formulas.
 
     Args:
-        rule: how rows move.
+        rule: how rows are updated.
         learning_rate: () float32.
         step: () float32, 1-based number of this update.
         old: `rows` `(n, dim)` and the state of these rows, as in `rules.SLOTS`;
             `last_step` `(n,)` where the rule remembers steps.
         gradient: `(n, dim)` float32.
-        catch_up: `(n,)` float32, what `moves_since` says.
+        catch_up: `(n,)` float32, as `moves_since` returns.
 
     Returns: arrays of the names and shapes of `old`.
     """
@@ -256,8 +255,8 @@ def _raised(values: Array, power: float) -> Array:
 def adam_rate(rule: Rule, learning_rate: Array, step: Array) -> Array:
     """Step size of Adam with its bias correction at the 1-based `step`.
 
-    `1 - b2**t` is taken as `-expm1(t * log(b2))`: in float32 the difference itself has
-    but four good digits at the first steps.
+    `1 - b2**t` is computed as `-expm1(t * log(b2))`: in float32 the difference itself
+    has only four correct digits in the first steps.
     """
     fall_1, fall_2 = _log(rule.beta_1) * step, _log(rule.beta_2) * step
     return learning_rate * jnp.sqrt(-jnp.expm1(fall_2)) / -jnp.expm1(fall_1)
@@ -277,19 +276,19 @@ def extended_moves(
     """The sums that skipped rows catch up with, at the start of an update.
 
     `Table.moves[s]`, the sum over s < u < `step` of rate(u) * r^(u-s) with
-    r = b1 / sqrt(b2), needs one number for every step there was. Here the first row of
-    `moves` `(2, RING)` float32 holds it for the last `RING` steps, step s at
+    r = b1 / sqrt(b2), needs one number for every past step. Here the first row of
+    `moves` `(2, RING)` float32 keeps it for the last `RING` steps, step s at
     `s % RING`; the second for the first `EARLY` steps and every later one divisible by
     `COARSE`, at `_place(s)`. Only a row last touched after step `EARLY` and then not
     for `RING` steps takes the sum of a step less than `COARSE` before its own: the same
-    number but where the learning rate jumped just there.
+    number unless the learning rate jumped just there.
 
     Args:
         rule: an Adam that catches up.
         moves: as it was at the last update.
         rate: () float32, `adam_rate` of the last update, number `step - 1`.
         step: () float32, 1-based number of this update.
-        counts: () bool, whether the update takes place; else nothing changes.
+        counts: () bool, whether the update takes place; if not, nothing changes.
 
     Returns: the new `moves`; work and writes are those of `moves_window` numbers.
     """
@@ -298,7 +297,7 @@ def extended_moves(
     grown = rate * np.exp(_log(rule.beta_1 / rule.beta_2**0.5) * ages)
     steps = now - 1 - ages
     usable = (steps >= 1) & counts
-    # The step that begins takes its place in the ring from one long past.
+    # The step that begins overwrites the oldest one in the ring.
     moves = moves.at[0, jnp.where(counts, now % RING, RING)].set(0, mode="drop")
     fine = jnp.where(usable, steps % RING, RING)
     moves = moves.at[0, fine].add(grown, mode="drop")
@@ -307,7 +306,7 @@ def extended_moves(
 
 
 def moves_since(moves: Array, last_step: Array, step: Array) -> Array:
-    """What rows last updated at `last_step` `(n,)` catch up with; 0 if they never were.
+    """The sums for rows last updated at `last_step` `(n,)`; 0 if they never were.
 
     Returns: `(n,)` float32, see `reference.catch_up_factors`.
     """
@@ -318,7 +317,7 @@ def moves_since(moves: Array, last_step: Array, step: Array) -> Array:
 
 
 def moves_to_host(moves: np.ndarray, step: int) -> np.ndarray:
-    """`Table.moves` `(step + 1,)` float64 of what `extended_moves` keeps."""
+    """`Table.moves` `(step + 1,)` float64 from the arrays of `extended_moves`."""
     steps = np.arange(step + 1)
     recent = step + 1 - steps < RING
     found = np.where(recent, moves[0, steps % RING], moves[1, _place(steps)])
@@ -327,7 +326,7 @@ def moves_to_host(moves: np.ndarray, step: int) -> np.ndarray:
 
 
 def moves_from_host(table_moves: np.ndarray, step: int) -> np.ndarray:
-    """What `extended_moves` keeps, of `Table.moves` `(at least step + 1,)`."""
+    """The arrays of `extended_moves` from `Table.moves` `(at least step + 1,)`."""
     moves = np.zeros((2, RING), np.float32)
     recent = np.arange(max(1, step + 1 - RING), step + 1)
     moves[0, recent % RING] = table_moves[recent]
@@ -338,7 +337,7 @@ def moves_from_host(table_moves: np.ndarray, step: int) -> np.ndarray:
 
 
 def _place(steps: Any) -> Any:
-    """Where the second row of `moves` keeps the sum of a step."""
+    """The column of the second row of `moves` for the sum of a step."""
     where = jnp.where if isinstance(steps, Array) else np.where
     return where(steps < EARLY, steps, EARLY + steps // COARSE)
 

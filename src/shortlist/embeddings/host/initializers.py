@@ -1,7 +1,7 @@
-"""Fills a host table block by block, so that no second copy of it ever exists.
+"""Initializes a host table block by block, without a second copy of it.
 
-The common initializers of Keras are drawn by NumPy, in parallel and reproducibly; any
-other initializer is called once for the whole table.
+The common initializers of Keras are computed with NumPy, in parallel and reproducibly.
+Any other initializer is called once for the whole table.
 """
 
 from __future__ import annotations

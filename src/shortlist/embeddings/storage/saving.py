@@ -1,45 +1,38 @@
 """Models with tables on disk: what Keras stores, and one file per table beside it.
 
-`m.keras` (or `m.weights.h5`) is as Keras writes it; `m.keras.tables/` holds one
+`m.keras` (or `m.weights.h5`) is as Keras writes it; `m.keras.tables/` has one
 safetensors file per table, which the Keras file names together with its SHA-256. New
-tables are written first, then the Keras file takes the place of the old one, then
-tables that it no longer names are removed: a save that fails leaves the old model.
+tables are written first, then the Keras file replaces the old one, then tables that it
+no longer names are removed. So a save that fails leaves the old model.
 
 Plain Keras (`model.save`, `model.save_weights`, `pickle`, `copy.deepcopy`) works too:
-then tables and state lie inside the Keras file, and saving and loading need memory for
+then tables and state are inside the Keras file, and saving and loading need memory for
 two or three copies of them.
 
 Tables are stored by name and not by placement: a model trained on a device can be
 loaded on a machine without one. Only the state of the model's own optimizer does not
-fit then; Keras says so in a warning and starts it afresh.
+match then; Keras warns and starts with a fresh one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from shortlist.atomic import atomic_file, fsync
-from shortlist.embeddings import layer_state
+from shortlist.atomic import atomic_file
 from shortlist.embeddings.layer import DistributedEmbedding
-from shortlist.embeddings.layer_state import Loaded
-from shortlist.embeddings.table import Table
-from shortlist.embeddings.table_files import unreadable, write_table
+from shortlist.embeddings.storage.session import Session, current
+from shortlist.embeddings.storage.table_files import unreadable
 from shortlist.errors import InputError, ShortlistError
 
 Model = Any  # keras.Model, which ships no types
-
-_OURS = re.compile(r".+(-[0-9a-f]{16}\.safetensors|\.part)")
 
 
 def save_model(model: Model, path: str | Path) -> None:
@@ -49,13 +42,14 @@ def save_model(model: Model, path: str | Path) -> None:
 
     Args:
         model: a built Keras model.
-        path: ends in `.keras`; an existing model is replaced once the new is complete.
+        path: ends in `.keras`; an existing model is replaced once the new one is
+            complete.
 
     Raises:
         InputError: `invalid-argument` or `output-path`.
         ResourceError: `no-space`, `read-only` or `no-permission`; the model that was
             at `path` is still there.
-        ShortlistError: what an earlier compiled step could not do.
+        ShortlistError: an error of an earlier compiled step.
     """
     _check_built(model)
     with _writing(path, ".keras") as target:
@@ -82,11 +76,11 @@ def save_weights(model: Model, path: str | Path) -> None:
 def load_model(path: str | Path, custom_objects: Any = None) -> Model:
     """The model at `path`, written by `save_model` or by Keras itself.
 
-    Training goes on as if it had not been interrupted. No code is run and no pickle
-    read but as `keras.saving.load_model` does in its safe mode.
+    Training continues as if it had not been interrupted. Runs no more code, and reads
+    no more pickle, than `keras.saving.load_model` in its safe mode.
 
     Args:
-        path: ends in `.keras`; its folder of tables lies beside it.
+        path: ends in `.keras`; its folder of tables must be beside it.
         custom_objects: classes and functions by name, for Keras.
 
     Raises:
@@ -100,7 +94,7 @@ def load_model(path: str | Path, custom_objects: Any = None) -> Model:
 def load_weights(
     model: Model, path: str | Path, *, keep_optimizer: bool = False
 ) -> None:
-    """Sets the weights of a model to those at `path`; all of them, or none.
+    """Sets the weights of a model to those at `path`: all of them, or none.
 
     Everything is checked before the first table is written. Needs memory for a second
     copy of the dense weights.
@@ -114,7 +108,7 @@ def load_weights(
     Raises:
         InputError: `invalid-argument`: the model is not built.
         ArtifactError: `checkpoint-unreadable` or `checkpoint-mismatch`; the model is
-            as it was and may be trained on.
+            unchanged and can be trained further.
         ResourceError: `no-permission`.
     """
     _check_built(model)
@@ -154,96 +148,18 @@ def table_layers(model: Model) -> list[DistributedEmbedding]:
     return list(layers.values())
 
 
-def save(layer: DistributedEmbedding, store: Any) -> None:
-    """Puts tables and state of `layer` into the store that Keras gives it.
-
-    Inside `save_model` and `save_weights` the tables go to files that the store names,
-    otherwise into the store.
-
-    Raises:
-        ShortlistError: what an earlier compiled step could not do.
-        ResourceError: no space for a file.
-    """
-    if not layer.built:
-        return
-    layer.sync()
-    session = _session.get()
-    layer_state.save(layer, store, None if session is None else session.write)
-
-
-def load(layer: DistributedEmbedding, store: Any) -> None:
-    """Sets tables and state of `layer` to what `save` put into the store.
-
-    Raises:
-        ArtifactError: `checkpoint-unreadable` or `checkpoint-mismatch`; nothing has
-            changed. Inside our own functions the error is raised after Keras is done.
-    """
-    session = _session.get()
-    if session is None:
-        with layer_state.load(layer, store, None) as loaded:
-            loaded.commit()
-        return
-    try:
-        session.loaded.append(layer_state.load(layer, store, session.folder))
-    except ShortlistError as error:
-        session.errors.append(error)
-
-
-@dataclass
-class _Session:
-    """One call of the functions above, while Keras visits the layers."""
-
-    folder: Path
-    named: set[str] = field(default_factory=set)
-    written: list[Path] = field(default_factory=list)
-    loaded: list[Loaded] = field(default_factory=list)
-    errors: list[ShortlistError] = field(default_factory=list)
-
-    def write(self, table: Table) -> tuple[str, str]:
-        """Writes a table; returns the name of its file and its SHA-256."""
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "_", table.name)[:80]
-        part = self.folder / f"{plain}.part"
-        sha256 = write_table(part, table)
-        path = self.folder / f"{plain}-{sha256[:16]}.safetensors"
-        if not path.exists():
-            self.written.append(path)
-        os.replace(part, path)
-        fsync(self.folder)
-        self.named.add(path.name)
-        return path.name, sha256
-
-    def discard(self) -> None:
-        """Removes what a save that failed has written."""
-        for path in self.written:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty, or never made
-            self.folder.rmdir()
-
-    def remove_others(self) -> None:
-        """Removes tables that the Keras file no longer names."""
-        with contextlib.suppress(OSError):
-            for path in self.folder.iterdir():
-                if path.name not in self.named and _OURS.fullmatch(path.name):
-                    path.unlink()
-            if not self.named:
-                self.folder.rmdir()
-
-
-_session: ContextVar[_Session | None] = ContextVar("_session", default=None)
-
-
 def _check_built(model: Model) -> None:
     if not model.built:
         raise InputError(
             "invalid-argument",
             "A model must be built before its weights are saved or loaded. Received:"
-            f" {model.name!r}, not built. Call it on a batch, or build it.",
+            f" {model.name!r}, not built. Call it on a batch, or call its build().",
         )
 
 
 @contextlib.contextmanager
 def _writing(path: str | Path, suffix: str) -> Iterator[Path]:
-    """Yields where Keras is to write; what it wrote then replaces `path`."""
+    """Yields the path for Keras to write to; the file then replaces `path`."""
     path = Path(path)
     if not path.name.endswith(suffix):
         raise InputError(
@@ -251,8 +167,8 @@ def _writing(path: str | Path, suffix: str) -> Iterator[Path]:
             f"The path must end in {suffix!r}. Received: {str(path)!r}. Change its"
             " ending.",
         )
-    session = _Session(_folder(path))
-    token = _session.set(session)
+    session = Session(_folder(path))
+    token = current.set(session)
     try:
         with atomic_file(path) as temporary:
             # Keras looks at the ending, which a temporary file does not have.
@@ -266,15 +182,15 @@ def _writing(path: str | Path, suffix: str) -> Iterator[Path]:
         session.discard()
         raise
     finally:
-        _session.reset(token)
+        current.reset(token)
     session.remove_others()
 
 
 @contextlib.contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
-    """Lets Keras read; tables are checked meanwhile and written at the end."""
-    session = _Session(_folder(Path(path)))
-    token = _session.set(session)
+    """Lets Keras read; tables are checked as it does, and overwritten at the end."""
+    session = Session(_folder(Path(path)))
+    token = current.set(session)
     try:
         yield
         if session.errors:
@@ -284,21 +200,11 @@ def _reading(path: str | Path) -> Iterator[None]:
     except ShortlistError:
         raise
     except Exception as error:
-        raise _ours(session, error) or unreadable(path, str(error)) from error
+        raise session.cause_of(error) or unreadable(path, str(error)) from error
     finally:
-        _session.reset(token)
+        current.reset(token)
         for loaded in session.loaded:
             loaded.close()
-
-
-def _ours(session: _Session, error: BaseException) -> ShortlistError | None:
-    """The error of ours that made Keras raise its own, if any."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ShortlistError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return session.errors[0] if session.errors else None
 
 
 def _folder(path: Path) -> Path:

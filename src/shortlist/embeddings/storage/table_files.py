@@ -1,4 +1,4 @@
-"""One table in one safetensors file: rows, optimizer state and how far training is.
+"""One table in one safetensors file: rows, optimizer state and training progress.
 
 Written and read in blocks, so that a table may be larger than half of the memory. Any
 safetensors reader opens the files. Knows tables and bytes; knows nothing of Keras.
@@ -31,8 +31,8 @@ _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "int32": "I32"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The numbers beside the arrays of a table.
+class TableProgress:
+    """How far the training of a table is.
 
     Args:
         step: number of updates.
@@ -45,16 +45,16 @@ class Progress:
     seed: int
 
     @classmethod
-    def of(cls, table: Table) -> Progress:
-        """Where `table` is."""
+    def of(cls, table: Table) -> TableProgress:
+        """The progress of `table`."""
         return cls(step=table.step, last_rate=table.last_rate, seed=table.seed)
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Progress:
-        """Reads the numbers, or their texts.
+    def parse(cls, values: dict[str, Any]) -> TableProgress:
+        """Parses the numbers, or their texts.
 
         Raises:
-            ValueError, KeyError, TypeError: they are not such numbers.
+            ValueError, KeyError, TypeError: a number is missing or not valid.
         """
         found = cls(
             step=int(values["step"]),
@@ -79,8 +79,8 @@ def arrays_of(table: Table) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore(table: Table, progress: Progress, moves: np.ndarray | None) -> None:
-    """Sets what is not a row or a slot."""
+def restore(table: Table, progress: TableProgress, moves: np.ndarray | None) -> None:
+    """Sets the step, the seed and the moves of a table."""
     table.step, table.seed = progress.step, progress.seed
     table.last_rate = progress.last_rate
     table.moves = np.zeros(max(64, 1 << progress.step.bit_length()))
@@ -89,30 +89,30 @@ def restore(table: Table, progress: Progress, moves: np.ndarray | None) -> None:
 
 
 def check_layout(
-    path: object, table: Table, kind: str, came: dict[str, str], step: int
+    path: object, table: Table, kind: str, found: dict[str, str], step: int
 ) -> None:
-    """Raises unless the arrays that came are those of `table` at `step`.
+    """Raises unless stored arrays are those of `table` at `step`.
 
     Args:
         path: named in the message.
         table: the table to load.
-        kind: the update rule whose state came.
-        came: type and shape of each array, as `layout` gives them.
-        step: number of updates of what came.
+        kind: the update rule whose state is stored.
+        found: type and shape of each stored array, as `layout` returns them.
+        step: number of updates of the stored table.
 
     Raises:
         ArtifactError: `checkpoint-mismatch`.
     """
-    wanted = layout(arrays_of(table), is_bfloat16=table.row_type == "bfloat16")
-    if "moves" in wanted:
-        wanted["moves"] = f"F64 [{step + 1}]"
-    if (kind, came) != (table.rule.kind, wanted):
+    expected = layout(arrays_of(table), is_bfloat16=table.row_type == "bfloat16")
+    if "moves" in expected:
+        expected["moves"] = f"F64 [{step + 1}]"
+    if (kind, found) != (table.rule.kind, expected):
         raise ArtifactError(
             "checkpoint-mismatch",
-            f"A checkpoint must be of the same tables. Table {table.name!r} wanted"
-            f" {table.rule.kind} with {_listed(wanted)}; came {kind} with"
-            f" {_listed(came)}. Give the table the configuration it was saved with, or"
-            " load another checkpoint. Nothing was loaded.",
+            f"The checkpoint has table {table.name!r} with {kind} and {_listed(found)},"
+            f" but the table to load has {table.rule.kind} and {_listed(expected)}."
+            " Give the table the configuration it was saved with, or load another"
+            " checkpoint. Nothing was loaded.",
             file=path,
         )
 
@@ -129,15 +129,14 @@ def unreadable(path: object, reason: str) -> ArtifactError:
     """The error of a checkpoint that is missing or damaged."""
     return ArtifactError(
         "checkpoint-unreadable",
-        f"A checkpoint must be complete and as it was written. Found that {reason}."
-        " Copy it again, its folder of tables beside it, or load another checkpoint."
-        " Nothing was loaded.",
+        f"The checkpoint is incomplete or damaged: {reason}. Copy it again with its"
+        " folder of tables, or load another checkpoint. Nothing was loaded.",
         file=path,
     )
 
 
 def write_table(path: str | Path, table: Table) -> str:
-    """Writes a table, whole or not at all; an existing file is replaced.
+    """Writes a table atomically; an existing file is replaced.
 
     Returns: the SHA-256 of the file, in hexadecimal digits.
 
@@ -161,25 +160,25 @@ def read_table(path: str | Path, table: Table, sha256: str) -> None:
     Args:
         path: the file.
         table: its rows and state are overwritten in place.
-        sha256: hexadecimal digits that `write_table` gave.
+        sha256: hexadecimal digits that `write_table` returned.
 
     Raises:
         ArtifactError: `checkpoint-unreadable` or `checkpoint-mismatch`; the table is
-            as it was.
+            unchanged.
     """
     with TableFile(path, table, sha256) as checked:
         checked.read()
 
 
 class TableFile:
-    """A file that was checked against a table and may be read into it.
+    """A file that was checked against a table and can be read into it.
 
-    It stays open from the check on, so that a file that takes its place does not
-    matter. Use it in a `with` statement or call `close`.
+    It stays open after the check, so replacing the file in between does not matter. Use
+    it in a `with` statement or call `close`.
 
     Args:
         path: the file.
-        table: the table it must fit; not touched before `read`.
+        table: the table it must match; unchanged before `read`.
         sha256: hexadecimal digits of the hash it must have.
 
     Raises:
@@ -196,8 +195,7 @@ class TableFile:
         except PermissionError as error:
             raise ResourceError(
                 "no-permission",
-                f"You must be allowed to read {str(path)!r}. The system said:"
-                f" {error.strerror}. Change its mode.",
+                f"Cannot read {str(path)!r}: {error.strerror}. Change its permissions.",
                 file=path,
             ) from error
         except (OSError, ValueError) as error:
@@ -230,7 +228,7 @@ class TableFile:
 
         Raises:
             ArtifactError: `checkpoint-unreadable`: the disk failed, or the file was cut
-                after the check; only then is the table a mixture.
+                after the check. Only then the table is partly overwritten.
         """
         moves = np.zeros(self.progress.step + 1)
         for name, begin in self._begins.items():
@@ -240,8 +238,8 @@ class TableFile:
                 begin += len(block)
         restore(self.table, self.progress, moves if "moves" in self._begins else None)
 
-    def _check_header(self) -> tuple[dict[str, int], Progress]:
-        """Where the arrays begin in the file, and the numbers beside them."""
+    def _check_header(self) -> tuple[dict[str, int], TableProgress]:
+        """The offsets of the arrays in the file, and the progress of the table."""
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise unreadable(self.path, "it is not a regular file")
@@ -253,8 +251,8 @@ class TableFile:
             metadata = header.pop("__metadata__")
             if metadata["format"] != _FORMAT:
                 raise ValueError(f"format {metadata['format']!r}")
-            progress = Progress.parse(metadata)
-            came = {
+            progress = TableProgress.parse(metadata)
+            found = {
                 name: f"{one['dtype']} {list(map(int, one['shape']))}"
                 for name, one in header.items()
             }
@@ -264,9 +262,9 @@ class TableFile:
             }
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise unreadable(self.path, f"its header is damaged ({error!r})") from error
-        check_layout(self.path, self.table, str(metadata["kind"]), came, progress.step)
+        check_layout(self.path, self.table, str(metadata["kind"]), found, progress.step)
         if metadata["name"] != self.table.name:
-            raise unreadable(self.path, f"it holds table {metadata['name']!r}")
+            raise unreadable(self.path, f"it has table {metadata['name']!r}")
         end = 0
         for name, (begin, stop) in sorted(offsets.items(), key=lambda one: one[1]):
             num_bytes = (
@@ -295,8 +293,8 @@ class TableFile:
         if digest.hexdigest() != sha256:
             raise unreadable(
                 self.path,
-                f"its SHA-256 is {digest.hexdigest()}, not {sha256}: damaged or of"
-                " another time",
+                f"its SHA-256 is {digest.hexdigest()}, not {sha256}: damaged, or of"
+                " another save",
             )
 
     def _fill(self, block: memoryview, begin: int) -> None:

@@ -1,0 +1,1 @@
+"""Tables as JAX arrays on the device that computes the model."""

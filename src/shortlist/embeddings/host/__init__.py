@@ -1,0 +1,1 @@
+"""Tables in host memory: kernels, waiting gradients, lookups under each backend."""

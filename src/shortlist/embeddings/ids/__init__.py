@@ -1,0 +1,1 @@
+"""Ids and weights in any container, as arrays that a lookup takes."""

@@ -1,0 +1,1 @@
+"""Tables in files: save and load a model, keep the best epoch."""
