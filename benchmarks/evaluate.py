@@ -21,13 +21,13 @@ from shortlist import native
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.data.split import KNOWN
 from shortlist.evaluation import evaluate_rankings, measure_pipeline, ranking_metrics
-from shortlist.evaluation.rankings import Csr
+from shortlist.evaluation.metrics.rankings import Csr
 from shortlist.evaluation.report import relevant_items
 from shortlist.models.pipeline import with_row_zero
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import load_pipeline, train
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 
 SCHEMA = Schema(
     user_id="user_id",

@@ -19,7 +19,7 @@ import polars as pl
 from shortlist.data import Dataset, Feature, Schema, Split, prepare
 from shortlist.public_data.synthetic import Generated, SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 
 SIDE = 24  # users and items of the checkerboard
 HELD_OUT = 2  # events per user in the validation part, and again in the test part

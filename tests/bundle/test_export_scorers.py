@@ -18,7 +18,7 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers import Blend, Ease, KnownItems, Scorer
 from shortlist.serving.recommender import Recommender
 from shortlist.training import load_pipeline, train
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 from toy import SYNTHETIC_SCHEMA, recipe, synthetic
 
 pytestmark = pytest.mark.backend

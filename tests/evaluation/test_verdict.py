@@ -9,8 +9,8 @@ import pytest
 
 from shortlist.evaluation.evaluate import HIT_METRICS, compare, evaluate_rankings
 from shortlist.evaluation.leaderboard import COUNTS, LOWER_IS_BETTER
-from shortlist.evaluation.meanings import MEANINGS, meanings_of
-from shortlist.evaluation.rankings import build_csr
+from shortlist.evaluation.metrics.meanings import MEANINGS, meanings_of
+from shortlist.evaluation.metrics.rankings import build_csr
 from shortlist.evaluation.verdict import (
     advice,
     percent_text,

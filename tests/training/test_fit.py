@@ -17,9 +17,9 @@ from shortlist.evaluation import evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
 from shortlist.models.two_tower import TwoTower
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.batches import as_keras
-from shortlist.training.checkpoint import load_model
+from shortlist.training.batches.keras_batches import as_keras
 from shortlist.training.fit import UNTRIED_WEIGHT
+from shortlist.training.runs.checkpoint import load_model
 from toy import (
     CHECKERBOARD_SCHEMA,
     HELD_OUT,

@@ -23,7 +23,7 @@ from shortlist.training.held_out import (
     holds_only_repeats,
     measurable_users,
 )
-from shortlist.training.unfinished import differing_fields
+from shortlist.training.runs.unfinished import differing_fields
 from toy import recipe
 
 pytestmark = pytest.mark.backend

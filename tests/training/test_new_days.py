@@ -29,8 +29,8 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import Run, fast_dev_run, train
-from shortlist.training.checkpoint import load_model
-from shortlist.training.runs import write_json
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.runs.run import write_json
 
 pytestmark = pytest.mark.backend
 

@@ -25,7 +25,11 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.serving.recommender import Recommender
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.labels import LabelledBatches, head_targets, positive_target
+from shortlist.training.batches.labels import (
+    LabelledBatches,
+    head_targets,
+    positive_target,
+)
 from toy import CHECKERBOARD_SCHEMA, SYNTHETIC_SCHEMA, recipe, synthetic
 
 pytestmark = pytest.mark.backend

@@ -21,8 +21,8 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training import Run, train
-from shortlist.training.checkpoint import load_model
-from shortlist.training.unfinished import unfinished_folder
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.runs.unfinished import unfinished_folder
 from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic
 
 pytestmark = pytest.mark.backend

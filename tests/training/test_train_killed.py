@@ -29,8 +29,12 @@ import numpy as np
 from shortlist import atomic
 from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation import ranking_metrics
-from shortlist.training import batches, callbacks, checkpoint, fit, progress, train
-from shortlist.training import unfinished
+from shortlist.training import fit, train
+from shortlist.training.batches import keras_batches as batches
+from shortlist.training.loop import callbacks
+from shortlist.training.runs import checkpoint
+from shortlist.training.loop import progress
+from shortlist.training.runs import unfinished
 from shortlist.recipe import build_recipe
 
 dataset_path, out, kills, recipe = sys.argv[1:5]

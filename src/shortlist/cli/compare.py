@@ -39,9 +39,9 @@ def compare(
 ) -> None:
     """Rank evaluated runs of one dataset and test which differ beyond chance."""
     from shortlist.cli.pages import check_page, check_plots, write_pages
-    from shortlist.evaluation.html_page import leaderboard_html
     from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
-    from shortlist.evaluation.plots import leaderboard_plots
+    from shortlist.evaluation.pages.html_page import leaderboard_html
+    from shortlist.evaluation.pages.plots import leaderboard_plots
     from shortlist.evaluation.verdict import board_verdict
 
     check_page(html, overwrite)
@@ -61,7 +61,7 @@ def _text(board: dict[str, Any], told: list[str]) -> str:
     from rich.text import Text
 
     from shortlist.cli.terminal import plain_text, printed, table_parts
-    from shortlist.evaluation.tables import leaderboard_tables
+    from shortlist.evaluation.pages.tables import leaderboard_tables
 
     tables = leaderboard_tables(board, is_short=True)
     parts = [part for table in tables for part in table_parts(table)]

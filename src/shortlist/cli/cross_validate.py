@@ -76,8 +76,8 @@ def cross_validate(
         cross_validation_table,
         summarize_folds,
     )
-    from shortlist.evaluation.html_page import folds_html
-    from shortlist.evaluation.plots import fold_plots
+    from shortlist.evaluation.pages.html_page import folds_html
+    from shortlist.evaluation.pages.plots import fold_plots
 
     reports = []
     for number, of_fold in enumerate(of_folds, start=1):

@@ -79,7 +79,7 @@ def demo(
     _show(report, clock)
     _serve(recipe, recipe_path, dataset, clock, figures, port=port, check=check)
     if json is not None:
-        from shortlist.training.runs import write_json
+        from shortlist.training.runs.run import write_json
 
         write_json(json, figures)
         typer.echo(f"figures written to {json}")
@@ -159,7 +159,7 @@ def _recipe(source: PublicLog, path: Path, seed: int) -> Recipe:
     from shortlist.cli.recipe_text import write_recipe
     from shortlist.data.guess.guess import guess_schema
     from shortlist.recipe import load_recipe
-    from shortlist.training.runs import write_json
+    from shortlist.training.runs.run import write_json
 
     guess = guess_schema(
         source.events, users_path=source.users, items_path=source.items

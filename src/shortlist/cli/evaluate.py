@@ -42,8 +42,8 @@ def evaluate(
 
     from shortlist.cli.stages import evaluate_stage
     from shortlist.cli.tables import metrics_table, verdict_lines
-    from shortlist.evaluation.html_page import evaluation_html
-    from shortlist.evaluation.plots import evaluation_plots
+    from shortlist.evaluation.pages.html_page import evaluation_html
+    from shortlist.evaluation.pages.plots import evaluation_plots
 
     report = evaluate_stage(loaded, recipe, slice_ or [])
     told = write_pages(

@@ -20,7 +20,7 @@ from shortlist.cli.options import (
 from shortlist.errors import ArtifactError, InputError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from shortlist.training.run_store import Record, RunStore
+    from shortlist.training.runs.run_store import Record, RunStore
 
 PLAIN_KEYS = ("created_at", "name", "seconds")
 
@@ -104,7 +104,7 @@ def open_store(path: Path | None, recipe: Path) -> RunStore:
             " `store` in [tracking] of the recipe, or name another with --store.",
             file=path,
         )
-    from shortlist.training.run_store import RunStore
+    from shortlist.training.runs.run_store import RunStore
 
     return RunStore(path)
 
@@ -122,8 +122,8 @@ def chosen(
     Raises:
         InputError: `runs-query`, a name that no run has or a condition that is none.
     """
-    from shortlist.training.run_store import STATES
-    from shortlist.training.stops import mode_of
+    from shortlist.training.loop.stops import mode_of
+    from shortlist.training.runs.run_store import STATES
 
     everything = store.records()
     if state is not None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from shortlist.bundle.manifest import Manifest
     from shortlist.data.findings import Finding
     from shortlist.recipe import PathOrPaths, Recipe
-    from shortlist.training.runs import Run, RunInfo
-    from shortlist.training.tuning import Tuned
+    from shortlist.training.runs.run import Run, RunInfo
+    from shortlist.training.search.tuning import Tuned
 
 
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
@@ -183,7 +183,7 @@ def evaluate_stage(
         evaluation.report["ranker_weight"] = run.info.ranker_weight
     evaluation.save(run.path)
     if recipe.tracking.store is not None:
-        from shortlist.training.run_store import RunStore
+        from shortlist.training.runs.run_store import RunStore
 
         RunStore(beside(path, recipe.tracking.store)).add(run)
     return evaluation.report
@@ -224,7 +224,7 @@ def verdict_of_run(run: Run) -> dict[str, Any] | None:
 
 
 def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
-    from shortlist.training.runs import Run
+    from shortlist.training.runs.run import Run
 
     run = Run.open(beside(path, recipe.output.run))
     dataset = _dataset(recipe, path)

@@ -22,7 +22,7 @@ from shortlist.cli.options import (
 from shortlist.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
-    from shortlist.training.runs import Run, RunInfo
+    from shortlist.training.runs.run import Run, RunInfo
 
 
 def train(

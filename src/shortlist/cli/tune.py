@@ -20,7 +20,7 @@ from shortlist.cli.train import minutes_of
 
 if TYPE_CHECKING:
     from shortlist.recipe import Recipe
-    from shortlist.training.tuning import Tuned
+    from shortlist.training.search.tuning import Tuned
 
 
 def tune(

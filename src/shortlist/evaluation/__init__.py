@@ -8,7 +8,7 @@ from shortlist.evaluation.evaluate import (
     evaluate_rankings,
 )
 from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
-from shortlist.evaluation.rankings import build_csr, popularity_ranking
+from shortlist.evaluation.metrics.rankings import build_csr, popularity_ranking
 from shortlist.evaluation.report import (
     evaluate_pipeline,
     measure_pipeline,

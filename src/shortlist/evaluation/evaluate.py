@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import InputError
-from shortlist.evaluation import metrics
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.metrics import Hits, find_hits
-from shortlist.evaluation.rankings import Csr
+from shortlist.evaluation.metrics import hits as metrics
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.hits import Hits, find_hits
+from shortlist.evaluation.metrics.rankings import Csr
 
 HIT_METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
     "recall": metrics.recall,

@@ -11,7 +11,7 @@ import numpy as np
 
 from shortlist.data.schema import Schema
 from shortlist.data.store.dataset import Part
-from shortlist.evaluation.pointwise import auc, mae, rmse
+from shortlist.evaluation.metrics.pointwise import auc, mae, rmse
 
 
 def head_metrics(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from shortlist.errors import ArtifactError, InputError, did_you_mean
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.significance import FLIPS, holm, sign_flip_test
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.significance import FLIPS, holm, sign_flip_test
 from shortlist.evaluation.user_values import Evaluation
 
 MAIN_METRIC, MAIN_K = "ndcg", 10

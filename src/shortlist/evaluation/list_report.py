@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shortlist.data.split import KNOWN
-from shortlist.evaluation import beyond_accuracy as beyond
 from shortlist.evaluation.item_vectors import (
     feature_vectors,
     taste_feature,
     value_shares,
 )
 from shortlist.evaluation.leaderboard import bare_name
-from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.metrics import beyond_accuracy as beyond
+from shortlist.evaluation.metrics.rankings import popularity_ranking
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen

@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from shortlist.data.store.dataset import Part
-from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
-from shortlist.evaluation.probabilities import (
+from shortlist.evaluation.metrics.pointwise import auc, mae, rmse, user_auc
+from shortlist.evaluation.metrics.probabilities import (
     expected_calibration_error,
     log_loss,
     reliability,

@@ -9,10 +9,10 @@ import numpy as np
 
 from shortlist.data.schema import CONTEXT
 from shortlist.data.store.dataset import Dataset
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
 from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.metrics import Hits, find_hits
-from shortlist.evaluation.rankings import Csr
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.hits import Hits, find_hits
+from shortlist.evaluation.metrics.rankings import Csr
 from shortlist.evaluation.slices import SMALL_BELOW, Group, groups_of
 from shortlist.evaluation.truth import relevant_items
 

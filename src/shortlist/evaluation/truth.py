@@ -13,7 +13,7 @@ from shortlist.data.schema import FEATURE_PREFIX
 from shortlist.data.split import KNOWN
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
-from shortlist.evaluation.rankings import Csr, build_csr, ranges
+from shortlist.evaluation.metrics.rankings import Csr, build_csr, ranges
 
 _FLAGS = 1 << 25  # bytes of flags at once
 ONLY_REPEATS = (

@@ -22,21 +22,21 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
-from shortlist.training.checkpoint import load_model, save_model
-from shortlist.training.cost import cost
+from shortlist.training.batches.labels import check_labels
 from shortlist.training.held_out import check_held_out
 from shortlist.training.job import Job, Validate, Watch
 from shortlist.training.keras_imports import without_tensorflow
-from shortlist.training.labels import check_labels
-from shortlist.training.memory import memory_errors
+from shortlist.training.loop.cost import cost
+from shortlist.training.loop.optimization import check_updates, precision
+from shortlist.training.loop.randomness import random_state, restore_random_state
 from shortlist.training.new_days import files_since, trained_files
-from shortlist.training.optimization import check_updates, precision
-from shortlist.training.probe import probe, with_sizes
-from shortlist.training.profile import Profile
-from shortlist.training.randomness import random_state, restore_random_state
 from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
+from shortlist.training.resources.memory import memory_errors
+from shortlist.training.resources.probe import probe, with_sizes
+from shortlist.training.resources.profile import Profile
 from shortlist.training.retrieval import train_retrieval
-from shortlist.training.runs import (
+from shortlist.training.runs.checkpoint import load_model, save_model
+from shortlist.training.runs.run import (
     ENVIRONMENT_FILE,
     RECIPE_FILE,
     RUN_FILE,
@@ -48,9 +48,7 @@ from shortlist.training.runs import (
     write_json,
     write_run,
 )
-from shortlist.training.scorers import load_retrieval, save_retrieval
-from shortlist.training.trackers import Tracker, Tracking, Training
-from shortlist.training.unfinished import (
+from shortlist.training.runs.unfinished import (
     State,
     Unfinished,
     begun_recipe,
@@ -58,6 +56,8 @@ from shortlist.training.unfinished import (
     kept,
     unfinished_folder,
 )
+from shortlist.training.scorers import load_retrieval, save_retrieval
+from shortlist.training.trackers import Tracker, Tracking, Training
 from shortlist.training.warm_start import check_warm_start, keep_vocabularies
 
 Files = tuple[Callable[[Path, Any], None], Callable[[Path], Any]]
@@ -105,7 +105,7 @@ def train(
             note them in the recipe of the run; see `largest_batch`. A training that
             goes on keeps those it began with.
         profile: measure where the time of the steps goes, and write a trace of them
-            into the run; see `shortlist.training.profile`.
+            into the run; see `shortlist.training.resources.profile`.
         quiet: show no progress.
         trackers: who is told of the training; `trackers.open_trackers` makes those of
             a recipe. One that fails is shown as a warning.

@@ -7,7 +7,7 @@ import numpy as np
 from shortlist.data.split import KNOWN
 from shortlist.data.store.dataset import Dataset, Part
 from shortlist.errors import InputError
-from shortlist.evaluation.rankings import ranges
+from shortlist.evaluation.metrics.rankings import ranges
 from shortlist.evaluation.truth import ONLY_REPEATS
 
 _USERS_AT_ONCE = 1 << 14

@@ -18,7 +18,7 @@ from shortlist.data.load.loader import Loader
 from shortlist.data.load.negatives import Negatives
 from shortlist.data.store.dataset import Dataset
 from shortlist.embeddings.inputs import Input, model_inputs
-from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.metrics.rankings import popularity_ranking
 from shortlist.evaluation.report import ranking_metrics
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
@@ -28,11 +28,15 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
-from shortlist.training.batches import Batches
+from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.held_out import measurable_users
-from shortlist.training.optimization import Optimization, check_updates, optimization
-from shortlist.training.profile import Profile
-from shortlist.training.unfinished import Unfinished
+from shortlist.training.loop.optimization import (
+    Optimization,
+    check_updates,
+    optimization,
+)
+from shortlist.training.resources.profile import Profile
+from shortlist.training.runs.unfinished import Unfinished
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events. With
 # `evaluation.repeats` it is called with `repeats=True`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ArtifactError, InputError
-from shortlist.training.runs import Run, TrainedFile
+from shortlist.training.runs.run import Run, TrainedFile
 
 PART = "train"
 

@@ -11,15 +11,15 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline, combine
 from shortlist.models.ranker import Ranker
 from shortlist.recipe import RankerSection
-from shortlist.training.batches import Batches
-from shortlist.training.job import MONITOR, VALIDATION_K, Job
-from shortlist.training.labels import (
+from shortlist.training.batches.keras_batches import Batches
+from shortlist.training.batches.labels import (
     LabelledBatches,
     head_targets,
     positive_target,
 )
-from shortlist.training.loop import fit_model
-from shortlist.training.optimization import Optimization
+from shortlist.training.job import MONITOR, VALIDATION_K, Job
+from shortlist.training.loop.fit_model import fit_model
+from shortlist.training.loop.optimization import Optimization
 
 
 def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:

@@ -20,8 +20,8 @@ from shortlist.embeddings.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.recipe import Recipe
-from shortlist.training.checkpoint import CONFIG_FILE, load_model
-from shortlist.training.runs import VOCABULARIES, Run
+from shortlist.training.runs.checkpoint import CONFIG_FILE, load_model
+from shortlist.training.runs.run import VOCABULARIES, Run
 
 
 class Taken(NamedTuple):

@@ -3,7 +3,7 @@
 Every batch is a pure function of source, seed, epoch and index: nothing that was read
 before makes a difference, so that a batch can be made by any thread or process, and a
 run that was stopped sees the rows it would have seen. Knows nothing of Keras;
-`training/batches.py` adapts it.
+`training/batches/keras_batches.py` adapts it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shortlist.recipe import TrackingSection
-from shortlist.training.run_store import RunStore
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.trackers.mlflow_tracker import MLflow
 from shortlist.training.trackers.store_tracker import Store
 from shortlist.training.trackers.tensorboard import TensorBoard

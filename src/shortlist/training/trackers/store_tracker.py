@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shortlist.training.run_store import RunStore, failure_now
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
+from shortlist.training.runs.run_store import RunStore, failure_now
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 
