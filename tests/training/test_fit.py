@@ -13,7 +13,7 @@ import pytest
 
 from shortlist.data import Dataset, Split, TrainingExamples, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError, ShortlistError
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
 from shortlist.models.two_tower import TwoTower
 from shortlist.training import Run, load_pipeline, train
@@ -124,8 +124,8 @@ def test_two_towers_beat_popularity_by_far(base: Path) -> None:
     run, dataset = synthetic_run(base), synthetic(base)
     found = run.info.validation["retrieval"]["ndcg@10"]
     report = evaluate_pipeline(
-        load_pipeline(run, dataset), part="validation", resamples=10
-    )
+        load_pipeline(run, dataset), EvaluationOptions(part="validation", resamples=10)
+    ).report
     popularity = report["metrics"]["popularity"]["ndcg@10"]
     assert found > 1.5 * popularity
     assert report["metrics"]["model"]["ndcg@10"] > 1.5 * popularity

@@ -14,7 +14,7 @@ from repeat_logs import GROCERY_SCHEMA, USERS, groceries
 from shortlist.bundle.export import export_bundle
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.recipe import EvaluationSection, Recipe
 from shortlist.serving.recommender import Recommender
 from shortlist.training import Run, load_pipeline, train
@@ -153,7 +153,9 @@ def test_seen_items_count_in_training_evaluation_and_serving_alike(
     if kind == "two_tower":
         weights = run.info.validation["ranker_weights"]
         assert max(weights.values()) == pytest.approx(validated["ndcg@10"])
-    report = evaluate_pipeline(pipeline, ks=(10,), resamples=20)
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(ks=(10,), resamples=20)
+    ).report
     # A list has all 10 items, and so all that users take again.
     assert report["metrics"]["model"]["recall@10"] == 1
     export_bundle(

@@ -199,7 +199,7 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
 
 
 def _has_better_end(key: str) -> bool:
-    from shortlist.evaluation.leaderboard import higher_is_better
+    from shortlist.evaluation.metrics.table import higher_is_better
 
     metric = key.rpartition(".")[2]
     return key not in PLAIN_KEYS and higher_is_better(metric) is not None

@@ -166,18 +166,20 @@ def evaluate_stage(
     need_backend()
     dataset, run = _open(recipe, path)
 
-    from shortlist.evaluation import measure_pipeline
+    from shortlist.evaluation import EvaluationOptions, evaluate_pipeline
     from shortlist.training import load_pipeline
 
-    evaluation = measure_pipeline(
+    evaluation = evaluate_pipeline(
         load_pipeline(run, dataset, repeats=recipe.evaluation.repeats),
-        objective=run.info.objective,
-        ks=recipe.evaluation.ks,
-        resamples=recipe.evaluation.resamples,
-        seed=recipe.seed,
-        metrics=recipe.evaluation.metrics or None,
-        slices=[*recipe.evaluation.slices, *slices],
-        taste=recipe.evaluation.taste or None,
+        EvaluationOptions(
+            objective=run.info.objective,
+            ks=recipe.evaluation.ks,
+            resamples=recipe.evaluation.resamples,
+            seed=recipe.seed,
+            metrics=recipe.evaluation.metrics or None,
+            slices=[*recipe.evaluation.slices, *slices],
+            taste=recipe.evaluation.taste or None,
+        ),
     )
     if "ranker" in run.info.epochs:
         evaluation.report["ranker_weight"] = run.info.ranker_weight

@@ -90,7 +90,7 @@ def _about(report: dict[str, Any]) -> list[str]:
 
 def _meanings(names: Iterable[str]) -> list[str]:
     """A line on each metric."""
-    from shortlist.evaluation.metrics.meanings import meanings_of
+    from shortlist.evaluation.metrics.table import meanings_of
 
     rows = [(f"  {name}", meaning) for name, meaning in meanings_of(names)]
     width = max((len(name) for name, _ in rows), default=0) + 2

@@ -10,8 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import COUNTS, bare_name
+from shortlist.evaluation.metrics.table import COUNTS, HIT_METRICS, bare_name
 from shortlist.page import Table
 
 

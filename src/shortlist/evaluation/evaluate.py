@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import InputError
-from shortlist.evaluation.metrics import hits as metrics
 from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.metrics.hits import Hits, find_hits
+from shortlist.evaluation.metrics.hits import (
+    FORMULAS,
+    Hits,
+    PerUser,
+    coverage,
+    find_hits,
+)
 from shortlist.evaluation.metrics.rankings import Csr
-
-HIT_METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
-    "recall": metrics.recall,
-    "ndcg": metrics.ndcg,
-    "mrr": metrics.mrr,
-    "map": metrics.average_precision,
-    "hit_rate": metrics.hit_rate,
-    "precision": metrics.precision,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +43,22 @@ class RankingReport:
     def num_users(self) -> int:
         """Users that were evaluated."""
         return len(self.users)
+
+    def with_metrics(self, extra: Mapping[str, PerUser]) -> RankingReport:
+        """The report with further metrics of each user.
+
+        Args:
+            extra: by `metric@k`, `(users of the ranking,)` each. NaN leaves a user out
+                of the mean; a metric without a value for any user is left out.
+        """
+        columns = {name: values[self.users] for name, values in extra.items()}
+        columns = {n: each for n, each in columns.items() if not np.isnan(each).all()}
+        added = _stacked(columns, self.num_users)
+        return replace(
+            self,
+            names=(*self.names, *columns),
+            values=np.concatenate([self.values, added], axis=1),
+        )
 
     def to_dict(self) -> dict[str, float]:
         """Mean over users of every metric, then the coverage at every k."""
@@ -85,27 +97,24 @@ def evaluate_rankings(
     resamples: int = 1000,
     seed: int = 0,
     names: Sequence[str] | None = None,
-    extra: Mapping[str, metrics.PerUser] | None = None,
 ) -> RankingReport:
     """Evaluates ranked lists against what the users did.
 
     Args:
         ranked: `(num_users, max_k)` item rows, best first, padded with -1; seen items
-            already removed. Places beyond `max_k` count as misses.
+            already removed. Ranks beyond `max_k` count as misses.
         relevant: relevant items of each user, `(offsets, indices)`; row 0 stands for
-            an item unknown to the catalogue, relevant but never hit.
+            an item outside the catalogue, relevant but never hit.
         ks: list lengths to evaluate at.
         num_items: items of the catalogue, row 0 not counted.
-        resamples: bootstrap samples behind the intervals.
+        resamples: bootstrap samples for the intervals.
         seed: seed of the bootstrap.
-        names: metrics of `HIT_METRICS` to compute; all of them by default.
-        extra: further metrics by `metric@k`, `(num_users,)` each; NaN leaves a user
-            out of the mean, and a metric that no user has is left out itself.
+        names: metrics of hits to compute, and `coverage`; all of them by default.
 
     Raises:
         InputError: a bad ranking (`ranking-...`), bad truth (`relevance-shape`), `k`
-            below 1 (`k-out-of-range`), no `ks` (`ks-empty`) or not one user with a
-            relevant item (`no-relevant-items`).
+            below 1 (`k-out-of-range`), no `ks` (`ks-empty`) or no user with a relevant
+            item (`no-relevant-items`).
     """
     if not len(ks):
         raise InputError(
@@ -115,39 +124,42 @@ def evaluate_rankings(
     hits = find_hits(ranked, relevant)
     users = np.flatnonzero(hits.num_relevant)
     if not len(users):
-        raise InputError(
-            "no-relevant-items",
-            "At least one user must have a relevant item to be evaluated on. Received:"
-            f" {len(ranked)} users, none of them with any. Check the split: its test"
-            " part may be empty, hold no event of at least `positive_from`, or only"
-            " items the users did before.",
-        )
+        raise _no_relevant_items(len(ranked))
     evaluated = Hits(hits.places[users], hits.num_relevant[users])
     ordered = sorted(set(ks))
     columns = {
         f"{name}@{k}": metric(evaluated, k)
         for k in ordered
-        for name, metric in HIT_METRICS.items()
+        for name, metric in FORMULAS.items()
         if names is None or name in names
     }
-    beyond = {name: values[users] for name, values in (extra or {}).items()}
-    columns |= {n: values for n, values in beyond.items() if not np.isnan(values).all()}
-    measured = np.empty((len(users), len(columns)))  # without columns, if of none
-    for place, values in enumerate(columns.values()):
-        measured[:, place] = values
+    covered = ordered if names is None or "coverage" in names else []
     return RankingReport(
         names=tuple(columns),
         users=users,
-        values=measured,
+        values=_stacked(columns, len(users)),
         num_excluded=len(ranked) - len(users),
-        coverage={
-            f"coverage@{k}": metrics.coverage(ranked, k, num_items)
-            for k in ordered
-            if names is None or "coverage" in names
-        },
+        coverage={f"coverage@{k}": coverage(ranked, k, num_items) for k in covered},
         resamples=resamples,
         seed=seed,
     )
+
+
+def _no_relevant_items(num_users: int) -> InputError:
+    return InputError(
+        "no-relevant-items",
+        "At least one user must have a relevant item to be evaluated on. Received:"
+        f" {num_users} users, none of them with any. Check the split: its test part may"
+        " be empty, hold no event of at least `positive_from`, or only items the users"
+        " did before.",
+    )
+
+
+def _stacked(columns: Mapping[str, PerUser], num_users: int) -> NDArray[np.float64]:
+    values = np.empty((num_users, len(columns)))  # `np.stack` refuses no columns
+    for place, column in enumerate(columns.values()):
+        values[:, place] = column
+    return values
 
 
 def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparison]:

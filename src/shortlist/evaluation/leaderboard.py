@@ -16,21 +16,15 @@ import numpy as np
 from shortlist.errors import ArtifactError, InputError, did_you_mean
 from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
 from shortlist.evaluation.metrics.significance import FLIPS, holm, sign_flip_test
+from shortlist.evaluation.metrics.table import (
+    COUNTS,
+    MAIN_K,
+    MAIN_METRIC,
+    bare_name,
+    higher_is_better,
+)
 from shortlist.evaluation.user_values import Evaluation
 
-MAIN_METRIC, MAIN_K = "ndcg", 10
-LOWER_IS_BETTER = {
-    "calibration_error",
-    "gini",
-    "log_loss",
-    "mae",
-    "rmse",
-    "taste_divergence",
-}
-NO_BETTER_END = {"arp", "popularity_lift"}
-"""Neither end is better: no run is the best in them, and none is ranked by them."""
-COUNTS = ("pairs", "auc_users")
-"""Of pairs: numbers that are no metrics."""
 _EQUAL = 1e-12
 
 
@@ -203,7 +197,7 @@ def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
     ks = next(iter(runs.values())).report["ks"]
     main_k = MAIN_K if MAIN_K in ks else max(ks)
     ranking = [name for name in known if higher_is_better(name) is not None]
-    if wanted is not None and bare_name(wanted) in NO_BETTER_END:
+    if wanted is not None and higher_is_better(wanted) is None:
         raise InputError(
             "compare-metric",
             "Runs are ranked by a metric with a better end:"
@@ -355,14 +349,3 @@ def _intervals(
         means = bootstrap_means(values, resamples=resamples, seed=seed)
         ends += percentile_interval(means).tolist()
     return ends
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """Which end of `ndcg` or `ndcg@10` is better; `None` if neither."""
-    name = bare_name(metric)
-    return None if name in NO_BETTER_END else name not in LOWER_IS_BETTER
-
-
-def bare_name(metric: str) -> str:
-    """`ndcg` of `ndcg@10`."""
-    return metric.partition("@")[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shortlist.evaluation.leaderboard import (
+from shortlist.evaluation.metrics.table import (
     MAIN_K,
     MAIN_METRIC,
     bare_name,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shortlist.errors import InputError
 from shortlist.evaluation.metrics import hits as metrics
 from shortlist.evaluation.metrics.hits import (
+    FORMULAS,
     average_precision,
     coverage,
     find_hits,
@@ -22,6 +23,7 @@ from shortlist.evaluation.metrics.hits import (
     recall,
 )
 from shortlist.evaluation.metrics.rankings import Csr, build_csr
+from shortlist.evaluation.metrics.table import HIT_METRICS
 
 
 def csr_of(sets: list[list[int]]) -> Csr:
@@ -206,3 +208,7 @@ def test_coverage_refuses_rows_outside_the_catalogue(num_items: int) -> None:
     with pytest.raises(InputError, match=f"num_items={num_items}") as caught:
         coverage(np.array([[1, 3]]), 2, num_items=num_items)
     assert caught.value.code == "ranking-out-of-range"
+
+
+def test_every_metric_of_hits_in_the_table_has_a_formula() -> None:
+    assert tuple(FORMULAS) == HIT_METRICS

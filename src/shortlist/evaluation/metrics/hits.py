@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -146,6 +147,17 @@ def average_precision(
     if normalize == "k":
         reachable = np.minimum(reachable, k)
     return _per_user(hits, summed, reachable)
+
+
+FORMULAS: dict[str, Callable[[Hits, int], PerUser]] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "mrr": mrr,
+    "map": average_precision,
+    "hit_rate": hit_rate,
+    "precision": precision,
+}
+"""The function of each metric in `table.HIT_METRICS`."""
 
 
 def coverage(ranked: NDArray[Any], k: int, num_items: int) -> float:

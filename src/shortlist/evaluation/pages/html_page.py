@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from shortlist.evaluation.cross_validation import cross_validation_table
-from shortlist.evaluation.metrics.meanings import meanings_of
+from shortlist.evaluation.metrics.table import meanings_of
 from shortlist.evaluation.pages.plots import (
     Plot,
     evaluation_plots,

@@ -20,8 +20,12 @@ from shortlist.drawing import (
     png_of,
     short_number,
 )
-from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import MAIN_K, MAIN_METRIC, bare_name
+from shortlist.evaluation.metrics.table import (
+    HIT_METRICS,
+    MAIN_K,
+    MAIN_METRIC,
+    bare_name,
+)
 from shortlist.evaluation.pages.tables import group_text
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import bare_name
+from shortlist.evaluation.metrics.table import HIT_METRICS, bare_name
 from shortlist.evaluation.verdict import LEVEL
 from shortlist.page import Table
 

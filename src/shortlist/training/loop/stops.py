@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from shortlist.errors import InputError, did_you_mean
-from shortlist.evaluation.leaderboard import LOWER_IS_BETTER, bare_name
+from shortlist.evaluation.metrics.table import bare_name, higher_is_better
 
 LEAST_FALL = 0.001
 """Share by which an epoch must lower the loss, or it counts as one that did not."""
@@ -179,7 +179,7 @@ def mode_of(monitor: str) -> str:
     """`min` for losses, errors and what else is better when lower, else `max`."""
     name = bare_name(monitor.removeprefix("val_").rpartition(".")[2])
     is_error = name.endswith(("loss", "error", "rmse", "mae", "mse"))
-    return "min" if is_error or name in LOWER_IS_BETTER else "max"
+    return "min" if is_error or higher_is_better(name) is False else "max"
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:

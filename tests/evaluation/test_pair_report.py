@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shortlist.data import Part, Schema
-from shortlist.evaluation.heads import head_metrics
+from shortlist.evaluation.pair_report import head_metrics
 
 SCHEMA = Schema(
     user_id="u",
