@@ -54,7 +54,7 @@ KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
     r"|models/(?!scorers/).*"
-    r"|training/(?!(runs/run|runs/run_store|loop/cost)\.py).*"
+    r"|training/(?!(runs/(run|run_store|run_index|records)|loop/cost)\.py).*"
     r"|bundle/export\.py"
 )
 DRAWINGS = {"drawing.py", "data/check/plots.py", "evaluation/pages/plots.py"}

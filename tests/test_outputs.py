@@ -368,7 +368,8 @@ def write_database(path: Path) -> None:
 
 
 def test_a_database_of_another_program_is_left_alone(tmp_path):
-    from shortlist.training.runs.run_store import INDEX_FILE, RunStore
+    from shortlist.training.runs.run_index import INDEX_FILE
+    from shortlist.training.runs.run_store import RunStore
 
     write_database(tmp_path / "runs" / INDEX_FILE)
     before = tree(tmp_path)

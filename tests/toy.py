@@ -136,6 +136,16 @@ def synthetic_run(base: Path) -> Run:
     return _train(synthetic(base), base / "synthetic-run", SYNTHETIC_RECIPE)
 
 
+def train_with(dataset: Dataset, out: Path, recipe: Recipe, **options: Any) -> Run:
+    """Trains quietly, with arguments of `train` and of `TrainOptions` by name."""
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import TrainOptions, train
+
+    given = {"validate": ranking_metrics, "quiet": True, **options}
+    direct = {n: given.pop(n) for n in ("validate", "quiet", "overwrite") if n in given}
+    return train(dataset, out, recipe, **direct, options=TrainOptions(**given))
+
+
 def _train(dataset: Dataset, out: Path, recipe: Recipe) -> Run:
     from shortlist.evaluation import ranking_metrics
     from shortlist.training import train

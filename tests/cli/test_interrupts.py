@@ -111,7 +111,7 @@ CASES = [
     ),
     (AGAIN, "shortlist.models.pipeline:Pipeline.rank", INT, 1, ""),
     (AGAIN, "shortlist.models.ranker:Ranker.score_on_batch", INT, 2, "fail"),
-    (AGAIN, "shortlist.training.fit:weights_tried", TERM, 1, ""),
+    (AGAIN, "shortlist.training.stages:weights_tried", TERM, 1, ""),
 ]
 
 

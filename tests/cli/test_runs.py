@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shortlist.training.runs.records import Pruned, failure_now
 from shortlist.training.runs.run import write_json
-from shortlist.training.runs.run_store import Pruned, RunStore, failure_now
+from shortlist.training.runs.run_store import RunStore
 from stored_runs import RECIPE, write_run
 
 SCORES = (0.2, 0.9, 0.5)

@@ -18,8 +18,8 @@ from shortlist.models import Popularity
 from shortlist.models.two_tower import TwoTower
 from shortlist.training import Run, load_pipeline, train
 from shortlist.training.batches.keras_batches import as_keras
-from shortlist.training.fit import UNTRIED_WEIGHT
 from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.stages import UNTRIED_WEIGHT
 from toy import (
     CHECKERBOARD_SCHEMA,
     HELD_OUT,
@@ -355,7 +355,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shortlist.training.fit.save_retrieval", full)
+    monkeypatch.setattr("shortlist.training.stages.save_retrieval", full)
     with pytest.raises(ResourceError, match="free space on the disk") as caught:
         train(
             dataset,

@@ -16,14 +16,13 @@ import pytest
 
 from shortlist.data import Dataset, Loader, TrainingExamples
 from shortlist.errors import ArtifactError, InputError, ShortlistError
-from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
-from shortlist.training import Run, train
+from shortlist.training import Run
 from shortlist.training.runs.checkpoint import load_model
 from shortlist.training.runs.unfinished import unfinished_folder
-from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic
+from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic, train_with
 
 pytestmark = pytest.mark.backend
 
@@ -48,9 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def trained(
     dataset: Dataset, out: Path, chosen: Recipe = CHOSEN, **options: Any
 ) -> Run:
-    return train(
-        dataset, out, chosen, **{"validate": ranking_metrics, "quiet": True, **options}
-    )
+    return train_with(dataset, out, chosen, **options)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +213,7 @@ def test_a_stage_that_is_done_is_not_trained_again(
     dataset: Dataset, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped_in_ranking(dataset, tmp_path / "run")
-    monkeypatch.setattr("shortlist.training.fit.train_retrieval", interrupted)
+    monkeypatch.setattr("shortlist.training.stages.train_retrieval", interrupted)
     assert_same(trained(dataset, tmp_path / "run", resume=True), whole)
 
 

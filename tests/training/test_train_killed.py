@@ -29,7 +29,7 @@ import numpy as np
 from shortlist import atomic
 from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation import ranking_metrics
-from shortlist.training import fit, train
+from shortlist.training import TrainOptions, fit, train
 from shortlist.training.batches import keras_batches as batches
 from shortlist.training.loop import callbacks
 from shortlist.training.runs import checkpoint
@@ -62,7 +62,7 @@ def go(out, kill_at):
     for owner, name in POINTS:
         setattr(owner, name, counting(getattr(owner, name)))
     train(Dataset.open(dataset_path), out, recipe, validate=ranking_metrics,
-          resume=True, quiet=True)
+          quiet=True, options=TrainOptions(resume=True))
     return calls
 
 def forked(out, kill_at):

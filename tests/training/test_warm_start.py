@@ -23,10 +23,11 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.training import Run, train
+from shortlist.training import Run
 from shortlist.training.runs.checkpoint import load_model
 from shortlist.training.runs.run import write_json
 from shortlist.training.warm_start import warm_start
+from toy import train_with
 
 pytestmark = pytest.mark.backend
 
@@ -91,8 +92,7 @@ BOTH = chosen(ranker={})
 
 
 def trained(dataset: Dataset, out: Path, recipe: Recipe, **options: Any) -> Run:
-    options = {"validate": ranking_metrics, "quiet": True, **options}
-    return train(dataset, out, recipe, **options)
+    return train_with(dataset, out, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def no_training() -> Iterator[None]:
         def refuse(*args: Any) -> None:
             raise AssertionError("training began")
 
-        patch.setattr("shortlist.training.fit.train_retrieval", refuse)
+        patch.setattr("shortlist.training.stages.train_retrieval", refuse)
         yield
 
 

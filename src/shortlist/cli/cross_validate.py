@@ -121,6 +121,7 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
     """The evaluation of a fold; its run is kept, its dataset is not."""
     from shortlist.cli.stages import evaluate_stage, prepare_stage, train_stage
     from shortlist.evaluation.user_values import REPORT_FILE, Evaluation
+    from shortlist.training.options import TrainOptions
 
     if (place / "run" / REPORT_FILE).is_file():
         remove_ours(place / "dataset", DATASET)  # killed before it went
@@ -128,7 +129,8 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
     sizes = prepare_stage(recipe, path, overwrite=True).info.parts
     if not sizes["train"] or not sizes["test"]:
         raise _too_many(recipe, sizes)
-    train_stage(recipe, path, overwrite=False, resume=True)
+    options = TrainOptions(resume=True)
+    train_stage(recipe, path, overwrite=False, options=options)
     try:
         report = evaluate_stage(recipe, path)
     except InputError as error:

@@ -20,7 +20,8 @@ from shortlist.cli.options import (
 from shortlist.errors import ArtifactError, InputError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from shortlist.training.runs.run_store import Record, RunStore
+    from shortlist.training.runs.records import Record
+    from shortlist.training.runs.run_store import RunStore
 
 PLAIN_KEYS = ("created_at", "name", "seconds")
 
@@ -123,7 +124,7 @@ def chosen(
         InputError: `runs-query`, a name that no run has or a condition that is none.
     """
     from shortlist.training.loop.stops import mode_of
-    from shortlist.training.runs.run_store import STATES
+    from shortlist.training.runs.records import STATES
 
     everything = store.records()
     if state is not None:

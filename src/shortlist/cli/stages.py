@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from shortlist.bundle.manifest import Manifest
     from shortlist.data.findings import Finding
     from shortlist.recipe import PathOrPaths, Recipe
+    from shortlist.training.options import TrainOptions
     from shortlist.training.runs.run import Run, RunInfo
     from shortlist.training.search.tuning import Tuned
 
@@ -76,12 +78,7 @@ def train_stage(
     path: Path,
     *,
     overwrite: bool,
-    resume: bool = False,
-    warm_start: Path | None = None,
-    new_days: bool = False,
-    probe_batch_size: bool = False,
-    profile: bool = False,
-    quiet: bool = False,
+    options: TrainOptions | None = None,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
     check_outputs(recipe, path)
@@ -89,22 +86,17 @@ def train_stage(
     dataset = _dataset(recipe, path)
 
     from shortlist.evaluation import ranking_metrics
-    from shortlist.training import train
+    from shortlist.training import TrainOptions, train
     from shortlist.training.trackers import open_trackers
 
+    trackers = open_trackers(recipe.tracking, path.parent)
     return train(
         dataset,
         beside(path, recipe.output.run),
         recipe,
         validate=ranking_metrics,
         overwrite=overwrite,
-        resume=resume,
-        warm_start=warm_start,
-        new_days=new_days,
-        probe_batch_size=probe_batch_size,
-        profile=profile,
-        quiet=quiet,
-        trackers=open_trackers(recipe.tracking, path.parent),
+        options=dataclasses.replace(options or TrainOptions(), trackers=trackers),
     )
 
 

@@ -86,6 +86,7 @@ def train(
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import fast_dev_run_stage, train_stage
+    from shortlist.training.options import TrainOptions
 
     if fast_dev_run:
         tried = fast_dev_run_stage(
@@ -99,11 +100,13 @@ def train(
         loaded,
         recipe,
         overwrite=overwrite,
-        resume=resume,
-        warm_start=warm_start,
-        new_days=new_days,
-        probe_batch_size=probe_batch_size,
-        profile=profile,
+        options=TrainOptions(
+            resume=resume,
+            warm_start=warm_start,
+            new_days=new_days,
+            probe_batch_size=probe_batch_size,
+            profile=profile,
+        ),
     )
     path = beside(recipe, loaded.output.run)
     print_result(*_told(run, path, profile=profile), json)

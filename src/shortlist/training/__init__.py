@@ -14,13 +14,18 @@ if TYPE_CHECKING:
         to_tf_dataset as to_tf_dataset,
     )
     from shortlist.training.batches.torch_batches import to_torch as to_torch
-    from shortlist.training.fit import fast_dev_run, load_pipeline, train
+    from shortlist.training.fit import fast_dev_run, train
+    from shortlist.training.load import load_pipeline
+    from shortlist.training.options import TrainOptions
+    from shortlist.training.runs.run_store import RunStore
     from shortlist.training.search.tuning import tune as tune
 
 # Without to_tf_dataset, to_torch and tune: `import *` must not need every extra.
 __all__ = [
     "Batches",
     "Run",
+    "RunStore",
+    "TrainOptions",
     "fast_dev_run",
     "generate",
     "load_pipeline",
@@ -29,9 +34,11 @@ __all__ = [
 
 _MODULES = {
     "Batches": "batches.keras_batches",
+    "RunStore": "runs.run_store",
+    "TrainOptions": "options",
     "fast_dev_run": "fit",
     "generate": "batches.keras_batches",
-    "load_pipeline": "fit",
+    "load_pipeline": "load",
     "to_tf_dataset": "batches.tensorflow_batches",
     "to_torch": "batches.torch_batches",
     "train": "fit",

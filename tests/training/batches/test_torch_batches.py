@@ -53,8 +53,8 @@ def test_batches_are_tensors_of_the_loader_s(
     assert_equal(batches, loader.batches(4, range(len(loader))))
 
 
-# Python 3.12 and JAX, which Keras may have imported, warn of forks beside threads; these
-# workers only run NumPy.
+# Python 3.12 and JAX, which Keras may have imported, warn of forks beside threads;
+# these workers only run NumPy.
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # one processor

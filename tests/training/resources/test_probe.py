@@ -18,11 +18,15 @@ from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
-from shortlist.training import Run, train
-from shortlist.training.resources.memory_use import MemoryUse, forget_peak, memory_use
-from shortlist.training.resources.probe import largest_batch
+from shortlist.training import Run
+from shortlist.training.resources.probe import (
+    MemoryUse,
+    forget_peak,
+    largest_batch,
+    memory_use,
+)
 from shortlist.training.runs.checkpoint import load_model
-from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
+from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, train_with
 
 pytestmark = pytest.mark.backend
 
@@ -166,8 +170,7 @@ def chosen(retrieval: int = 999, ranker: int = 999) -> Recipe:
 
 
 def trained(dataset: Dataset, out: Path, chosen: Recipe, **options: Any) -> Run:
-    options = {"validate": ranking_metrics, "quiet": True, **options}
-    return train(dataset, out, chosen, **options)
+    return train_with(dataset, out, chosen, **options)
 
 
 def arrays_of(run: Run) -> list[np.ndarray]:

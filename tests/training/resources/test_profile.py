@@ -12,11 +12,10 @@ import pytest
 
 from shortlist.data import Dataset
 from shortlist.embeddings.saving import table_layers
-from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
-from shortlist.training import Run, train
+from shortlist.training import Run
 from shortlist.training.resources.profile import (
     SHARES,
     TRACE_FILE,
@@ -25,7 +24,7 @@ from shortlist.training.resources.profile import (
     parts_of,
 )
 from shortlist.training.runs.checkpoint import load_model
-from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
+from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, train_with
 
 pytestmark = pytest.mark.backend
 
@@ -48,8 +47,7 @@ def chosen(**retrieval: Any) -> Recipe:
 
 
 def trained(dataset: Dataset, out: Path, **options: Any) -> Run:
-    options = {"validate": ranking_metrics, "quiet": True, **options}
-    return train(dataset, out, options.pop("recipe", chosen()), **options)
+    return train_with(dataset, out, options.pop("recipe", chosen()), **options)
 
 
 @pytest.fixture(scope="module")

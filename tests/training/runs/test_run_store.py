@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 
 from shortlist.errors import ArtifactError, InputError
+from shortlist.training.runs.records import Failure, Pruned, failure_now, recipe_hash
 from shortlist.training.runs.run import Run, write_json
-from shortlist.training.runs.run_store import (
-    INDEX_FILE,
-    Failure,
-    Pruned,
-    RunStore,
-    failure_now,
-    recipe_hash,
-)
+from shortlist.training.runs.run_index import INDEX_FILE
+from shortlist.training.runs.run_store import RunStore
 from stored_runs import RECIPE, write_run
 
 

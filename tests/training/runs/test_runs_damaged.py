@@ -18,6 +18,7 @@ from shortlist.data.kernels.ids import hash_file
 from shortlist.data.store.checksums import FileSum, sealed
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation.user_values import Evaluation
+from shortlist.training.runs.records import Failure
 from shortlist.training.runs.run import (
     Run,
     RunInfo,
@@ -26,7 +27,7 @@ from shortlist.training.runs.run import (
     write_json,
     write_run,
 )
-from shortlist.training.runs.run_store import Failure, RunStore
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.runs.unfinished import Checkpoint, State, Unfinished
 
 INFO = RunInfo(

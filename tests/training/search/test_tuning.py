@@ -50,8 +50,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def searched(dataset: Dataset, folder: Path, given: Recipe, **others: Any) -> Tuned:
-    others = {"validate": ranking_metrics, "quiet": True} | others
-    return tune(dataset, folder, given, **others)
+    return tune(dataset, folder, given, **{"validate": ranking_metrics} | others)
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ import wandb
 from shortlist import packages
 from shortlist.data import Dataset
 from shortlist.errors import ResourceError
-from shortlist.evaluation import ranking_metrics
 from shortlist.recipe import TrackingSection
-from shortlist.training import Run, train
-from shortlist.training.runs.run_store import Pruned, RunStore
+from shortlist.training import Run
+from shortlist.training.runs.records import Pruned
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.trackers import (
     MLflow,
     Store,
@@ -30,7 +30,7 @@ from shortlist.training.trackers import (
     WeightsAndBiases,
     open_trackers,
 )
-from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe
+from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, train_with
 
 pytestmark = pytest.mark.backend
 
@@ -53,8 +53,7 @@ def tracked(
     dataset: Dataset, out: Path, trackers: Sequence[Tracker], **others: Any
 ) -> Run:
     given = others.pop("recipe", RECIPE)
-    others = {"validate": ranking_metrics, "quiet": True} | others
-    return train(dataset, out, given, trackers=trackers, **others)
+    return train_with(dataset, out, given, trackers=trackers, **others)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Stock `fit` with what every training here has: checkpoints, reports, early stops."""
+"""Stock `fit` with checkpoints, progress reports and early stopping."""
 
 from __future__ import annotations
 
@@ -32,45 +32,34 @@ def fit_model(
     callbacks: list[keras.callbacks.Callback],
     validation: Batches | None = None,
 ) -> int:
-    """Trains a compiled model; the weights of its best epoch are kept.
+    """Trains a compiled model and keeps the weights of its best epoch.
 
-    Goes on from the checkpoint of the job, if there is one of a model of this name.
+    Resumes from the checkpoint of the job, if it has one of a model of this name.
 
     Args:
         job: the training job.
-        model: compiled, with the name of its part of the run.
+        model: compiled, with the name of its stage.
         batches: to train on.
         section: epochs, patience and what is monitored.
-        callbacks: those that add to the logs.
+        callbacks: those that add metrics to the logs.
         validation: what `val_loss` is measured on.
 
     Returns: the number of the epoch whose weights were kept, from 1.
     """
     progress = Progress(
-        job.unfinished,
-        batches,
-        _stops(job, section),
+        *(job.unfinished, batches, _stops(job, section)),
         epochs=section.epochs if job.steps is None else 1,
         minutes=job.recipe.training.checkpoint_minutes,
     )
-    if (older := job.unfinished.state.warm_start) and not progress.is_resumable(model):
-        if not model.built:
-            model.build()
-        taken = warm_start(model, older, job.dataset)
-        if not job.quiet:
-            told = f"{taken.rows:,} of {taken.of_rows:,} rows and {taken.weights} of"
-            told += f" {taken.of_weights} dense weights are those of {older}"
-            print(f"{model.name}: {told}", file=sys.stderr, flush=True)
+    if not progress.is_resumable(model):
+        _warm_start(job, model)
     progress.resume(model)
     report = EpochReport(model.name, job.folder / "metrics.jsonl", quiet=job.quiet)
     finite = StopOnNotFinite(progress.first_batch)
-    watching = [*callbacks, finite, report, *job.watchers(model.name), progress]
-    profiled: AbstractContextManager[list[keras.callbacks.Callback]] = nullcontext([])
-    if job.profile is not None:
-        profiled = job.profile.of_model(model, batches)
+    callbacks = [*callbacks, finite, report, *job.callbacks(model.name), progress]
     try:
-        with progress.saves_when_interrupted(), profiled as steps:
-            # The rest of an epoch has a length of its own, so it is a fit of its own.
+        with progress.saves_when_interrupted(), _profiled(job, model, batches) as steps:
+            # The rest of a resumed epoch is shorter, so it is a separate fit.
             while not progress.is_done:
                 rest = progress.first_batch > 0
                 model.fit(
@@ -80,7 +69,7 @@ def fit_model(
                     steps_per_epoch=job.steps,
                     validation_steps=job.steps,
                     validation_data=validation,
-                    callbacks=[*watching, *steps],
+                    callbacks=[*callbacks, *steps],
                     shuffle=False,  # the loader has shuffled already
                     verbose=0,
                 )
@@ -95,13 +84,35 @@ def fit_model(
     return kept
 
 
+def _profiled(
+    job: Job, model: keras.Model, batches: Batches
+) -> AbstractContextManager[list[keras.callbacks.Callback]]:
+    if job.profile is None:
+        return nullcontext([])
+    return job.profile.of_model(model, batches)
+
+
+def _warm_start(job: Job, model: keras.Model) -> None:
+    """Copies the weights of the older run, if the job has one."""
+    older = job.unfinished.state.warm_start
+    if not older:
+        return
+    if not model.built:
+        model.build()
+    taken = warm_start(model, older, job.dataset)
+    if not job.quiet:
+        text = f"{taken.rows:,} of {taken.of_rows:,} rows and {taken.weights} of"
+        text += f" {taken.of_weights} dense weights are copied from {older}"
+        print(f"{model.name}: {text}", file=sys.stderr, flush=True)
+
+
 def _note(
     progress: Progress,
     section: RetrievalSection | RankerSection,
     stage: str,
     kept: int,
 ) -> str:
-    """What is to be said of how it ended; nothing without a validation part."""
+    """How the fit ended, as text; empty without a validation part."""
     first = next(iter(progress.stops), None)
     if not isinstance(first, NoImprovement) or progress.best_epoch is None:
         return ""
@@ -118,7 +129,7 @@ def _note(
 
 
 def _stops(job: Job, section: RetrievalSection | RankerSection) -> list[Stop]:
-    """When to stop; with a validation part the first one tells which epoch is best."""
+    """When to stop; with a validation part the first one decides the best epoch."""
     training, monitor = job.recipe.training, section.monitor
     stops: list[Stop] = []
     if len(job.validation_users):

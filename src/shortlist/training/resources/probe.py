@@ -1,7 +1,7 @@
-"""The largest batch of which one step fits the memory, found by trying.
+"""The largest batch of which one step fits in memory, found by trying.
 
-A probe trains models of its own, which are thrown away, before anything is begun: a run
-whose sizes were probed is the run that a recipe with these sizes would have made.
+A probe trains separate models and discards them before the training starts, so a run
+with probed sizes equals a run of a recipe with these sizes.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
 from shortlist.data.load.loader import Loader
+from shortlist.embeddings.table import available_bytes
 from shortlist.recipe import Recipe
 from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.job import Job
 from shortlist.training.loop.optimization import precision
 from shortlist.training.ranking import make_ranker
 from shortlist.training.resources.memory import is_out_of_memory, memory_errors
-from shortlist.training.resources.memory_use import MemoryUse, forget_peak, memory_use
 from shortlist.training.retrieval import make_two_tower
 
 FIRST = 64
 LEAST = 2
 SHARE = 0.9
-"""Of the memory there is, that a step may be expected to need."""
+"""Share of the memory that a step is allowed to need, as estimated."""
 
 MAKERS: dict[str, Callable[[Job], tuple[keras.Model, Batches]]] = {
     "retrieval": make_two_tower,
@@ -34,12 +35,26 @@ MAKERS: dict[str, Callable[[Job], tuple[keras.Model, Batches]]] = {
 }
 
 
+PROCESS = Path("/proc/self")
+# Limit, use and statistics of a container, and the field of droppable caches: control
+# groups of version 2, then of version 1.
+GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
+
 class Probed(NamedTuple):
-    """What a probe has found."""
+    """The result of a probe."""
 
     batch_size: int
     reason: str
-    """Why the next power of two was not taken."""
+    """Why the next power of two is not used."""
 
 
 def with_sizes(recipe: Recipe, sizes: dict[str, int]) -> Recipe:
@@ -55,10 +70,10 @@ def probe(job: Job) -> dict[str, int]:
     """The largest batch size of every model that is trained step by step.
 
     Args:
-        job: of which nothing is trained, and nothing will be.
+        job: of a separate run folder, in which nothing is trained.
 
     Raises:
-        ResourceError: `out-of-memory`, not even the least batch fits.
+        ResourceError: `out-of-memory`, not even the smallest batch fits.
     """
     sizes = {}
     with memory_errors(job), precision(job.recipe.training.precision):
@@ -67,14 +82,14 @@ def probe(job: Job) -> dict[str, int]:
             found = largest_batch(steps, steps.rows)
             sizes[stage] = found.batch_size
             if not job.quiet:
-                told = f"{stage}: batch_size {found.batch_size:,}; {found.reason}"
-                print(told, file=sys.stderr, flush=True)
-            gc.collect()  # models hold on to themselves in circles
+                text = f"{stage}: batch_size {found.batch_size:,}; {found.reason}"
+                print(text, file=sys.stderr, flush=True)
+            gc.collect()  # models hold reference cycles
     return sizes
 
 
 class _Steps:
-    """Steps of any size of the model of a stage, which begins anew after an error."""
+    """Steps of any batch size of the model of a stage, rebuilt after an error."""
 
     def __init__(self, job: Job, stage: str) -> None:
         self.job = job
@@ -107,6 +122,55 @@ class _Steps:
         return self._made
 
 
+class MemoryUse(NamedTuple):
+    """Bytes used by the process now and at most since `forget_peak`, and free bytes."""
+
+    used: int
+    peak: int
+    free: int
+
+
+def memory_use(groups: Path = Path("/sys/fs/cgroup")) -> MemoryUse | None:
+    """The memory of this process, from the Linux kernel; `None` on other systems."""
+    free = available_bytes()
+    try:
+        lines = (PROCESS / "status").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    if free is None or not {"VmRSS", "VmHWM"} <= fields.keys():
+        return None
+    used, peak = (1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+    for names in GROUPS:
+        if (left := _left_of_group(groups, *names)) is not None:
+            free = min(free, left)
+    return MemoryUse(used, peak, free)
+
+
+def forget_peak() -> None:
+    """Resets the peak of `memory_use`, where the system can."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _left_of_group(
+    folder: Path, limit: str, usage: str, statistics: str, droppable: str
+) -> int | None:
+    """Bytes that a container may still use, counting droppable file caches."""
+    try:
+        most = (folder / limit).read_text().strip()
+        if most == "max":
+            return None
+        used = int((folder / usage).read_text())
+        pairs = (line.split() for line in (folder / statistics).read_text().split("\n"))
+        cached = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+        return int(most) - used + cached.get(droppable, 0)
+    except (OSError, ValueError):
+        return None
+
+
 def largest_batch(
     step: Callable[[int], None],
     rows: int,
@@ -114,18 +178,18 @@ def largest_batch(
 ) -> Probed:
     """The largest power of two with which a step works.
 
-    From 64 on the size is doubled until a step runs out of memory, until twice what
-    the last one needed would be more than 90 % of what there is, or until there are
-    not so many rows. If 64 fails already, it is halved until a step works.
+    The size starts at 64 and is doubled until a step runs out of memory, until the next
+    step would need more than 90 % of the memory (estimated as twice the last one), or
+    until there are too few rows. If 64 fails, it is halved until a step works.
 
     Args:
-        step: does one step with a batch of so many rows.
-        rows: most rows of a batch, at least 2.
-        measure: tells the memory of the process.
+        step: does one step with a batch of the given size.
+        rows: largest batch size, at least 2.
+        measure: returns the memory use of the process.
 
     Raises:
-        Exception: what a step raises, unless it is about memory and a smaller batch
-            is left to try.
+        Exception: what a step raises, unless it ran out of memory and a smaller batch
+            can be tried.
     """
     first = measure()
     size = start = min(FIRST, 1 << (rows.bit_length() - 1))
@@ -145,7 +209,7 @@ def largest_batch(
 
 
 def _failure(step: Callable[[int], None], size: int) -> Exception | None:
-    """The error of a step that ran out of memory; raises any other one."""
+    """The error of a step that ran out of memory; raises any other error."""
     forget_peak()
     try:
         step(size)
@@ -164,5 +228,5 @@ def _too_much(first: MemoryUse | None, now: MemoryUse | None, size: int) -> str 
     there = now.used - first.used + now.free
     if needed <= SHARE * there:
         return None
-    told = f"{size:,} would need about {needed / 2**20:,.0f} MiB"
-    return f"{told} of {there / 2**20:,.0f} MiB"
+    estimate = f"{size:,} would need about {needed / 2**20:,.0f} MiB"
+    return f"{estimate} of {there / 2**20:,.0f} MiB"

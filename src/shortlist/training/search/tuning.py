@@ -1,7 +1,7 @@
-"""A search for better settings: trials of a recipe, measured on the validation part.
+"""Hyperparameter search: trials of a recipe, measured on the validation part.
 
-The test part is never opened. Knows recipes and trainings; what is tried next and what
-is given up early is decided by the study.
+The test part is never opened. The study decides which values are tried next and which
+trials are pruned.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from shortlist.recipe import Recipe
 from shortlist.recipe.search import TuneSection
 from shortlist.training.fit import train
 from shortlist.training.held_out import measurable_users
-from shortlist.training.job import VALIDATION_K, Validate, Watch, validator
+from shortlist.training.job import VALIDATION_K, Validate, validator
 from shortlist.training.loop.stops import mode_of
+from shortlist.training.options import TrainOptions
+from shortlist.training.runs.records import Pruned, best_metrics
 from shortlist.training.runs.run import Run
-from shortlist.training.runs.run_store import Pruned, best_metrics
 from shortlist.training.runs.unfinished import FREE_FIELDS
 from shortlist.training.search.search_space import recipe_with, space_of
 from shortlist.training.trackers import Store, Tracker
 
 if TYPE_CHECKING:
+    from shortlist.training.options import CallbackFactory
     from shortlist.training.search.study import RunningTrial, Study, Trial
 
-# What the values of a trial are to blame for; everything else ends the search.
+# Errors caused by the values of a trial; every other error ends the search.
 BLAMED = ("loss-not-finite", "out-of-memory")
 
 
 class Tuned(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Args:
         best: the best trial.
         recipe: the recipe with its values.
-        trials: all of them, by number.
+        trials: all trials, by number.
     """
 
     best: Trial
@@ -52,7 +54,7 @@ class Tuned(NamedTuple):
     trials: list[Trial]
 
     def counts(self) -> dict[str, int]:
-        """How many trials ended how."""
+        """Number of trials by how they ended."""
         counted = Counter(trial.state for trial in self.trials)
         return {name: counted[name] for name in ("finished", "pruned", "failed")}
 
@@ -65,26 +67,24 @@ def tune(
     validate: Validate,
     resume: bool = False,
     overwrite: bool = False,
-    quiet: bool = False,
     trackers: Sequence[Tracker] = (),
 ) -> Tuned:
     """Searches the space of `recipe.tune` for the best metric on the validation part.
 
-    Each trial is a training of the recipe with other values, and with its seed. After
-    `min_epochs`, and `halving` times as many, and so on, retrieval goes on only in a
-    trial that is among the best so far (successive halving). A trial whose values
-    cannot be trained with counts as failed, and the search goes on.
+    Each trial trains the recipe with other values and the same seed. After
+    `min_epochs`, `halving` times as many, and so on, a trial continues only if it is
+    among the best 1/`halving` of the trials that came so far (successive halving). A
+    trial whose values cannot be trained is marked failed, and the search continues.
 
     Args:
         dataset: a prepared dataset.
-        folder: of the study; its file remembers every trial.
-        recipe: what is not searched, and in `[tune]` what is.
+        folder: of the study, which stores every trial.
+        recipe: fixed settings, and in `[tune]` the space to search.
         validate: as for `train`.
-        resume: go on with a search that was interrupted, or that shall have more
-            trials; the trial under way goes on where it was.
-        overwrite: begin anew where a study is.
-        quiet: show no progress.
-        trackers: who is told of every trial; a `Store` keeps their runs.
+        resume: resume an interrupted search, or extend one with more trials; the
+            unfinished trial continues from its checkpoint.
+        overwrite: replace an existing study.
+        trackers: receive every trial; a `Store` keeps the runs.
 
     Raises:
         InputError: `tune-space`, `tune-metric`, `tune-validation`, `tune-no-trial`,
@@ -112,18 +112,21 @@ def tune(
         while _goes_on(study.trials, section):
             trial = study.begin()
             _run_trial(trial, dataset, recipe, validate, trackers)
-            if not quiet:
-                _show(study, trial.number, section)
+            _show(study, trial.number, section)
         best, trials = study.best, study.trials
     if best is None:
-        errors = [t.error for t in trials if t.error]
-        raise InputError(
-            "tune-no-trial",
-            f"A trial must finish. None of {len(trials)} did."
-            + (f" The last error: {errors[-1]}" if errors else " Search for longer."),
-            file=folder,
-        )
+        raise _no_trial(trials, folder)
     return Tuned(best=best, recipe=recipe_with(recipe, best.values), trials=trials)
+
+
+def _no_trial(trials: list[Trial], folder: str | Path) -> InputError:
+    errors = [trial.error for trial in trials if trial.error]
+    return InputError(
+        "tune-no-trial",
+        f"None of {len(trials)} trials finished."
+        + (f" The last error: {errors[-1]}" if errors else " Search for longer."),
+        file=folder,
+    )
 
 
 def _goes_on(trials: list[Trial], section: TuneSection) -> bool:
@@ -148,10 +151,12 @@ def _run_trial(
             trial.folder,
             tried,
             validate=validate,
-            resume=True,
             quiet=True,
-            trackers=trackers,
-            watches=[watch_of(trial, recipe.tune.metric)],
+            options=TrainOptions(
+                resume=True,
+                trackers=trackers,
+                callbacks=[pruning(trial, recipe.tune.metric)],
+            ),
         )
     except Pruned:
         trial.prune(time.perf_counter() - began)
@@ -162,11 +167,11 @@ def _run_trial(
     else:
         result = best_metrics(run.info)[recipe.tune.metric]
         trial.finish(result, run.info.seconds["total"], _kept(run, trackers))
-    keras.utils.clear_session()  # what is left of models: trials may be many
+    keras.utils.clear_session()  # frees the models: there may be many trials
 
 
 def _recipe_of(trial: RunningTrial, recipe: Recipe) -> Recipe:
-    """What the trial trains, without what is searched: its run is one like any."""
+    """The recipe of a trial, without the space: its run is an ordinary run."""
     named = {"name": f"{recipe.name} trial {trial.number}", "tune": {}}
     return recipe_with(recipe, trial.values | named)
 
@@ -175,25 +180,25 @@ def _kept(run: Run, trackers: Sequence[Tracker]) -> str | None:
     """The id of a run in the store of the trackers, if one is among them."""
     for tracker in trackers:
         if isinstance(tracker, Store):
-            # Once more: a process may have been killed before its tracker was told.
+            # Again: the process may have been killed before the tracker had the run.
             return tracker.store.add(run).id
     return None
 
 
-def watch_of(trial: RunningTrial, metric: str) -> Watch:
-    """Tells a trial of the epochs of retrieval, and ends it if it is given up."""
+def pruning(trial: RunningTrial, metric: str) -> CallbackFactory:
+    """Makes the callback that prunes a trial during the fit of retrieval."""
 
-    def watch(stage: str, _: Path) -> list[keras.callbacks.Callback]:
+    def callbacks(stage: str, _: Path) -> list[keras.callbacks.Callback]:
         return [PruneTrial(trial, metric)] if stage == "retrieval" else []
 
-    return watch
+    return callbacks
 
 
 class PruneTrial(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends the training of a trial that is not worth going on.
+    """Stops the training of a trial that is pruned.
 
     Args:
-        trial: told of every epoch.
+        trial: receives the metric of every epoch.
         metric: on the validation part.
     """
 
@@ -203,10 +208,10 @@ class PruneTrial(keras.callbacks.Callback):  # type: ignore[misc]
         self.metric = metric
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Tells the trial.
+        """Reports the metric.
 
         Raises:
-            Pruned: it is given up.
+            Pruned: the trial is not among the best so far.
         """
         value = float((logs or {})[f"val_{self.metric}"])
         if self.trial.is_pruned_after(epoch + 1, value):
@@ -217,15 +222,15 @@ class PruneTrial(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _check_metric(dataset: Dataset, recipe: Recipe, validate: Validate) -> None:
-    """Checks before any training that there is something to measure."""
+    """Checks before any training that the metric can be measured."""
     metric, repeats = recipe.tune.metric, recipe.evaluation.repeats
     users = measurable_users(dataset, repeats=repeats)
     if not len(users):
         raise InputError(
             "tune-validation",
-            "A search needs a validation part whose users have items left to find."
-            " Received: none. Hold out more with `validation` in [split] and prepare"
-            " again, or set `repeats` in [evaluation] if users take items again.",
+            "A search needs validation users with unseen known items; there are none."
+            " Hold out more with `validation` in [split] and prepare again, or set"
+            " `repeats` in [evaluation] if users interact with items repeatedly.",
             file=dataset.path,
         )
     items = np.arange(1, 1 + min(VALIDATION_K, dataset.num_items - 1))
@@ -242,7 +247,7 @@ def _check_metric(dataset: Dataset, recipe: Recipe, validate: Validate) -> None:
 
 
 def _begun(dataset: Dataset, recipe: Recipe, direction: str) -> dict[str, Any]:
-    """All that the results of a search depend on, by a name for messages."""
+    """Everything that the results of a search depend on, by its name in messages."""
     plain = recipe.to_builtins()
     searched = plain["tune"]
     begun = {name: value for name, value in plain.items() if name not in FREE_FIELDS}

@@ -11,8 +11,8 @@ from typing import Any
 
 from shortlist.packages import need_package
 from shortlist.recipe.secrets import redacted
+from shortlist.training.runs.records import Pruned
 from shortlist.training.runs.run import Run
-from shortlist.training.runs.run_store import Pruned
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 AT_ONCE = 100  # parameters that MLflow takes in one call

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from shortlist.training.runs.records import failure_now
 from shortlist.training.runs.run import Run
-from shortlist.training.runs.run_store import RunStore, failure_now
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 

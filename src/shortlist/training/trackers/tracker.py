@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from shortlist.recipe.secrets import redacted
+from shortlist.training.runs.records import best_metrics
 from shortlist.training.runs.run import Run
-from shortlist.training.runs.run_store import best_metrics
 
 if TYPE_CHECKING:
     import keras

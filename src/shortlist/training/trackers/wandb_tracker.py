@@ -9,8 +9,8 @@ from typing import Literal
 
 from shortlist.packages import need_package
 from shortlist.recipe.secrets import redacted
+from shortlist.training.runs.records import Pruned
 from shortlist.training.runs.run import Run
-from shortlist.training.runs.run_store import Pruned
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 
