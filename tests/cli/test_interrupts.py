@@ -26,7 +26,7 @@ from shortlist import interrupts
 from shortlist.cli import main as entry
 from shortlist.cli import stages, train
 from shortlist.training import fit
-from shortlist.training.loop import progress
+from shortlist.training.loop import checkpointing
 
 interrupts.GRACE_SECONDS = 0.2
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
@@ -85,7 +85,7 @@ for line in sys.stdin:
 """
 
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
-PROGRESS = "shortlist.training.loop.progress:Progress"
+PROGRESS = "shortlist.training.loop.checkpointing:Checkpointing"
 FIRST = ["train", "--overwrite"]
 AGAIN = ["train", "--resume"]
 # Each goes on where the one before it ended; the first ends before any checkpoint.

@@ -188,7 +188,8 @@ def test_metrics_measured_in_different_things_are_left_out() -> None:
     board = rank_runs(runs)
     assert set(board["runs"][0]["metrics"]) == {"ndcg@10", "taste_divergence@10"}
     assert board["notes"] == [
-        "diversity is not compared: each run measured it in vectors of its own"
+        "diversity is not compared: each run measured it with the item vectors of"
+        " its own model"
     ]
     with pytest.raises(InputError) as caught:
         rank_runs(runs, "diversity")

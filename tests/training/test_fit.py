@@ -365,7 +365,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
             quiet=True,
         )
     assert caught.value.code == "no-space"
-    assert "--resume then goes on" in str(caught.value)
+    assert "--resume then continues" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [".run.training"]
 
 
@@ -423,7 +423,7 @@ def test_what_a_scorer_of_a_blend_refuses_is_told_before_the_tower_is_trained(
 
 
 def test_a_run_of_another_dataset_is_refused(run: Run, base: Path) -> None:
-    with pytest.raises(ArtifactError, match="belongs to the dataset") as caught:
+    with pytest.raises(ArtifactError, match="was trained on another dataset") as caught:
         load_pipeline(run, synthetic(base))
     assert caught.value.code == "dataset-mismatch"
 

@@ -235,7 +235,7 @@ def test_an_unfinished_training_is_not_begun_anew_by_mistake(
 ) -> None:
     out = tmp_path / "run"
     stopped_in_ranking(dataset, out)
-    with pytest.raises(InputError, match="--resume, or start anew") as caught:
+    with pytest.raises(InputError, match="--resume, or start again") as caught:
         trained(dataset, out)
     assert caught.value.code == "training-unfinished"
     assert "retrieval is trained, ranker has done 1 epochs" in str(caught.value)
@@ -291,7 +291,7 @@ def test_a_state_that_cannot_be_read_is_refused(
     out, state = tmp_path / "run", tmp_path / ".run.training" / "state.json"
     stopped_in_ranking(dataset, out)
     state.write_text(change(state.read_text()))
-    with pytest.raises(ArtifactError, match="start anew with --overwrite|Start anew"):
+    with pytest.raises(ArtifactError, match="start again with --overwrite|Start again"):
         trained(dataset, out, resume=True)
     with pytest.raises(ArtifactError) as caught:
         trained(dataset, out)

@@ -33,7 +33,7 @@ from shortlist.training import TrainOptions, fit, train
 from shortlist.training.batches import keras_batches as batches
 from shortlist.training.loop import callbacks
 from shortlist.training.runs import checkpoint
-from shortlist.training.loop import progress
+from shortlist.training.loop import checkpointing
 from shortlist.training.runs import unfinished
 from shortlist.recipe import build_recipe
 
@@ -42,7 +42,8 @@ recipe = build_recipe(json.loads(recipe))
 POINTS = [
     (batches.Batches, "__getitem__"), (os, "replace"), (os, "fsync"), (os, "unlink"),
     (shutil, "rmtree"), (np, "savez"), (Path, "write_bytes"), (Path, "mkdir"),
-    (callbacks.EpochReport, "on_epoch_end"), (progress.Progress, "on_epoch_end"),
+    (callbacks.EpochReport, "on_epoch_end"),
+    (checkpointing.Checkpointing, "on_epoch_end"),
     (atomic, "_exchange"), (unfinished.Unfinished, "publish"),
 ]
 

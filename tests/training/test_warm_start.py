@@ -243,7 +243,7 @@ def test_a_run_without_a_model_is_refused_before_any_work(
     info = msgspec.structs.replace(alone.info, files={}, checksum="")
     write_json(alone.path / "run.json", info)
     refused(ArtifactError, found, old_dataset, out, retrieval, warm_start=alone.path)
-    with pytest.raises(ArtifactError, match="finished run must be at") as caught:
+    with pytest.raises(ArtifactError, match="no finished run at") as caught:
         trained(old_dataset, out, BOTH, warm_start=tmp_path / "nowhere")
     assert caught.value.code == "run-missing"
 
@@ -255,7 +255,7 @@ def test_a_recipe_that_trains_nothing_or_another_ranker_is_refused(
     fitted = chosen(kind="ease")
     refused(
         InputError,
-        "scorers are fitted to all events anew",
+        "scorers are fitted from scratch",
         *(old_dataset, run, fitted),
         warm_start=older.path,
     )

@@ -1,4 +1,4 @@
-"""The stages of a recipe as functions: the commands and the demo call the same ones."""
+"""The stages of a recipe as functions, for the commands and the demo."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
 def append_stage(
     recipe: Recipe, path: Path, files: list[Path]
 ) -> tuple[tuple[Finding, ...], Dataset]:
-    """New days join the dataset as its test part.
+    """Appends new days to the dataset, as its test part.
 
-    Returns: what had been found before, and the dataset.
+    Returns: the earlier findings, and the dataset.
     """
     from shortlist.data.preparation.append import append
 
@@ -59,7 +59,7 @@ def append_stage(
 
 
 def _attributes(recipe: Recipe, path: Path) -> dict[str, Any]:
-    """What `prepare` and `append` take alike."""
+    """The arguments that `prepare` and `append` share."""
     log = recipe.log
     return {
         "users": beside(path, log.users) if log.users else None,
@@ -107,7 +107,7 @@ def fast_dev_run_stage(
     warm_start: Path | None = None,
     new_days: bool = False,
 ) -> RunInfo:
-    """One batch of what `train_stage` does; nothing is written."""
+    """One batch of each stage of `train_stage`; nothing is written."""
     need_backend()
     dataset = _dataset(recipe, path)
 
@@ -148,12 +148,12 @@ def tune_stage(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool) -> 
 def evaluate_stage(
     recipe: Recipe, path: Path, slices: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """SCORES -> METRICS; also written into the run, with the metrics of each user.
+    """SCORES -> METRICS; also written to the run, with the metrics of each user.
 
     Args:
         recipe: what is measured.
         path: of the recipe.
-        slices: features to divide the report by, beside those of the recipe.
+        slices: features to divide the report by, in addition to the recipe's.
     """
     need_backend()
     dataset, run = _open(recipe, path)
@@ -208,7 +208,7 @@ def export_stage(
 
 
 def verdict_of_run(run: Run) -> dict[str, Any] | None:
-    """Whether a training was better than popularity on its validation part."""
+    """Whether a run is better than popularity on the validation part."""
     from shortlist.evaluation.verdict import validation_verdict
 
     info = run.info
@@ -229,13 +229,13 @@ def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
 def _dataset(
     recipe: Recipe, path: Path, *, rereads_attributes: bool = False
 ) -> Dataset:
-    """Opens the dataset, which must be the one that this recipe prepares."""
+    """Opens the dataset and checks that this recipe prepared it."""
     dataset = Dataset.open(beside(path, recipe.output.dataset))
     differing = [
         name
         for name, given, prepared in (
             ("columns", recipe.columns, dataset.schema),
-            # Fields that an earlier version did not have are at their defaults.
+            # Fields that earlier versions did not have get their defaults.
             ("split", recipe.split, Split(**dataset.info.split)),
         )
         if given != prepared
@@ -243,23 +243,23 @@ def _dataset(
     if differing:
         raise ArtifactError(
             "dataset-mismatch",
-            f"The dataset must have been prepared with this recipe. Its {differing}"
-            " differ. Run `shortlist prepare --overwrite` with the same settings.",
+            f"The dataset was prepared with other settings: {differing} differ from the"
+            " recipe. Run `shortlist prepare --overwrite`, or restore the settings.",
             file=dataset.path,
         )
     read = dataset.info.log if rereads_attributes else dataset.info.stamps
     if stale := changed(read):
         raise ArtifactError(
             "dataset-stale",
-            "The files a dataset was made of must still be what they were. Changed"
-            f" since: {stale}. Run `shortlist prepare --overwrite`, or restore them.",
+            f"Input files changed after the dataset was prepared: {stale}. Run"
+            " `shortlist prepare --overwrite`, or restore the files.",
             file=dataset.path,
         )
     return dataset
 
 
 def log_paths(recipe_path: Path, named: PathOrPaths | None) -> list[Path] | None:
-    """The files a recipe names, taken from where the recipe file is."""
+    """The files that a recipe names, relative to the recipe file."""
     if named is None:
         return None
     names = [named] if isinstance(named, str) else named

@@ -1,4 +1,4 @@
-"""Reports on ranked lists: every metric at every k, with intervals, and comparisons."""
+"""Metrics of ranked lists at every k, with intervals, and comparisons of two models."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RankingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One metric of a model beside the baseline's, over the same users."""
+    """One metric of a model and of the baseline, over the same users."""
 
     name: str
     model: float
@@ -85,7 +85,7 @@ class Comparison:
     low: float
     """Lower end of the paired bootstrap 95 % interval of the difference."""
     high: float
-    """Upper end of it. Above 0 together with `low`: better beyond chance."""
+    """Upper end. If both ends are above 0, the model is significantly better."""
 
 
 def evaluate_rankings(
@@ -163,7 +163,7 @@ def _stacked(columns: Mapping[str, PerUser], num_users: int) -> NDArray[np.float
 
 
 def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparison]:
-    """Sets a model beside a baseline, user by user.
+    """Compares a model with a baseline, user by user.
 
     Args:
         model: report of the model.
@@ -173,7 +173,7 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
         A `Comparison` for each metric that both reports hold.
 
     Raises:
-        InputError: the reports cover other users (`reports-not-paired`).
+        InputError: the reports cover different users (`reports-not-paired`).
     """
     return compare_with_intervals(model, baseline)[0]
 
@@ -181,7 +181,7 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
 def compare_with_intervals(
     model: RankingReport, baseline: RankingReport
 ) -> tuple[dict[str, Comparison], list[dict[str, tuple[float, float]]]]:
-    """`compare`, and the intervals of both reports, of one and the same bootstrap.
+    """`compare`, and the intervals of both reports, from one bootstrap.
 
     A mean of differences is the difference of the means, so the samples that give the
     intervals of both give that of the difference as well.
@@ -189,14 +189,14 @@ def compare_with_intervals(
     Returns: comparisons by metric, and the intervals of the model and the baseline.
 
     Raises:
-        InputError: the reports cover other users (`reports-not-paired`).
+        InputError: the reports cover different users (`reports-not-paired`).
     """
     if not np.array_equal(model.users, baseline.users):
         raise InputError(
             "reports-not-paired",
-            "Both reports must cover the same users. Received:"
-            f" {model.num_users} and {baseline.num_users} users, not the same ones."
-            " Evaluate both rankings on one truth.",
+            "Both reports must cover the same users. Received: reports on"
+            f" {model.num_users} and {baseline.num_users} users that differ."
+            " Evaluate both rankings against the same relevant items.",
         )
     values = np.concatenate([model.values, baseline.values], axis=1)
     means = bootstrap_means(values, resamples=model.resamples, seed=model.seed)

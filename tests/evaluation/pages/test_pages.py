@@ -195,7 +195,7 @@ def test_a_leaderboard_has_what_any_run_has() -> None:
 def test_a_page_tells_what_was_measured_in_what_and_how_much_the_ranker_has() -> None:
     text = page()
     assert "<dt>diversity is measured in</dt><dd>item features</dd>" in text
-    weight = "0, it did not help: the order is that of retrieval alone"
+    weight = "0, it did not help: items are in the order of retrieval"
     assert f"<dt>weight of the ranker</dt><dd>{weight}</dd>" in text
 
 

@@ -173,7 +173,7 @@ def test_without_a_model_that_takes_steps_there_is_nothing_to_tell(
         *(dataset, tmp_path / "run"), recipe=fitted, profile=True, quiet=False
     )
     assert run.info.profile == {} and events_of(run) == []
-    assert "no model is trained step by step" in capsys.readouterr().err
+    assert "no model is trained by gradient steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_removed_run_is_gone_and_an_unknown_one_is_refused(tmp_path: Path) -> 
     store.remove(record.id[:16])
     assert store.records() == []
     assert not Path(record.path).exists()
-    with pytest.raises(ArtifactError, match="must be named by its id") as caught:
+    with pytest.raises(ArtifactError, match="No run .* unique prefix") as caught:
         store.get(record.id)
     assert caught.value.code == "run-unknown"
 

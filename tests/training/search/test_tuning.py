@@ -148,7 +148,9 @@ def test_values_that_cannot_be_trained_with_fail_alone(
         assert (trial.error or "").startswith("segment-unknown") is failed
     space = {"retrieval.popularity.smoothing": {"low": 1.0, "high": 4.0}}
     hopeless = searching(space, broken, trials=2)
-    with pytest.raises(InputError, match="None of 2 did. The last error: s") as told:
+    with pytest.raises(
+        InputError, match="None of 2 trials finished. The last error: s"
+    ) as told:
         searched(dataset, tmp_path / "other", hopeless)
     assert told.value.code == "tune-no-trial"
 

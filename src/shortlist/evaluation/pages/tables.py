@@ -50,7 +50,7 @@ def weight_text(weight: float) -> str:
     """The weight of the ranker's scores, and what none means."""
     if weight:
         return f"{weight:g}"
-    return "0, it did not help: the order is that of retrieval alone"
+    return "0, it did not help: items are in the order of retrieval"
 
 
 def p_text(p: float) -> str:

@@ -1,4 +1,4 @@
-"""The loader as stock Keras wants it: a `PyDataset`, or a Python generator."""
+"""The loader as a Keras `PyDataset` or a Python generator."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def as_keras(
     """Splits a batch into `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 
     Args:
-        batch: of a loader; it stays as it is.
-        with_label: whether the label is taken along. Weights bring it anyway: Keras
-            takes them only beside it.
-        with_weight: whether `sample_weight` is taken along, if the batch has it.
+        batch: of a loader; not changed.
+        with_label: include the label. It is always included with weights, which Keras
+            takes only together with a label.
+        with_weight: include `sample_weight`, if the batch has it.
     """
     features = {k: v for k, v in batch.items() if k not in (LABEL, WEIGHT)}
     if with_weight and WEIGHT in batch:
@@ -35,11 +35,10 @@ def as_keras(
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Feeds a `Loader` to stock `fit` and `evaluate` under any backend.
 
-    Give `fit` also `shuffle=False`: otherwise Keras reorders the batches of every
-    epoch. Batches that are asked for in order are made ahead; any other one is made
-    when it is asked for. The epochs of `fit` are whole epochs of the loader, the first
-    being the one in which it stands; after each, it stands at the next. An epoch of one
-    single batch cannot be told from Keras's first look at a model, which may skip it.
+    Pass `shuffle=False` to `fit`; otherwise Keras reorders the batches of every epoch.
+    Batches requested in order are prefetched; any other batch is made on request. An
+    epoch of `fit` is a whole epoch of the loader, starting with its current one. An
+    epoch of a single batch looks like Keras's first look at a model and may be skipped.
 
     For `steps_per_epoch`, use `generate`.
 
@@ -47,8 +46,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         loader: where the batches come from.
         with_label: see `as_keras`; False for models whose loss needs no label.
         with_weight: see `as_keras`.
-        reshuffle: whether every epoch has its own order and draws; evaluation keeps
-            those of epoch 0.
+        reshuffle: use another order and other negatives in each epoch; without, those
+            of epoch 0, as in evaluation.
     """
 
     def __init__(
@@ -73,17 +72,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._first = 0
 
     def __len__(self) -> int:
-        """Batches of the current epoch, less those before the place sought."""
+        """Batches of the current epoch from the position of `seek`."""
         return len(self.loader) - self._first
 
     def seek(self, epoch: int, batch: int = 0, *, held: bool = False) -> None:
-        """Makes the next epoch of `fit` be `epoch` from `batch` on.
+        """Sets the next epoch of `fit` to `epoch`, from `batch` on.
 
         Args:
             epoch: from 0.
-            batch: its first one; the epochs that follow are whole again.
-            held: stay there, whatever Keras asks for, until the next call. Keras looks
-                at a batch before it trains a model.
+            batch: its first batch; later epochs are whole.
+            held: stay there until the next call. Keras requests a batch before it
+                trains a model.
         """
         with self._lock:
             self.epoch, self._first = epoch, batch
@@ -92,9 +91,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             self.loader.seek(epoch * len(self.loader) + batch)
 
     def close(self) -> None:
-        """Ends the threads that make batches ahead, in the middle of an epoch too.
+        """Ends the prefetching threads, also within an epoch.
 
-        TensorFlow keeps what it was fed by, and with it those threads.
+        TensorFlow keeps a reference to its input, and so to those threads.
         """
         with self._lock:
             self._forget()
@@ -107,16 +106,16 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             return self.convert(self._made(index))
 
     def convert(self, batch: Batch) -> tuple[Any, ...]:
-        """What Keras is given of a batch of the loader; see `as_keras`."""
+        """A batch of the loader as Keras takes it; see `as_keras`."""
         return as_keras(batch, with_label=self.with_label, with_weight=self.with_weight)
 
     def on_epoch_begin(self) -> None:
-        """Waits for the batches of an epoch."""
+        """Called by Keras before an epoch."""
         self._is_begun, self._is_whole = True, False
 
     def on_epoch_end(self) -> None:
-        """Moves on to the next epoch, if all of this one was asked for."""
-        # Keras ends an epoch also before the first one and after a look at a batch.
+        """Moves to the next epoch, if the last batch of this one was requested."""
+        # Keras also ends an epoch before the first one and after its look at a batch.
         if self._is_held or not (self._is_begun and self._is_whole):
             return
         with self._lock:
@@ -127,13 +126,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
                 self.loader.seek(self.epoch * len(self.loader))
 
     def _forget(self) -> None:
-        """Ends what makes batches ahead; whoever calls holds the lock."""
+        """Ends prefetching; the caller holds the lock."""
         if isinstance(self._ahead, Generator):
             self._ahead.close()
         self._ahead, self._next = iter(()), 0
 
     def _made(self, index: int) -> Batch:
-        """TensorFlow asks from two threads, of which one belongs to a past epoch."""
+        """TensorFlow calls from two threads, one of which belongs to a past epoch."""
         with self._lock:
             self._is_whole |= index == len(self) - 1
             if index == 0:
@@ -156,16 +155,16 @@ def generate(
 ) -> Generator[tuple[Any, ...], None, None]:
     """Yields batches for `fit(..., steps_per_epoch=len(loader))`, epoch after epoch.
 
-    Begins where the loader stands, also within an epoch, and moves it. Keras asks
-    ahead of the steps it has done: to go on after step `n` of a training that began at
-    epoch 0, `loader.seek(n)`. Close the generator after `fit`: TensorFlow keeps it, and
-    with it the threads that make batches ahead.
+    Starts at the position of the loader, also within an epoch, and advances it. Keras
+    requests batches before their steps: to resume after step `n` of a training that
+    started at epoch 0, call `loader.seek(n)`. Close the generator after `fit`:
+    TensorFlow keeps it, and so its prefetching threads.
 
     Args:
         loader: where the batches come from.
         with_label: see `as_keras`.
         with_weight: see `as_keras`.
-        epochs: how many, the one begun included; without end by default.
+        epochs: number of epochs, including the current one; endless by default.
     """
     for _ in itertools.count() if epochs is None else range(epochs):
         with contextlib.closing(loader.epoch()) as made:

@@ -1,7 +1,4 @@
-"""What a ranker learns of an event: labels and their weights, made from a batch.
-
-Knows batches and the objectives of a recipe; knows no model.
-"""
+"""Labels and weights of the objectives of a ranker, made from a batch."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ Targets = Callable[[Batch], tuple[Any, ...]]
 
 
 class LabelledBatches(Batches):
-    """`Batches` whose labels and weights are made by a function.
+    """`Batches` with labels and weights from a function.
 
     Args:
         loader: where the batches come from.
-        targets: a batch to `(x, y)` or `(x, y, sample_weight)`.
+        targets: turns a batch into `(x, y)` or `(x, y, sample_weight)`.
         reshuffle: see `Batches`.
     """
 
@@ -37,7 +34,7 @@ class LabelledBatches(Batches):
         self.targets = targets
 
     def convert(self, batch: Batch) -> tuple[Any, ...]:
-        """What Keras is given of a batch of the loader: what `targets` makes of it."""
+        """A batch of the loader, turned into `(x, y)` by `targets`."""
         return self.targets(batch)
 
 
@@ -58,13 +55,12 @@ def head_targets(
     """A label and a weight for every head of a multi-task model.
 
     Args:
-        labels: which label each head learns: `label`, the event's own; `positive`,
-            whether that is at least `positive_from`; `taken`, 1 for an event and 0 for
-            the items drawn beside it. Of items drawn only `taken` is known: to the
-            others they have a weight of 0, and events one of `list_size`, so that the
-            mean is that over the events.
+        labels: the label of each head: `label`, that of the event; `positive`, whether
+            it is at least `positive_from`; `taken`, 1 for an event and 0 for its
+            sampled negatives. For the other labels sampled negatives have weight 0 and
+            events weight `list_size`, so that the mean is over the events.
         positive_from: smallest positive label.
-        list_size: rows per event, those of items drawn included.
+        list_size: rows per event, including its sampled negatives.
     """
 
     def targets(batch: Batch) -> tuple[Any, ...]:
@@ -89,12 +85,12 @@ def head_targets(
 
 
 def check_labels(dataset: Dataset, section: RankerSection) -> None:
-    """Checks that the log has what a ranker is to learn, before any work starts.
+    """Checks before any work that the log has the labels that a ranker needs.
 
     Raises:
-        InputError: no label where one is predicted (`ranker-needs-label`), a label of
-            one class where two are told apart (`label-one-class`), or one that is no
-            class at all (`label-not-binary`).
+        InputError: there is no label to predict (`ranker-needs-label`), all labels are
+            of one class (`label-one-class`), or they are not binary
+            (`label-not-binary`).
     """
     for name, (objective, label) in section.labels().items():
         kind = dataset.schema.label_kind
@@ -122,10 +118,9 @@ def check_labels(dataset: Dataset, section: RankerSection) -> None:
             of = "positives" if positive[0] else "negatives"
             raise InputError(
                 "label-one-class",
-                f"{who} without negatives tells labels from {dataset.schema.label!r}"
-                f" of at least {dataset.schema.positive_from} from lower ones, so"
-                f" training needs both. Received: {of} only. Set positive_from, or"
-                " draw negatives.",
+                f"{who} without negatives needs labels in {dataset.schema.label!r} both"
+                f" of at least {dataset.schema.positive_from} and lower. Received:"
+                f" {of} only. Set positive_from, or use negatives.",
             )
 
 

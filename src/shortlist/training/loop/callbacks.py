@@ -44,8 +44,8 @@ class RankingValidation(keras.callbacks.Callback):  # type: ignore[misc]
 class StopOnNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
     """Raises when the loss is NaN or infinite, and names the batch.
 
-    The loss of a batch is looked at when the next one is done: a look at once would
-    make the step wait for the device.
+    The loss of a batch is read after the next batch; reading it at once would make the
+    step wait for the device.
 
     Args:
         first_batch: number of the first batch of the first epoch, from 0.
@@ -58,17 +58,17 @@ class StopOnNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Notes the number of the epoch."""
+        """Stores the number of the epoch."""
         self._epoch, self._last = epoch, None
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Checks the loss of the batch before."""
+        """Checks the loss of the previous batch."""
         self._check()
         if logs and "loss" in logs:
             self._last = self.first_batch + batch + 1, logs["loss"]
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Checks the loss of the last batch, and of the whole."""
+        """Checks the loss of the last batch and of the epoch."""
         self._epoch = epoch
         self._check()
         self._last, self.first_batch = None, 0
@@ -86,20 +86,20 @@ class StopOnNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def not_finite(what: str, epoch: int) -> ShortlistError:
-    """The error of a training that has gone astray in an epoch, counted from 1."""
+    """The error for a loss or weight that is not finite, in an epoch counted from 1."""
     return ShortlistError(
         "loss-not-finite",
         f"{what} in epoch {epoch}. Lower learning_rate or raise temperature in the"
-        " recipe, and train anew with --overwrite. The checkpoint of the last good"
-        " epoch, if there was one, is kept.",
+        " recipe, and train again with --overwrite. The checkpoint of the last good"
+        " epoch, if any, is kept.",
     )
 
 
 def check_weights_finite(model: keras.Model, epoch: int) -> None:
     """Raises `ShortlistError` if a weight is NaN or infinite after an epoch.
 
-    The loss of a step is that of the weights before it: the last step can end in NaN
-    without showing it.
+    The loss of a step is computed before its update, so it does not show a NaN that the
+    last step caused.
     """
     named = [
         (weight.path, values)

@@ -1,7 +1,4 @@
-"""What a training costs, and when the next epoch is not worth its price.
-
-Knows seconds, prices and the values of a metric; knows nothing of Keras.
-"""
+"""The cost of a training, and a stop when the next epoch is not worth it."""
 
 from __future__ import annotations
 
@@ -11,23 +8,22 @@ from typing import Any
 from shortlist.training.loop.stops import Verdict, monitored
 
 WINDOW = 3
-"""Epochs from which the next one is foretold."""
+"""Epochs from which the next one is predicted."""
 
 
 class MarginalCost:
-    """Stops when the gain expected of the next epoch is not worth what it costs.
+    """Stops when the expected gain of the next epoch is too small for its cost.
 
-    The gain expected is the mean gain of the last three epochs, where the gain of an
-    epoch is by how much it raised (or, with `min`, lowered) the best value so far, 0
-    if it did not; its cost is their mean time at the price. As gains shrink from epoch
-    to epoch this expects a little too much, and stops a little late.
+    The expected gain is the mean gain of the last three epochs. The gain of an epoch is
+    its improvement of the best value so far, at least 0; the expected cost is the mean
+    time of these epochs at the price. As gains usually shrink, it stops slightly late.
 
     Args:
         monitor: name of the metric in the logs of an epoch.
         mode: `min` or `max`; what is better.
         price_per_hour: of the machine, in any currency.
-        min_gain_per_cost: least gain of the metric per unit of that currency.
-        spent_seconds: tells how long training has lasted, earlier processes included.
+        min_gain_per_cost: minimum gain of the metric per unit of that currency.
+        spent_seconds: returns the time spent, including earlier processes.
     """
 
     name = "cost"
@@ -79,12 +75,12 @@ class MarginalCost:
         }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        """Goes on with what `memory` returned."""
+        """Restores what `memory` returned."""
         self._best = memory.get("cost_best")
         self._gains = list(memory.get("cost_gains", []))
         self._seconds = list(memory.get("cost_seconds", []))
 
 
 def cost(seconds: float, price_per_hour: float) -> float:
-    """What seconds cost at a price."""
+    """The cost of a duration at an hourly price."""
     return seconds / 3600 * price_per_hour

@@ -1,29 +1,26 @@
-"""What is said of how the training of a model ended, and what to change.
-
-Knows numbers of epochs; knows nothing of Keras.
-"""
+"""Notes on fits that ended too early, and what to change."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 STEEP_FALL = 0.01
-"""Share of the loss that the last epoch took off, above which it was still falling."""
+"""Relative fall of the loss in an epoch, above which it is still falling."""
 
 
 class Ending(NamedTuple):
-    """How the training of a model ended.
+    """How the fit of a model ended.
 
     Args:
         stage: name of the model, and of its section in the recipe.
-        monitor: the metric that tells which epoch is best.
+        monitor: the metric that decides which epoch is best.
         epoch: the last epoch, from 1.
-        epochs: most epochs.
+        epochs: maximum number of epochs.
         best_epoch: the epoch that was kept, from 1.
         ended_by: name of the stop that ended it, or `epochs`.
-        fell: by which share the last epoch lowered the loss.
-        is_metric: whether `monitor` measures what is recommended; of a loss on the
-            validation part it is normal to rise while the training loss falls.
+        fell: relative fall of the loss in the last epoch.
+        is_metric: whether `monitor` is a ranking metric; a validation loss normally
+            rises at some point while the training loss falls.
     """
 
     stage: str
@@ -36,7 +33,7 @@ class Ending(NamedTuple):
     is_metric: bool
 
     def note(self) -> str:
-        """One sentence or two on an end that came too early, or nothing."""
+        """A note if the fit ended too early, else an empty string."""
         is_last = self.epoch - self.best_epoch <= self._nearly()
         if self.ended_by == "patience":
             if not self.is_metric or self.fell < STEEP_FALL:
@@ -44,7 +41,7 @@ class Ending(NamedTuple):
             return (
                 f"{self.stage} stopped at epoch {self.epoch} of {self.epochs} with the"
                 f" loss still falling ({self.fell:.1%} in that epoch): {self.monitor}"
-                " was not better for as many epochs as patience allows. It may learn"
+                " did not improve within patience. It may learn"
                 f" more with a higher {self.stage}.patience."
             )
         setting = {
@@ -60,5 +57,5 @@ class Ending(NamedTuple):
         )
 
     def _nearly(self) -> int:
-        """Epochs after the best one that say nothing yet."""
+        """Epochs after the best one that are too few to judge."""
         return self.epochs // 20

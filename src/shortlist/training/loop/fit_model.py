@@ -11,9 +11,9 @@ from shortlist.recipe import RankerSection, RetrievalSection
 from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.job import Job
 from shortlist.training.loop.callbacks import EpochReport, StopOnNotFinite
+from shortlist.training.loop.checkpointing import Checkpointing
 from shortlist.training.loop.cost import MarginalCost
 from shortlist.training.loop.endings import Ending
-from shortlist.training.loop.progress import Progress
 from shortlist.training.loop.stops import (
     Floor,
     NoImprovement,
@@ -46,7 +46,7 @@ def fit_model(
 
     Returns: the number of the epoch whose weights were kept, from 1.
     """
-    progress = Progress(
+    progress = Checkpointing(
         *(job.unfinished, batches, _stops(job, section)),
         epochs=section.epochs if job.steps is None else 1,
         minutes=job.recipe.training.checkpoint_minutes,
@@ -107,7 +107,7 @@ def _warm_start(job: Job, model: keras.Model) -> None:
 
 
 def _note(
-    progress: Progress,
+    progress: Checkpointing,
     section: RetrievalSection | RankerSection,
     stage: str,
     kept: int,

@@ -1,7 +1,7 @@
-"""The optimizer of a recipe, for the dense weights and for the tables alike.
+"""The optimizer of a recipe, for dense weights and tables.
 
-Tables have optimizers of their own, so what a recipe says is made twice: as an object
-for `compile`, and as name and learning rate for the tables.
+Tables have separate optimizers, so the settings are returned twice: as an object for
+`compile`, and as a name and learning rate for the tables.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shortlist.recipe import TrainingSection
 
 
 class Optimization(NamedTuple):
-    """How the weights of a model move."""
+    """The optimizers of a model."""
 
     dense: keras.optimizers.Optimizer
     """For `compile`."""
@@ -30,9 +30,9 @@ class Optimization(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Rises in a line to a rate, then stays or falls to zero.
+    """Linear warm-up to a rate, then constant or decaying to zero.
 
-    With w warm-up updates and n in all, update t of 0 to n - 1 has the rate times
+    With w warm-up updates of n, update t from 0 to n - 1 has the rate times
 
         (t + 1) / w                          while t < w
         1                                    `constant`
@@ -42,10 +42,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[m
     Args:
         learning_rate: the highest rate.
         kind: `constant`, `linear` or `cosine`.
-        warmup_steps: updates of the rise; may be 0.
-        total_steps: updates in all.
-        steps_per_update: calls that are one update: gradient accumulation counts each
-            batch, tables only the updates.
+        warmup_steps: updates of the warm-up; may be 0.
+        total_steps: total number of updates.
+        steps_per_update: steps per update: with gradient accumulation the dense
+            optimizer counts batches, tables count updates.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ def optimization(
     """The optimizers of a stage.
 
     Args:
-        training: which, and with what around it.
-        learning_rate: of dense weights and tables; with a schedule the highest.
+        training: optimizer, schedule, clipping and accumulation.
+        learning_rate: of dense weights and tables; the maximum of a schedule.
         total_batches: of all epochs.
     """
     rate: Any = learning_rate
@@ -108,12 +108,12 @@ def optimization(
         "adagrad": keras.optimizers.Adagrad,
         "adam": keras.optimizers.Adam,
         "ftrl": keras.optimizers.Ftrl,
-        "rowwise_adagrad": keras.optimizers.Adagrad,  # a rule for rows of tables alone
+        "rowwise_adagrad": keras.optimizers.Adagrad,  # row-wise only for tables
         "sgd": keras.optimizers.SGD,
     }
     dense = kinds[training.optimizer](
         rate,
-        # Keras numbers what has no name, and the number would differ after a resume.
+        # Keras numbers unnamed optimizers; the number would differ after a resume.
         name=training.optimizer,
         global_clipnorm=training.clip_norm,
         gradient_accumulation_steps=training.accumulate
@@ -126,13 +126,13 @@ def optimization(
 def check_updates(
     training: TrainingSection, stage: str, batches: int, epochs: int
 ) -> None:
-    """Checks that the weights of a stage will move, and reach their full rate.
+    """Checks that a stage has enough updates for `accumulate` and `warmup_steps`.
 
     Args:
-        training: how they move.
-        stage: what is trained.
-        batches: of an epoch.
-        epochs: most epochs.
+        training: its settings.
+        stage: name of the stage.
+        batches: batches per epoch.
+        epochs: maximum number of epochs.
 
     Raises:
         InputError: `training-too-short`.
@@ -140,24 +140,23 @@ def check_updates(
     if batches < training.accumulate:
         raise InputError(
             "training-too-short",
-            "An epoch must have at least the `accumulate` batches that one update is"
-            f" made of. Received: accumulate = {training.accumulate}, and"
-            f" {batches} batches of {stage} in an epoch. Lower accumulate or"
-            " batch_size.",
+            "`accumulate` must be at most the number of batches in an epoch. Received:"
+            f" accumulate = {training.accumulate}, and {batches} batches of {stage} in"
+            " an epoch. Lower accumulate or batch_size.",
         )
     updates = batches * epochs // training.accumulate
     if training.warmup_steps > updates:
         raise InputError(
             "training-too-short",
-            f"`warmup_steps` must be at most the {updates:,} updates of {stage}, or its"
-            " learning rate never gets where it should. Received:"
+            f"`warmup_steps` must be at most the {updates:,} updates of {stage}, so"
+            " that the learning rate is reached. Received:"
             f" {training.warmup_steps:,}. Lower it, or raise epochs.",
         )
 
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Models made within compute in this precision; weights and tables stay float32."""
+    """Models built inside compute in this precision; weights and tables are float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,8 +1,8 @@
-"""The state of the random numbers that a training draws from, as plain JSON.
+"""The state of the random generators of a training, as plain JSON.
 
-Keras takes the seeds of layers that name none from Python's `random`, and PyTorch draws
-dropout from its own generator. What a layer draws under JAX and TensorFlow follows from
-the state of its `SeedGenerator`, which is saved with the model.
+Keras seeds layers without a seed from Python's `random`, and PyTorch uses its own
+generator for dropout. Under JAX and TensorFlow a layer uses its `SeedGenerator`, whose
+state is saved with the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def random_state() -> dict[str, Any]:
-    """The state of the generators of Python, NumPy and, if it is loaded, PyTorch."""
+    """The state of the generators of Python, NumPy and, if it is imported, PyTorch."""
     version, numbers, spare = random.getstate()
     name, keys, place, has_spare, other = np.random.get_state()
     state: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""When a training ends before its last epoch. Knows logs of epochs, nothing of Keras.
+"""Early stopping, from the logs of epochs and without Keras.
 
-A stop is asked after each epoch and keeps what it must know in a few plain values, so
-that a training that goes on after an interruption ends where it would have ended.
+A stop is called after each epoch. Its state is a few plain values, so that a resumed
+training stops at the same epoch as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from shortlist.errors import InputError, did_you_mean
 from shortlist.evaluation.metrics.table import bare_name, higher_is_better
 
 LEAST_FALL = 0.001
-"""Share by which an epoch must lower the loss, or it counts as one that did not."""
+"""Minimum relative fall of the loss for an epoch to count as one with a fall."""
 CLEAR = 3.0
 """Standard errors by which a metric must be better than its floor."""
 
 
 class Verdict(NamedTuple):
-    """What a stop says after an epoch."""
+    """The decision of a stop after an epoch."""
 
     stop: bool
     is_best: bool = False
 
 
 class Floor(NamedTuple):
-    """What popularity reaches: below it a metric says nothing of what was learned."""
+    """The value of popularity; below it a metric does not show what was learned."""
 
     value: float
     users: int
-    """Users that the metric is the mean of."""
+    """Number of users in the mean."""
 
 
 class Stop(Protocol):
-    """Asked after each epoch whether it was the last one."""
+    """Decides after each epoch whether to stop."""
 
     name: str
     """What ended a training: `patience`, `time_budget`, ..."""
@@ -45,11 +45,11 @@ class Stop(Protocol):
         ...
 
     def memory(self) -> dict[str, Any]:
-        """What it must know of the epochs so far, as plain JSON."""
+        """Its state, as plain JSON."""
         ...
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        """Goes on with what `memory` returned."""
+        """Restores what `memory` returned."""
         ...
 
 
@@ -57,15 +57,14 @@ class NoImprovement:
     """Stops when a metric has not improved for some epochs.
 
     With a `floor`, an epoch without improvement counts only once the metric has been
-    better than the floor by more than chance, or if the training loss did not fall in
-    it. Before that the metric of a sparse log moves by chance alone, while the model
-    learns.
+    significantly better than the floor, or if the training loss did not fall in it.
+    Before that the metric of a sparse log is noise, although the model learns.
 
     Args:
         monitor: name of the metric in the logs of an epoch.
         mode: `min` or `max`; what is better.
         patience: epochs without improvement.
-        floor: what popularity reaches in the metric.
+        floor: the metric of popularity.
     """
 
     name = "patience"
@@ -102,7 +101,7 @@ class NoImprovement:
         return Verdict(stop=False, is_best=True)
 
     def memory(self) -> dict[str, Any]:
-        """The best value and the epochs since then, and how the loss has fallen."""
+        """The best value, the epochs since then, and the fall of the loss."""
         return {
             "best": self.best,
             "waited": self.waited,
@@ -112,7 +111,7 @@ class NoImprovement:
         }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        """Goes on with what `memory` returned, of an earlier version too."""
+        """Restores what `memory` returned, in this or an earlier version."""
         self.best, self.waited = memory["best"], memory["waited"]
         self.is_above = memory.get("is_above", self.is_above)
         self.lowest_loss = memory.get("lowest_loss")
@@ -130,11 +129,11 @@ class NoImprovement:
 
 
 class TimeBudget:
-    """Stops when the next epoch would end after the time that there is.
+    """Stops when the next epoch would exceed the time budget.
 
     Args:
         minutes: of the whole training.
-        spent_seconds: tells how long it has lasted, earlier processes included.
+        spent_seconds: returns the time spent, including earlier processes.
     """
 
     name = "time_budget"
@@ -146,14 +145,14 @@ class TimeBudget:
         self._epochs = 0
 
     def after_epoch(self, epoch: int, logs: Mapping[str, float]) -> Verdict:
-        """Whether an epoch like those of this process would take too long."""
+        """Whether another epoch of average length would exceed the budget."""
         self._epochs += 1
         spent = self.spent_seconds()
         of_epoch = (spent - self._began) / self._epochs
         return Verdict(stop=spent + of_epoch > 60 * self.minutes)
 
     def memory(self) -> dict[str, Any]:
-        """Nothing: the time spent is told from outside."""
+        """Nothing: `spent_seconds` returns the time."""
         return {}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
@@ -161,7 +160,7 @@ class TimeBudget:
 
 
 def monitored(monitor: str, logs: Mapping[str, float]) -> float:
-    """The metric of an epoch that was asked for.
+    """The monitored metric of an epoch.
 
     Raises:
         InputError: `monitor-unknown`.
@@ -176,25 +175,25 @@ def monitored(monitor: str, logs: Mapping[str, float]) -> float:
 
 
 def mode_of(monitor: str) -> str:
-    """`min` for losses, errors and what else is better when lower, else `max`."""
+    """`min` for losses, errors and metrics that are better when lower, else `max`."""
     name = bare_name(monitor.removeprefix("val_").rpartition(".")[2])
     is_error = name.endswith(("loss", "error", "rmse", "mae", "mse"))
     return "min" if is_error or higher_is_better(name) is False else "max"
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
-    """Whether a metric has improved; NaN and infinity never have."""
+    """Whether a metric has improved; NaN and infinity never do."""
     if not math.isfinite(value):
         return False
     return best is None or (value < best if mode == "min" else value > best)
 
 
 def is_clear_of(value: float, floor: Floor, mode: str) -> bool:
-    """Whether a mean over users is better than popularity's by more than chance.
+    """Whether a mean over users is significantly better than that of popularity.
 
-    Of values from 0 to 1 with mean m the variance is at most m (1 - m) (Bhatia and
-    Davis, 2000, https://doi.org/10.2307/2589180), whatever the metric
-    is. Means outside are compared as they are.
+    Values from 0 to 1 with mean m have a variance of at most m (1 - m) (Bhatia and
+    Davis, 2000, https://doi.org/10.2307/2589180). Means outside that range are compared
+    without a margin.
     """
     spread = max(value * (1.0 - value), 0.0) / max(floor.users, 1)
     margin = CLEAR * math.sqrt(spread)

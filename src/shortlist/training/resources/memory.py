@@ -1,4 +1,4 @@
-"""Running out of memory, told with the sizes of what needs it."""
+"""Out-of-memory errors, with the sizes of tables and batches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SIGNS = (
     "can't allocate memory",
     "bad_alloc",
 )
-# Floats kept for each value of a table: itself and what its optimizer remembers. One
-# more number a row (`rowwise_adagrad`) does not show.
+# Floats per value of a table: the value and its optimizer state. The one number per
+# row of `rowwise_adagrad` is not counted.
 _FLOATS = {"adagrad": 2, "adam": 3, "ftrl": 3, "rowwise_adagrad": 1, "sgd": 1}
 
 
 @contextlib.contextmanager
 def memory_errors(job: Job) -> Iterator[None]:
-    """Turns an error about memory into one that says what to lower.
+    """Turns an out-of-memory error into one that says what to reduce.
 
     Raises:
         ResourceError: `out-of-memory`.
@@ -49,13 +49,13 @@ def memory_errors(job: Job) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy or a backend says that memory ran out."""
+    """Whether an error of Python, NumPy or a backend means out of memory."""
     told = f"{type(error).__name__} {error}"
     return any(sign in told for sign in _SIGNS)
 
 
 def _advice(job: Job) -> str:
-    """What to lower; a scorer has neither tables nor batches."""
+    """What to reduce; a scorer has neither tables nor batches."""
     lower = ["embedding_dim or batch_size"] if job.recipe.trained() else []
     if job.recipe.retrieval.kind != TWO_TOWER:
         lower += ["the factors or neighbours of the scorer"]
@@ -63,7 +63,7 @@ def _advice(job: Job) -> str:
 
 
 def _sizes(job: Job) -> list[str]:
-    """Each table of each stage with its rows, width and bytes; else the scorer."""
+    """Each table of each stage with its rows, width and size; else the scorer."""
     floats = _FLOATS[job.recipe.training.optimizer]
     lines = []
     if (kind := job.recipe.retrieval.kind) != TWO_TOWER:

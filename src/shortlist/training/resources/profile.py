@@ -1,15 +1,13 @@
 """Where the time of training steps goes, as shares and as a trace.
 
-A step lasts from the end of the one before, or the beginning of its epoch, to its own
-end, when its loss is there. Of that time
+A step lasts from the end of the previous step, or the start of its epoch, until its
+loss is available. Of that time
 
-- `lookup` is when host tables are read,
-- `update` is when gradients are kept for host tables or move them,
-- `data` is when, before the first lookup of the step, a batch is waited for or made,
+- `lookup` reads host tables,
+- `update` stores gradients for host tables and applies them,
+- `data` waits for or makes a batch, before the first lookup of the step,
 - `dense` is the rest: forward and backward pass, the optimizer of the dense weights,
   Keras, and tables on a device.
-
-Knows callbacks of Keras and who tells it of spans; knows no model.
 """
 
 from __future__ import annotations
@@ -33,11 +31,11 @@ from shortlist.training.batches.keras_batches import Batches
 TRACE_FILE = "trace.json"
 SHARES = ("data", "lookup", "dense", "update")
 MOST_STEPS = 1000
-"""Steps of a model that are in the trace; the shares are those of all."""
+"""Steps per model in the trace; the shares are over all steps."""
 
 
 class Span(NamedTuple):
-    """Something that lasted, in nanoseconds of `time.perf_counter_ns`."""
+    """A named time span, in nanoseconds of `time.perf_counter_ns`."""
 
     name: str
     begin: int
@@ -46,7 +44,7 @@ class Span(NamedTuple):
 
 
 class Profile:
-    """Collects spans of any thread, and the sums and the trace made of them."""
+    """Collects spans of all threads, their sums and a trace."""
 
     def __init__(self) -> None:
         self.sums: dict[str, dict[str, int]] = {}
@@ -58,7 +56,7 @@ class Profile:
 
     @contextlib.contextmanager
     def watch(self, name: str) -> Iterator[None]:
-        """Notes how long what happens within lasts."""
+        """Records the duration of the context."""
         begin = time.perf_counter_ns()
         try:
             yield
@@ -73,7 +71,7 @@ class Profile:
     def of_model(
         self, model: keras.Model, batches: Batches
     ) -> Iterator[list[keras.callbacks.Callback]]:
-        """Watches a model and its batches; yields the callbacks of its `fit`."""
+        """Profiles a model and its batches; yields the callbacks for its `fit`."""
         # Not built here: that would move the generator of PyTorch.
         batches.watch = self.watch
         for layer in table_layers(model):
@@ -86,13 +84,13 @@ class Profile:
                 layer.watch(None)
 
     def spans(self) -> list[Span]:
-        """The spans since this was last asked."""
+        """The spans since the last call."""
         with self._lock:
             taken, self._open = self._open, []
         return taken
 
     def add(self, span: Span, category: str, **arguments: Any) -> None:
-        """Puts a span into the trace."""
+        """Adds a span to the trace."""
         self._threads.setdefault(span.thread, threading.current_thread().name)
         self._events.append(
             {
@@ -110,7 +108,7 @@ class Profile:
     def count(self, stage: str, parts: dict[str, int]) -> int:
         """Adds a step, in nanoseconds, to the sums; returns its number, from 1.
 
-        The first one is kept apart: it compiles.
+        The first step is counted separately, as it compiles.
         """
         sums = self.sums.setdefault(stage, dict.fromkeys(("first", *SHARES), 0))
         number = sums["steps"] = sums.get("steps", 0) + 1
@@ -122,7 +120,7 @@ class Profile:
         return number
 
     def report(self) -> dict[str, dict[str, float]]:
-        """Of each model its steps, their mean time, its shares and the first step."""
+        """For each model its steps, their mean time, the shares and the first step."""
         found = {}
         for stage, sums in self.sums.items():
             whole = sum(sums[name] for name in SHARES)
@@ -136,7 +134,7 @@ class Profile:
         return found
 
     def text(self) -> str:
-        """The report for people, a line for each model."""
+        """The report as text, one line per model."""
         lines = []
         for stage, told in self.report().items():
             shares = ", ".join(f"{name} {told[name]:.1%}" for name in SHARES)
@@ -145,7 +143,7 @@ class Profile:
                 f" {told['first_step_ms']:,.1f} ms, then {told['step_ms']:.2f} ms each:"
                 f" {shares}"
             )
-        return "\n".join(lines) or "no model is trained step by step"
+        return "\n".join(lines) or "no model is trained by gradient steps"
 
     def write(self, folder: Path) -> None:
         """Writes `trace.json` in the Trace Event Format, which Perfetto opens."""
@@ -161,7 +159,7 @@ class Profile:
 
 
 class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a profile of every step and epoch of a model. The last of the callbacks."""
+    """Reports every step and epoch of a model to a profile; the last callback."""
 
     def __init__(self, profile: Profile, stage: str) -> None:
         super().__init__()
@@ -170,16 +168,16 @@ class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.epoch_began = self.began = self.entered = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Here the first step begins."""
+        """Starts the first step."""
         self.profile.spans()
         self.epoch_began = self.began = time.perf_counter_ns()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Keras has its batch, or will ask for it in the compiled step."""
+        """Keras has its batch, or requests it in the compiled step."""
         self.entered = time.perf_counter_ns()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Here the step ends, once its loss is there."""
+        """Ends the step, once its loss is available."""
         float((logs or {}).get("loss", 0.0))
         step = Span("step", self.began, time.perf_counter_ns(), _thread())
         self.began = step.end
@@ -194,21 +192,20 @@ class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
             self.profile.add(span, self.stage)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validation and checkpoint are parts of the epoch."""
+        """Ends the epoch, after validation and checkpoint."""
         end = time.perf_counter_ns()
         span = Span(f"epoch {epoch + 1}", self.epoch_began, end, _thread())
         self.profile.add(span, self.stage)
 
 
 def parts_of(step: Span, spans: Iterable[Span], *, entered: int) -> dict[str, int]:
-    """How long each part of a step lasted; together as long as the step.
+    """The duration of each part of a step; they add up to the step.
 
     Args:
-        step: the whole.
-        spans: named `data`, `lookup` or `update`, of any thread. What overlaps counts
-            once, for the first of `lookup`, `update` and `data`.
-        entered: when Keras had called the step, to which batches are waited for where
-            nothing is looked up.
+        step: the step.
+        spans: named `data`, `lookup` or `update`, of all threads. Overlaps count once,
+            for the first of `lookup`, `update` and `data`.
+        entered: when Keras called the step: the end of `data` without a lookup.
     """
     of: dict[str, list[tuple[int, int]]] = {"lookup": [], "update": [], "data": []}
     for span in spans:
@@ -227,7 +224,7 @@ def parts_of(step: Span, spans: Iterable[Span], *, entered: int) -> dict[str, in
 
 
 def _length(intervals: Iterable[tuple[int, int]]) -> int:
-    """Length of a union."""
+    """Length of the union of intervals."""
     total, last = 0, None
     for begin, end in sorted(intervals):
         start = begin if last is None else max(begin, last)

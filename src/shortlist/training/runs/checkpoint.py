@@ -3,7 +3,7 @@
 `model.json` is plain JSON, `model.weights.h5` the dense weights as Keras writes them,
 and `model.weights.h5.tables/` one safetensors file per embedding table with the state
 of its optimizer. No code and no pickle is stored: the class that reads a checkpoint is
-named by the caller, never by the file.
+chosen by the caller, never by the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHTS_FILE = "model.weights.h5"
 
 @without_tensorflow()
 def save_model(path: str | Path, model: keras.Model) -> None:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint atomically."""
     with atomic_directory(path, overwrite=True, kind=CHECKPOINT) as folder:
         config = msgspec.json.encode(model.get_config())
         (folder / CONFIG_FILE).write_bytes(msgspec.json.format(config, indent=2))
@@ -61,8 +61,8 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     ) as error:
         raise ArtifactError(
             "checkpoint-unreadable",
-            f"A checkpoint of {model_class.__name__} must be at {str(path)!r}. Reading"
-            f" it failed: {error}. Train again.",
+            f"The checkpoint of {model_class.__name__} at {str(path)!r} cannot be read:"
+            f" {error}. Train again.",
             file=path,
         ) from error
     return model

@@ -7,12 +7,12 @@
       schema.json       the schema of the dataset
       environment.json  versions and machine
       metrics.jsonl     one line per model and epoch
-      trace.json        of a training with --profile: its steps in time
+      trace.json        the trace of a training with --profile
       vocabularies/     the ids of its rows, for a warm start from it
       evaluation.json   written by `shortlist evaluate`
       retrieval/ ranker/  checkpoints
 
-Knows nothing of Keras.
+This module does not import Keras.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PACKAGES = (
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What every version of `run.json` begins with."""
+    """The first fields of every version of `run.json`."""
 
     format: Literal["shortlist-run"] = "shortlist-run"
     format_version: int = FORMAT_VERSION
@@ -82,7 +82,7 @@ class TrainedFile(msgspec.Struct, frozen=True, kw_only=True):
     last_timestamp_ms: int | None = None
     """Time of the latest event."""
     xxh64: str
-    """Of its bytes, in hexadecimal digits."""
+    """Checksum of its bytes, in hexadecimal digits."""
 
 
 class RunInfo(_Header, frozen=True, kw_only=True):
@@ -101,24 +101,24 @@ class RunInfo(_Header, frozen=True, kw_only=True):
     validation: dict[str, Any] = {}
     """Metrics on the validation part of `retrieval` and `pipeline`."""
     popularity: dict[str, float] = {}
-    """Those of what is popular, for the same users."""
+    """Metrics of popularity, for the same users."""
     notes: tuple[str, ...] = ()
-    """What is said of trainings that ended too early, and what to change."""
+    """Notes on fits that ended too early, and what to change."""
     seconds: dict[str, float] = {}
     profile: dict[str, dict[str, float]] = {}
-    """Of each model that was profiled its steps, their time, and where it went."""
+    """For each profiled model its steps, their time and the shares of it."""
     cost: float = 0.0
-    """Of the training, in the currency of the recipe's `price_per_hour`."""
+    """Cost of the training, in the currency of the recipe's `price_per_hour`."""
     warm_start: str = ""
-    """Path of the run whose weights it began with."""
+    """Path of the run of a warm start."""
     trained_on: tuple[TrainedFile, ...] = ()
-    """The training part, with what the older run of a warm start has seen of it."""
+    """The files of the training part."""
     new_files: tuple[str, ...] = ()
-    """Those of it that this run alone was trained on, if it was on new days."""
+    """The files that a run on new days was trained on."""
     files: dict[str, FileSum] = {}
     """Size and checksum of every file of the training, by its path in the run."""
     checksum: str = ""
-    """Of all the other fields."""
+    """Checksum of all other fields."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,15 +144,15 @@ class Run:
         """Opens a run directory.
 
         Raises:
-            ArtifactError: no run there, a newer format, or damaged.
+            ArtifactError: there is no run, its format is newer, or it is damaged.
         """
         path = Path(path)
         file = path / RUN_FILE
         if place_problem(path, RUN_FILE, None) == MISSING:
             raise ArtifactError(
                 "run-missing",
-                f"A finished run must be at {str(path)!r}; it has no run.json. Run"
-                " `shortlist train` first or give its folder.",
+                f"There is no finished run at {str(path)!r} (no run.json). Run"
+                " `shortlist train` first, or give the folder of a run.",
                 file=path,
             )
         version = _decode(file, _Header).format_version
@@ -168,7 +168,7 @@ class Run:
         for name, recorded in info.files.items():
             if problem := place_problem(path, name, recorded):
                 raise damaged(path / name, problem)
-        # Those of the models and of their ids may be large: `verify` reads them.
+        # The files of models and vocabularies may be large: `verify` checks them.
         _check_files(path, [n for n in info.files if "/" not in n], info.files)
         run = cls(path, info, _decode(path / RECIPE_FILE, dict[str, Any]))
         run.read_schema()
@@ -176,7 +176,7 @@ class Run:
         return run
 
     def read_schema(self) -> Schema | None:
-        """The schema of the dataset; `None` for a run that did not keep it.
+        """The schema of the dataset; `None` for a run without it.
 
         Raises:
             ArtifactError: `run-damaged`.
@@ -185,7 +185,7 @@ class Run:
         return _decode(file, Schema) if self._holds(SCHEMA_FILE) else None
 
     def read_environment(self) -> Environment | None:
-        """Versions and machine; `None` for a run that did not keep them.
+        """Versions and machine; `None` for a run without them.
 
         Raises:
             ArtifactError: `run-damaged`.
@@ -194,20 +194,20 @@ class Run:
         return _decode(file, Environment) if self._holds(ENVIRONMENT_FILE) else None
 
     def verify(self, folder: str) -> None:
-        """Checks the files of a folder of the run, before they are read.
+        """Checks the checksums of a folder of the run, before it is read.
 
         Args:
             folder: `retrieval`, `ranker` or `vocabularies`; may be missing.
 
         Raises:
-            ArtifactError: `run-damaged`, one is not what was written.
+            ArtifactError: `run-damaged`, a file changed or is missing.
         """
         listed = {n for n in self.info.files if n.startswith(f"{folder}/")}
         there = files_in(self.path, folder)
         _check_files(self.path, sorted(listed.union(there)), self.info.files)
 
     def check_contents(self, dataset: Dataset) -> None:
-        """Checks that the run is of a dataset, and keeps its schema and ids unchanged.
+        """Checks that the run belongs to a dataset and has its schema and ids.
 
         Raises:
             ArtifactError: `dataset-mismatch` or `run-damaged`.
@@ -228,7 +228,7 @@ class Run:
             _check_files(self.path, [kept], {kept: recorded})
 
     def _holds(self, name: str) -> bool:
-        """Whether a file is there; raises if it is no file, or should be there."""
+        """Whether a file exists; raises if it should, or if it is no regular file."""
         problem = place_problem(self.path, name, self.info.files.get(name))
         if problem is None:
             return True
@@ -241,14 +241,14 @@ class Run:
         if fingerprint != self.info.dataset_fingerprint:
             raise ArtifactError(
                 "dataset-mismatch",
-                "A run belongs to the dataset it was trained on, with fingerprint"
-                f" {self.info.dataset_fingerprint}. Received a dataset with"
-                f" {fingerprint}. Name the right dataset or train again.",
+                "The run was trained on another dataset, with fingerprint"
+                f" {self.info.dataset_fingerprint}; this one has {fingerprint}. Use"
+                " that dataset, or train again.",
                 file=self.path,
             )
 
     def evaluation(self) -> dict[str, Any] | None:
-        """What `shortlist evaluate` measured, or `None` before it ran."""
+        """The report of `shortlist evaluate`; `None` before it ran."""
         if not self._holds(EVALUATION_FILE):
             return None
         file = self.path / EVALUATION_FILE
@@ -258,11 +258,10 @@ class Run:
 
 
 def damaged(file: Path, problem: object) -> ArtifactError:
-    """The error of a file of a run that is not what was written."""
+    """The error for a damaged file of a run."""
     return ArtifactError(
         "run-damaged",
-        f"{file.name} must be what Shortlist wrote. Reading it failed: {problem}."
-        " Train or evaluate again.",
+        f"{file.name} is damaged: {problem}. Train or evaluate again.",
         file=file,
     )
 
@@ -272,7 +271,7 @@ def read_sealed(file: Path, kind: type[Decoded], *, required: bool = False) -> D
 
     Args:
         file: a JSON object.
-        kind: what it is.
+        kind: the type to decode it as.
         required: whether it must have a checksum.
 
     Raises:
@@ -310,7 +309,7 @@ def _check_files(
 
 
 def write_run(folder: Path, info: RunInfo) -> None:
-    """Writes `run.json` with the checksums of all other files: the last one."""
+    """Writes `run.json`, the last file, with the checksums of all others."""
     names = [name for name in files_in(folder) if name != RUN_FILE]
     sums = sum_files(folder, names)
     write_sealed(folder / RUN_FILE, msgspec.structs.replace(info, files=sums))

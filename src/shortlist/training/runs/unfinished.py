@@ -1,15 +1,14 @@
-"""A training that is not finished, in a hidden folder beside the run it will become.
+"""The state of an unfinished training, in a hidden folder next to its run.
 
     .NAME.training/
-      lock              who trains; see `training_lock`
-      state.json        what is done and what is under way; replaced whole
-      run/              files of the run that are finished; becomes NAME in one rename
-      e00003-b000000/   the model under way after 3 epochs and 0 batches of the next one
+      lock              locked by the process that trains; see `training_lock`
+      state.json        finished stages and the last checkpoint; replaced atomically
+      run/              finished files of the run; renamed to NAME at the end
+      e00003-b000000/   checkpoint after 3 epochs and 0 batches of the next one
 
-`state.json` names every folder that counts, so a process may be killed at any moment:
-what it does not name is not there. The run that is to be replaced stays until then.
-
-Knows nothing of Keras, nor of what is in the folders.
+A process may be killed at any moment: folders that `state.json` does not name are
+ignored. A run that is to be replaced stays until the rename. This module does not
+import Keras.
 """
 
 from __future__ import annotations
@@ -45,26 +44,26 @@ from shortlist.training.runs.run import RUN_FILE, write_sealed
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
-# What may differ when a training goes on: it decides when one ends, if anything.
+# What may differ on resuming: it does not change the weights of an epoch.
 FREE_FIELDS = ("evaluation", "log", "name", "output", "serving", "tracking", "tune")
 FREE_TRAINING = ("checkpoint_minutes", "price_per_hour", "time_budget")
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage that is done; its model lies in the run's folder."""
+    """A finished stage; its model is in the run folder."""
 
     epochs: int
     random: dict[str, Any]
     seconds: float
-    """Since the training began."""
+    """Since the start of the training."""
     files: dict[str, FileSum] = {}
     """Checksums of the model, by path in the run's folder."""
     note: str = ""
-    """What is said of how it ended."""
+    """How its fit ended, as text."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The stage under way: where it stands, and the best so far."""
+    """The last checkpoint of the unfinished stage, and the best epoch so far."""
 
     stage: str
     epoch: int
@@ -76,11 +75,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     is_last: bool = False
     """Whether training ended with this epoch."""
     memory: dict[str, Any] = {}
-    """What the stops need of the epochs done, by the names they chose."""
+    """The state of the stops, by name."""
     best_epoch: int | None = None
     best_folder: str | None = None
     files: dict[str, FileSum] = {}
-    """Checksums of both folders, by path in the training's."""
+    """Checksums of both folders, by path in the training folder."""
 
 
 class _Header(msgspec.Struct, kw_only=True):
@@ -96,29 +95,29 @@ class State(_Header, kw_only=True):
     backend: str
     overwrite: bool = False
     warm_start: str = ""
-    """Path of the run whose weights this one begins with."""
+    """Path of the run of a warm start."""
     new_files: list[str] = []
-    """Files of the only events to train on; all without any."""
+    """Files of the events to train on; all if empty."""
     seconds: float = 0.0
     """Time spent by earlier processes."""
     metrics_bytes: int = 0
-    """Length of `metrics.jsonl` at that moment."""
+    """Length of `metrics.jsonl` when this was written."""
     stages: dict[str, Finished] = {}
     checkpoint: Checkpoint | None = None
     run_sha256: str = ""
-    """Of the finished `run.json`, once the run may take its place."""
+    """SHA-256 of the finished `run.json`, once the run is being published."""
     checksum: str = ""
-    """Of all the other fields."""
+    """Checksum of all other fields."""
 
 
 class Unfinished:
-    """The folder of a training, locked until `close`.
+    """The folder of an unfinished training, locked until `close`.
 
     Args:
         out: where the run will be.
-        begun: what is to be trained, with nothing done yet.
-        overwrite: begin anew, and replace a run at `out`.
-        resume: go on with what is there, if anything is.
+        begun: the initial state of the training.
+        overwrite: start again, and replace a run at `out`.
+        resume: resume an unfinished training, if there is one.
 
     Raises:
         InputError: `training-unfinished`, `resume-mismatch`, `output-exists`,
@@ -147,31 +146,31 @@ class Unfinished:
 
     @property
     def run_folder(self) -> Path:
-        """Where the files of the run are until it is finished."""
+        """The folder of the run until it is finished."""
         return self.folder / "run"
 
     @property
     def seconds(self) -> float:
-        """Time spent so far, by earlier processes too."""
+        """Seconds spent so far, including earlier processes."""
         return self.state.seconds + time.monotonic() - self._started
 
     @property
     def stages(self) -> dict[str, Finished]:
-        """The stages that are done."""
+        """The finished stages."""
         return self.state.stages
 
     @property
     def is_published(self) -> bool:
-        """Whether the finished run has taken its place already."""
+        """Whether the finished run is at `out` already."""
         return is_run(self.out, self.state.run_sha256)
 
     def checkpoint_of(self, stage: str) -> Checkpoint | None:
-        """Where a stage stands; `None` if it was not begun."""
+        """The checkpoint of a stage; `None` if it was not started."""
         found = self.state.checkpoint
         return found if found is not None and found.stage == stage else None
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Makes a checkpoint, whose folder is complete, the one to go on from."""
+        """Makes a complete checkpoint folder the one to resume from."""
         folders = {checkpoint.folder, checkpoint.best_folder} - {None}
         names = [name for f in folders for name in files_in(self.folder, str(f))]
         sums = sum_files(self.folder, names)
@@ -181,7 +180,7 @@ class Unfinished:
     def finish_stage(
         self, stage: str, epochs: int, random: dict[str, Any], note: str = ""
     ) -> None:
-        """A stage, whose model is in the run's folder, need not be trained again."""
+        """Marks a stage as finished, whose model is in the run folder."""
         sums = sum_files(self.run_folder, files_in(self.run_folder, stage))
         finished = Finished(
             epochs=epochs, random=random, seconds=self.seconds, note=note, files=sums
@@ -190,7 +189,7 @@ class Unfinished:
         self._remove_others()
 
     def publish(self) -> None:
-        """The finished run, with its `run.json`, takes its place."""
+        """Moves the finished run, with its `run.json`, to `out`."""
         digest = hashlib.sha256((self.run_folder / RUN_FILE).read_bytes()).hexdigest()
         self._write(run_sha256=digest)
         check_absent(self.out, overwrite=self.state.overwrite, kind=RUN)
@@ -204,7 +203,7 @@ class Unfinished:
         remove_ours(self.folder, TRAINING)
 
     def close(self) -> None:
-        """Lets others go on; removes the folder if there is nothing to go on from."""
+        """Releases the lock; removes the folder if there is nothing to resume."""
         if self.folder.is_dir() and not _is_begun(self.folder):
             self.remove()
         self._lock.release()
@@ -235,9 +234,8 @@ class Unfinished:
         elif not resume:
             raise InputError(
                 "training-unfinished",
-                "A training must be finished or given up before another begins at the"
-                f" same place. Found one that was interrupted: {_standing(found)}. Go"
-                " on with --resume, or start anew with --overwrite.",
+                f"There is an interrupted training: {_standing(found)}. Continue it"
+                " with --resume, or start again with --overwrite.",
                 file=self.out,
             )
         else:
@@ -249,7 +247,7 @@ class Unfinished:
             self._remove_others()
 
     def _check_files(self, state: State) -> None:
-        """Checks what a training is to go on from, before anything is removed."""
+        """Checks the files to resume from, before anything is removed."""
         kept = [(self.run_folder, stage.files) for stage in state.stages.values()]
         if state.checkpoint is not None:
             kept.append((self.folder, state.checkpoint.files))
@@ -263,7 +261,7 @@ class Unfinished:
         with disk_errors(self.out):
             self._empty()
             self.run_folder.mkdir()
-            # So that --resume alone knows that the older run may be replaced.
+            # So that a later --resume knows that the older run may be replaced.
             self._write()
 
     def _write(self, **changes: Any) -> None:
@@ -276,30 +274,30 @@ class Unfinished:
         write_sealed(self.folder / STATE_FILE, self.state)
 
     def _truncate_metrics(self) -> None:
-        """Forgets epochs that no checkpoint knows."""
+        """Removes the metrics of epochs after the last checkpoint."""
         metrics = self.run_folder / "metrics.jsonl"
         if metrics.is_file():
             os.truncate(metrics, self.state.metrics_bytes)
 
     def _remove_others(self) -> None:
-        """Removes what the state does not name."""
+        """Removes folders that the state does not name."""
         named = {"lock", STATE_FILE, "run"}
         if self.state.checkpoint is not None:
             named |= {self.state.checkpoint.folder}
             named |= {self.state.checkpoint.best_folder or "run"}
         remove_ours(self.folder, TRAINING, keep=named)
         for path in self.run_folder.iterdir():
-            if is_temporary(path.name):  # half-written by a killed process
+            if is_temporary(path.name):  # partly written by a killed process
                 _remove(path)
 
     def _empty(self) -> None:
-        """The state goes first: without it the rest counts for nothing."""
+        """Removes the state first: without it the rest is ignored."""
         (self.folder / STATE_FILE).unlink(missing_ok=True)
         remove_ours(self.folder, TRAINING, keep={"lock"})
 
 
 def _check_ours(folder: Path) -> None:
-    """Raises `InputError` (`output-foreign`) if others have put something there."""
+    """Raises `InputError` (`output-foreign`) if the folder has other files."""
     if folder.is_symlink() or folder.is_dir():
         check_replaceable(folder, None if folder.is_symlink() else TRAINING)
 
@@ -308,16 +306,15 @@ def training_lock(folder: Path) -> Lock:
     """The lock of the one process that trains in a folder.
 
     Raises:
-        ResourceError: `training-locked`, another process does.
+        ResourceError: `training-locked`, another process trains there.
     """
     path = folder / "lock"
 
     def busy(who: str) -> ResourceError:
         return ResourceError(
             "training-locked",
-            f"Only one process may train a run at a time. Found that {who} is training"
-            " it. Wait for it, end it (SIGTERM saves what it has done), or choose"
-            " another output.",
+            f"The run is being trained by {who}. Wait for it, stop it (SIGTERM saves a"
+            " checkpoint), or choose another output.",
             file=path,
         )
 
@@ -325,13 +322,13 @@ def training_lock(folder: Path) -> Lock:
 
 
 def unfinished_folder(out: Path) -> Path:
-    """Where the training of the run at `out` keeps its state: on the run's own disk."""
+    """The state folder of the training of `out`, on the same disk."""
     out = resolved(out)
     return out.with_name(f".{out.name}.training")
 
 
 def begun_recipe(out: Path) -> dict[str, Any] | None:
-    """The recipe of the training that was interrupted at `out`, if one was."""
+    """The recipe of the interrupted training at `out`, if there is one."""
     found = _read(unfinished_folder(out) / STATE_FILE)
     return None if found is None or not _is_worth(found) else found.recipe
 
@@ -345,11 +342,11 @@ def is_run(out: Path, run_sha256: str) -> bool:
 
 
 def differing_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Fields of two recipes that differ and that the weights depend on."""
+    """Differing fields of two recipes that the weights depend on."""
     # As JSON has them: lists in place of tuples.
     one, other = (msgspec.json.decode(msgspec.json.encode(r)) for r in (one, other))
     names = []
-    # What is measured decides which epoch is best. Earlier versions have no such field.
+    # The metric decides which epoch is best. Earlier versions have no such field.
     if _repeats(one) != _repeats(other):
         names.append("evaluation.repeats")
     for section in sorted(set(one) | set(other)):
@@ -378,7 +375,7 @@ def _check_same(found: State, wanted: State, out: Path) -> None:
         for name in ("dataset_fingerprint", "backend")
         if getattr(found, name) != getattr(wanted, name)
     ]
-    # Not asked for again, they are those of the beginning.
+    # If not given again, they are those of the start.
     if wanted.warm_start not in ("", found.warm_start):
         differing.append("warm start")
     if wanted.new_files and wanted.new_files != found.new_files:
@@ -387,9 +384,9 @@ def _check_same(found: State, wanted: State, out: Path) -> None:
     if differing:
         raise InputError(
             "resume-mismatch",
-            "A training goes on with the dataset, the backend and the recipe it was"
-            f" begun with. These differ: {', '.join(differing)}. Set them back, or"
-            " start anew with --overwrite.",
+            "A training is resumed with the dataset, backend and recipe it was started"
+            f" with. These differ: {', '.join(differing)}. Restore them, or start again"
+            " with --overwrite.",
             file=out,
         )
 
@@ -407,7 +404,7 @@ def _is_worth(state: State) -> bool:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a state was written; only those worth something are."""
+    """Whether there is something to resume; other states are removed."""
     return (folder / STATE_FILE).is_file()
 
 
@@ -427,13 +424,13 @@ def _read(file: Path) -> State | None:
     raise ArtifactError(
         "training-newer",
         f"The format of an unfinished training must be at most {FORMAT_VERSION}."
-        f" Received: {version}. Update shortlist, or start anew with --overwrite.",
+        f" Received: {version}. Update shortlist, or start again with --overwrite.",
         file=file,
     )
 
 
 def _has_sums(state: State) -> bool:
-    """Whether a state has checksums, as all have but those of an earlier version."""
+    """Whether a state has checksums; those of earlier versions have none."""
     parts = (state.checkpoint, *state.stages.values())
     return any(part.files for part in parts if part is not None)
 
@@ -441,8 +438,8 @@ def _has_sums(state: State) -> bool:
 def _damaged(file: Path, problem: object) -> ArtifactError:
     return ArtifactError(
         "training-damaged",
-        "The state of a training must be what Shortlist wrote. Reading it failed:"
-        f" {problem}. Start anew with --overwrite.",
+        f"The state of the training is damaged: {problem}. Start again with"
+        " --overwrite.",
         file=file,
     )
 
@@ -455,9 +452,9 @@ def _remove(path: Path) -> None:
 
 
 def kept(error: ResourceError, unfinished: Unfinished) -> ResourceError:
-    """An error of the disk, told with the names the user gave and what is left."""
-    told = error.message.replace(str(unfinished.run_folder), str(unfinished.out))
-    told = told.replace(str(unfinished.folder), str(unfinished.out))
+    """A disk error with the path of the run, and how to resume."""
+    message = error.message.replace(str(unfinished.run_folder), str(unfinished.out))
+    message = message.replace(str(unfinished.folder), str(unfinished.out))
     if _is_worth(unfinished.state):
-        told = told.replace("nothing was left behind", "--resume then goes on")
-    return ResourceError(error.code, told, file=unfinished.out)
+        message = message.replace("nothing was left behind", "--resume then continues")
+    return ResourceError(error.code, message, file=unfinished.out)

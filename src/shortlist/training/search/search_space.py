@@ -1,7 +1,4 @@
-"""The fields that a search varies, and a recipe for the values of a trial.
-
-Knows recipes and their fields; knows nothing of how values are chosen.
-"""
+"""The space of a search, and the recipe of a trial."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from shortlist.recipe import Recipe, build_recipe
 from shortlist.recipe.search import SearchSection
 
 SEARCHED = ("retrieval", "ranker", "training")
-"""Sections whose fields can be searched: the others say what is measured."""
+"""Sections whose fields can be searched."""
 
 
 class Dimension(NamedTuple):
@@ -24,10 +21,10 @@ class Dimension(NamedTuple):
     name: str
     search: SearchSection
     is_integer: bool
-    """Whether a range holds integers alone."""
+    """Whether the values of a range are integers."""
 
     def ends(self) -> list[Any]:
-        """The least and the greatest value of a range; all choices."""
+        """The ends of a range, or all choices."""
         if self.search.choices is not None:
             return self.search.choices
         ends = [self.search.low, self.search.last()]
@@ -40,8 +37,8 @@ def space_of(recipe: Recipe) -> list[Dimension]:
     """The space that a recipe declares, checked field by field.
 
     Raises:
-        InputError: `tune-space`: it is empty, names what is no field, or holds values
-            that a field does not take.
+        InputError: `tune-space`: it is empty, has an unknown field, or has values that
+            are invalid for a field.
     """
     fields: dict[str, Any] = {}
     for section in SEARCHED:
@@ -56,11 +53,11 @@ def space_of(recipe: Recipe) -> list[Dimension]:
     for name, search in recipe.tune.space.items():
         if name not in fields:
             raise _refused(
-                "What is searched must be a field of [retrieval], [ranker] or"
+                "A searched field must be in [retrieval], [ranker] or"
                 f" [training]. Received: {name!r}.{did_you_mean(name, fields)}"
             )
-        taken = _leaves(fields[name].annotation)
-        dimension = Dimension(name, search, int in taken and float not in taken)
+        kinds = _leaves(fields[name].annotation)
+        dimension = Dimension(name, search, int in kinds and float not in kinds)
         for value in dimension.ends():
             _check(recipe, name, value)
         space.append(dimension)
@@ -71,7 +68,7 @@ def recipe_with(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """The recipe with other values, by dotted name.
 
     Raises:
-        RecipeError: values that do not go together.
+        RecipeError: values that are incompatible.
     """
     return build_recipe(_changed(recipe, values))
 
@@ -88,22 +85,22 @@ def _changed(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, name: str, value: Any) -> None:
-    """Whether a field takes a value, whatever those of other fields may be."""
+    """Checks that a value is valid for a field, regardless of other fields."""
     path = tuple(name.split("."))
     try:
         Recipe.model_validate(_changed(recipe, {name: value}))
     except pydantic.ValidationError as error:
         for problem in error.errors():
             if problem["loc"][: len(path)] == path:
-                told = problem["msg"].removeprefix("Value error, ")
+                rule = problem["msg"].removeprefix("Value error, ")
                 raise _refused(
-                    f"The values of {name!r} must be such as the field takes. {told}."
+                    f"The values of {name!r} must be valid for the field. {rule}."
                     f" Received: {value!r}."
                 ) from error
 
 
 def _fields(section: pydantic.BaseModel, prefix: str) -> dict[str, Any]:
-    """All fields of a section and of those inside it, by dotted name."""
+    """All fields of a section and its subsections, by dotted name."""
     found: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)

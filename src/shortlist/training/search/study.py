@@ -1,14 +1,13 @@
 """The trials of a search, in an SQLite file that Optuna reads and writes.
 
     FOLDER/
-      study.sqlite   what is searched, and every trial: values, epochs, result
-      lock           who searches; see `lock.py`
-      trial-00003/   the run of the trial under way, and its state beside it
+      study.sqlite   the space, and every trial: values, epochs, result
+      lock           locked by the process that searches; see `lock.py`
+      trial-00003/   the run of the running trial, and its state next to it
 
-A process may be killed at any moment: a trial that was under way goes on, and what the
-next ones try depends on the seed, their number and the trials before them alone.
-
-Knows Optuna; knows nothing of datasets or training.
+A process may be killed at any moment: a resumed search continues the running trial, and
+the values of later trials depend only on the seed, their number and earlier trials.
+This is the only module that uses Optuna.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ STORAGE_ERRORS = (
     optuna.exceptions.StorageInternalError,
     sqlalchemy.exc.SQLAlchemyError,
 )
-STARTUP_TRIALS = 8  # before TPE has seen enough to model
+STARTUP_TRIALS = 8  # random trials before TPE has enough data
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial as it stands in the study.
+    """One trial of a study.
 
     Args:
         number: from 0.
         state: `running`, `finished`, `pruned` or `failed`.
         values: by dotted name of the field.
-        result: the metric, of a trial that finished.
-        epochs: the metric after each epoch reported.
-        seconds: it took.
-        run: id in the run store, if it is kept.
+        result: the metric of a finished trial.
+        epochs: the metric after each reported epoch.
+        seconds: duration.
+        run: id in the run store, if there is one.
         error: why it failed.
     """
 
@@ -69,16 +68,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Study:
-    """A search that is under way, locked while the context lasts.
+    """A running search, locked inside the context.
 
     Args:
         folder: of the study.
-        section: how is searched.
-        space: what is searched.
+        section: settings of the search.
+        space: fields to search.
         direction: `maximize` or `minimize`.
-        begun: all that the results depend on, as plain JSON.
-        resume: go on with what is there, if anything is.
-        overwrite: begin anew where a study is.
+        begun: everything that the results depend on, as plain JSON.
+        resume: continue an existing study, if there is one.
+        overwrite: replace an existing study.
 
     Raises:
         InputError: `study-exists` or `resume-mismatch`.
@@ -127,8 +126,8 @@ class Study:
         if isinstance(error, STORAGE_ERRORS):
             raise ResourceError(
                 "study-write",
-                "A study must be writable while a search lasts. Writing it failed:"
-                f" {str(error)[:200]}. Make room or let others go, then go on with"
+                f"The study could not be written: {str(error)[:200]}. Free space on the"
+                " disk or end other programs that use it, then continue with"
                 " --resume.",
                 file=self.file,
             ) from error
@@ -140,13 +139,13 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The finished trial with the best result, the earliest of equals."""
+        """The finished trial with the best result; the first of equal ones."""
         finished = [t for t in self.trials if t.result is not None]
         sign = 1 if self.direction == "minimize" else -1
         return min(finished, key=lambda t: sign * (t.result or 0.0), default=None)
 
     def begin(self) -> RunningTrial:
-        """Goes on with the trial that was interrupted, else begins another."""
+        """Continues an interrupted trial, else starts a new one."""
         under_way = self._study.get_trials(states=(TrialState.RUNNING,))
         if under_way:
             number = under_way[0].number
@@ -167,8 +166,8 @@ class Study:
         if not overwrite:
             raise InputError(
                 "study-exists",
-                "A search must begin where none was before. Found one. Go on with"
-                " --resume, or start anew with --overwrite.",
+                "There is a study already. Continue it with --resume, or start again"
+                " with --overwrite.",
                 file=self.file,
             )
         with disk_errors(self.folder):
@@ -200,15 +199,15 @@ class Study:
 
     @contextlib.contextmanager
     def _sound(self) -> Iterator[None]:
-        """Turns what Optuna says of a file that is none of ours into our error."""
+        """Turns errors of Optuna and SQLite about the file into ours."""
         try:
             yield
         except (sqlalchemy.exc.OperationalError, sqlite3.OperationalError) as error:
             raise ResourceError(
                 "study-write",
-                "A study must be readable and writable, by one search at a time."
-                f" Opening it failed: {str(error)[:200]}. Wait for the other search,"
-                " or free space on the disk.",
+                f"The study could not be opened: {str(error)[:200]}. A study is used"
+                " by one search at a time: wait for the other search, or free space"
+                " on the disk.",
                 file=self.file,
             ) from error
         except (
@@ -219,8 +218,8 @@ class Study:
         ) as error:
             raise ArtifactError(
                 "study-damaged",
-                "A study must be what this version of Optuna reads. Reading it failed:"
-                f" {type(error).__name__}: {str(error)[:200]}. Start anew with"
+                "The study is damaged or of another version of Optuna:"
+                f" {type(error).__name__}: {str(error)[:200]}. Start again with"
                 " --overwrite.",
                 file=self.file,
             ) from error
@@ -234,9 +233,9 @@ class Study:
         if differing:
             raise InputError(
                 "resume-mismatch",
-                "A search goes on with the dataset, the backend, the recipe and the"
-                f" space it was begun with. These differ: {', '.join(differing)}. Set"
-                " them back, or start anew with --overwrite.",
+                "A search is resumed with the dataset, backend, recipe and space it"
+                f" was started with. These differ: {', '.join(differing)}. Restore"
+                " them, or start again with --overwrite.",
                 file=self.file,
             )
 
@@ -248,10 +247,10 @@ class Study:
         remove_ours(self.folder, TRIAL)
 
     def _sampler(self, number: int) -> Any:
-        """TPE (Bergstra et al., 2011), for one trial: nothing to remember between."""
-        drawn = np.random.SeedSequence((self.section.seed, number)).generate_state(1)
+        """TPE (Bergstra et al., 2011), created for each trial, so without state."""
+        seed = np.random.SeedSequence((self.section.seed, number)).generate_state(1)
         return optuna.samplers.TPESampler(
-            seed=int(drawn[0]), n_startup_trials=STARTUP_TRIALS
+            seed=int(seed[0]), n_startup_trials=STARTUP_TRIALS
         )
 
     def _pruner(self) -> Any:
@@ -282,7 +281,7 @@ class Study:
         )
 
     def values_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The values of a trial as the recipe takes them."""
+        """The values of a trial, in the types of the recipe."""
         values = {}
         for name, search, _ in self.space:
             if name in parameters:
@@ -293,11 +292,11 @@ class Study:
 
 
 class RunningTrial:
-    """A trial under way, which is told of epochs and of its end.
+    """A running trial, which receives its epochs and its end.
 
     Args:
-        study: it belongs to.
-        asked: of Optuna.
+        study: of the trial.
+        asked: the trial of Optuna.
     """
 
     def __init__(self, study: Study, asked: Any) -> None:
@@ -311,30 +310,30 @@ class RunningTrial:
         self._is_given_up = "given_up" in frozen.user_attrs
 
     def is_pruned_after(self, epoch: int, value: float) -> bool:
-        """Whether, with the metric after an epoch from 1, it is not worth going on."""
-        if epoch not in self._reported:  # in an earlier process that was killed
+        """Whether the trial is pruned, given the metric after an epoch from 1."""
+        if epoch not in self._reported:  # else: by an earlier process that was killed
             self._reported.add(epoch)
             self._asked.report(value, epoch)
-        # The pruner forgets what it said: a process may be killed before the end.
+        # Stored, as the process may be killed before the trial ends.
         if not self._is_given_up and self._asked.should_prune():
             self._is_given_up = True
             self._note(given_up=epoch)
         return self._is_given_up
 
     def finish(self, result: float, seconds: float, run: str | None) -> None:
-        """It is trained and measured."""
+        """The trial was trained and measured."""
         self._note(seconds=seconds, run=run)
         self._tell(result, None)
 
     def prune(self, seconds: float) -> None:
-        """It was given up."""
+        """The trial was pruned."""
         self._note(seconds=seconds)
         self._tell(None, TrialState.PRUNED)
 
     def fail(self, error: str, seconds: float) -> None:
-        """Its values cannot be trained with."""
+        """The trial failed because of its values."""
         self._note(error=error, seconds=seconds)
-        # Pruned, not failed: the sampler learns from it to keep away.
+        # Pruned, not failed, so that the sampler learns to avoid its values.
         self._tell(None, TrialState.PRUNED)
 
     def _note(self, **noted: Any) -> None:
@@ -348,9 +347,9 @@ class RunningTrial:
 
 
 def _suggest(asked: Any, name: str, search: SearchSection, is_integer: bool) -> None:
-    """Chooses a value; a trial that has one keeps it."""
+    """Chooses a value; a resumed trial keeps its own."""
     if search.choices is not None:
-        # As text: Optuna takes no lists, and holds 1 and 1.0 for the same.
+        # As text: Optuna takes no lists, and 1 and 1.0 are equal to it.
         asked.suggest_categorical(name, [*map(as_text, search.choices)])
     elif is_integer:
         asked.suggest_int(
@@ -364,7 +363,7 @@ def _suggest(asked: Any, name: str, search: SearchSection, is_integer: bool) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines that Optuna writes of every trial."""
+    """Silences the log lines of Optuna."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,8 +1,8 @@
-"""Checkpoints of a training under way, its early end, and how it goes on from one.
+"""Checkpoints of an unfinished training, early stopping, and resuming.
 
-A checkpoint holds the weights of the model, the state of its optimizer, its tables with
-the state of theirs, the seeds of its layers and, within an epoch, its metrics so far.
-Where the loader stands follows from the epoch and the batch.
+A checkpoint holds the weights of the model, its tables, the state of all optimizers,
+the seeds of its layers and, within an epoch, the metrics so far. The position of the
+loader follows from the epoch and the batch.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ WEIGHTS_FILE = "model.weights.h5"
 REST_FILE = "rest.npz"
 
 
-class Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves the state of a training, ends it early and brings its best epoch back.
+class Checkpointing(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves checkpoints, stops early and restores the best epoch.
 
-    Callbacks that add to the logs come before it.
+    It comes after all callbacks that add metrics to the logs.
 
     Args:
-        unfinished: where the state goes.
+        unfinished: where the state is saved.
         batches: what the model is trained on.
-        stops: asked after each epoch; the first one tells which epoch is best.
-        epochs: most epochs.
-        minutes: a checkpoint is also made within an epoch, when this long has passed
-            since the last one; 0 for none.
+        stops: called after each epoch; the first one decides which epoch is best.
+        epochs: maximum number of epochs.
+        minutes: also save within an epoch when this long has passed since the last
+            checkpoint; 0 for never.
     """
 
     def __init__(
@@ -99,10 +99,11 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._random = found.random
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Begins, or goes on where the checkpoint was, within an epoch or not."""
+        """Restores the state of the checkpoint in the first epoch of a resumed fit."""
         if self._is_begun:
             return
-        # Only now: before, Keras tries a batch, which draws, and resets the metrics.
+        # Not earlier: Keras first runs a batch, which uses random numbers, and resets
+        # the metrics.
         self._is_begun = True
         self.batches.seek(epoch, self.first_batch)
         if not self._is_resumed:
@@ -117,13 +118,13 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             variable.assign(value)
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Sets the generators again: PyTorch drew a number to begin the epoch."""
+        """Restores the generators again: PyTorch uses a number to start the epoch."""
         if self._metrics and batch == 0:
             restore_random_state(self._random)
             self._metrics = []
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Saves if the process is to end, or if it is time; not after the last one."""
+        """Saves when interrupted or when it is time, but not after the last batch."""
         done = self.first_batch + batch + 1
         if done >= len(self.batches.loader):
             return
@@ -133,15 +134,15 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
             self._end_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Saves, and stops if one of the stops says so."""
+        """Saves, and stops if one of the stops decides so."""
         check_weights_finite(self.model, epoch + 1)
         self.epoch, self.first_batch = epoch + 1, 0
-        told = [stop.after_epoch(epoch + 1, logs or {}) for stop in self.stops]
-        ended = [n for n, one in zip(self.stops, told, strict=True) if one.stop]
+        verdicts = [stop.after_epoch(epoch + 1, logs or {}) for stop in self.stops]
+        ended = [n for n, one in zip(self.stops, verdicts, strict=True) if one.stop]
         if ended or epoch + 1 == self.epochs:
             self.is_done, self.ended_by = True, ended[0].name if ended else "epochs"
         folder = _name(epoch + 1, 0)
-        if told and told[0].is_best:
+        if verdicts and verdicts[0].is_best:
             self.best_epoch, self._best_folder = epoch + 1, folder
         self._save(epoch + 1, 0)
         if self.is_done:
@@ -149,8 +150,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._end_if_asked()
 
     def restore_best(self, model: keras.Model) -> int:
-        """Brings the best epoch back; returns its number, from 1."""
-        if self._is_resumed:  # no epoch was left to do
+        """Restores the best epoch; returns its number, from 1."""
+        if self._is_resumed:  # no epoch was left
             restore_random_state(self._random)
         if self.best_epoch is None or self._best_folder is None:
             return self.epoch
@@ -191,7 +192,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     @contextmanager
     def saves_when_interrupted(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the training after its batch; a second one at once."""
+        """Ctrl-C and SIGTERM end the training after the batch; a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -224,7 +225,7 @@ def _name(epoch: int, batch: int) -> str:
 
 
 def _rest(model: keras.Model) -> list[Any]:
-    """Variables that are no weights: the states of the seeds of layers."""
+    """Variables that are not weights: the seed states of layers."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
@@ -256,8 +257,8 @@ def _load(folder: Path, model: keras.Model) -> list[np.ndarray]:
     except (OSError, ValueError) as error:
         raise ArtifactError(
             "training-damaged",
-            "The checkpoint of a training must be what Shortlist wrote. Reading it"
-            f" failed: {error}. Start anew with --overwrite.",
+            f"The checkpoint of the training is damaged: {error}. Start again with"
+            " --overwrite.",
             file=folder / REST_FILE,
         ) from error
     for number, variable in enumerate(_rest(model)):
