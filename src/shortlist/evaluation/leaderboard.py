@@ -139,7 +139,7 @@ def _row(
 def _popularity(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The metrics of popularity in any report; the first report wins."""
     found: dict[str, float] = {}
-    for report in reversed(reports.values()):
+    for report in reversed(list(reports.values())):
         found |= report["metrics"]["popularity"]
     return found
 
