@@ -1,4 +1,4 @@
-"""SCORES -> METRICS. NumPy only: knows no Keras. Modules are loaded when first used."""
+"""SCORES -> METRICS, with NumPy only. Modules are imported when first used."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def train(
 ) -> Run:
     """Trains retrieval and ranking and writes a run directory.
 
-    Until the run is finished its state is kept beside `out`, so that an interrupted
+    Until the run is finished its state is kept next to `out`, so that an interrupted
     training can be resumed; see `Unfinished`.
 
     Args:

@@ -18,7 +18,7 @@ def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipel
     Args:
         run: a finished run.
         dataset: the one it was trained on.
-        repeats: recommend items again that a user has taken before.
+        repeats: recommend items again that a user has interacted with.
     """
     run.check_contents(dataset)
     run.verify("retrieval")

@@ -1,4 +1,4 @@
-"""What a list is like beyond its hits: novel, varied, popular, to the user's taste.
+"""Metrics beyond accuracy: novelty, diversity, popularity, preferences.
 
 A metric with one value per user is 0 for a user with an empty list, save for the
 divergence of tastes; the others describe all lists together. Knows item counts and item
@@ -99,7 +99,7 @@ def gini(recommended: NDArray[Any]) -> float:
     `sum((2 j - n - 1) x_j) / (n sum(x))` over the n items in ascending order.
 
     Args:
-        recommended: lists each item of the catalogue stands in, `(num_items,)`.
+        recommended: number of lists with each item of the catalogue, `(num_items,)`.
     """
     ordered = np.sort(np.asarray(recommended, np.float64))
     n, total = len(ordered), float(ordered.sum())
@@ -132,7 +132,7 @@ def personalization(recommended: NDArray[Any], lengths: NDArray[Any]) -> float:
     pairs: an item in c lists is shared by c (c - 1) / 2 pairs.
 
     Args:
-        recommended: lists each item stands in, `(num_items,)`, of `list_counts`.
+        recommended: number of lists with each item, `(num_items,)`; see `list_counts`.
         lengths: items of each list among its first k, `(num_users,)`.
 
     Returns: NaN where there are no two lists with items.

@@ -1,4 +1,4 @@
-"""How far a mean over users would move with other users: the bootstrap.
+"""Bootstrap intervals of means over users.
 
 References:
     Efron, 1979, "Bootstrap Methods: Another Look at the Jackknife",

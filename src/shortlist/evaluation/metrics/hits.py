@@ -86,7 +86,7 @@ def find_hits(ranked: NDArray[Any], relevant: Csr) -> Hits:
 
 
 def recall(hits: Hits, k: int) -> PerUser:
-    """Share of the user's relevant items that stand in the first `k`, `(num_users,)`.
+    """Share of the user's relevant items in the first `k`, `(num_users,)`.
 
     Divides by all relevant items, also when there are more than `k`.
     """
@@ -161,7 +161,7 @@ FORMULAS: dict[str, Callable[[Hits, int], PerUser]] = {
 
 
 def coverage(ranked: NDArray[Any], k: int, num_items: int) -> float:
-    """Share of the catalogue that stands in the first `k` of any list.
+    """Share of the catalogue that is in the first `k` of any list.
 
     Args:
         ranked: `(num_users, max_k)` item rows, padded with -1.

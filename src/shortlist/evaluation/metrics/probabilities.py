@@ -1,4 +1,4 @@
-"""Whether predicted probabilities can be believed: log loss and calibration.
+"""Metrics of predicted probabilities: log loss and calibration.
 
 References:
     Good, 1952, "Rational decisions",
@@ -66,7 +66,7 @@ def log_loss(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
 def reliability(
     labels: NDArray[Any], probabilities: NDArray[Any], num_bins: int = 10
 ) -> list[ReliabilityBin]:
-    """Predictions beside what happened, in bins of equal width; empty ones left out.
+    """Predicted and observed rates in bins of equal width, without empty bins.
 
     Bin i holds probabilities from i / n to below (i + 1) / n, the last one also 1.
     Arguments and errors as `log_loss`.

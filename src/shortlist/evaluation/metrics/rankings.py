@@ -77,7 +77,7 @@ def check_csr(csr: Csr, num_users: int) -> None:
 
 
 def check_ranking(ranked: NDArray[Any], *, first: int = 0) -> None:
-    """Checks shape, type, padding and that no item stands twice in a list.
+    """Checks shape, type, padding and that no item is twice in a list.
 
     Args:
         ranked: `(num_users, max_k)`, or a block of it.
@@ -136,7 +136,7 @@ def popularity_ranking(counts: NDArray[Any], seen: Csr, k: int) -> NDArray[np.in
     if indices.size and indices.max() >= len(counts):
         raise _csr_error(f"Item rows must be below {len(counts)}", str(indices.max()))
     order = np.argsort(-np.asarray(counts)[1:], kind="stable") + 1
-    place = np.full(len(counts), len(counts))  # row 0 stands behind all
+    place = np.full(len(counts), len(counts))  # row 0 comes last
     place[order] = np.arange(len(order))
     num_seen = np.diff(offsets)
     ranked = np.full((len(num_seen), k), -1, np.int32)

@@ -1,6 +1,6 @@
-"""Whether two runs differ beyond chance, from the users that both were measured on.
+"""Significance tests of two runs, on the users that both were evaluated on.
 
-Knows differences per user and p-values; knows no runs and no files.
+Works on differences per user and p-values.
 
 References:
     Fisher, 1935, "The Design of Experiments", section 21 (the sign-flip test)

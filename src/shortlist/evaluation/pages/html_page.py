@@ -44,7 +44,7 @@ def evaluation_html(
         report: plain values.
         title: heading of the page.
         details: lines below it, such as the run's folder.
-        plots: of the report, when they are drawn already.
+        plots: of the report; made here if `None`.
 
     Raises:
         ResourceError: matplotlib is not installed (`package-missing`).

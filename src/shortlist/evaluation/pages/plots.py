@@ -281,7 +281,7 @@ def _dots(
 ) -> None:
     """Values as dots with their intervals, a row per name and a colour per series.
 
-    Names stand above their rows: beside them they would take most of the width.
+    Names are above their rows, as next to them they would take most of the width.
     """
     axes = figure.add_subplot()
     if line is not None:

@@ -20,8 +20,8 @@ def to_tf_dataset(
 ) -> tf.data.Dataset:
     """A dataset of the tuples of `generate`, as tensors of known types and shapes.
 
-    Each iteration begins where the loader stands. The size of a batch is part of the
-    shapes if all batches have the same.
+    Each iteration starts at the position of the loader. The batch size is part of the
+    shapes if all batches have the same size.
 
     Args:
         loader: where the batches come from.

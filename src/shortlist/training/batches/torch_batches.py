@@ -25,8 +25,8 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]
 
     With `num_workers` of the `DataLoader` above 0 the batches are dealt to the workers
     in turn, on top of the shard of the loader; they come back in order. The first
-    iteration begins where the loader stands; `set_epoch` chooses another epoch, and
-    without it every iteration is the same. The loader itself does not move.
+    iteration starts at the position of the loader; `set_epoch` chooses another epoch,
+    and without it every iteration is the same. The loader itself does not move.
 
     Args:
         loader: where the batches come from.

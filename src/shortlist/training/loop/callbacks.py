@@ -114,7 +114,7 @@ def check_weights_finite(model: keras.Model, epoch: int) -> None:
 
 
 def epoch_text(name: str, epoch: int, values: Logs, seconds: float) -> str:
-    """The line of an epoch; what does not fit 80 columns goes on in further ones.
+    """The report of an epoch, wrapped at 80 columns.
 
     Args:
         name: which model is trained.

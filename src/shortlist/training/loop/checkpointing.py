@@ -206,7 +206,7 @@ class Checkpointing(keras.callbacks.Callback):  # type: ignore[misc]
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-        # None stands for a handler that Python did not install.
+        # None means a handler that Python did not install.
         before = {
             number: signal.getsignal(number) or signal.SIG_DFL
             for number in interrupts.handled()

@@ -1,4 +1,4 @@
-"""SQLite files beside runs: which are ours, and what happens to those that are not."""
+"""Checks that an SQLite file is ours, and removal of such files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _HEADER = b"SQLite format 3\0"
 
 
 def check_database(file: Path, query: str, expected: object) -> None:
-    """Checks that nobody else keeps a database in a file.
+    """Checks that a file is not a database of another program.
 
-    A file that is missing, has no table or cannot be read passes.
+    A file that is missing, has no tables or cannot be read is accepted.
 
     Args:
         file: the database.
-        query: what a database of ours answers.
+        query: a query that our databases answer.
         expected: the only value of its first column.
 
     Raises:
-        InputError: it has tables and answers something else (`output-foreign`).
+        InputError: it is a database of another program (`output-foreign`).
     """
     if not _is_database(file):
         return
@@ -51,7 +51,7 @@ def check_database(file: Path, query: str, expected: object) -> None:
 
 
 def remove_database(file: Path) -> None:
-    """Removes a database; a file that is none is kept under another name."""
+    """Removes a database; a file that is not a database is renamed instead."""
     if file.exists() and not _is_database(file):
         os.replace(file, file.with_name(f"{file.name}.kept-{secrets.token_hex(4)}"))
     for end in ENDINGS:
@@ -59,7 +59,7 @@ def remove_database(file: Path) -> None:
 
 
 def _is_database(file: Path) -> bool:
-    """Whether a regular file begins as a database does."""
+    """Whether a regular file has the header of a database."""
     if not file.is_file():
         return False
     with file.open("rb") as stream:

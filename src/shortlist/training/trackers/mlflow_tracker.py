@@ -1,4 +1,4 @@
-"""Trainings as runs of an MLflow tracking server or a local database."""
+"""Tracks trainings in an MLflow server or a local database."""
 
 from __future__ import annotations
 

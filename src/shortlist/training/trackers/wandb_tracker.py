@@ -1,4 +1,4 @@
-"""Trainings as runs of Weights & Biases."""
+"""Tracks trainings in Weights & Biases."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class WeightsAndBiases(Tracker):
                 "dataset_fingerprint": training.dataset_fingerprint,
                 "backend": training.backend,
             },
-            reinit="create_new",  # whoever calls may have a run of their own
+            reinit="create_new",  # the caller may have an active run
             settings=settings,
         )
         for stage in ("retrieval", "ranker"):
             self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
 
     def epoch(self, stage: str, epoch: int, metrics: Metrics) -> None:
-        """Logs `<stage>/<metric>` beside `<stage>/epoch`."""
+        """Logs `<stage>/<metric>` against `<stage>/epoch`."""
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
         self.run.log({f"{stage}/epoch": epoch} | named)
 
