@@ -304,7 +304,7 @@ def test_a_second_trainer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     refused = []
 
     def second() -> None:
-        with pytest.raises(ShortlistError, match=f"process {os.getpid()}") as caught:
+        with pytest.raises(ShortlistError, match=rf"process {os.getpid()}\.") as caught:
             trained(dataset, out, overwrite=True)
         refused.append(caught.value.code)
 
