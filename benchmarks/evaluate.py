@@ -20,14 +20,14 @@ from harness import Claim, against_rival, interleaved, main
 from shortlist import native
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.data.split import KNOWN
-from shortlist.evaluation import evaluate_rankings, measure_pipeline, ranking_metrics
-from shortlist.evaluation.rankings import Csr
-from shortlist.evaluation.report import relevant_items
+from shortlist.evaluation import evaluate_pipeline, evaluate_rankings, ranking_metrics
+from shortlist.evaluation.metrics.rankings import Csr
+from shortlist.evaluation.truth import relevant_items
 from shortlist.models.pipeline import with_row_zero
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import load_pipeline, train
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 
 SCHEMA = Schema(
     user_id="user_id",
@@ -56,7 +56,7 @@ def evaluate(quick: bool) -> Iterator[Claim]:
         began = time.perf_counter()
         dataset = Dataset.open(place / "dataset")
         pipeline = load_pipeline(run, dataset)
-        report = measure_pipeline(pipeline).report
+        report = evaluate_pipeline(pipeline).report
         seconds = time.perf_counter() - began
         size = f"{report['users']:,} users x {report['catalogue']:,} items"
         yield against_rival(

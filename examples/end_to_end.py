@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shortlist.bundle.export import export_bundle
 from shortlist.data import Feature, LogFiles, Schema, Split, prepare
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import build_recipe
 from shortlist.serving.http.server import RunningServer, serve
@@ -59,7 +59,9 @@ def main(folder: Path) -> dict[str, object]:
 
     # 4. SCORES -> METRICS on the test part, compared with popularity.
     pipeline = load_pipeline(run, dataset)
-    report = evaluate_pipeline(pipeline, objective="explicit", ks=(10,))
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(objective="explicit", ks=(10,))
+    ).report
     for who, metrics in report["metrics"].items():
         print(f"{who}: ndcg@10 {metrics['ndcg@10']:.4f}")
 

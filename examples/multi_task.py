@@ -15,7 +15,7 @@ from shortlist.bundle.export import to_onnx
 from shortlist.data import Dataset, ExampleOptions, TrainingExamples
 from shortlist.embeddings.features import concatenate
 from shortlist.embeddings.inputs import model_inputs
-from shortlist.evaluation.pointwise import auc, rmse
+from shortlist.evaluation.metrics.pointwise import auc, rmse
 from shortlist.models import Head, MultiTask
 from small_log import SCHEMA, prepared
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from shortlist.data import ExampleOptions, Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
-from shortlist.evaluation import evaluate_pipeline
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline
 from shortlist.models import Pipeline, TwoTower
 from shortlist.training import Batches
 from small_log import prepared
@@ -48,7 +48,9 @@ def main(folder: Path) -> None:
     print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")
 
     pipeline = Pipeline(dataset, model, retrieval_history=HISTORY)
-    report = evaluate_pipeline(pipeline, ks=(10,), resamples=100)
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(ks=(10,), resamples=100)
+    ).report
     for who in ("model", "popularity"):
         print(f"{who}: ndcg@10 {report['metrics'][who]['ndcg@10']:.4f}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shortlist.training.runs import Run, RunInfo, write_json
+from shortlist.training.runs.run import Run, RunInfo, write_json
 
 RECIPE = {"name": "shop", "seed": 3}
 

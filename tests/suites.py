@@ -22,7 +22,7 @@ from shortlist.embeddings.host import kernels, reference
 from shortlist.embeddings.rules import KINDS, Kind, Rule
 from shortlist.embeddings.storage.saving import table_layers
 from shortlist.embeddings.table import COMBINERS, ROW_TYPES, Bags, Combiner, RowType
-from shortlist.training.checkpoint import load_model, save_model
+from shortlist.training.runs.checkpoint import load_model, save_model
 from table_cases import (
     EVERYTHING,
     assert_same_table,

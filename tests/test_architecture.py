@@ -28,10 +28,10 @@ LAYERS = [
     },
     {"data"},
     {"public_data"},
-    {"recipe"},
     {"embeddings"},
     {"models"},
     {"evaluation"},
+    {"recipe"},
     {"training"},
     {"bundle"},
     {"serving"},
@@ -61,10 +61,10 @@ KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table|storage/table_files"
     r"|host/(host_tables|handles|lookup_call|handle_errors|kernels|reference))\.py).*"
     r"|models/(?!scorers/).*"
-    r"|training/(?!(runs|run_store|cost)\.py).*"
+    r"|training/(?!(runs/(run|run_store|run_index|records)|loop/cost)\.py).*"
     r"|bundle/export\.py"
 )
-DRAWINGS = {"drawing.py", "data/check/plots.py", "evaluation/plots.py"}
+DRAWINGS = {"drawing.py", "data/check/plots.py", "evaluation/pages/plots.py"}
 SERVERS = {"starlette", "granian"}
 HEAVY = [
     *sorted(KERAS),

@@ -317,7 +317,7 @@ def test_a_mount_from_the_same_disk_is_found_in_the_list(tmp_path, monkeypatch):
 
 
 def test_the_state_of_a_training_is_removed_and_nothing_else(tmp_path):
-    from shortlist.training.unfinished import State, Unfinished
+    from shortlist.training.runs.unfinished import State, Unfinished
 
     def begin(out: Path) -> Unfinished:
         state = State(recipe={}, dataset_fingerprint="1", backend="jax")
@@ -342,7 +342,7 @@ def test_the_state_of_a_training_is_removed_and_nothing_else(tmp_path):
 
 
 def test_a_run_of_a_store_with_notes_in_it_is_not_removed(tmp_path):
-    from shortlist.training.run_store import RunStore
+    from shortlist.training.runs.run_store import RunStore
 
     run = write_run(tmp_path / "run")
     (run.path / "huge.zip").write_bytes(b"mine")
@@ -368,7 +368,8 @@ def write_database(path: Path) -> None:
 
 
 def test_a_database_of_another_program_is_left_alone(tmp_path):
-    from shortlist.training.run_store import INDEX_FILE, RunStore
+    from shortlist.training.runs.run_index import INDEX_FILE
+    from shortlist.training.runs.run_store import RunStore
 
     write_database(tmp_path / "runs" / INDEX_FILE)
     before = tree(tmp_path)
@@ -506,7 +507,7 @@ def test_devices_and_pipes_are_not_replaced(tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_a_lock_is_neither_a_link_nor_a_pipe(tmp_path, kind):
-    from shortlist.training.unfinished import State, Unfinished
+    from shortlist.training.runs.unfinished import State, Unfinished
 
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -19,7 +19,7 @@ import polars as pl
 from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.public_data.synthetic import Generated, SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 
 SIDE = 24  # users and items of the checkerboard
 HELD_OUT = 2  # events per user in the validation part, and again in the test part
@@ -136,6 +136,16 @@ def checkerboard_run(base: Path) -> Run:
 def synthetic_run(base: Path) -> Run:
     """An explicit ranker of weight 0.5 and retrieval, trained on the synthetic log."""
     return _train(synthetic(base), base / "synthetic-run", SYNTHETIC_RECIPE)
+
+
+def train_with(dataset: Dataset, out: Path, recipe: Recipe, **options: Any) -> Run:
+    """Trains quietly, with arguments of `train` and of `TrainOptions` by name."""
+    from shortlist.evaluation import ranking_metrics
+    from shortlist.training import TrainOptions, train
+
+    given = {"validate": ranking_metrics, "quiet": True, **options}
+    direct = {n: given.pop(n) for n in ("validate", "quiet", "overwrite") if n in given}
+    return train(dataset, out, recipe, **direct, options=TrainOptions(**given))
 
 
 def _train(dataset: Dataset, out: Path, recipe: Recipe) -> Run:

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from shortlist.data import Dataset, LogFiles, Schema, Split, prepare
-from shortlist.evaluation import metrics
-from shortlist.evaluation.rankings import build_csr
+from shortlist.evaluation.metrics import hits as metrics
+from shortlist.evaluation.metrics.rankings import build_csr
 from shortlist.models.scorers import KnownItems, Scorer, best_items
 from shortlist.public_data.logs import fetch
 

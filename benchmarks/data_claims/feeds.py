@@ -10,7 +10,7 @@ import keras
 from data_claims.load import BUFFERS
 from embedding_claims.flow import compiled, table_shapes
 from shortlist.data import ArrowRows, Loader
-from shortlist.training.batches import Batches, generate
+from shortlist.training.batches.keras_batches import Batches, generate
 
 
 class Feed:

@@ -12,13 +12,12 @@ import pytest
 from shortlist.bundle.bundle import read_bundle
 from shortlist.bundle.export import export_bundle
 from shortlist.errors import ArtifactError
-from shortlist.evaluation import ranking_metrics
-from shortlist.evaluation.report import evaluate_pipeline
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers import Blend, Ease, KnownItems, Scorer
 from shortlist.serving.recommender import Recommender
 from shortlist.training import load_pipeline, train
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 from toy import SYNTHETIC_SCHEMA, recipe, synthetic
 
 pytestmark = pytest.mark.backend
@@ -181,7 +180,9 @@ def test_a_run_gives_back_the_scorer_it_fitted(base: Path, kind: str) -> None:
 def test_evaluation_measures_every_kind(base: Path, kind: str) -> None:
     run = run_of(base, kind)
     pipeline = load_pipeline(run, synthetic(base))
-    report = evaluate_pipeline(pipeline, objective=run.info.objective, resamples=20)
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(objective=run.info.objective, resamples=20)
+    ).report
     assert 0 <= report["metrics"]["model"]["ndcg@10"] <= 1
     assert ("rmse" in report["pairs"]) == (kind == "factorization")
     if kind == "factorization":

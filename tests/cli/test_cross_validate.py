@@ -133,7 +133,7 @@ def test_too_many_folds_are_told_to_be_fewer(call, project: Path, tmp_path) -> N
     arguments = ["cross-validate", "--recipe", project / "shortlist.toml", *FAST]
     result = call(*arguments, "--out", tmp_path / "folds", "--folds=40")
     assert (result.code, "error[split-folds]" in result.err) == (2, True)
-    assert "fold 1 of 40" in result.err and "Give fewer --folds" in result.err
+    assert "fold 1 of 40" in result.err and "Use fewer --folds" in result.err
 
 
 def test_folds_are_told_apart_in_a_store_and_never_the_best(

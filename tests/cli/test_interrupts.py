@@ -25,7 +25,8 @@ import keras
 from shortlist import interrupts
 from shortlist.cli import main as entry
 from shortlist.cli import stages, train
-from shortlist.training import fit, progress
+from shortlist.training import fit
+from shortlist.training.loop import checkpointing
 
 interrupts.GRACE_SECONDS = 0.2
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
@@ -84,7 +85,7 @@ for line in sys.stdin:
 """
 
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
-PROGRESS = "shortlist.training.progress:Progress"
+PROGRESS = "shortlist.training.loop.checkpointing:Checkpointing"
 FIRST = ["train", "--overwrite"]
 AGAIN = ["train", "--resume"]
 # Each goes on where the one before it ended; the first ends before any checkpoint.
@@ -110,7 +111,7 @@ CASES = [
     ),
     (AGAIN, "shortlist.models.pipeline:Pipeline.rank", INT, 1, ""),
     (AGAIN, "shortlist.models.ranker:Ranker.score_on_batch", INT, 2, "fail"),
-    (AGAIN, "shortlist.training.fit:weights_tried", TERM, 1, ""),
+    (AGAIN, "shortlist.training.stages:weights_tried", TERM, 1, ""),
 ]
 
 
@@ -148,7 +149,7 @@ def test_before_the_first_checkpoint_resume_alone_knows_the_older_run(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from shortlist.errors import InputError
-    from shortlist.training.unfinished import State, Unfinished
+    from shortlist.training.runs.unfinished import State, Unfinished
 
     out = tmp_path / "run"
     shutil.copytree(project / "run", out)

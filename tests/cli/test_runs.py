@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shortlist.training.run_store import Pruned, RunStore, failure_now
-from shortlist.training.runs import write_json
+from shortlist.training.runs.records import Pruned, failure_now
+from shortlist.training.runs.run import write_json
+from shortlist.training.runs.run_store import RunStore
 from stored_runs import RECIPE, write_run
 
 SCORES = (0.2, 0.9, 0.5)
@@ -78,7 +79,7 @@ def test_the_best_is_printed_as_a_folder(call, store: RunStore, tmp_path: Path) 
     assert lowest["validation"]["rmse"] == 0.2
     store.add(write_run(tmp_path / "other", 9, dataset_fingerprint="e" * 16))
     by_name = call("runs", "--best=seconds", "--store", store.path)
-    assert by_name.code == 2 and "by a metric" in by_name.err
+    assert by_name.code == 2 and "--best takes a metric" in by_name.err
     refused = call("runs", "--best=ndcg@10", "--store", store.path)
     assert (refused.code, "--dataset" in refused.err) == (2, True)
     chosen = call("runs", "--best=ndcg@10", "--dataset=01", "--store", store.path)
@@ -92,7 +93,7 @@ def test_the_best_is_printed_as_a_folder(call, store: RunStore, tmp_path: Path) 
     assert "ndcg@10, rmse, test.ndcg@10" in by_arp.err
     assert call("runs", "--sort=test.arp@10", "--store", store.path).code == 0
     none = call("runs", "--best=ndcg@10", "--state=pruned", "--store", store.path)
-    assert (none.code, "None of those" in none.err) == (2, True)
+    assert (none.code, "No matching finished run" in none.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +130,4 @@ def test_the_store_is_that_of_the_recipe(
     assert (missing.code, "error[store-missing]" in missing.err) == (3, True)
     (tmp_path / "empty").mkdir()
     empty = call("runs", "--store", tmp_path / "empty")
-    assert (empty.code, empty.out) == (0, "no such runs\n")
+    assert (empty.code, empty.out) == (0, "no matching runs\n")

@@ -51,7 +51,10 @@ def test_a_fast_dev_run_goes_without_what_it_would_ignore(
     call: Any, option: str
 ) -> None:
     refused = call("train", "--fast-dev-run", option)
-    assert (refused.code, f"without {option}" in refused.err) == (2, True)
+    assert (refused.code, f"cannot be combined with {option}" in refused.err) == (
+        2,
+        True,
+    )
 
 
 def test_a_fast_dev_run_says_what_works_and_leaves_the_run(
@@ -84,7 +87,7 @@ def test_a_warm_start_says_how_much_it_took_over(
         *("--warm-start", project / "run"),
     )
     assert begun.code == 0, begun.err
-    assert "retrieval: " in begun.err and "dense weights are those of" in begun.err
+    assert "retrieval: " in begun.err and "dense weights are copied from" in begun.err
     info = json.loads((out / "run.json").read_text())
     assert info["warm_start"] == str((project / "run").resolve())
 
@@ -120,7 +123,7 @@ def test_probed_batch_sizes_are_printed_and_noted(
     call: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each size is compiled: begin with one of the last.
-    monkeypatch.setattr("shortlist.training.probe.FIRST", 1024)
+    monkeypatch.setattr("shortlist.training.resources.probe.FIRST", 1024)
     done = call(
         *("train", "-r", project / "shortlist.toml", *TINY, "--json"),
         *("--probe-batch-size", f"--set=output.run={tmp_path / 'run'}"),

@@ -118,7 +118,7 @@ def test_a_validation_part_without_positives_stops_nothing(
     assert call("prepare", "-r", recipe).code == 0
     trained = call("train", "-r", recipe, *TINY, "--json")
     assert trained.code == 0, trained.err
-    assert "warning: nobody took an item in the validation part" in trained.err
+    assert "warning: no validation user has an unseen known item" in trained.err
     assert trained.json["epochs"] == {"retrieval": 2, "ranker": 1}  # all there are
     assert trained.json["validation"]["retrieval"] == {}
     assert trained.json["ranker_weight"] == 0

@@ -16,7 +16,7 @@ from shortlist.data import (
     TrainingExamples,
     prepare,
 )
-from shortlist.evaluation.report import relevant_items
+from shortlist.evaluation.truth import relevant_items
 
 SCHEMA = Schema(
     user_id="user",

@@ -7,7 +7,7 @@ import pytest
 
 from shortlist.errors import InputError
 from shortlist.evaluation.evaluate import compare, evaluate_rankings
-from shortlist.evaluation.rankings import Csr, build_csr, popularity_ranking
+from shortlist.evaluation.metrics.rankings import Csr, build_csr, popularity_ranking
 
 RANKED = np.array([[1, 2], [3, 4], [5, 6], [1, -1]], np.int32)
 

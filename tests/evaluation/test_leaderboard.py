@@ -11,12 +11,11 @@ import pytest
 
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation.leaderboard import (
-    higher_is_better,
     open_evaluations,
     rank_runs,
 )
+from shortlist.evaluation.metrics.table import LIST_METRICS, higher_is_better
 from shortlist.evaluation.user_values import Evaluation
-from shortlist.recipe import METRIC_NAMES
 
 NAMES = ("ndcg@5", "recall@5", "ndcg@10", "recall@10", "arp@10")
 
@@ -149,8 +148,8 @@ def test_what_has_no_better_end_ranks_no_runs() -> None:
 
 
 def test_every_metric_has_a_better_end_or_is_known_to_have_none() -> None:
-    without = {name for name in METRIC_NAMES if higher_is_better(name) is None}
-    lower = {name for name in METRIC_NAMES if higher_is_better(name) is False}
+    without = {name for name in LIST_METRICS if higher_is_better(name) is None}
+    lower = {name for name in LIST_METRICS if higher_is_better(name) is False}
     assert without == {"arp", "popularity_lift"}
     assert lower == {"gini", "taste_divergence"}
     assert [higher_is_better(name) for name in ("rmse", "auc")] == [False, True]
@@ -189,7 +188,8 @@ def test_metrics_measured_in_different_things_are_left_out() -> None:
     board = rank_runs(runs)
     assert set(board["runs"][0]["metrics"]) == {"ndcg@10", "taste_divergence@10"}
     assert board["notes"] == [
-        "diversity is not compared: each run measured it in vectors of its own"
+        "diversity is not compared: each run measured it with the item vectors of"
+        " its own model"
     ]
     with pytest.raises(InputError) as caught:
         rank_runs(runs, "diversity")

@@ -8,26 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fixed_lists import FixedLists
 from repeat_logs import groceries
 from shortlist.data import Dataset
 from shortlist.errors import ArtifactError, InputError
 from shortlist.evaluation.leaderboard import rank_runs
+from shortlist.evaluation.options import EvaluationOptions
 from shortlist.evaluation.report import (
     evaluate_pipeline,
-    measure_pipeline,
     ranking_metrics,
 )
 from shortlist.evaluation.truth import relevant_items
-from shortlist.models.scorers import ItemKnn, Popularity, Scorer
+from shortlist.models.scorers import ItemKnn, Popularity
 
 KNOWN = {"test": ("train", "validation"), "validation": ("train",)}
 
 
-class Ranked:
+class Ranked(FixedLists):
     """The order of a scorer, with or without what users have taken: plain loops."""
-
-    def __init__(self, dataset: Dataset, scorer: Scorer, *, repeats: bool) -> None:
-        self.dataset, self.scorer, self.repeats = dataset, scorer, repeats
 
     def recommend(
         self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
@@ -81,7 +79,9 @@ def test_metrics_popularity_and_slices_hold_seen_items(
 ) -> None:
     dataset = groceries(base, new_every)
     model = Ranked(dataset, Popularity().fit(dataset), repeats=True)
-    report = evaluate_pipeline(model, ks=(3,), resamples=20, slices=["user_events"])
+    report = evaluate_pipeline(
+        model, EvaluationOptions(ks=(3,), resamples=20, slices=["user_events"])
+    ).report
     counts = dataset.item_counts("train", "validation")
     listed = (np.argsort(-counts[1:], kind="stable") + 1)[:3].tolist()
     gains = []
@@ -107,7 +107,7 @@ def test_without_repeats_the_error_names_the_cause_and_the_setting(base: Path) -
     dataset = groceries(base)
     model = Ranked(dataset, ItemKnn().fit(dataset), repeats=False)
     with pytest.raises(InputError, match="repeat purchases") as caught:
-        evaluate_pipeline(model, ks=(3,), resamples=20)
+        evaluate_pipeline(model, EvaluationOptions(ks=(3,), resamples=20)).report
     assert caught.value.code == "no-relevant-items"
     assert "`repeats = true` in [evaluation]" in str(caught.value)
     assert "The test part" in str(caught.value)
@@ -116,10 +116,9 @@ def test_without_repeats_the_error_names_the_cause_and_the_setting(base: Path) -
 def test_runs_with_and_without_seen_items_are_not_compared(base: Path) -> None:
     dataset = groceries(base, 1)
     runs = {
-        str(repeats): measure_pipeline(
+        str(repeats): evaluate_pipeline(
             Ranked(dataset, ItemKnn().fit(dataset), repeats=repeats),
-            ks=(3,),
-            resamples=20,
+            EvaluationOptions(ks=(3,), resamples=20),
         )
         for repeats in (False, True)
     }

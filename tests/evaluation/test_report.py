@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fixed_lists import FixedLists
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
+from shortlist.evaluation.options import EvaluationOptions
 from shortlist.evaluation.report import (
     evaluate_pipeline,
     ranking_metrics,
@@ -29,11 +31,8 @@ SCHEMA = Schema(
 )
 
 
-class Fixed:
+class Fixed(FixedLists):
     """Recommends the unseen items in row order and scores a pair by its item row."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
 
     def recommend(
         self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
@@ -89,7 +88,9 @@ def test_relevant_items_are_new_to_the_user_and_count_unknown_ones(
 
 
 def test_metrics_are_means_of_a_plain_formula_over_users(dataset: Dataset) -> None:
-    report = evaluate_pipeline(Fixed(dataset), ks=(3, 5), resamples=50)
+    report = evaluate_pipeline(
+        Fixed(dataset), EvaluationOptions(ks=(3, 5), resamples=50)
+    ).report
     users = np.arange(1, dataset.num_users)
     _, lists = Fixed(dataset).recommend(users, 5, parts=("train", "validation"))
     recalls, gains = [], []
@@ -110,7 +111,9 @@ def test_metrics_are_means_of_a_plain_formula_over_users(dataset: Dataset) -> No
 
 
 def test_popularity_stands_beside_with_the_same_keys(dataset: Dataset) -> None:
-    report = evaluate_pipeline(Fixed(dataset), ks=(3,), resamples=50)
+    report = evaluate_pipeline(
+        Fixed(dataset), EvaluationOptions(ks=(3,), resamples=50)
+    ).report
     metrics = report["metrics"]
     assert set(metrics["model"]) == set(metrics["popularity"])
     counts = dataset.item_counts("train", "validation")
@@ -131,8 +134,8 @@ def test_popularity_stands_beside_with_the_same_keys(dataset: Dataset) -> None:
 
 def test_pair_metrics_are_over_known_pairs(dataset: Dataset) -> None:
     report = evaluate_pipeline(
-        Fixed(dataset), objective="explicit", ks=(3,), resamples=50
-    )
+        Fixed(dataset), EvaluationOptions(objective="explicit", ks=(3,), resamples=50)
+    ).report
     test = dataset.part("test")
     test = test.take((test.user_index > 0) & (test.item_index > 0))
     predicted = np.clip(test.item_index.astype(float), 1, 5)
@@ -146,14 +149,18 @@ def test_pair_metrics_are_over_known_pairs(dataset: Dataset) -> None:
     negative = test.item_index[test.label < 4].tolist()
     wins = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
     assert pairs["auc"] == pytest.approx(np.mean(wins))
-    without = evaluate_pipeline(Fixed(dataset), ks=(3,), resamples=50)
+    without = evaluate_pipeline(
+        Fixed(dataset), EvaluationOptions(ks=(3,), resamples=50)
+    ).report
     assert "rmse" not in without["pairs"]
 
 
 def test_k_beyond_the_catalogue_counts_the_missing_places_as_misses(
     dataset: Dataset,
 ) -> None:
-    report = evaluate_pipeline(Fixed(dataset), ks=(1000,), resamples=50)
+    report = evaluate_pipeline(
+        Fixed(dataset), EvaluationOptions(ks=(1000,), resamples=50)
+    ).report
     reachable = [
         sum(row > 0 for row in truth) / len(truth)
         for truth in (held_out(dataset, user) for user in range(1, dataset.num_users))
@@ -166,5 +173,5 @@ def test_nothing_held_out_is_said(dataset: Dataset, tmp_path: Path) -> None:
     log = dataset.path.parent / "log.csv"
     everything = prepare(log, SCHEMA, tmp_path / "d", split=Split(test=0))
     with pytest.raises(InputError, match="must hold events of known users") as empty:
-        evaluate_pipeline(Fixed(everything))
+        evaluate_pipeline(Fixed(everything)).report
     assert empty.value.code == "no-relevant-items"

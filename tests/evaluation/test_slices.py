@@ -9,14 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fixed_lists import FixedLists
 from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, append, prepare
 from shortlist.data.store.vocabulary import bucket_rows
 from shortlist.errors import ArtifactError, InputError, RecipeError
-from shortlist.evaluation.report import measure_pipeline, relevant_items
+from shortlist.evaluation.metrics.table import LIST_METRICS
+from shortlist.evaluation.options import EvaluationOptions
+from shortlist.evaluation.report import evaluate_pipeline
 from shortlist.evaluation.slices import groups_of
-from shortlist.evaluation.truth import event_values
+from shortlist.evaluation.truth import event_values, relevant_items
 from shortlist.evaluation.user_values import Evaluation
-from shortlist.recipe import METRIC_NAMES, build_recipe
+from shortlist.recipe import build_recipe
 
 KNOWN = ("train", "validation")
 SCHEMA = Schema(
@@ -35,11 +38,8 @@ SCHEMA = Schema(
 )
 
 
-class ByRow:
+class ByRow(FixedLists):
     """Recommends the unseen items in row order; its scores are logits."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
 
     def recommend(
         self, user_index: np.ndarray, k: int, *, parts: tuple[str, ...]
@@ -106,8 +106,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def evaluation(dataset: Dataset) -> Evaluation:
     slices = ["country", "age", "genres", "price"]
-    return measure_pipeline(
-        ByRow(dataset), objective="binary", ks=(3, 10), resamples=50, slices=slices
+    return evaluate_pipeline(
+        ByRow(dataset),
+        EvaluationOptions(objective="binary", ks=(3, 10), resamples=50, slices=slices),
     )
 
 
@@ -308,8 +309,8 @@ def test_a_group_of_a_context_asks_for_its_events_alone(
         for label, mine in wanted.items():
             share = len(mine & set(lists[place].tolist())) / len(mine)
             expected.setdefault(label, []).append(share)
-    report = measure_pipeline(
-        ByRow(dataset), ks=(10,), resamples=5, slices=[name]
+    report = evaluate_pipeline(
+        ByRow(dataset), EvaluationOptions(ks=(10,), resamples=5, slices=[name])
     ).report
     found = {s["group"]: s for s in report["slices"] if s["slice"] == name}
     assert {each["owner"] for each in found.values()} == {"context"}
@@ -355,8 +356,8 @@ def test_values_of_events_are_theirs_also_after_days_were_appended(
 
 def test_a_slice_named_twice_is_divided_by_once(dataset: Dataset) -> None:
     slices = ["user_events", "country", "country", "item_events"]
-    report = measure_pipeline(
-        ByRow(dataset), ks=(3,), resamples=5, slices=slices
+    report = evaluate_pipeline(
+        ByRow(dataset), EvaluationOptions(ks=(3,), resamples=5, slices=slices)
     ).report
     groups = [(each["slice"], each["group"]) for each in report["slices"]]
     assert len(groups) == len(set(groups))
@@ -368,26 +369,28 @@ def test_every_metric_is_there_and_can_be_chosen(
     report = evaluation.report
     for model in ("model", "popularity"):
         found = {name.partition("@")[0] for name in report["metrics"][model]}
-        assert found == set(METRIC_NAMES)
+        assert found == set(LIST_METRICS)
     assert report["measured_in"] == {
         "diversity": "item features",
         "taste_divergence": "feature genres",
     }
     assert {"log_loss", "calibration_error"} <= set(report["pairs"])
     assert sum(b["count"] for b in report["reliability"]) == report["pairs"]["pairs"]
-    few = measure_pipeline(
-        ByRow(dataset), ks=(3,), resamples=5, metrics=["ndcg", "gini"]
+    few = evaluate_pipeline(
+        ByRow(dataset),
+        EvaluationOptions(ks=(3,), resamples=5, metrics=["ndcg", "gini"]),
     ).report
     assert list(few["metrics"]["model"]) == ["ndcg@3", "gini@3"]
 
 
-@pytest.mark.parametrize("metric", METRIC_NAMES)
+@pytest.mark.parametrize("metric", LIST_METRICS)
 @pytest.mark.parametrize("has_features", [True, False])
 def test_each_metric_can_be_measured_alone(
     dataset: Dataset, bare: Dataset, tmp_path: Path, metric: str, has_features: bool
 ) -> None:
-    found = measure_pipeline(
-        ByRow(dataset if has_features else bare), ks=(3,), resamples=5, metrics=[metric]
+    found = evaluate_pipeline(
+        ByRow(dataset if has_features else bare),
+        EvaluationOptions(ks=(3,), resamples=5, metrics=[metric]),
     )
     without = not has_features and metric in ("diversity", "taste_divergence")
     names = [] if without else [f"{metric}@3"]
@@ -423,7 +426,7 @@ def test_users_without_a_taste_are_left_out_of_its_mean(tmp_path: Path) -> None:
         tmp_path / "dataset",
         split=Split(test=0.4),
     )
-    found = measure_pipeline(ByRow(given), ks=(3,), resamples=5)
+    found = evaluate_pipeline(ByRow(given), EvaluationOptions(ks=(3,), resamples=5))
     offsets, seen = given.histories(*KNOWN).seen(found.users)
     row = given.vocabularies["genres"].row("war")
     has_taste = [
@@ -443,13 +446,13 @@ def test_users_without_a_taste_are_left_out_of_its_mean(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="Did you mean 'ndcg'") as caught:
-        measure_pipeline(ByRow(dataset), metrics=["ndgc"])
+        evaluate_pipeline(ByRow(dataset), EvaluationOptions(metrics=["ndgc"]))
     assert caught.value.code == "metric-unknown"
     with pytest.raises(InputError, match="Did you mean 'genres'") as caught:
-        measure_pipeline(ByRow(dataset), taste="genre")
+        evaluate_pipeline(ByRow(dataset), EvaluationOptions(taste="genre"))
     assert caught.value.code == "taste-feature"
     with pytest.raises(InputError, match="Did you mean 'test'") as caught:
-        measure_pipeline(ByRow(dataset), part="tset")
+        evaluate_pipeline(ByRow(dataset), EvaluationOptions(part="tset"))
     assert caught.value.code == "part-unknown"
     raw = {
         "log": {"events": "a"},
@@ -461,7 +464,9 @@ def test_unknown_names_are_refused(dataset: Dataset) -> None:
 
 
 def test_k_beyond_the_catalogue_is_noted(dataset: Dataset) -> None:
-    report = measure_pipeline(ByRow(dataset), ks=(1000,), resamples=5).report
+    report = evaluate_pipeline(
+        ByRow(dataset), EvaluationOptions(ks=(1000,), resamples=5)
+    ).report
     assert "[1000] exceeds the catalogue of 30 items" in report["notes"][0]
 
 
@@ -469,8 +474,8 @@ def test_a_part_of_one_class_has_no_auc_and_says_so(tmp_path: Path) -> None:
     files = write_log(tmp_path, clicks=(1,))
     schema = Schema(user_id="user", item_id="item", timestamp="time", label="click")
     all_positive = prepare(files["log"], schema, tmp_path / "d", split=Split(test=0.4))
-    report = measure_pipeline(
-        ByRow(all_positive), objective="binary", ks=(3,), resamples=5
+    report = evaluate_pipeline(
+        ByRow(all_positive), EvaluationOptions(objective="binary", ks=(3,), resamples=5)
     ).report
     assert "auc" not in report["pairs"]
     assert "log_loss" not in report["pairs"]
@@ -498,7 +503,7 @@ def test_a_part_without_positives_is_refused(tmp_path: Path) -> None:
     split = Split(kind="last_n", test=2, validation=0)
     nobody = prepare(tmp_path / "log.csv", schema, tmp_path / "d", split=split)
     with pytest.raises(InputError, match="at least `positive_from`") as caught:
-        measure_pipeline(ByRow(nobody), ks=(3,), resamples=5)
+        evaluate_pipeline(ByRow(nobody), EvaluationOptions(ks=(3,), resamples=5))
     assert caught.value.code == "no-relevant-items"
 
 

@@ -7,17 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortlist.evaluation.evaluate import HIT_METRICS, compare, evaluate_rankings
-from shortlist.evaluation.leaderboard import COUNTS, LOWER_IS_BETTER
-from shortlist.evaluation.meanings import MEANINGS, meanings_of
-from shortlist.evaluation.rankings import build_csr
+from shortlist.evaluation.evaluate import compare, evaluate_rankings
+from shortlist.evaluation.metrics.rankings import build_csr
+from shortlist.evaluation.metrics.table import (
+    COUNTS,
+    LIST_METRICS,
+    METRICS,
+    higher_is_better,
+    meanings_of,
+)
 from shortlist.evaluation.verdict import (
     advice,
     percent_text,
     validation_verdict,
     verdict_of,
 )
-from shortlist.recipe import METRIC_NAMES, RETRIEVAL_KINDS
+from shortlist.recipe import RETRIEVAL_KINDS
 
 
 def report(
@@ -206,9 +211,11 @@ def test_percentages_have_the_digits_that_say_something() -> None:
 
 def test_every_metric_has_a_meaning_that_fits_a_line() -> None:
     pairs = {"auc", "auc_per_user", "rmse", "mae", "log_loss", "calibration_error"}
-    assert set(MEANINGS) == {*METRIC_NAMES, *HIT_METRICS, *pairs, *COUNTS}
-    for name, meaning in MEANINGS.items():
-        assert 20 < len(meaning) < 66, name
-        assert ("lower is better" in meaning) <= (name in LOWER_IS_BETTER), name
+    assert set(METRICS) == {*LIST_METRICS, *pairs, *COUNTS}
+    for name, metric in METRICS.items():
+        assert 20 < len(metric.meaning) < 66, name
+        assert metric.name == name
+        says_lower = "lower is better" in metric.meaning
+        assert says_lower <= (higher_is_better(name) is False), name
     found = meanings_of(["ndcg@5", "ndcg@10", "arp@5", "click: auc", "pairs"])
     assert [name for name, _ in found] == ["ndcg", "arp", "pairs"]

@@ -13,13 +13,13 @@ import pytest
 
 from shortlist.data import Dataset, ExampleOptions, Split, TrainingExamples, prepare
 from shortlist.errors import ArtifactError, InputError, ResourceError, ShortlistError
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.models import Popularity
 from shortlist.models.two_tower import TwoTower
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.batches import as_keras
-from shortlist.training.checkpoint import load_model
-from shortlist.training.fit import UNTRIED_WEIGHT
+from shortlist.training.batches.keras_batches import as_keras
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.stages import UNTRIED_WEIGHT
 from toy import (
     CHECKERBOARD_SCHEMA,
     HELD_OUT,
@@ -120,8 +120,8 @@ def test_two_towers_beat_popularity_by_far(base: Path) -> None:
     run, dataset = synthetic_run(base), synthetic(base)
     found = run.info.validation["retrieval"]["ndcg@10"]
     report = evaluate_pipeline(
-        load_pipeline(run, dataset), part="validation", resamples=10
-    )
+        load_pipeline(run, dataset), EvaluationOptions(part="validation", resamples=10)
+    ).report
     popularity = report["metrics"]["popularity"]["ndcg@10"]
     assert found > 1.5 * popularity
     assert report["metrics"]["model"]["ndcg@10"] > 1.5 * popularity
@@ -351,7 +351,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shortlist.training.fit.save_retrieval", full)
+    monkeypatch.setattr("shortlist.training.stages.save_retrieval", full)
     with pytest.raises(ResourceError, match="free space on the disk") as caught:
         train(
             dataset,
@@ -361,7 +361,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
             quiet=True,
         )
     assert caught.value.code == "no-space"
-    assert "--resume then goes on" in str(caught.value)
+    assert "--resume then continues" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [".run.training"]
 
 
@@ -419,7 +419,7 @@ def test_what_a_scorer_of_a_blend_refuses_is_told_before_the_tower_is_trained(
 
 
 def test_a_run_of_another_dataset_is_refused(run: Run, base: Path) -> None:
-    with pytest.raises(ArtifactError, match="belongs to the dataset") as caught:
+    with pytest.raises(ArtifactError, match="was trained on another dataset") as caught:
         load_pipeline(run, synthetic(base))
     assert caught.value.code == "dataset-mismatch"
 

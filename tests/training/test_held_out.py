@@ -19,7 +19,7 @@ from repeat_logs import (
 from shortlist.bundle.export import export_bundle
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.errors import InputError
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.recipe import EvaluationSection, Recipe
 from shortlist.serving.recommender import Recommender
 from shortlist.training import Run, load_pipeline, train
@@ -29,7 +29,7 @@ from shortlist.training.held_out import (
     measurable_users,
     repeats_warning,
 )
-from shortlist.training.unfinished import differing_fields
+from shortlist.training.runs.unfinished import differing_fields
 from toy import recipe
 
 pytestmark = pytest.mark.backend
@@ -183,7 +183,9 @@ def test_seen_items_count_in_training_evaluation_and_serving_alike(
     if kind == "two_tower":
         weights = run.info.validation["ranker_weights"]
         assert max(weights.values()) == pytest.approx(validated["ndcg@10"])
-    report = evaluate_pipeline(pipeline, ks=(10,), resamples=20)
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(ks=(10,), resamples=20)
+    ).report
     # A list has all 10 items, and so all that users take again.
     assert report["metrics"]["model"]["recall@10"] == 1
     export_bundle(

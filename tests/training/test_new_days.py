@@ -29,9 +29,10 @@ from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.training import Run, fast_dev_run, train
-from shortlist.training.checkpoint import load_model
-from shortlist.training.runs import write_json
+from shortlist.training import Run, fast_dev_run
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.runs.run import write_json
+from toy import train_with
 
 pytestmark = pytest.mark.backend
 
@@ -68,8 +69,7 @@ def chosen(**changes: Any) -> Recipe:
 
 
 def trained(dataset: Dataset, out: Path, recipe: Recipe | None = None, **o: Any) -> Run:
-    options = {"validate": ranking_metrics, "quiet": True, **o}
-    return train(dataset, out, recipe or chosen(), **options)
+    return train_with(dataset, out, recipe or chosen(), **o)
 
 
 @pytest.fixture(scope="module")

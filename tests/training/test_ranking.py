@@ -21,12 +21,16 @@ from shortlist.data import (
     prepare,
 )
 from shortlist.errors import InputError
-from shortlist.evaluation import evaluate_pipeline, ranking_metrics
+from shortlist.evaluation import EvaluationOptions, evaluate_pipeline, ranking_metrics
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.serving.recommender import Recommender
 from shortlist.training import Run, load_pipeline, train
-from shortlist.training.labels import LabelledBatches, head_targets, positive_target
+from shortlist.training.batches.labels import (
+    LabelledBatches,
+    head_targets,
+    positive_target,
+)
 from toy import CHECKERBOARD_SCHEMA, SYNTHETIC_SCHEMA, recipe, synthetic
 
 pytestmark = pytest.mark.backend
@@ -135,7 +139,9 @@ def test_every_head_is_evaluated_and_has_learned(
     dataset: Dataset, multi_run: Run
 ) -> None:
     pipeline = load_pipeline(multi_run, dataset)
-    report = evaluate_pipeline(pipeline, objective=multi_run.info.objective)
+    report = evaluate_pipeline(
+        pipeline, EvaluationOptions(objective=multi_run.info.objective)
+    ).report
     heads = report["heads"]
     assert {name: sorted(found) for name, found in heads.items()} == {
         "rating": ["mae", "rmse"],
@@ -156,7 +162,9 @@ def test_every_head_is_evaluated_and_has_learned(
 
 def test_a_single_task_has_no_heads_to_report(dataset: Dataset, tmp_path: Path) -> None:
     run = trained(dataset, tmp_path / "run", objective="explicit", epochs=1)
-    report = evaluate_pipeline(load_pipeline(run, dataset), resamples=10)
+    report = evaluate_pipeline(
+        load_pipeline(run, dataset), EvaluationOptions(resamples=10)
+    ).report
     assert "heads" not in report
 
 

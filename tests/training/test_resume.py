@@ -17,14 +17,13 @@ import pytest
 
 from shortlist.data import Dataset, ExampleOptions, Loader, TrainingExamples
 from shortlist.errors import ArtifactError, InputError, ShortlistError
-from shortlist.evaluation import ranking_metrics
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
-from shortlist.training import Run, train
-from shortlist.training.checkpoint import load_model
-from shortlist.training.unfinished import unfinished_folder
-from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic
+from shortlist.training import Run
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.runs.unfinished import unfinished_folder
+from toy import CHECKERBOARD_SCHEMA, checkerboard, recipe, synthetic, train_with
 
 pytestmark = pytest.mark.backend
 
@@ -49,9 +48,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def trained(
     dataset: Dataset, out: Path, chosen: Recipe = CHOSEN, **options: Any
 ) -> Run:
-    return train(
-        dataset, out, chosen, **{"validate": ranking_metrics, "quiet": True, **options}
-    )
+    return train_with(dataset, out, chosen, **options)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +243,7 @@ def stopped(stopped_once: Path, tmp_path: Path) -> Path:
 def test_a_stage_that_is_done_is_not_trained_again(
     dataset: Dataset, whole: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shortlist.training.fit.train_retrieval", interrupted)
+    monkeypatch.setattr("shortlist.training.stages.train_retrieval", interrupted)
     assert_same(trained(dataset, stopped, resume=True), whole)
 
 
@@ -266,7 +263,7 @@ def test_the_old_run_stays_until_the_new_one_is_finished(
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(
     dataset: Dataset, whole: Run, stopped: Path
 ) -> None:
-    with pytest.raises(InputError, match="--resume, or start anew") as caught:
+    with pytest.raises(InputError, match="--resume, or start again") as caught:
         trained(dataset, stopped)
     assert caught.value.code == "training-unfinished"
     assert "retrieval is trained, ranker has done 1 epochs" in str(caught.value)
@@ -320,7 +317,7 @@ def test_a_state_that_cannot_be_read_is_refused(
 ) -> None:
     out, state = stopped, stopped.parent / ".run.training" / "state.json"
     state.write_text(change(state.read_text()))
-    with pytest.raises(ArtifactError, match="start anew with --overwrite|Start anew"):
+    with pytest.raises(ArtifactError, match="start again with --overwrite|Start again"):
         trained(dataset, out, resume=True)
     with pytest.raises(ArtifactError) as caught:
         trained(dataset, out)
@@ -333,7 +330,7 @@ def test_a_second_trainer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     refused = []
 
     def second() -> None:
-        with pytest.raises(ShortlistError, match=f"process {os.getpid()} ") as caught:
+        with pytest.raises(ShortlistError, match=rf"process {os.getpid()}\.") as caught:
             trained(dataset, out, overwrite=True)
         refused.append(caught.value.code)
 

@@ -29,8 +29,12 @@ import numpy as np
 from shortlist import atomic
 from shortlist.data.store.dataset import Dataset
 from shortlist.evaluation import ranking_metrics
-from shortlist.training import batches, callbacks, checkpoint, fit, progress, train
-from shortlist.training import unfinished
+from shortlist.training import TrainOptions, fit, train
+from shortlist.training.batches import keras_batches as batches
+from shortlist.training.loop import callbacks
+from shortlist.training.runs import checkpoint
+from shortlist.training.loop import checkpointing
+from shortlist.training.runs import unfinished
 from shortlist.recipe import build_recipe
 
 dataset_path, out, kills, recipe = sys.argv[1:5]
@@ -38,7 +42,8 @@ recipe = build_recipe(json.loads(recipe))
 POINTS = [
     (batches.Batches, "__getitem__"), (os, "replace"), (os, "fsync"), (os, "unlink"),
     (shutil, "rmtree"), (np, "savez"), (Path, "write_bytes"), (Path, "mkdir"),
-    (callbacks.EpochReport, "on_epoch_end"), (progress.Progress, "on_epoch_end"),
+    (callbacks.EpochReport, "on_epoch_end"),
+    (checkpointing.Checkpointing, "on_epoch_end"),
     (atomic, "_exchange"), (unfinished.Unfinished, "publish"),
 ]
 
@@ -58,7 +63,7 @@ def go(out, kill_at):
     for owner, name in POINTS:
         setattr(owner, name, counting(getattr(owner, name)))
     train(Dataset.open(dataset_path), out, recipe, validate=ranking_metrics,
-          resume=True, quiet=True)
+          quiet=True, options=TrainOptions(resume=True))
     return calls
 
 def forked(out, kill_at):

@@ -23,10 +23,11 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.ranker import Ranker
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe, build_recipe
-from shortlist.training import Run, train
-from shortlist.training.checkpoint import load_model
-from shortlist.training.runs import write_json
+from shortlist.training import Run
+from shortlist.training.runs.checkpoint import load_model
+from shortlist.training.runs.run import write_json
 from shortlist.training.warm_start import warm_start
+from toy import train_with
 
 pytestmark = pytest.mark.backend
 
@@ -90,8 +91,7 @@ BOTH = chosen(ranker={})
 
 
 def trained(dataset: Dataset, out: Path, recipe: Recipe, **options: Any) -> Run:
-    options = {"validate": ranking_metrics, "quiet": True, **options}
-    return train(dataset, out, recipe, **options)
+    return train_with(dataset, out, recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def no_training() -> Iterator[None]:
         def refuse(*args: Any) -> None:
             raise AssertionError("training began")
 
-        patch.setattr("shortlist.training.fit.train_retrieval", refuse)
+        patch.setattr("shortlist.training.stages.train_retrieval", refuse)
         yield
 
 
@@ -242,7 +242,7 @@ def test_a_run_without_a_model_is_refused_before_any_work(
     info = msgspec.structs.replace(alone.info, files={}, checksum="")
     write_json(alone.path / "run.json", info)
     refused(ArtifactError, found, old_dataset, out, retrieval, warm_start=alone.path)
-    with pytest.raises(ArtifactError, match="finished run must be at") as caught:
+    with pytest.raises(ArtifactError, match="no finished run at") as caught:
         trained(old_dataset, out, BOTH, warm_start=tmp_path / "nowhere")
     assert caught.value.code == "run-missing"
 
@@ -254,7 +254,7 @@ def test_a_recipe_that_trains_nothing_or_another_ranker_is_refused(
     fitted = chosen(kind="ease")
     refused(
         InputError,
-        "scorers are fitted to all events anew",
+        "scorers are fitted from scratch",
         *(old_dataset, run, fitted),
         warm_start=older.path,
     )

@@ -32,7 +32,7 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers.queries import KnownItems
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.tower_member import TowerMember
-from shortlist.training.runs import environment
+from shortlist.training.runs.run import environment
 
 History = Literal["all", "evaluation"]
 KNOWN_PARTS = {"all": PARTS, "evaluation": KNOWN["test"]}

@@ -1,4 +1,4 @@
-"""`shortlist compare`: evaluated runs beside each other, tested pair by pair."""
+"""`shortlist compare`: rank evaluated runs and test every pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shortlist.cli.options import (
     print_result,
 )
 
-_PIPED_WIDTH = 1000  # a row per run, whole, for whatever reads it
+_PIPED_WIDTH = 1000  # piped output keeps each row on one line
 
 
 def compare(
@@ -25,48 +25,52 @@ def compare(
     metric: Annotated[
         str | None,
         typer.Option(
-            "--metric", "-m", help="Rank and test by it: ndcg, or recall@20, ..."
+            "--metric",
+            "-m",
+            help="Metric to rank and test by, such as ndcg or recall@20.",
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=1, help="Bootstrap samples behind the intervals.")
+        int, typer.Option(min=1, help="Bootstrap samples for the intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap and test.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the bootstrap and the test.")
+    ] = 0,
     html: HtmlOption = None,
     plots: PlotsOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Rank evaluated runs of one dataset and test which differ beyond chance."""
+    """Rank evaluated runs of one dataset and test their differences."""
     from shortlist.cli.pages import check_page, check_plots, write_pages
-    from shortlist.evaluation.html_page import leaderboard_html
     from shortlist.evaluation.leaderboard import open_evaluations, rank_runs
-    from shortlist.evaluation.plots import leaderboard_plots
+    from shortlist.evaluation.pages.html_page import leaderboard_html
+    from shortlist.evaluation.pages.plots import leaderboard_plots
     from shortlist.evaluation.verdict import board_verdict
 
     check_page(html, overwrite)
     check_plots(plots, overwrite)
     board = rank_runs(open_evaluations(runs), metric, resamples=resamples, seed=seed)
     board = {"verdict": board_verdict(board), **board}
-    told = write_pages(
+    written = write_pages(
         lambda: leaderboard_plots(board),
         lambda drawn: leaderboard_html(board, plots=drawn),
         html,
         plots,
     )
-    print_result(board, "" if json else _text(board, told), json)
+    print_result(board, "" if json else _text(board, written), json)
 
 
-def _text(board: dict[str, Any], told: list[str]) -> str:
+def _text(board: dict[str, Any], written: list[str]) -> str:
     from rich.text import Text
 
     from shortlist.cli.terminal import plain_text, printed, table_parts
-    from shortlist.evaluation.tables import leaderboard_tables
+    from shortlist.evaluation.pages.tables import leaderboard_tables
 
     tables = leaderboard_tables(board, is_short=True)
     parts = [part for table in tables for part in table_parts(table)]
     parts += [plain_text(note) for note in board["notes"]]
-    parts += [Text(""), *map(plain_text, told)] if told else []
+    parts += [Text(""), *map(plain_text, written)] if written else []
     if verdict := board["verdict"]:
         first = [plain_text(verdict["text"]), plain_text(verdict["next"])]
         return printed([*first, *parts], piped_width=_PIPED_WIDTH)

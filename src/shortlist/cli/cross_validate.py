@@ -3,7 +3,7 @@
 cross-validation/
   plan.json              the recipe and the number of folds
   fold-1/run ...         the run of each fold, evaluated; fold 1 is the oldest
-  cross_validation.json  mean and spread of each metric, written last
+  cross_validation.json  mean and standard deviation of each metric, written last
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PLAN_FILE, SUMMARY_FILE = "plan.json", "cross_validation.json"
 _FREE = ("name", "output", "serving")
-"""Sections that may differ when a cross-validation goes on."""
+"""Sections that may differ when a cross-validation is resumed."""
 _FOLD_NAME = re.compile(r" fold \d+ of \d+$")
 
 
@@ -45,21 +45,21 @@ def cross_validate(
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; default: cross-validation beside the recipe."),
+        typer.Option(help="Folder; default: cross-validation next to the recipe."),
     ] = None,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where it was interrupted.")
+        bool, typer.Option("--resume", help="Resume an interrupted cross-validation.")
     ] = False,
     html: HtmlOption = None,
     plots: PlotsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train and evaluate on folds of the log; the test part is in none of them.
+    """Train and evaluate on folds of the log; the test part is not used.
 
-    A split by time has rolling origins: each fold tests what came before the next
-    one's test. A random split tests each event in one fold.
+    With a split by time each fold tests the events before the test events of the next
+    fold (rolling origin). With a random split each event is tested in one fold.
     """
     from shortlist.cli.pages import check_page, check_plots, write_pages
 
@@ -76,8 +76,8 @@ def cross_validate(
         cross_validation_table,
         summarize_folds,
     )
-    from shortlist.evaluation.html_page import folds_html
-    from shortlist.evaluation.plots import fold_plots
+    from shortlist.evaluation.pages.html_page import folds_html
+    from shortlist.evaluation.pages.plots import fold_plots
 
     reports = []
     for number, of_fold in enumerate(of_folds, start=1):
@@ -85,7 +85,7 @@ def cross_validate(
         reports.append(_run_fold(of_fold, recipe, folder / f"fold-{number}"))
     summary = {"out": str(folder), **summarize_folds(reports)}
     _write(folder / SUMMARY_FILE, summary)
-    told = write_pages(
+    written = write_pages(
         lambda: fold_plots(summary),
         lambda drawn: folds_html(
             summary,
@@ -97,8 +97,8 @@ def cross_validate(
         plots,
     )
     table = cross_validation_table(summary, is_short=True)
-    told = [f"runs and {SUMMARY_FILE}: {folder}", *told]
-    parts = [*table_parts(table)[1:], *map(plain_text, told)]
+    lines = [f"runs and {SUMMARY_FILE}: {folder}", *written]
+    parts = [*table_parts(table)[1:], *map(plain_text, lines)]
     print_result(summary, "" if json else printed(parts, piped_width=1000), json)
 
 
@@ -113,22 +113,24 @@ def _of_fold(recipe: Recipe, folder: Path, number: int, folds: int) -> Recipe:
 
 
 def is_fold(name: str) -> bool:
-    """Whether a run of this name is one of a fold."""
+    """Whether a run of this name is a fold of a cross-validation."""
     return _FOLD_NAME.search(name) is not None
 
 
 def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
-    """The evaluation of a fold; its run is kept, its dataset is not."""
+    """Runs and evaluates a fold; keeps its run and removes its dataset."""
     from shortlist.cli.stages import evaluate_stage, prepare_stage, train_stage
     from shortlist.evaluation.user_values import REPORT_FILE, Evaluation
+    from shortlist.training.options import TrainOptions
 
     if (place / "run" / REPORT_FILE).is_file():
-        remove_ours(place / "dataset", DATASET)  # killed before it went
+        remove_ours(place / "dataset", DATASET)  # of a killed process
         return Evaluation.load(place / "run").report
     sizes = prepare_stage(recipe, path, overwrite=True).info.parts
     if not sizes["train"] or not sizes["test"]:
         raise _too_many(recipe, sizes)
-    train_stage(recipe, path, overwrite=False, resume=True)
+    options = TrainOptions(resume=True)
+    train_stage(recipe, path, overwrite=False, options=options)
     try:
         report = evaluate_stage(recipe, path)
     except InputError as error:
@@ -142,10 +144,9 @@ def _run_fold(recipe: Recipe, path: Path, place: Path) -> dict[str, Any]:
 def _too_many(recipe: Recipe, sizes: dict[str, int]) -> InputError:
     return InputError(
         "split-folds",
-        "Every fold must have events to train on, and known users with something to"
-        f" find in its test part. Received in fold {recipe.split.fold} of"
-        f" {recipe.split.folds}: {sizes['train']:,} events to train on and"
-        f" {sizes['test']:,} to test, which is not enough. Give fewer --folds, with"
+        f"Fold {recipe.split.fold} of {recipe.split.folds} has too few events:"
+        f" {sizes['train']:,} to train on and {sizes['test']:,} to test, and it needs"
+        " known users with new items in its test part. Use fewer --folds, with"
         " --overwrite.",
     )
 
@@ -153,10 +154,10 @@ def _too_many(recipe: Recipe, sizes: dict[str, int]) -> InputError:
 def _begin(
     folder: Path, recipe: Recipe, folds: int, *, overwrite: bool, resume: bool
 ) -> None:
-    """Makes the folder, or checks that what is there can go on.
+    """Creates the folder, or checks that its cross-validation can be resumed.
 
     Raises:
-        InputError: it exists (`output-exists`, `output-foreign`), or was begun with
+        InputError: it exists (`output-exists`, `output-foreign`), or was started with
             another recipe or number of folds (`resume-mismatch`).
     """
     import msgspec
@@ -172,9 +173,9 @@ def _begin(
         if _completed(_read(file)) != msgspec.json.decode(msgspec.json.encode(plan)):
             raise InputError(
                 "resume-mismatch",
-                "A cross-validation goes on with the recipe and the number of folds it"
-                f" was begun with. Received others than {str(file)!r}. Give the same"
-                " ones, or --overwrite to begin anew.",
+                "The recipe or the number of folds differs from those the"
+                f" cross-validation was started with, in {str(file)!r}. Use the same"
+                " ones, or start again with --overwrite.",
                 file=file,
             )
         return
@@ -185,7 +186,7 @@ def _begin(
 
 
 def _completed(plan: Any) -> Any:
-    """A plan in which fields that an earlier version did not have are at defaults."""
+    """A plan with defaults for fields that earlier versions did not have."""
     import msgspec
 
     from shortlist.errors import RecipeError
@@ -207,8 +208,7 @@ def _read(file: Path) -> Any:
     except (msgspec.MsgspecError, OSError, UnicodeError) as error:
         raise ArtifactError(
             "cross-validation-damaged",
-            f"{file.name} must be what `shortlist cross-validate` wrote. Reading it"
-            f" failed: {error}. Begin anew with --overwrite.",
+            f"{file.name} cannot be read: {error}. Start again with --overwrite.",
             file=file,
         ) from error
 

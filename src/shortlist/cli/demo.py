@@ -80,7 +80,7 @@ def demo(
     _show(report, clock)
     _serve(recipe, recipe_path, dataset, clock, figures, port=port, check=check)
     if json is not None:
-        from shortlist.training.runs import write_json
+        from shortlist.training.runs.run import write_json
 
         write_json(json, figures)
         typer.echo(f"figures written to {json}")
@@ -161,7 +161,7 @@ def _recipe(source: PublicLog, path: Path, seed: int) -> Recipe:
     from shortlist.data.guess.schema import guess_schema
     from shortlist.data.read.inputs import LogFiles
     from shortlist.recipe import load_recipe
-    from shortlist.training.runs import write_json
+    from shortlist.training.runs.run import write_json
 
     files = LogFiles(source.events, users=source.users, items=source.items)
     guess = guess_schema(files)

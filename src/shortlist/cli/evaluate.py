@@ -26,14 +26,14 @@ def evaluate(
     set_: SetOption = None,
     slice_: Annotated[
         list[str] | None,
-        typer.Option("--slice", help="Also divide by this feature; repeatable."),
+        typer.Option("--slice", help="Also report by this feature; repeatable."),
     ] = None,
     html: HtmlOption = None,
     plots: PlotsOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the run on the test part: is it better than popularity?"""
+    """Evaluate the run on the test part, with popularity as the baseline."""
     from shortlist.cli.pages import check_page, check_plots, write_pages
 
     loaded = open_recipe(recipe, set_)
@@ -42,11 +42,11 @@ def evaluate(
 
     from shortlist.cli.stages import evaluate_stage
     from shortlist.cli.tables import metrics_table, verdict_lines
-    from shortlist.evaluation.html_page import evaluation_html
-    from shortlist.evaluation.plots import evaluation_plots
+    from shortlist.evaluation.pages.html_page import evaluation_html
+    from shortlist.evaluation.pages.plots import evaluation_plots
 
     report = evaluate_stage(loaded, recipe, slice_ or [])
-    told = write_pages(
+    written = write_pages(
         lambda: evaluation_plots(report),
         lambda drawn: evaluation_html(
             report,
@@ -57,5 +57,5 @@ def evaluate(
         html,
         plots,
     )
-    parts = [*verdict_lines(report["verdict"]), metrics_table(report), *told]
+    parts = [*verdict_lines(report["verdict"]), metrics_table(report), *written]
     print_result(report, "\n".join(parts), json)

@@ -10,7 +10,7 @@ from shortlist.errors import InputError
 from shortlist.packages import need_package
 
 if TYPE_CHECKING:
-    from shortlist.evaluation.plots import Plot
+    from shortlist.evaluation.pages.plots import Plot
 
 
 def check_page(path: Path | None, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""`shortlist runs`: what the run store holds."""
+"""`shortlist runs`: list the runs of the run store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from shortlist.cli.options import (
 from shortlist.errors import ArtifactError, InputError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from shortlist.training.run_store import Record, RunStore
+    from shortlist.training.runs.records import Record
+    from shortlist.training.runs.run_store import RunStore
 
 PLAIN_KEYS = ("created_at", "name", "seconds")
 
@@ -28,40 +29,50 @@ PLAIN_KEYS = ("created_at", "name", "seconds")
 def runs(
     run: Annotated[
         str | None,
-        typer.Argument(help="Show this run: its id, or what only it begins with."),
+        typer.Argument(help="Show this run: its id or a unique prefix of it."),
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="A metric, seconds, name or created_at; best first.")
+        str,
+        typer.Option(
+            help="Sort by a metric (best first), seconds, name or created_at."
+        ),
     ] = "created_at",
     reverse: Annotated[
-        bool, typer.Option("--reverse", help="The other way round.")
+        bool, typer.Option("--reverse", help="Reverse the order.")
     ] = False,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only runs with, such as 'test.ndcg@10>=0.3'; repeatable."),
+        typer.Option(
+            help="Keep runs that match, such as 'test.ndcg@10>=0.3'; repeatable."
+        ),
     ] = None,
     state: Annotated[
         str | None,
-        typer.Option(help="Only finished, pruned, failed, interrupted or damaged."),
+        typer.Option(
+            help="Keep only finished, pruned, failed, interrupted or damaged runs."
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Only runs on the dataset with this fingerprint."),
+        typer.Option(help="Keep only runs on the dataset with this fingerprint."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show at most N runs.")
+    ] = None,
     best: Annotated[
         str | None,
-        typer.Option(help="Print the folder of the run that is best by this metric."),
+        typer.Option(help="Print only the folder of the best run by this metric."),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="The run store; default: the recipe's.")
+        Path | None, typer.Option(help="The run store; default: from the recipe.")
     ] = None,
     recipe: RecipeOption = Path(RECIPE_FILE),
     json: JsonOption = False,
 ) -> None:
     """List the runs of the run store, show one, or find the best.
 
-    A metric is of the validation part; that of the test part is named test.ndcg@10.
+    Metrics are of the validation part; prefix them with test. for the test part, as in
+    test.ndcg@10.
     """
     opened = open_store(store, recipe)
     if run is not None:
@@ -81,30 +92,30 @@ def runs(
 
 
 def open_store(path: Path | None, recipe: Path) -> RunStore:
-    """The run store that was named, else the recipe's.
+    """The given run store, else that of the recipe.
 
     Raises:
-        RecipeError: `recipe-missing`, or `store-unnamed`: neither names one.
-        ArtifactError: `store-missing`, no folder is there.
+        RecipeError: `recipe-missing`, or `store-unnamed`: neither is given.
+        ArtifactError: `store-missing`, the folder does not exist.
     """
     if path is None:
         named = open_recipe(recipe, None).tracking.store
         if named is None:
             raise RecipeError(
                 "store-unnamed",
-                "A run store must be named, by --store DIR or by `store` in [tracking]"
-                " of the recipe. Received: neither.",
+                "No run store is given. Use --store DIR, or set `store` in [tracking]"
+                " of the recipe.",
                 file=recipe,
             )
         path = beside(recipe, named)
     if not path.is_dir():
         raise ArtifactError(
             "store-missing",
-            f"A run store must be at {str(path)!r}; there is no such folder. Train with"
-            " `store` in [tracking] of the recipe, or name another with --store.",
+            f"There is no run store at {str(path)!r}. Train with `store` in [tracking]"
+            " of the recipe, or choose another with --store.",
             file=path,
         )
-    from shortlist.training.run_store import RunStore
+    from shortlist.training.runs.run_store import RunStore
 
     return RunStore(path)
 
@@ -117,13 +128,13 @@ def chosen(
     state: str | None,
     dataset: str | None,
 ) -> list[Record]:
-    """The runs asked for, best first: metrics by what is better in them.
+    """The matching runs; by a metric the best first.
 
     Raises:
-        InputError: `runs-query`, a name that no run has or a condition that is none.
+        InputError: `runs-query`, an unknown name or an invalid condition.
     """
-    from shortlist.training.run_store import STATES
-    from shortlist.training.stops import mode_of
+    from shortlist.training.loop.stops import mode_of
+    from shortlist.training.runs.records import STATES
 
     everything = store.records()
     if state is not None:
@@ -143,7 +154,7 @@ def chosen(
 
 
 def known_keys(records: list[Record]) -> list[str]:
-    """What runs can be sorted by."""
+    """The names that runs can be sorted by."""
     names = {*PLAIN_KEYS}
     for record in records:
         names |= set(record.validation)
@@ -163,25 +174,24 @@ def known_name(what: str, name: str, known: tuple[str, ...] | list[str]) -> None
 
 
 def best_of(found: list[Record], metric: str, store: Path) -> Record:
-    """The first finished run, which has the metric.
+    """The first finished run with the metric.
 
     Raises:
-        InputError: `runs-query`, there is none, they are of several datasets, or
-            neither end of the metric is better.
+        InputError: `runs-query`, there is none, they are of several datasets, or the
+            metric has no preferred direction.
     """
     if metric in PLAIN_KEYS:
         raise InputError(
             "runs-query",
-            f"The best run is so by a metric. Received: {metric!r}. Use --sort for it.",
+            f"--best takes a metric; {metric!r} is not one. Use --sort {metric}.",
             file=store,
         )
-    if not _has_better_end(metric):
-        better = [name for name in known_keys(found) if _has_better_end(name)]
+    if not _has_direction(metric):
+        better = [name for name in known_keys(found) if _has_direction(name)]
         raise InputError(
             "runs-query",
-            f"The best run is so by a metric with a better end: {', '.join(better)}."
-            f" Received: {metric!r}, of which more is neither better nor worse. Use"
-            " --sort for it.",
+            f"{metric!r} has no preferred direction, so it has no best run. Use one of:"
+            f" {', '.join(better)}, or --sort {metric}.",
             file=store,
         )
     measured = [r for r in found if r.state == "finished" and value_of(r, metric)]
@@ -189,24 +199,24 @@ def best_of(found: list[Record], metric: str, store: Path) -> Record:
     if len(datasets) == 1:
         return measured[0]
     problem = (
-        f"Metrics of several datasets cannot be compared: {', '.join(datasets)}. Choose"
-        " one with --dataset."
+        f"The runs are of several datasets: {', '.join(datasets)}. Their metrics cannot"
+        " be compared. Choose one with --dataset."
         if datasets
-        else f"A finished run must have {metric!r}. None of those asked for has it."
-        " Folds of a cross-validation count only on their own dataset: --dataset."
+        else f"No matching finished run has {metric!r}. Folds of a cross-validation are"
+        " included only with --dataset."
     )
     raise InputError("runs-query", problem, file=store)
 
 
-def _has_better_end(key: str) -> bool:
-    from shortlist.evaluation.leaderboard import higher_is_better
+def _has_direction(key: str) -> bool:
+    from shortlist.evaluation.metrics.table import higher_is_better
 
     metric = key.rpartition(".")[2]
     return key not in PLAIN_KEYS and higher_is_better(metric) is not None
 
 
 def value_of(record: Record, key: str) -> str:
-    """What a run is sorted by, as text; empty if it has no such thing."""
+    """The sort key of a run as text; empty if the run does not have it."""
     if key in PLAIN_KEYS:
         return str(getattr(record, key))
     part, dot, metric = key.partition(".")
@@ -224,7 +234,7 @@ def plain(record: Record) -> dict[str, Any]:
 def runs_table(records: list[Record], sort: str) -> str:
     """One line per run."""
     if not records:
-        return "no such runs"
+        return "no matching runs"
     metric = sort
     if sort in PLAIN_KEYS:
         named = (name for record in records for name in record.validation)
@@ -244,7 +254,7 @@ def runs_table(records: list[Record], sort: str) -> str:
 
 
 def run_text(record: Record) -> str:
-    """All that the index knows of one run."""
+    """One run in full."""
     lines = [
         f"run {record.id}: {record.state}, {record.name}",
         f"  folder   {record.path}",

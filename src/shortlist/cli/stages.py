@@ -1,7 +1,8 @@
-"""The stages of a recipe as functions: the commands and the demo call the same ones."""
+"""The stages of a recipe as functions, for the commands and the demo."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from shortlist.data.read.inputs import LogFiles, ReadOptions
     from shortlist.recipe import PathOrPaths, Recipe
     from shortlist.recipe.log import LogSection
-    from shortlist.training.runs import Run, RunInfo
-    from shortlist.training.tuning import Tuned
+    from shortlist.training.options import TrainOptions
+    from shortlist.training.runs.run import Run, RunInfo
+    from shortlist.training.search.tuning import Tuned
 
 
 def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
@@ -45,9 +47,9 @@ def prepare_stage(recipe: Recipe, path: Path, *, overwrite: bool) -> Dataset:
 def append_stage(
     recipe: Recipe, path: Path, files: list[Path]
 ) -> tuple[tuple[Finding, ...], Dataset]:
-    """Adds new days to the dataset, as its test part.
+    """Appends new days to the dataset, as its test part.
 
-    Returns: the findings of earlier days, and the dataset.
+    Returns: the earlier findings, and the dataset.
     """
     from shortlist.data.preparation.append import append
     from shortlist.data.read.inputs import LogFiles
@@ -92,12 +94,7 @@ def train_stage(
     path: Path,
     *,
     overwrite: bool,
-    resume: bool = False,
-    warm_start: Path | None = None,
-    new_days: bool = False,
-    probe_batch_size: bool = False,
-    profile: bool = False,
-    quiet: bool = False,
+    options: TrainOptions | None = None,
 ) -> Run:
     """DATASET + MODEL -> RUN."""
     check_outputs(recipe, path)
@@ -105,22 +102,17 @@ def train_stage(
     dataset = _dataset(recipe, path)
 
     from shortlist.evaluation import ranking_metrics
-    from shortlist.training import train
+    from shortlist.training import TrainOptions, train
     from shortlist.training.trackers import open_trackers
 
+    trackers = open_trackers(recipe.tracking, path.parent)
     return train(
         dataset,
         beside(path, recipe.output.run),
         recipe,
         validate=ranking_metrics,
         overwrite=overwrite,
-        resume=resume,
-        warm_start=warm_start,
-        new_days=new_days,
-        probe_batch_size=probe_batch_size,
-        profile=profile,
-        quiet=quiet,
-        trackers=open_trackers(recipe.tracking, path.parent),
+        options=dataclasses.replace(options or TrainOptions(), trackers=trackers),
     )
 
 
@@ -131,7 +123,7 @@ def fast_dev_run_stage(
     warm_start: Path | None = None,
     new_days: bool = False,
 ) -> RunInfo:
-    """One batch of what `train_stage` does; nothing is written."""
+    """One batch of each stage of `train_stage`; nothing is written."""
     need_backend()
     dataset = _dataset(recipe, path)
 
@@ -172,34 +164,36 @@ def tune_stage(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool) -> 
 def evaluate_stage(
     recipe: Recipe, path: Path, slices: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """SCORES -> METRICS; also written into the run, with the metrics of each user.
+    """SCORES -> METRICS; also written to the run, with the metrics of each user.
 
     Args:
         recipe: what is measured.
         path: of the recipe.
-        slices: features to divide the report by, beside those of the recipe.
+        slices: features to divide the report by, in addition to the recipe's.
     """
     need_backend()
     dataset, run = _open(recipe, path)
 
-    from shortlist.evaluation import measure_pipeline
+    from shortlist.evaluation import EvaluationOptions, evaluate_pipeline
     from shortlist.training import load_pipeline
 
-    evaluation = measure_pipeline(
+    evaluation = evaluate_pipeline(
         load_pipeline(run, dataset, repeats=recipe.evaluation.repeats),
-        objective=run.info.objective,
-        ks=recipe.evaluation.ks,
-        resamples=recipe.evaluation.resamples,
-        seed=recipe.seed,
-        metrics=recipe.evaluation.metrics or None,
-        slices=[*recipe.evaluation.slices, *slices],
-        taste=recipe.evaluation.taste or None,
+        EvaluationOptions(
+            objective=run.info.objective,
+            ks=recipe.evaluation.ks,
+            resamples=recipe.evaluation.resamples,
+            seed=recipe.seed,
+            metrics=recipe.evaluation.metrics or None,
+            slices=[*recipe.evaluation.slices, *slices],
+            taste=recipe.evaluation.taste or None,
+        ),
     )
     if "ranker" in run.info.epochs:
         evaluation.report["ranker_weight"] = run.info.ranker_weight
     evaluation.save(run.path)
     if recipe.tracking.store is not None:
-        from shortlist.training.run_store import RunStore
+        from shortlist.training.runs.run_store import RunStore
 
         RunStore(beside(path, recipe.tracking.store)).add(run)
     return evaluation.report
@@ -230,7 +224,7 @@ def export_stage(
 
 
 def verdict_of_run(run: Run) -> dict[str, Any] | None:
-    """Whether a training was better than popularity on its validation part."""
+    """Whether a run is better than popularity on the validation part."""
     from shortlist.evaluation.verdict import validation_verdict
 
     info = run.info
@@ -240,7 +234,7 @@ def verdict_of_run(run: Run) -> dict[str, Any] | None:
 
 
 def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
-    from shortlist.training.runs import Run
+    from shortlist.training.runs.run import Run
 
     run = Run.open(beside(path, recipe.output.run))
     dataset = _dataset(recipe, path)
@@ -251,13 +245,13 @@ def _open(recipe: Recipe, path: Path) -> tuple[Dataset, Run]:
 def _dataset(
     recipe: Recipe, path: Path, *, rereads_attributes: bool = False
 ) -> Dataset:
-    """Opens the dataset, which must be the one that this recipe prepares."""
+    """Opens the dataset and checks that this recipe prepared it."""
     dataset = Dataset.open(beside(path, recipe.output.dataset))
     differing = [
         name
         for name, given, prepared in (
             ("columns", recipe.columns, dataset.schema),
-            # Fields that an earlier version did not have are at their defaults.
+            # Fields that earlier versions did not have get their defaults.
             ("split", recipe.split, Split(**dataset.info.split)),
         )
         if given != prepared
@@ -265,16 +259,16 @@ def _dataset(
     if differing:
         raise ArtifactError(
             "dataset-mismatch",
-            f"The dataset must have been prepared with this recipe. Its {differing}"
-            " differ. Run `shortlist prepare --overwrite` with the same settings.",
+            f"The dataset was prepared with other settings: {differing} differ from the"
+            " recipe. Run `shortlist prepare --overwrite`, or restore the settings.",
             file=dataset.path,
         )
     read = dataset.info.log if rereads_attributes else dataset.info.source_files
     if stale := changed(read):
         raise ArtifactError(
             "dataset-stale",
-            "The files a dataset was made of must still be what they were. Changed"
-            f" since: {stale}. Run `shortlist prepare --overwrite`, or restore them.",
+            f"Input files changed after the dataset was prepared: {stale}. Run"
+            " `shortlist prepare --overwrite`, or restore the files.",
             file=dataset.path,
         )
     return dataset

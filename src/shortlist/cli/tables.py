@@ -33,7 +33,7 @@ def verdict_lines(verdict: Mapping[str, Any] | None) -> list[str]:
 
 def metrics_table(report: dict[str, Any]) -> str:
     """Model beside popularity with 95 % intervals and the ratio."""
-    from shortlist.evaluation.tables import ratio_text
+    from shortlist.evaluation.pages.tables import ratio_text
 
     metrics = report["metrics"]
     rows = [("metric", "model", "popularity", "ratio")]
@@ -73,7 +73,7 @@ def _columns(
 
 def _about(report: dict[str, Any]) -> list[str]:
     """Users left out, units of the metrics, and the weight of the ranker."""
-    from shortlist.evaluation.tables import weight_text
+    from shortlist.evaluation.pages.tables import weight_text
 
     unknown = report["unknown_users"]
     lines = [
@@ -90,7 +90,7 @@ def _about(report: dict[str, Any]) -> list[str]:
 
 def _meanings(names: Iterable[str]) -> list[str]:
     """A line on each metric."""
-    from shortlist.evaluation.meanings import meanings_of
+    from shortlist.evaluation.metrics.table import meanings_of
 
     rows = [(f"  {name}", meaning) for name, meaning in meanings_of(names)]
     width = max((len(name) for name, _ in rows), default=0) + 2
@@ -99,7 +99,7 @@ def _meanings(names: Iterable[str]) -> list[str]:
 
 def _slices(report: dict[str, Any]) -> list[str]:
     """One line per group: users, nDCG of the model and of popularity."""
-    from shortlist.evaluation.tables import group_text
+    from shortlist.evaluation.pages.tables import group_text
 
     rows: list[tuple[str, ...]] = []
     for found in report["slices"]:

@@ -22,7 +22,7 @@ from shortlist.cli.options import (
 from shortlist.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
-    from shortlist.training.runs import Run, RunInfo
+    from shortlist.training.runs.run import Run, RunInfo
 
 
 def train(
@@ -31,42 +31,46 @@ def train(
     overwrite: OverwriteOption = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Resume a training that was interrupted."),
+        typer.Option("--resume", help="Resume an interrupted training."),
     ] = False,
     warm_start: Annotated[
         Path | None,
-        typer.Option(help="Begin with the weights of this older run."),
+        typer.Option(help="Start from the weights of this run."),
     ] = None,
     new_days: Annotated[
         bool,
         typer.Option(
-            "--new-days", help="Train only on events appended since that older run."
+            "--new-days",
+            help="Train only on events appended since the --warm-start run.",
         ),
     ] = False,
     probe_batch_size: Annotated[
         bool,
         typer.Option(
-            "--probe-batch-size", help="Take the largest batches that fit the memory."
+            "--probe-batch-size",
+            help="Find and use the largest batches that fit in memory.",
         ),
     ] = False,
     profile: Annotated[
         bool,
-        typer.Option("--profile", help="Tell where the time goes; write trace.json."),
+        typer.Option("--profile", help="Report the time per step; write trace.json."),
     ] = False,
     time_budget: Annotated[
         str | None,
-        typer.Option(help="End within this time, such as 90s, 10m or 2h."),
+        typer.Option(help="Stop within this time, such as 90s, 10m or 2h."),
     ] = None,
     fast_dev_run: Annotated[
         bool,
-        typer.Option("--fast-dev-run", help="Try one batch of all; write nothing."),
+        typer.Option(
+            "--fast-dev-run", help="Run one batch of each stage; write nothing."
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train retrieval and ranking; the best weights on validation are kept.
+    """Train retrieval and ranking, and keep the best weights on validation.
 
-    A training that is interrupted or killed continues with --resume. It then ends as it
-    would have without the interruption.
+    Resume an interrupted training with --resume. The result is the same as without the
+    interruption.
     """
     if time_budget is not None:
         set_ = [*(set_ or []), f"training.time_budget={minutes_of(time_budget)}"]
@@ -80,37 +84,40 @@ def train(
         given = ", ".join(name for name, is_given in unused.items() if is_given)
         raise InputError(
             "invalid-argument",
-            "--fast-dev-run tries one batch and writes nothing, so it goes without"
-            f" {given}. Leave out one or the other.",
+            f"--fast-dev-run cannot be combined with {given}: it runs one batch and"
+            " writes nothing. Leave one of them out.",
         )
     loaded = open_recipe(recipe, set_)
 
     from shortlist.cli.stages import fast_dev_run_stage, train_stage
+    from shortlist.training.options import TrainOptions
 
     if fast_dev_run:
         tried = fast_dev_run_stage(
             loaded, recipe, warm_start=warm_start, new_days=new_days
         )
-        told = f"one batch of {' and '.join(tried.epochs)} works; nothing was written"
+        text = f"one batch of {' and '.join(tried.epochs)} works; nothing was written"
         seconds = tried.seconds["total"]
-        print_result({"fast_dev_run": "passed", "seconds": seconds}, told, json)
+        print_result({"fast_dev_run": "passed", "seconds": seconds}, text, json)
         return
     run = train_stage(
         loaded,
         recipe,
         overwrite=overwrite,
-        resume=resume,
-        warm_start=warm_start,
-        new_days=new_days,
-        probe_batch_size=probe_batch_size,
-        profile=profile,
+        options=TrainOptions(
+            resume=resume,
+            warm_start=warm_start,
+            new_days=new_days,
+            probe_batch_size=probe_batch_size,
+            profile=profile,
+        ),
     )
     path = beside(recipe, loaded.output.run)
-    print_result(*_told(run, path, profile=profile), json)
+    print_result(*_result(run, path, profile=profile), json)
 
 
-def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
-    """What is said of a run, as plain values and for people."""
+def _result(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
+    """The result of a training, as plain values and as text."""
     from shortlist.cli.stages import verdict_of_run
 
     info, stages = run.info, [name for name in run.info.epochs if run.info.epochs[name]]
@@ -139,7 +146,7 @@ def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
         lines += [verdict["text"], verdict["next"]]
     text = "\n  ".join(lines)
     if profile and not (path / "trace.json").is_file():
-        text += "\n  no trace: nothing was left to train"
+        text += "\n  no trace: there was nothing left to train"
     elif profile:
         result |= {"profile": info.profile, "trace": str(path / "trace.json")}
         text += f"\n  trace of the steps: {path / 'trace.json'} (opens in Perfetto)"
@@ -147,14 +154,14 @@ def _told(run: Run, path: Path, *, profile: bool) -> tuple[dict[str, Any], str]:
 
 
 def _ranker_lines(info: RunInfo) -> list[str]:
-    """What the ranker is worth, where there is one."""
+    """How the ranker is used, if there is one."""
     if "ranker" not in info.epochs:
         return []
     if info.ranker_weight:
         return [f"ranker weight {info.ranker_weight:g}"]
     if not info.validation.get("ranker_weights"):
-        return ["the ranker is not used: nothing was measured to choose its weight on"]
-    return ["the ranker did not help: the order is that of retrieval alone"]
+        return ["the ranker is not used: there was no validation to choose its weight"]
+    return ["the ranker did not help: items are in the order of retrieval"]
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
@@ -162,12 +169,12 @@ def _figures(metrics: Mapping[str, float]) -> str:
 
 
 def minutes_of(text: str) -> float:
-    """The minutes that a time such as 90s, 10m or 2h names."""
+    """The minutes in a time such as 90s, 10m or 2h."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if found is None or not float(found[1]):
         raise RecipeError(
             "setting-invalid",
-            "--time-budget takes a number above 0 with s, m or h. Received:"
+            "--time-budget must be a number above 0 with s, m or h. Received:"
             f" {text!r}. Write 10m for ten minutes.",
         )
     return float(found[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0}[found[2]]

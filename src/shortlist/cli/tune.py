@@ -20,30 +20,33 @@ from shortlist.cli.train import minutes_of
 
 if TYPE_CHECKING:
     from shortlist.recipe import Recipe
-    from shortlist.training.tuning import Tuned
+    from shortlist.training.search.tuning import Tuned
 
 
 def tune(
     recipe: RecipeOption = Path(RECIPE_FILE),
     set_: SetOption = None,
     trials: Annotated[
-        int | None, typer.Option(help="Trials in all; default: the recipe's.")
+        int | None,
+        typer.Option(help="Total number of trials; default: from the recipe."),
     ] = None,
     time_budget: Annotated[
         str | None,
-        typer.Option(help="No trial begins after this time, such as 10m or 2h."),
+        typer.Option(help="Start no trial after this time, such as 10m or 2h."),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a search: interrupted, or longer."),
+        typer.Option(
+            "--resume", help="Resume a search, or extend it with more --trials."
+        ),
     ] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Search the space in [tune.space] for the best metric on the validation part.
 
-    The test part is never opened. The best settings are written beside the recipe, as
-    NAME.best.toml, which `shortlist train --recipe` takes.
+    The test part is not used. The best settings are written to NAME.best.toml next to
+    the recipe; train with them by `shortlist train --recipe NAME.best.toml`.
     """
     settings = list(set_ or [])
     if trials is not None:
@@ -61,7 +64,7 @@ def tune(
         written,
         lambda head: head.startswith(b"# Written by `shortlist tune`"),
         overwrite=overwrite or resume,
-        name="a recipe of a search",
+        name="a recipe written by a search",
         inputs=[recipe],
     )
     tuned = tune_stage(loaded, recipe, resume=resume, overwrite=overwrite)

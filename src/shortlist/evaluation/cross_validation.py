@@ -1,7 +1,7 @@
-"""Evaluations of the folds of one log together: mean and spread of each metric.
+"""Summary of cross-validation: mean and standard deviation of each metric over folds.
 
-Folds share most of their training events, so their spread says how much a metric moves
-from fold to fold, not how sure its mean is; no test is made of it.
+Folds share most of their training events, so the standard deviation shows how a metric
+varies between folds, not the error of its mean; there is no significance test.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.leaderboard import COUNTS, bare_name
+from shortlist.evaluation.metrics.table import COUNTS, HIT_METRICS, bare_name
 from shortlist.page import Table
 
 
@@ -22,7 +21,7 @@ def summarize_folds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         reports: at least two, oldest fold first.
 
     Returns: plain values: `folds`, `users` of each; `metrics` and, of pairs, `pairs`:
-        of each metric that all folds have `mean`, `spread` (standard deviation, n - 1),
+        for each metric in all folds `mean`, `spread` (standard deviation, n - 1),
         `low`, `high` and `values` by fold; `popularity`, the same; and
         `better_than_popularity`, in how many folds the model's value was higher.
     """
@@ -51,8 +50,7 @@ def cross_validation_table(
 
     Args:
         summary: of the folds.
-        is_short: only what is found at each k, of pairs, and coverage, where there is
-            any of it.
+        is_short: show only metrics of hits and pairs, and coverage, if there are any.
     """
     found = {**summary["metrics"], **summary["pairs"]}
     names = [name for name in found if name not in COUNTS]

@@ -1,28 +1,24 @@
-"""Reports on ranked lists: every metric at every k, with intervals, and comparisons."""
+"""Metrics of ranked lists at every k, with intervals, and comparisons of two models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import InputError
-from shortlist.evaluation import metrics
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.metrics import Hits, find_hits
-from shortlist.evaluation.rankings import Csr
-
-HIT_METRICS: dict[str, Callable[[Hits, int], metrics.PerUser]] = {
-    "recall": metrics.recall,
-    "ndcg": metrics.ndcg,
-    "mrr": metrics.mrr,
-    "map": metrics.average_precision,
-    "hit_rate": metrics.hit_rate,
-    "precision": metrics.precision,
-}
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.hits import (
+    FORMULAS,
+    Hits,
+    PerUser,
+    coverage,
+    find_hits,
+)
+from shortlist.evaluation.metrics.rankings import Csr
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +44,22 @@ class RankingReport:
         """Users that were evaluated."""
         return len(self.users)
 
+    def with_metrics(self, extra: Mapping[str, PerUser]) -> RankingReport:
+        """The report with further metrics of each user.
+
+        Args:
+            extra: by `metric@k`, `(users of the ranking,)` each. NaN leaves a user out
+                of the mean; a metric without a value for any user is left out.
+        """
+        columns = {name: values[self.users] for name, values in extra.items()}
+        columns = {n: each for n, each in columns.items() if not np.isnan(each).all()}
+        added = _stacked(columns, self.num_users)
+        return replace(
+            self,
+            names=(*self.names, *columns),
+            values=np.concatenate([self.values, added], axis=1),
+        )
+
     def to_dict(self) -> dict[str, float]:
         """Mean over users of every metric, then the coverage at every k."""
         means = np.nanmean(self.values, axis=0).tolist()
@@ -61,7 +73,7 @@ class RankingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One metric of a model beside the baseline's, over the same users."""
+    """One metric of a model and of the baseline, over the same users."""
 
     name: str
     model: float
@@ -73,7 +85,7 @@ class Comparison:
     low: float
     """Lower end of the paired bootstrap 95 % interval of the difference."""
     high: float
-    """Upper end of it. Above 0 together with `low`: better beyond chance."""
+    """Upper end. If both ends are above 0, the model is significantly better."""
 
 
 def evaluate_rankings(
@@ -85,27 +97,24 @@ def evaluate_rankings(
     resamples: int = 1000,
     seed: int = 0,
     names: Sequence[str] | None = None,
-    extra: Mapping[str, metrics.PerUser] | None = None,
 ) -> RankingReport:
     """Evaluates ranked lists against what the users did.
 
     Args:
         ranked: `(num_users, max_k)` item rows, best first, padded with -1; seen items
-            already removed. Places beyond `max_k` count as misses.
+            already removed. Ranks beyond `max_k` count as misses.
         relevant: relevant items of each user, `(offsets, indices)`; row 0 stands for
-            an item unknown to the catalogue, relevant but never hit.
+            an item outside the catalogue, relevant but never hit.
         ks: list lengths to evaluate at.
         num_items: items of the catalogue, row 0 not counted.
-        resamples: bootstrap samples behind the intervals.
+        resamples: bootstrap samples for the intervals.
         seed: seed of the bootstrap.
-        names: metrics of `HIT_METRICS` to compute; all of them by default.
-        extra: further metrics by `metric@k`, `(num_users,)` each; NaN leaves a user
-            out of the mean, and a metric that no user has is left out itself.
+        names: metrics of hits to compute, and `coverage`; all of them by default.
 
     Raises:
         InputError: a bad ranking (`ranking-...`), bad truth (`relevance-shape`), `k`
-            below 1 (`k-out-of-range`), no `ks` (`ks-empty`) or not one user with a
-            relevant item (`no-relevant-items`).
+            below 1 (`k-out-of-range`), no `ks` (`ks-empty`) or no user with a relevant
+            item (`no-relevant-items`).
     """
     if not len(ks):
         raise InputError(
@@ -115,43 +124,46 @@ def evaluate_rankings(
     hits = find_hits(ranked, relevant)
     users = np.flatnonzero(hits.num_relevant)
     if not len(users):
-        raise InputError(
-            "no-relevant-items",
-            "At least one user must have a relevant item to be evaluated on. Received:"
-            f" {len(ranked)} users, none of them with any. Check the split: its test"
-            " part may be empty, hold no event of at least `positive_from`, or only"
-            " items the users did before.",
-        )
+        raise _no_relevant_items(len(ranked))
     evaluated = Hits(hits.places[users], hits.num_relevant[users])
     ordered = sorted(set(ks))
     columns = {
         f"{name}@{k}": metric(evaluated, k)
         for k in ordered
-        for name, metric in HIT_METRICS.items()
+        for name, metric in FORMULAS.items()
         if names is None or name in names
     }
-    beyond = {name: values[users] for name, values in (extra or {}).items()}
-    columns |= {n: values for n, values in beyond.items() if not np.isnan(values).all()}
-    measured = np.empty((len(users), len(columns)))  # without columns, if of none
-    for place, values in enumerate(columns.values()):
-        measured[:, place] = values
+    covered = ordered if names is None or "coverage" in names else []
     return RankingReport(
         names=tuple(columns),
         users=users,
-        values=measured,
+        values=_stacked(columns, len(users)),
         num_excluded=len(ranked) - len(users),
-        coverage={
-            f"coverage@{k}": metrics.coverage(ranked, k, num_items)
-            for k in ordered
-            if names is None or "coverage" in names
-        },
+        coverage={f"coverage@{k}": coverage(ranked, k, num_items) for k in covered},
         resamples=resamples,
         seed=seed,
     )
 
 
+def _no_relevant_items(num_users: int) -> InputError:
+    return InputError(
+        "no-relevant-items",
+        "At least one user must have a relevant item to be evaluated on. Received:"
+        f" {num_users} users, none of them with any. Check the split: its test part may"
+        " be empty, hold no event of at least `positive_from`, or only items the users"
+        " did before.",
+    )
+
+
+def _stacked(columns: Mapping[str, PerUser], num_users: int) -> NDArray[np.float64]:
+    values = np.empty((num_users, len(columns)))  # `np.stack` refuses no columns
+    for place, column in enumerate(columns.values()):
+        values[:, place] = column
+    return values
+
+
 def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparison]:
-    """Sets a model beside a baseline, user by user.
+    """Compares a model with a baseline, user by user.
 
     Args:
         model: report of the model.
@@ -161,7 +173,7 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
         A `Comparison` for each metric that both reports hold.
 
     Raises:
-        InputError: the reports cover other users (`reports-not-paired`).
+        InputError: the reports cover different users (`reports-not-paired`).
     """
     return compare_with_intervals(model, baseline)[0]
 
@@ -169,7 +181,7 @@ def compare(model: RankingReport, baseline: RankingReport) -> dict[str, Comparis
 def compare_with_intervals(
     model: RankingReport, baseline: RankingReport
 ) -> tuple[dict[str, Comparison], list[dict[str, tuple[float, float]]]]:
-    """`compare`, and the intervals of both reports, of one and the same bootstrap.
+    """`compare`, and the intervals of both reports, from one bootstrap.
 
     A mean of differences is the difference of the means, so the samples that give the
     intervals of both give that of the difference as well.
@@ -177,14 +189,14 @@ def compare_with_intervals(
     Returns: comparisons by metric, and the intervals of the model and the baseline.
 
     Raises:
-        InputError: the reports cover other users (`reports-not-paired`).
+        InputError: the reports cover different users (`reports-not-paired`).
     """
     if not np.array_equal(model.users, baseline.users):
         raise InputError(
             "reports-not-paired",
-            "Both reports must cover the same users. Received:"
-            f" {model.num_users} and {baseline.num_users} users, not the same ones."
-            " Evaluate both rankings on one truth.",
+            "Both reports must cover the same users. Received: reports on"
+            f" {model.num_users} and {baseline.num_users} users that differ."
+            " Evaluate both rankings against the same relevant items.",
         )
     values = np.concatenate([model.values, baseline.values], axis=1)
     means = bootstrap_means(values, resamples=model.resamples, seed=model.seed)

@@ -1,4 +1,4 @@
-"""Items as vectors of their feature values, for diversity and taste calibration.
+"""Item vectors from features, for diversity and taste divergence.
 
 Knows the item features of a dataset that have a limited number of values; hashed and
 numeric features have none.

@@ -1,7 +1,7 @@
-"""Evaluated runs beside each other: one row per run, and every pair of runs tested.
+"""Leaderboard of evaluated runs, with a significance test for every pair of runs.
 
-A pair is compared on the users that both runs have, by the differences of each user.
-Knows what evaluations left in runs; knows no models.
+A pair is compared on the users that both runs have, by the difference of each user. It
+reads the evaluation files of runs and needs no models.
 """
 
 from __future__ import annotations
@@ -14,23 +14,17 @@ from typing import Any
 import numpy as np
 
 from shortlist.errors import ArtifactError, InputError, did_you_mean
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.significance import FLIPS, holm, sign_flip_test
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.significance import FLIPS, holm, sign_flip_test
+from shortlist.evaluation.metrics.table import (
+    COUNTS,
+    MAIN_K,
+    MAIN_METRIC,
+    bare_name,
+    higher_is_better,
+)
 from shortlist.evaluation.user_values import Evaluation
 
-MAIN_METRIC, MAIN_K = "ndcg", 10
-LOWER_IS_BETTER = {
-    "calibration_error",
-    "gini",
-    "log_loss",
-    "mae",
-    "rmse",
-    "taste_divergence",
-}
-NO_BETTER_END = {"arp", "popularity_lift"}
-"""Neither end is better: no run is the best in them, and none is ranked by them."""
-COUNTS = ("pairs", "auc_users")
-"""Of pairs: numbers that are no metrics."""
 _EQUAL = 1e-12
 
 
@@ -46,23 +40,23 @@ def open_evaluations(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
     if len(folders) < 2:
         raise InputError(
             "compare-too-few",
-            f"A comparison needs at least two runs. Received: {len(folders)}. Run:"
-            " shortlist compare RUN RUN",
+            f"There must be at least two runs to compare. Received: {len(folders)}."
+            " Run: shortlist compare RUN RUN",
         )
     found: dict[Path, str] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise ArtifactError(
                 "run-missing",
-                f"A run must be at {str(folder)!r}; there is no such folder. Give the"
-                " folders that `shortlist train` wrote.",
+                f"There is no run at {str(folder)!r}. Give folders that `shortlist"
+                " train` wrote.",
                 file=folder,
             )
         if folder.resolve() in found:
             raise InputError(
                 "compare-repeated",
-                "Each run must be given once. Received twice:"
-                f" {str(folder)!r}. Leave one out.",
+                f"Each run must be given once. Received twice: {str(folder)!r}. Leave"
+                " one out.",
             )
         found[folder.resolve()] = str(folder)
     return {name: Evaluation.load(name) for name in found.values()}
@@ -80,14 +74,15 @@ def rank_runs(
 
     Args:
         runs: evaluations by name, at least two.
-        metric: what runs are ranked by and tested in: `metric@k`, or a metric, then at
-            10 or else the longest list; by default `ndcg`, else the first that has a
-            better end. Where all runs have only others, they stay in the order given.
-        resamples: bootstrap samples behind the 95 % intervals.
-        flips: random flips of a test that cannot try all.
-        seed: seed of both.
+        metric: what runs are ranked by and tested on: `metric@k`, or a metric without
+            k, then at 10 or else the longest list. The default is `ndcg`, else the
+            first metric with a preferred direction; without one the runs keep the
+            given order.
+        resamples: bootstrap samples for the 95 % intervals.
+        flips: random sign flips where there are too many to try all.
+        seed: seed of the bootstrap and of the sign flips.
 
-    Returns: plain values: `metric`, `higher_is_better` (`None` if neither end is),
+    Returns: plain values: `metric`, `higher_is_better` (`None` if neither is better),
         `part`, `ks`, `dataset_fingerprint`; `runs`, the best first, each with `run`,
         `users`, `metrics`, `interval` (of `metric`) and `against_popularity` (the
         difference with its interval); `popularity`, its metrics;
@@ -97,7 +92,7 @@ def rank_runs(
 
     Raises:
         InputError: fewer than two runs (`compare-too-few`), an unknown metric, one
-            without a better end, or one that not every run has for each user
+            without a preferred direction, or one that not every run has for each user
             (`compare-metric`).
         ArtifactError: runs of different datasets (`compare-dataset`), parts
             (`compare-part`), list lengths (`compare-ks`) or `evaluation.repeats`
@@ -106,52 +101,54 @@ def rank_runs(
     """
     _check_alike(runs)
     reports = {name: run.report for name, run in runs.items()}
-    first = next(iter(reports.values()))
     metric = _metric(metric, runs)
-    higher = higher_is_better(metric)
     metrics = {name: _metrics(report) for name, report in reports.items()}
     notes = _drop_incomparable(reports, metrics, metric)
+    higher = higher_is_better(metric)
     sign = 0 if higher is None else -1 if higher else 1
     ranked = sorted(runs, key=lambda name: metrics[name][metric] * sign)
+    first = reports[next(iter(runs))]
     return {
         "metric": metric,
         "higher_is_better": higher,
-        "part": first["part"],
-        "ks": first["ks"],
-        "dataset_fingerprint": first["dataset_fingerprint"],
-        "runs": [
-            {
-                "run": name,
-                "users": len(runs[name].users),
-                "metrics": metrics[name],
-                "interval": reports[name]["intervals"]["model"][metric],
-                "against_popularity": reports[name].get("comparison", {}).get(metric),
-            }
-            for name in ranked
-        ],
-        "popularity": {
-            metric: value
-            for report in reversed(reports.values())
-            for metric, value in report["metrics"]["popularity"].items()
-        },
+        **{name: first[name] for name in ("part", "ks", "dataset_fingerprint")},
+        "runs": [_row(name, runs[name], metric, metrics[name]) for name in ranked],
+        "popularity": _popularity(reports),
         "best": _best(metrics),
         "pairs": _pairs(
             {name: runs[name] for name in ranked},
-            metric,
-            resamples=resamples,
-            flips=flips,
-            seed=seed,
+            *(metric, resamples, flips, seed),
         ),
         "slices": {name: reports[name].get("slices", []) for name in ranked},
         "notes": notes,
     }
 
 
+def _row(
+    name: str, run: Evaluation, metric: str, metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "run": name,
+        "users": len(run.users),
+        "metrics": metrics,
+        "interval": run.report["intervals"]["model"][metric],
+        "against_popularity": run.report.get("comparison", {}).get(metric),
+    }
+
+
+def _popularity(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The metrics of popularity in any report; the first report wins."""
+    found: dict[str, float] = {}
+    for report in reversed(list(reports.values())):
+        found |= report["metrics"]["popularity"]
+    return found
+
+
 def _check_alike(runs: Mapping[str, Evaluation]) -> None:
     if len(runs) < 2:
         raise InputError(
             "compare-too-few",
-            f"A comparison needs at least two runs. Received: {len(runs)}.",
+            f"There must be at least two runs to compare. Received: {len(runs)}.",
         )
     for code, field, words, hint in (
         (
@@ -164,7 +161,7 @@ def _check_alike(runs: Mapping[str, Evaluation]) -> None:
         (
             "compare-repeats",
             "repeats",
-            "lists that all hold seen items or all leave them out",
+            "lists that all include seen items or all exclude them",
             "Evaluate them with the same evaluation.repeats",
         ),
         (
@@ -189,10 +186,10 @@ def _check_alike(runs: Mapping[str, Evaluation]) -> None:
 
 
 def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
-    """The full name of the metric wanted, which every run has for each user.
+    """The full name of the metric, which every run has for each user.
 
     Raises:
-        InputError: there is none, or neither of its ends is better (`compare-metric`).
+        InputError: there is none, or it has no preferred direction (`compare-metric`).
     """
     known = [
         name
@@ -203,12 +200,11 @@ def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
     ks = next(iter(runs.values())).report["ks"]
     main_k = MAIN_K if MAIN_K in ks else max(ks)
     ranking = [name for name in known if higher_is_better(name) is not None]
-    if wanted is not None and bare_name(wanted) in NO_BETTER_END:
+    if wanted is not None and higher_is_better(wanted) is None:
         raise InputError(
             "compare-metric",
-            "Runs are ranked by a metric with a better end:"
-            f" {', '.join(ranking) or 'these have none'}. Received: {wanted!r}: more of"
-            " it is neither better nor worse. It is in the table all the same.",
+            f"{wanted!r} has no preferred direction, so runs cannot be ranked by it; it"
+            f" is in the table. Use one of: {', '.join(ranking) or 'none here'}.",
         )
     if wanted is None and names:
         bare = list(dict.fromkeys(map(bare_name, ranking))) or names
@@ -226,7 +222,7 @@ def _metric(wanted: str | None, runs: Mapping[str, Evaluation]) -> str:
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of the lists, then those of pairs."""
+    """The metrics of lists, then those of pairs."""
     pairs = {n: v for n, v in report["pairs"].items() if n not in COUNTS}
     return {**report["metrics"]["model"], **pairs}
 
@@ -236,10 +232,10 @@ def _drop_incomparable(
     metrics: Mapping[str, dict[str, float]],
     metric: str,
 ) -> list[str]:
-    """Leaves out what runs measured in different things; says so.
+    """Drops metrics that the runs measured in different things; returns notes on them.
 
     Raises:
-        InputError: it is what they were to be compared by (`compare-metric`).
+        InputError: the runs are compared by one of them (`compare-metric`).
     """
     notes = []
     bases = [report.get("measured_in", {}) for report in reports.values()]
@@ -248,14 +244,14 @@ def _drop_incomparable(
         if len(found) == 1 and "of the model" not in str(next(iter(found))):
             continue
         reason = (
-            "not every run measured it, or they did in different things"
+            "not every run measured it, or with different item vectors"
             if len(found) > 1
-            else "each run measured it in vectors of its own"
+            else "each run measured it with the item vectors of its own model"
         )
-        told = f"{name} is not compared: {reason}"
+        note = f"{name} is not compared: {reason}"
         if bare_name(metric) == name:
-            raise InputError("compare-metric", f"{told}. Choose another metric.")
-        notes.append(told)
+            raise InputError("compare-metric", f"{note}. Choose another metric.")
+        notes.append(note)
         for values in metrics.values():
             for full in [full for full in values if bare_name(full) == name]:
                 del values[full]
@@ -263,7 +259,7 @@ def _drop_incomparable(
 
 
 def _best(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
-    """Names of the best runs in each metric that has a better end and all runs have."""
+    """The best runs in each metric that has a direction and that all runs have."""
     best: dict[str, list[str]] = {}
     for metric in next(iter(metrics.values())):
         name = bare_name(metric)
@@ -286,7 +282,6 @@ def _best(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
 def _pairs(
     runs: Mapping[str, Evaluation],
     metric: str,
-    *,
     resamples: int,
     flips: int,
     seed: int,
@@ -322,7 +317,7 @@ def _pairs(
 def _differences(
     runs: Mapping[str, Evaluation], first: str, second: str, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The users that both runs have a value of and their differences, `(n,)` each."""
+    """Users with a value in both runs, and their differences, `(n,)` each."""
     one, other = runs[first], runs[second]
     users, mine, theirs = np.intersect1d(
         one.users, other.users, assume_unique=True, return_indices=True
@@ -335,8 +330,8 @@ def _differences(
     if not known.any():
         raise ArtifactError(
             "compare-users",
-            f"Two runs must have been evaluated on users in common that have {metric}."
-            f" Received: none of {first!r} and {second!r}. Evaluate them again.",
+            f"The runs {first!r} and {second!r} have no evaluated users in common that"
+            f" have {metric}. Evaluate them again.",
         )
     return users[known], differences[known]
 
@@ -344,7 +339,7 @@ def _differences(
 def _intervals(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
 ) -> list[list[float]]:
-    """95 % intervals of the mean differences, of users and differences of each pair."""
+    """95 % intervals of the mean differences of each pair of runs."""
     first = pairs[0][0]
     if all(np.array_equal(users, first) for users, _ in pairs):  # nearly always
         together = [np.stack([values for _, values in pairs], axis=1)]
@@ -355,14 +350,3 @@ def _intervals(
         means = bootstrap_means(values, resamples=resamples, seed=seed)
         ends += percentile_interval(means).tolist()
     return ends
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """Which end of `ndcg` or `ndcg@10` is better; `None` if neither."""
-    name = bare_name(metric)
-    return None if name in NO_BETTER_END else name not in LOWER_IS_BETTER
-
-
-def bare_name(metric: str) -> str:
-    """`ndcg` of `ndcg@10`."""
-    return metric.partition("@")[0]

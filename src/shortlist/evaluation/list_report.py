@@ -1,31 +1,31 @@
-"""The lists of a model and of popularity, and what they are like beyond their hits.
+"""The lists of a model and of popularity, and their metrics beyond accuracy.
 
-Users are taken in blocks: their known events are held only while their block is.
+Users are processed in blocks, so that their known events are never held all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shortlist.data.split import KNOWN
-from shortlist.evaluation import beyond_accuracy as beyond
 from shortlist.evaluation.item_vectors import (
     feature_vectors,
     taste_feature,
     value_shares,
 )
-from shortlist.evaluation.leaderboard import bare_name
-from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.metrics import beyond_accuracy as beyond
+from shortlist.evaluation.metrics.rankings import popularity_ranking
+from shortlist.evaluation.metrics.table import bare_name
+from shortlist.evaluation.options import EvaluationOptions
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
 
 if TYPE_CHECKING:
-    from shortlist.evaluation.report import Recommends
+    from shortlist.models.pipeline import Pipeline
 
 NAMES = ("model", "popularity")
 LORENZ_POINTS = 51
@@ -37,62 +37,50 @@ class Lists:
 
     Args:
         ranked: `(num_users, longest)` int32 item rows, padded with -1.
-        per_user: further metrics of each user, `(num_users,)` by `metric@k`.
-        together: metrics of all lists together, by `metric@k`.
-        lorenz: share of the recommendations, and as `events` of the known events, that
-            the least popular 0 %, 2 %, ..., 100 % of the items get.
-        measured_in: what diversity and tastes were measured in.
+        per_user: metrics of each user, `(num_users,)` by `metric@k`.
+        overall: metrics of all lists together, by `metric@k`.
+        lorenz: share of the recommendations, and under `events` of the known events,
+            of the least popular 0 %, 2 %, ..., 100 % of the items.
+        measured_in: what diversity and taste divergence were measured in.
     """
 
     ranked: dict[str, np.ndarray]
     per_user: dict[str, dict[str, np.ndarray]]
-    together: dict[str, dict[str, float]]
+    overall: dict[str, dict[str, float]]
     lorenz: dict[str, list[float]]
     measured_in: dict[str, str] = field(default_factory=dict)
 
 
 def collect_lists(
-    pipeline: Recommends,
-    users: np.ndarray,
-    longest: int,
-    part: str,
-    names: Sequence[str],
-    ks: Sequence[int],
-    taste: str | None,
-    *,
-    block: int,
+    pipeline: Pipeline, users: np.ndarray, options: EvaluationOptions, *, block: int
 ) -> Lists:
     """Recommends to all users, block by block, and measures the lists.
 
     Args:
         pipeline: what recommends.
         users: user rows `(n,)`.
-        longest: length of the lists.
-        part: the held-out part; those before it are known.
-        names: metrics wanted.
-        ks: list lengths.
-        taste: item feature that tastes are measured in; found out by default.
+        options: the part, list lengths and metrics.
         block: users at once.
 
     Raises:
-        InputError: `taste` is no such feature (`taste-feature`).
+        InputError: `options.taste` is no such feature (`taste-feature`).
     """
-    dataset, known = pipeline.dataset, KNOWN[part]
+    dataset, known = pipeline.dataset, options.known
+    longest = min(max(options.ks), dataset.num_items - 1)
     counts = Popularity().fit(dataset, known).counts
-    measured = _Measured(pipeline, counts, names, sorted(set(ks)), taste)
+    measured = _Measured(pipeline, counts, options)
     ranked = {name: np.full((len(users), longest), -1, np.int32) for name in NAMES}
     for start in range(0, len(users), block):
         here = slice(start, start + block)
         seen = dataset.histories(*known).seen(users[here])
         _, ranked["model"][here] = pipeline.recommend(users[here], longest, parts=known)
-        left_out = nothing_seen(len(users[here])) if recommends_seen(pipeline) else seen
+        left_out = nothing_seen(len(users[here])) if pipeline.repeats else seen
         ranked["popularity"][here] = popularity_ranking(counts, left_out, longest)
         measured.add(seen, {name: lists[here] for name, lists in ranked.items()})
-    per_user = measured.per_user()
     return Lists(
         ranked=ranked,
-        per_user=per_user,
-        together={name: measured.together(ranked[name], name) for name in NAMES},
+        per_user=measured.per_user(),
+        overall={name: measured.overall(ranked[name], name) for name in NAMES},
         lorenz={"events": beyond.lorenz(counts[1:], LORENZ_POINTS)}
         | {
             name: beyond.lorenz(
@@ -105,29 +93,20 @@ def collect_lists(
     )
 
 
-def recommends_seen(pipeline: Recommends) -> bool:
-    """Whether items stay in the lists that a user has taken before."""
-    return bool(getattr(pipeline, "repeats", False))
-
-
 class _Measured:
-    """Collects the metrics that need the users' pasts, block by block."""
+    """Collects the metrics that need the users' histories, block by block."""
 
     def __init__(
-        self,
-        pipeline: Recommends,
-        counts: np.ndarray,
-        names: Sequence[str],
-        ks: list[int],
-        taste: str | None,
+        self, pipeline: Pipeline, counts: np.ndarray, options: EvaluationOptions
     ) -> None:
         dataset = pipeline.dataset
-        self.counts, self.names, self.ks = counts, names, ks
+        self.counts, self.names = counts, options.names
+        self.ks = sorted(set(options.ks))
         self.measured_in: dict[str, str] = {}
-        self.vectors = self._vectors(pipeline) if "diversity" in names else None
-        feature = taste_feature(dataset, taste)
+        self.vectors = self._vectors(pipeline) if "diversity" in self.names else None
+        feature = taste_feature(dataset, options.taste)
         self.shares = None
-        if "taste_divergence" in names and feature is not None:
+        if "taste_divergence" in self.names and feature is not None:
             self.shares = value_shares(dataset, feature)
             self.measured_in["taste_divergence"] = f"feature {feature.name}"
         self.blocks: dict[str, list[dict[str, np.ndarray]]] = {n: [] for n in NAMES}
@@ -143,7 +122,7 @@ class _Measured:
             self.blocks[name].append(dict(self._columns(lists, tastes)))
 
     def per_user(self) -> dict[str, dict[str, np.ndarray]]:
-        """The metrics asked for, of all users, by model and `metric@k`."""
+        """The requested metrics of all users, by model and `metric@k`."""
         return {
             name: {
                 column: np.concatenate([block[column] for block in blocks])
@@ -153,7 +132,7 @@ class _Measured:
             for name, blocks in self.blocks.items()
         }
 
-    def together(self, ranked: np.ndarray, name: str) -> dict[str, float]:
+    def overall(self, ranked: np.ndarray, name: str) -> dict[str, float]:
         """The metrics of all lists together."""
         values: dict[str, float] = {}
         profile = np.concatenate(self.profiles)
@@ -185,15 +164,14 @@ class _Measured:
                 divergence = beyond.taste_divergence(lists, tastes, self.shares, k)
                 yield f"taste_divergence@{k}", divergence
 
-    def _vectors(self, pipeline: Recommends) -> np.ndarray | None:
+    def _vectors(self, pipeline: Pipeline) -> np.ndarray | None:
         """Vectors of the items' features; without any, the model's own."""
         vectors = feature_vectors(pipeline.dataset)
         if vectors is not None:
             self.measured_in["diversity"] = "item features"
             return vectors
-        own = getattr(pipeline, "item_places", None)
-        # A scorer's item vectors, where it has any, are no places of its items.
-        if own is None or isinstance(getattr(pipeline, "retrieval", None), Scorer):
+        # Distances between a scorer's item vectors, where it has any, mean nothing.
+        if isinstance(pipeline.retrieval, Scorer):
             return None
         self.measured_in["diversity"] = "item vectors of the model"
-        return np.asarray(own(), np.float32)
+        return np.asarray(pipeline.item_places(), np.float32)

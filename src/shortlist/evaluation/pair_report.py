@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from shortlist.data.schema import Schema
 from shortlist.data.store.dataset import Part
-from shortlist.evaluation.pointwise import auc, mae, rmse, user_auc
-from shortlist.evaluation.probabilities import (
+from shortlist.evaluation.metrics.pointwise import auc, mae, rmse, user_auc
+from shortlist.evaluation.metrics.probabilities import (
     expected_calibration_error,
     log_loss,
     reliability,
@@ -16,29 +20,29 @@ from shortlist.evaluation.probabilities import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from shortlist.evaluation.report import Recommends
+    from shortlist.models.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
 class PairReport:
-    """What pair scores are worth.
+    """Metrics of pair scores.
 
     Args:
         metrics: `pairs` (their number), `auc`, `auc_per_user`, `auc_users`; by
             objective `rmse` and `mae`, or `log_loss` and `calibration_error`.
+        heads: metrics by head of a multi-task ranker; see `head_metrics`.
         reliability: bins of predicted probabilities, with objective `binary`.
         notes: why a metric is missing.
     """
 
     metrics: dict[str, float | int] = dataclasses.field(default_factory=dict)
+    heads: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     reliability: list[dict[str, float]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def pair_report(
-    pipeline: Recommends, events: Part, objective: str | None, known: tuple[str, ...]
+    pipeline: Pipeline, events: Part, objective: str | None, known: tuple[str, ...]
 ) -> PairReport:
     """Measures pair scores against the labels of a held-out part.
 
@@ -53,6 +57,7 @@ def pair_report(
     if schema.label is None or not len(pairs):
         return PairReport()
     scores = pipeline.score_pairs(pairs.user_index, pairs.item_index, known)
+    outputs = pipeline.score_heads(pairs.user_index, pairs.item_index, known)
     positive = pairs.label >= schema.positive_from
     by_user = user_auc(pairs.user_index, positive, scores)
     measured: dict[str, float | int] = {
@@ -61,7 +66,7 @@ def pair_report(
         "auc_per_user": by_user.mean,
         "auc_users": by_user.num_users,
     }
-    report = PairReport(measured)
+    report = PairReport(measured, head_metrics(outputs, pairs, schema))
     if math.isnan(measured["auc"]):
         kind = "positives" if positive.all() else "negatives"
         report.notes.append(
@@ -69,7 +74,7 @@ def pair_report(
             f" {schema.positive_from:g})."
         )
     if objective == "explicit":
-        _add_errors(measured, pairs.label, scores, schema)
+        measured.update(_errors(pairs.label, scores, schema))
     elif objective == "binary" and not math.isnan(measured["auc"]):
         probabilities = sigmoid(scores)
         bins = reliability(positive, probabilities)
@@ -81,11 +86,33 @@ def pair_report(
     return report
 
 
-def _add_errors(
-    measured: dict[str, float | int], label: np.ndarray, scores: np.ndarray, schema: Any
-) -> None:
+def head_metrics(
+    outputs: Mapping[str, tuple[str, np.ndarray]], pairs: Part, schema: Schema
+) -> dict[str, dict[str, float]]:
+    """RMSE and MAE of explicit heads, AUC of all others.
+
+    Args:
+        outputs: objective and output `(n,)` of each head.
+        pairs: the held-out events that were scored, `n`.
+        schema: the limits of labels, which predicted labels are clipped to, and which
+            labels are positive.
+
+    Returns: metrics by head; an AUC of events of one class is left out.
+    """
+    positive = pairs.label >= schema.positive_from
+    measured = {}
+    for name, (objective, scores) in outputs.items():
+        if objective == "explicit":
+            found = _errors(pairs.label, scores, schema)
+        else:
+            found = {"auc": auc(positive, scores)}
+        measured[name] = {k: v for k, v in found.items() if not math.isnan(v)}
+    return measured
+
+
+def _errors(label: np.ndarray, scores: np.ndarray, schema: Schema) -> dict[str, float]:
+    """RMSE and MAE of predicted labels, clipped to the limits of labels."""
     low = -math.inf if schema.label_min is None else schema.label_min
     high = math.inf if schema.label_max is None else schema.label_max
     clipped = scores.clip(low, high)
-    measured["rmse"] = rmse(label, clipped)
-    measured["mae"] = mae(label, clipped)
+    return {"rmse": rmse(label, clipped), "mae": mae(label, clipped)}

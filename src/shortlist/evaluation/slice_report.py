@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from shortlist.data.schema import CONTEXT
 from shortlist.data.store.dataset import Dataset
-from shortlist.evaluation.bootstrap import bootstrap_means, percentile_interval
-from shortlist.evaluation.evaluate import HIT_METRICS
-from shortlist.evaluation.metrics import Hits, find_hits
-from shortlist.evaluation.rankings import Csr
-from shortlist.evaluation.slices import SMALL_BELOW, Group, groups_of
+from shortlist.evaluation.metrics.bootstrap import bootstrap_means, percentile_interval
+from shortlist.evaluation.metrics.hits import FORMULAS, Hits, find_hits
+from shortlist.evaluation.metrics.rankings import Csr
+from shortlist.evaluation.options import EvaluationOptions
+from shortlist.evaluation.slices import BUILT_IN, SMALL_BELOW, Group, groups_of
 from shortlist.evaluation.truth import relevant_items
 
 SLICE_K = 10
@@ -25,28 +25,21 @@ def slice_reports(
     users: np.ndarray,
     ranked: Mapping[str, np.ndarray],
     relevant: Csr,
+    options: EvaluationOptions,
     *,
-    slices: Sequence[str],
-    part: str,
-    ks: Sequence[int],
-    names: Sequence[str],
-    resamples: int,
-    seed: int,
     repeats: bool = False,
 ) -> list[dict[str, Any]]:
     """Divides a report by users, by items and by held-out events.
+
+    Slices have one list length: 10 if it is one of `options.ks`, else the longest.
 
     Args:
         dataset: users, items and events.
         users: rows of the users, `(n,)`.
         ranked: lists of the users by model, `(n, longest)` each.
         relevant: relevant items of the users.
-        slices: built-in slices and features.
-        part: the held-out part.
-        ks: list lengths; slices have 10 if it is one of them, else the longest.
-        names: metrics wanted.
-        resamples: bootstrap samples, at most 200 of them are taken.
-        seed: seed of the bootstrap.
+        options: the slices besides the built-in ones, the part, list lengths, metrics
+            and bootstrap.
         repeats: as for `relevant_items`.
 
     Returns: for each group that has users `slice`, `owner`, `group`, `users`, `small`
@@ -55,23 +48,21 @@ def slice_reports(
     Raises:
         InputError: an unknown slice (`slice-unknown`).
     """
-    k = SLICE_K if SLICE_K in ks else max(ks)
     everything = {name: find_hits(lists, relevant) for name, lists in ranked.items()}
-    wanted = [name for name in HIT_METRICS if name in names]
     reports = []
-    for name in slices:
-        for group in groups_of(dataset, name, part):
+    for name in dict.fromkeys([*BUILT_IN, *options.slices]):
+        for group in groups_of(dataset, name, options.part):
             if group.owner == CONTEXT:
-                taken = relevant_items(
-                    dataset, users, part, group.rows, repeats=repeats
+                chosen = relevant_items(
+                    dataset, users, options.part, group.rows, repeats=repeats
                 )
-                inside = {model: find_hits(ranked[model], taken) for model in ranked}
+                inside = {model: find_hits(ranked[model], chosen) for model in ranked}
             else:
                 inside = {
                     model: _inside(group, hits, users, ranked[model], relevant)
                     for model, hits in everything.items()
                 }
-            found = _measure(inside, wanted, k, min(resamples, MOST_RESAMPLES), seed)
+            found = _measure(inside, options)
             if found is not None:
                 about = {"slice": name, "owner": group.owner, "group": group.name}
                 reports.append({**about, **found})
@@ -94,19 +85,22 @@ def _inside(
 
 
 def _measure(
-    hits: Mapping[str, Hits], wanted: Sequence[str], k: int, resamples: int, seed: int
+    hits: Mapping[str, Hits], options: EvaluationOptions
 ) -> dict[str, Any] | None:
-    """Means and intervals of all models, of one bootstrap; `None` without users."""
+    """Means and intervals of all models from one bootstrap; `None` without users."""
+    k = SLICE_K if SLICE_K in options.ks else max(options.ks)
+    wanted = [name for name in FORMULAS if name in options.names]
+    resamples = min(options.resamples, MOST_RESAMPLES)
     columns = {}
     for model, found in hits.items():
         kept = found.num_relevant > 0
         evaluated = Hits(found.places[kept], found.num_relevant[kept])
         for name in wanted:
-            columns[model, f"{name}@{k}"] = HIT_METRICS[name](evaluated, k)
+            columns[model, f"{name}@{k}"] = FORMULAS[name](evaluated, k)
     if not columns or not len(next(iter(columns.values()))):
         return None
     values = np.stack(list(columns.values()), axis=1)
-    means = bootstrap_means(values, resamples=resamples, seed=seed)
+    means = bootstrap_means(values, resamples=resamples, seed=options.seed)
     ends = percentile_interval(means).tolist()
     metrics: dict[str, dict[str, float]] = {model: {} for model in hits}
     intervals: dict[str, dict[str, list[float]]] = {model: {} for model in hits}

@@ -1,7 +1,7 @@
-"""What counts as right: the held-out items, as a rule those that are new to a user.
+"""Relevant items: the held-out items of a user, by default only new ones.
 
-Works user block by user block with one flag per (user, item) of a block, so that
-neither the known events nor the truth are ever sorted as a whole.
+Processes blocks of users with one flag per (user, item), so that events are never
+sorted as a whole.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from shortlist.data.split import KNOWN
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.ragged import ranges
 from shortlist.errors import InputError
-from shortlist.evaluation.rankings import Csr, build_csr
+from shortlist.evaluation.metrics.rankings import Csr, build_csr
 
 _FLAGS = 1 << 25  # bytes of flags at once
 ONLY_REPEATS = (
-    "The {part} part must hold items that are new to their users: seen items are"
-    " neither recommended nor counted. Received: only events of items that the same"
-    " user had taken before (repeat purchases). Set `repeats = true` in [evaluation],"
-    " and in [serving] to recommend seen items too; the dataset stays as it is."
+    "The {part} part has only items that the same user had interacted with before"
+    " (repeat purchases), and seen items are neither recommended nor counted. Set"
+    " `repeats = true` in [evaluation], and in [serving] to recommend seen items too;"
+    " the dataset need not be prepared again."
 )
 
 
@@ -33,15 +33,15 @@ def relevant_items(
     *,
     repeats: bool = False,
 ) -> Csr:
-    """Items of each user's held-out events that the user had not taken before.
+    """The items of each user's held-out events that are new to the user.
 
     Args:
         dataset: where the parts are.
-        users: user rows `(n,)`, different ones.
+        users: user rows `(n,)`, unique.
         part: the held-out part.
         chosen: whether an event of `dataset.interactions(part)` counts, `(events,)`;
             all do by default.
-        repeats: items that the user had taken before count too.
+        repeats: items that the user had interacted with before count too.
 
     Returns: offsets `(n + 1,)` and item rows, each item once per user; 0 is an item
         outside the vocabulary, once for each of its events: such items may be

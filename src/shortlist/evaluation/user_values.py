@@ -1,10 +1,9 @@
-"""What an evaluation leaves in a run: a report, and each user's metrics.
+"""The files of an evaluation in a run: a report, and the metrics of each user.
 
     evaluation.json    the report, plain values, and the checksum of the other file
     evaluation.arrow   `user_index` and one column of float64 per `metric@k`
 
-With the second file runs are compared without their models. Knows files; knows no
-models and no statistics.
+The second file allows to compare runs without their models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The question that a report answers first: is the model better than popularity?
+"""The verdict of a report: is the model better than popularity?
 
-Knows plain values of reports; knows no models and no files.
+Reads the plain values of reports; needs no models and no files.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shortlist.evaluation.leaderboard import (
+from shortlist.evaluation.metrics.table import (
     MAIN_K,
     MAIN_METRIC,
     bare_name,
@@ -18,7 +18,7 @@ from shortlist.evaluation.slices import SMALL_BELOW
 
 BETTER, WORSE, UNSURE, EQUAL = "better", "worse", "unsure", "equal"
 LEVEL = 0.05
-"""P-values below it count as beyond chance."""
+"""P-values below it are significant."""
 _FIRST = {
     "better": "Better than popularity",
     "worse": "Worse than popularity",
@@ -31,14 +31,14 @@ def verdict_of(report: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
 
     Args:
         report: `metrics`, `comparison`, `users` and `part` of an evaluation.
-        kind: the retrieval model, as `retrieval.kind` of a recipe names it.
+        kind: the retrieval model, as in `retrieval.kind` of a recipe.
 
     Returns: plain values: `result` (`better`, `worse`, `equal`, or `unsure` where the
         interval includes 0 or there are fewer than 30 users), `metric`, `model`,
         `popularity`, `difference`, `low`, `high`, `percent` (of popularity; `None`
         where that is 0), `is_below` (popularity's figure is better, sure or not),
-        `users`, `text` and `next`, what to do. `None` if no metric with a better end
-        was measured for each user.
+        `users`, `text` and `next`, what to do. `None` if no metric with a preferred
+        direction was measured for each user.
     """
     metric = _main_metric(report["comparison"], report["ks"])
     if metric is None:
@@ -69,11 +69,11 @@ def verdict_of(report: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
 def validation_verdict(
     model: Mapping[str, float], popularity: Mapping[str, float], kind: str
 ) -> dict[str, Any] | None:
-    """The verdict of a training, from means of the validation part without intervals.
+    """The verdict of a training, from means on the validation part.
 
     Args:
         model: metrics of what is served, such as `ndcg@10`.
-        popularity: those of popularity, for the same users.
+        popularity: metrics of popularity, for the same users.
         kind: as for `verdict_of`.
 
     Returns: `result`, `metric`, `model`, `popularity`, `difference`, `percent`,
@@ -102,12 +102,12 @@ def validation_verdict(
 
 
 def board_verdict(board: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which run of a leaderboard is best, and whether that is beyond chance.
+    """The best run of a leaderboard, and whether it is significantly better.
 
     Args:
         board: what `rank_runs` returned.
 
-    Returns: `result` (`better` if the first run is beyond chance better than the
+    Returns: `result` (`better` if the first run is significantly better than the
         second, `worse` if it is worse than popularity, else `unsure`), `best`, `text`
         and `next`; `None` where no metric ranks the runs.
     """
@@ -156,12 +156,12 @@ def advice(result: str, kind: str) -> str:
 
 
 def percent_text(percent: float) -> str:
-    """A signed percentage with the digits that say something."""
+    """A signed percentage with significant digits only."""
     return f"{percent:+,.0f} %" if abs(percent) >= 10 else f"{percent:+.1f} %"
 
 
 def _main_metric(comparison: Mapping[str, Any], ks: list[int]) -> str | None:
-    """nDCG at 10 or else the longest k; without it the first with a better end."""
+    """nDCG at 10 or else the longest k; else the first metric with a direction."""
     known = [name for name in comparison if higher_is_better(name) is not None]
     k = MAIN_K if MAIN_K in ks else max(ks)
     known.sort(key=lambda name: bare_name(name) != MAIN_METRIC)

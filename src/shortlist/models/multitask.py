@@ -36,7 +36,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Args:
         objective: `explicit`, `binary` or `listwise`, as of a `Ranker`.
         weight: of its loss in the sum of all, above 0.
-        label: which label of an event it learns; `training/labels.py` makes them. The
+        label: which label of an event it learns (`training/batches/labels.py`). The
             model itself takes a label per head, by the head's name.
     """
 

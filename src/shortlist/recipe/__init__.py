@@ -4,7 +4,6 @@ from shortlist.recipe.load import build_recipe, load_reading, load_recipe
 from shortlist.recipe.log import LogSection, PathOrPaths
 from shortlist.recipe.ranker import HeadSection, RankerSection
 from shortlist.recipe.recipe import (
-    METRIC_NAMES,
     EvaluationSection,
     OutputSection,
     Recipe,
@@ -20,7 +19,6 @@ __all__ = [
     "EvaluationSection",
     "HeadSection",
     "LogSection",
-    "METRIC_NAMES",
     "OPTIMIZERS",
     "OutputSection",
     "PathOrPaths",

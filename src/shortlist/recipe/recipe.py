@@ -16,6 +16,7 @@ from pydantic import Field
 from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import did_you_mean
+from shortlist.evaluation.metrics.table import LIST_METRICS
 from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import RankerSection
 from shortlist.recipe.retrieval import RetrievalSection
@@ -28,24 +29,6 @@ from shortlist.recipe.section import (
     Seed,
 )
 from shortlist.recipe.training import TrainingSection
-
-METRIC_NAMES = (
-    "recall",
-    "ndcg",
-    "mrr",
-    "map",
-    "hit_rate",
-    "precision",
-    "novelty",
-    "diversity",
-    "arp",
-    "taste_divergence",
-    "coverage",
-    "gini",
-    "popularity_lift",
-    "personalization",
-)
-"""Metrics of lists that `[evaluation] metrics` chooses from; docs/evaluation.md."""
 
 
 class EvaluationSection(Section):
@@ -66,9 +49,9 @@ class EvaluationSection(Section):
     @classmethod
     def _metrics_are_known(cls, metrics: list[str]) -> list[str]:
         for name in metrics:
-            if name not in METRIC_NAMES:
-                hint = did_you_mean(name, METRIC_NAMES)
-                known = ", ".join(METRIC_NAMES)
+            if name not in LIST_METRICS:
+                hint = did_you_mean(name, LIST_METRICS)
+                known = ", ".join(LIST_METRICS)
                 raise ValueError(f"{name!r} must be one of {known}.{hint}")
         return metrics
 

@@ -6,19 +6,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from shortlist.backend import choose_backend
-from shortlist.training.runs import Run
+from shortlist.training.runs.run import Run
 
 if TYPE_CHECKING:
-    from shortlist.training.batches import Batches, generate
-    from shortlist.training.fit import fast_dev_run, load_pipeline, train
-    from shortlist.training.tensorflow_batches import to_tf_dataset as to_tf_dataset
-    from shortlist.training.torch_batches import to_torch as to_torch
-    from shortlist.training.tuning import tune as tune
+    from shortlist.training.batches.keras_batches import Batches, generate
+    from shortlist.training.batches.tensorflow_batches import (
+        to_tf_dataset as to_tf_dataset,
+    )
+    from shortlist.training.batches.torch_batches import to_torch as to_torch
+    from shortlist.training.fit import fast_dev_run, train
+    from shortlist.training.load import load_pipeline
+    from shortlist.training.options import TrainOptions
+    from shortlist.training.runs.run_store import RunStore
+    from shortlist.training.search.tuning import tune as tune
 
 # Without to_tf_dataset, to_torch and tune: `import *` must not need every extra.
 __all__ = [
     "Batches",
     "Run",
+    "RunStore",
+    "TrainOptions",
     "fast_dev_run",
     "generate",
     "load_pipeline",
@@ -26,14 +33,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Batches": "batches",
+    "Batches": "batches.keras_batches",
+    "RunStore": "runs.run_store",
+    "TrainOptions": "options",
     "fast_dev_run": "fit",
-    "generate": "batches",
-    "load_pipeline": "fit",
-    "to_tf_dataset": "tensorflow_batches",
-    "to_torch": "torch_batches",
+    "generate": "batches.keras_batches",
+    "load_pipeline": "load",
+    "to_tf_dataset": "batches.tensorflow_batches",
+    "to_torch": "batches.torch_batches",
     "train": "fit",
-    "tune": "tuning",
+    "tune": "search.tuning",
 }
 
 choose_backend()

@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import msgspec
 
-from shortlist.atomic import check_absent, disk_errors
+from shortlist.atomic import check_absent
 from shortlist.data.schema import USER
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, ResourceError
-from shortlist.models.multitask import MultiTask
-from shortlist.models.pipeline import Pipeline
-from shortlist.models.ranker import Ranker
-from shortlist.models.scorers.scorer import Scorer
-from shortlist.models.two_tower import TwoTower
 from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
-from shortlist.training.checkpoint import load_model, save_model
-from shortlist.training.cost import cost
-from shortlist.training.held_out import check_held_out, repeats_warning
-from shortlist.training.job import Job, Validate, Watch
+from shortlist.training.batches.labels import check_labels
+from shortlist.training.held_out import check_held_out
+from shortlist.training.job import Job, Monitoring, Validate
 from shortlist.training.keras_imports import without_tensorflow
-from shortlist.training.labels import check_labels
-from shortlist.training.memory import memory_errors
-from shortlist.training.new_days import files_since, trained_files
-from shortlist.training.optimization import check_updates, precision
-from shortlist.training.probe import probe, with_sizes
-from shortlist.training.profile import Profile
-from shortlist.training.randomness import random_state, restore_random_state
-from shortlist.training.ranking import ranker_class, train_ranker, weights_tried
-from shortlist.training.retrieval import train_retrieval
-from shortlist.training.runs import (
-    ENVIRONMENT_FILE,
-    RECIPE_FILE,
-    RUN_FILE,
-    SCHEMA_FILE,
-    Run,
-    RunInfo,
-    environment,
-    now,
-    write_json,
-    write_run,
-)
-from shortlist.training.scorers import load_retrieval, save_retrieval
-from shortlist.training.trackers import Tracker, Tracking, Training
-from shortlist.training.unfinished import (
+from shortlist.training.load import load_pipeline
+from shortlist.training.loop.optimization import check_updates
+from shortlist.training.new_days import files_since
+from shortlist.training.options import TrainOptions
+from shortlist.training.resources.probe import probe, with_sizes
+from shortlist.training.resources.profile import Profile
+from shortlist.training.runs.run import RUN_FILE, Run, RunInfo
+from shortlist.training.runs.unfinished import (
     State,
     Unfinished,
     begun_recipe,
@@ -58,13 +33,9 @@ from shortlist.training.unfinished import (
     kept,
     unfinished_folder,
 )
-from shortlist.training.warm_start import check_warm_start, keep_vocabularies
-
-Files = tuple[Callable[[Path, Any], None], Callable[[Path], Any]]
-"""How a trained model is written and read."""
-
-UNTRIED_WEIGHT = 0.0
-"""Weight of the ranker where there is nothing to choose it on."""
+from shortlist.training.stages import train_stages
+from shortlist.training.trackers import Tracking, Training
+from shortlist.training.warm_start import check_warm_start
 
 
 @without_tensorflow()
@@ -75,19 +46,13 @@ def train(
     *,
     validate: Validate,
     overwrite: bool = False,
-    resume: bool = False,
-    warm_start: str | Path | None = None,
-    new_days: bool = False,
-    probe_batch_size: bool = False,
-    profile: bool = False,
     quiet: bool = False,
-    trackers: Sequence[Tracker] = (),
-    watches: Sequence[Watch] = (),
+    options: TrainOptions | None = None,
 ) -> Run:
     """Trains retrieval and ranking and writes a run directory.
 
-    Until the run is finished its state lies beside it, from where a training that was
-    interrupted goes on; see `Unfinished`.
+    Until the run is finished its state is kept next to `out`, so that an interrupted
+    training can be resumed; see `Unfinished`.
 
     Args:
         dataset: a prepared dataset.
@@ -95,57 +60,57 @@ def train(
         recipe: hyper-parameters and seed.
         validate: metrics of recommendations on the validation part; must return
             `ndcg@10`. `shortlist.evaluation.ranking_metrics` is the one to pass.
-        overwrite: replace an existing run; without `resume`, also begin anew where
-            a training was interrupted.
-        resume: go on with a training that was interrupted at `out`. Without one, begin;
-            with a run of this recipe and dataset at `out`, return it.
-        warm_start: an older run whose rows and dense weights this one begins with.
-        new_days: train only on the events that were appended since that run.
-        probe_batch_size: take the largest batches of which a step fits the memory, and
-            note them in the recipe of the run; see `largest_batch`. A training that
-            goes on keeps those it began with.
-        profile: measure where the time of the steps goes, and write a trace of them
-            into the run; see `shortlist.training.profile`.
+        overwrite: replace an existing run. Without `options.resume`, also discard an
+            interrupted training.
         quiet: show no progress.
-        trackers: who is told of the training; `trackers.open_trackers` makes those of
-            a recipe. One that fails is shown as a warning.
-        watches: make further Keras callbacks for the fit of every model.
+        options: how to start, resume and observe the training; see `TrainOptions`.
 
     Raises:
-        InputError: the dataset holds nothing to train on, `out` exists, or what was
-            interrupted there is of another recipe, dataset or backend.
-        ArtifactError: the older run of a warm start cannot be one.
+        InputError: the dataset has nothing to train on, `out` exists, or the
+            interrupted training there has another recipe, dataset or backend.
+        ArtifactError: the older run of a warm start does not fit.
         ResourceError: the run cannot be written, or another process trains it.
     """
-    out = Path(out)
+    options, out = options or TrainOptions(), Path(out)
     _check_parts(dataset, recipe)
-    begun = _beginning(dataset, recipe, warm_start, new_days)
-    if probe_batch_size:
-        older = _sizes_begun_with(out, recipe, overwrite) if resume else None
+    begun = _initial_state(dataset, recipe, options)
+    if options.probe_batch_size:
+        older = _sizes_of(out, recipe, overwrite) if options.resume else None
         if older is None:
             check_absent(out, overwrite=overwrite, kind=RUN)
         recipe = with_sizes(recipe, older or _probed(dataset, recipe, begun, quiet))
         begun.recipe = recipe.to_record()
-    if resume and not overwrite and _is_finished(out, begun):
+    if options.resume and not overwrite and _is_finished(out, begun):
         return Run.open(out)
-    with Unfinished(out, begun, overwrite=overwrite, resume=resume) as unfinished:
+    with Unfinished(
+        out, begun, overwrite=overwrite, resume=options.resume
+    ) as unfinished:
         if unfinished.is_published:
             unfinished.remove()
             return Run.open(out)
-        with Tracking(trackers, _training(dataset, recipe)) as tracking:
-            job = Job(
-                *(unfinished, dataset, recipe, validate, quiet),
-                watches=(tracking.callbacks, *watches),
-                profile=Profile() if profile else None,
+        with Tracking(options.trackers, _training(dataset, recipe)) as tracking:
+            monitoring = Monitoring(
+                quiet=quiet,
+                callbacks=(tracking.callbacks, *options.callbacks),
+                profile=Profile() if options.profile else None,
             )
-            try:
-                _train_into(job)
-                unfinished.publish()
-            except ResourceError as error:
-                raise kept(error, unfinished) from error
-            run = Run.open(out)
+            run = _run_of(Job(unfinished, dataset, recipe, validate, monitoring))
             tracking.finish(run)
     return run
+
+
+def _run_of(job: Job) -> Run:
+    """Trains and publishes the run of a job.
+
+    Raises:
+        ResourceError: with a note on what is kept and how to resume.
+    """
+    try:
+        train_stages(job)
+        job.unfinished.publish()
+    except ResourceError as error:
+        raise kept(error, job.unfinished) from error
+    return Run.open(job.unfinished.out)
 
 
 def fast_dev_run(
@@ -156,10 +121,9 @@ def fast_dev_run(
     warm_start: str | Path | None = None,
     new_days: bool = False,
 ) -> RunInfo:
-    """One batch through every stage, its checkpoint and its validation; nothing stays.
+    """Runs one batch through every stage, its checkpoint and its validation.
 
-    What it returns is what a run would say, from one batch. Everything is written and
-    read as by `train`, to a temporary folder.
+    Everything is written and read as by `train`, but to a temporary folder.
 
     Args:
         dataset: a prepared dataset.
@@ -167,63 +131,37 @@ def fast_dev_run(
         validate: as for `train`.
         warm_start: as for `train`.
         new_days: as for `train`.
+
+    Returns: what `run.json` would say, from one batch.
     """
     _check_parts(dataset, recipe)
-    begun = _beginning(dataset, recipe, warm_start, new_days)
+    begun = _initial_state(
+        dataset, recipe, TrainOptions(warm_start=warm_start, new_days=new_days)
+    )
     with (
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
         Unfinished(Path(folder) / "run", begun) as unfinished,
     ):
-        _train_into(Job(unfinished, dataset, recipe, validate, quiet=True, steps=1))
+        quiet = Monitoring(quiet=True)
+        train_stages(Job(unfinished, dataset, recipe, validate, quiet, steps=1))
         unfinished.publish()
         run = Run.open(unfinished.out)
         load_pipeline(run, dataset)
     return run.info
 
 
-@without_tensorflow()
-def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipeline:
-    """The trained models of a run over its dataset, ready to recommend.
-
-    Args:
-        run: a finished run.
-        dataset: the one it was trained on.
-        repeats: recommend items again that a user has taken before.
-    """
-    run.check_contents(dataset)
-    run.verify("retrieval")
-    run.verify("ranker")
-    history = run.info.retrieval_history
-    retrieval = load_retrieval(run.path / "retrieval", dataset, history)
-    ranker = None
-    if (run.path / "ranker").is_dir():
-        ranker = load_model(run.path / "ranker", ranker_class(run.recipe))
-    return Pipeline(
-        dataset,
-        retrieval,
-        ranker,
-        retrieval_history=run.info.retrieval_history,
-        ranker_history=run.info.ranker_history,
-        ranker_weight=run.info.ranker_weight,
-        candidates=run.info.candidates,
-        repeats=repeats,
-    )
-
-
-def _beginning(
-    dataset: Dataset, recipe: Recipe, warm_start: str | Path | None, new_days: bool
-) -> State:
+def _initial_state(dataset: Dataset, recipe: Recipe, options: TrainOptions) -> State:
     older, files = "", tuple[str, ...]()
-    if warm_start is not None:
-        run = Run.open(warm_start)
+    if options.warm_start is not None:
+        run = Run.open(options.warm_start)
         check_warm_start(run, recipe)
         older = str(run.path.resolve())
-        files = files_since(run, dataset) if new_days else ()
-    elif new_days:
+        files = files_since(run, dataset) if options.new_days else ()
+    elif options.new_days:
         raise InputError(
             "new-days-alone",
-            "New days are those since an older run. Received: no older run. Name one"
-            " with warm_start, on the command line --warm-start RUN.",
+            "new_days needs warm_start: the older run to compare the dataset with. On"
+            " the command line, --new-days needs --warm-start RUN.",
         )
     return State(
         recipe=recipe.to_record(),
@@ -234,10 +172,8 @@ def _beginning(
     )
 
 
-def _sizes_begun_with(
-    out: Path, recipe: Recipe, overwrite: bool
-) -> dict[str, int] | None:
-    """The batch sizes of what is unfinished or, if it may stay, finished at `out`."""
+def _sizes_of(out: Path, recipe: Recipe, overwrite: bool) -> dict[str, int] | None:
+    """The batch sizes of the unfinished or, without `overwrite`, finished run."""
     older = begun_recipe(out)
     if older is None and not overwrite and (out / RUN_FILE).is_file():
         older = Run.open(out).recipe
@@ -254,7 +190,8 @@ def _probed(
         tempfile.TemporaryDirectory(prefix="shortlist-") as folder,
         Unfinished(Path(folder) / "run", state) as unfinished,
     ):
-        return probe(Job(unfinished, dataset, recipe, lambda *_: {}, quiet))
+        monitoring = Monitoring(quiet=quiet)
+        return probe(Job(unfinished, dataset, recipe, lambda *_: {}, monitoring))
 
 
 def _training(dataset: Dataset, recipe: Recipe) -> Training:
@@ -268,7 +205,7 @@ def _training(dataset: Dataset, recipe: Recipe) -> Training:
 
 
 def _is_finished(out: Path, begun: State) -> bool:
-    """Whether the run at `out` is the one to be trained, and nothing is under way."""
+    """Whether the run at `out` is the requested one, and no training is unfinished."""
     if unfinished_folder(out).exists() or not (out / RUN_FILE).is_file():
         return False
     run = Run.open(out)
@@ -279,120 +216,6 @@ def _is_finished(out: Path, begun: State) -> bool:
         and begun.new_files in ([], list(run.info.new_files))
         and not differing_fields(run.recipe, begun.recipe)
     )
-
-
-def _train_into(job: Job) -> None:
-    """Trains what is not trained yet, and writes the files of the run."""
-    out, name = job.unfinished.out, job.recipe.training.precision
-    with disk_errors(out), memory_errors(job), precision(name):
-        _train_stages(job)
-
-
-def _train_stages(job: Job) -> None:
-    dataset, recipe, folder = job.dataset, job.recipe, job.folder
-    if dataset.info.parts["validation"] and not job.validation_users.size:
-        _tell(
-            job,
-            "warning: nobody took an item in the validation part that is known and new"
-            " to them, so nothing stops training early and the ranker gets no weight."
-            " Hold out more events, look at positive_from, or set evaluation.repeats"
-            " if users take items again.",
-        )
-    if not job.repeats and (warning := repeats_warning(dataset)):
-        _tell(job, warning)
-    keras.utils.set_random_seed(recipe.seed)
-    write_json(folder / RECIPE_FILE, recipe.to_record())
-    (folder / SCHEMA_FILE).write_bytes(dataset.schema.to_json())
-    keep_vocabularies(dataset, folder)
-    write_json(folder / ENVIRONMENT_FILE, environment(keras.backend.backend()))
-    retrieval, retrieval_epochs = _stage(
-        job, "retrieval", train_retrieval, _retrieval_files(job)
-    )
-    seconds = {"retrieval": round(job.unfinished.stages["retrieval"].seconds, 3)}
-    pipeline = job.pipeline(retrieval, None, 0.0)
-    epochs = {"retrieval": retrieval_epochs}
-    validation: dict[str, Any] = {"retrieval": job.measure(pipeline)}
-    if recipe.ranker.enabled:
-        ranker, epochs["ranker"] = _stage(
-            job, "ranker", train_ranker, _ranker_files(recipe)
-        )
-        pipeline = job.pipeline(retrieval, ranker, 0.0)
-        tried = weights_tried(job, pipeline)
-        pipeline.ranker_weight = max(
-            tried, key=lambda w: (tried[w], -w), default=UNTRIED_WEIGHT
-        )
-        validation["ranker_weights"] = {str(w): score for w, score in tried.items()}
-        validation["pipeline"] = job.measure(pipeline)
-    if job.profile is not None:
-        job.profile.write(folder)
-        _tell(job, job.profile.text())
-    write_run(
-        folder,
-        RunInfo(
-            created_at=now(),
-            dataset=str(dataset.path),
-            dataset_fingerprint=dataset.info.fingerprint,
-            backend=keras.backend.backend(),
-            retrieval_history=pipeline.retrieval_history,
-            ranker_history=pipeline.ranker_history,
-            ranker_weight=pipeline.ranker_weight,
-            candidates=pipeline.candidates,
-            objective=_objective(retrieval, pipeline.ranker),
-            epochs=epochs,
-            validation=validation,
-            popularity=job.popularity,
-            notes=tuple(note for note in job.notes.values() if note),
-            seconds={**seconds, "total": round(job.unfinished.seconds, 3)},
-            warm_start=job.unfinished.state.warm_start,
-            trained_on=trained_files(dataset),
-            new_files=tuple(job.unfinished.state.new_files),
-            profile={} if job.profile is None else job.profile.report(),
-            cost=cost(job.unfinished.seconds, recipe.training.price_per_hour),
-        ),
-    )
-
-
-def _tell(job: Job, text: str) -> None:
-    if not job.quiet:
-        print(text, file=sys.stderr, flush=True)
-
-
-def _retrieval_files(job: Job) -> Files:
-    history = job.recipe.retrieval.history_length
-    return save_retrieval, lambda path: load_retrieval(path, job.dataset, history)
-
-
-def _ranker_files(recipe: Recipe) -> Files:
-    kind = ranker_class(recipe.to_builtins())
-    return save_model, lambda path: load_model(path, kind)
-
-
-def _stage(
-    job: Job, name: str, fit: Callable[[Job], tuple[Any, int]], files: Files
-) -> tuple[Any, int]:
-    """One trained model and its epochs; trained now unless it was before."""
-    save, load = files
-    done = job.unfinished.stages.get(name)
-    if done is not None:
-        model = load(job.folder / name)
-        restore_random_state(done.random)  # last: a model draws when it is made
-        job.notes[name] = done.note
-        return model, done.epochs
-    model, epochs = fit(job)
-    save(job.folder / name, model)
-    note = job.notes.get(name, "")
-    job.unfinished.finish_stage(name, epochs, random_state(), note)
-    return model, epochs
-
-
-def _objective(
-    retrieval: TwoTower | Scorer, ranker: Ranker | MultiTask | None
-) -> str | None:
-    """What the score of a pair is: `explicit` where it predicts the label."""
-    if ranker is not None:
-        return ranker.objective
-    predicts = isinstance(retrieval, Scorer) and retrieval.predicts_label
-    return "explicit" if predicts else None
 
 
 def _check_parts(dataset: Dataset, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""What can be measured on the held-out parts, found before any training starts."""
+"""Checks before training that the held-out parts can be evaluated."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ _USERS_AT_ONCE = 1 << 14
 
 
 def measurable_users(dataset: Dataset, *, repeats: bool = False) -> np.ndarray:
-    """Users whose validation part holds an item that can be found.
-
-    That is an item that their training part does not hold, or with `repeats` any.
-    """
+    """Users whose validation part has a new item; with `repeats`, any item."""
     held_out = _keys(dataset, dataset.interactions("validation"))
     if not repeats:
         known = _keys(dataset, dataset.interactions("train"))
@@ -27,10 +24,10 @@ def measurable_users(dataset: Dataset, *, repeats: bool = False) -> np.ndarray:
 
 
 def holds_only_repeats(dataset: Dataset, part: str) -> bool:
-    """Whether known users took nothing in a part but what they had taken before.
+    """Whether known users interact in a part only with items they already know.
 
-    Users are looked at in blocks until one of them has something new, so that this
-    takes no time for nearly all logs. A part without events of known users is none.
+    Users are checked in blocks until one has a new item, which is fast for nearly all
+    logs. The result is False for a part without events of known users.
     """
     events = dataset.interactions(part)
     known = [dataset.interactions(name) for name in KNOWN[part]]
@@ -41,20 +38,20 @@ def holds_only_repeats(dataset: Dataset, part: str) -> bool:
         wanted = _keys(dataset, _events_of(events, block))
         seen = [_keys(dataset, _events_of(each, block)) for each in known]
         is_new = ~np.isin(wanted, np.concatenate(seen))
-        # Row 0 is an item outside the vocabulary, which is new to everybody.
+        # Row 0 is an item outside the vocabulary, which is new to every user.
         if (is_new | (wanted % dataset.num_items == 0)).any():
             return False
     return len(users) > 0
 
 
 def check_held_out(dataset: Dataset) -> None:
-    """Checks that what is trained can be evaluated, without `repeats`.
+    """Checks that a model can be evaluated without `repeats`.
 
-    The test part is looked at only if the validation part has nothing to measure.
+    The test part is checked only if the validation part has nothing to measure.
 
     Raises:
-        InputError: the held-out parts hold only items that their users had taken
-            before (`no-relevant-items`).
+        InputError: the held-out parts have only items that their users had interacted
+            with before (`no-relevant-items`).
     """
     sizes = dataset.info.parts
     parts = [name for name in ("validation", "test") if sizes.get(name)]
@@ -77,7 +74,7 @@ def repeats_warning(dataset: Dataset) -> str:
 
 
 def _events_of(events: Part, users: np.ndarray) -> Part:
-    """The events of some users; events come by user."""
+    """The events of some users; events are sorted by user."""
     first = np.searchsorted(events.user_index, users, side="left")
     last = np.searchsorted(events.user_index, users, side="right")
     return events.take(ranges(first, last - first))

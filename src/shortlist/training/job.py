@@ -1,14 +1,14 @@
-"""One training job: what its models share.
+"""One training job: what the models of a run share.
 
-Knows the dataset, the recipe and the run's folder; knows nothing of a model's loss.
+Holds the dataset, the recipe and the run's folder, but nothing of a model's loss.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from shortlist.data.load.negatives import Negatives
 from shortlist.data.load.options import ExampleOptions
 from shortlist.data.store.dataset import Dataset
 from shortlist.embeddings.inputs import Input, model_inputs
-from shortlist.evaluation.rankings import popularity_ranking
+from shortlist.evaluation.metrics.rankings import popularity_ranking
 from shortlist.evaluation.report import ranking_metrics
 from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
@@ -29,40 +29,57 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
-from shortlist.training.batches import Batches
+from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.held_out import measurable_users
-from shortlist.training.optimization import Optimization, check_updates, optimization
-from shortlist.training.profile import Profile
-from shortlist.training.unfinished import Unfinished
+from shortlist.training.loop.optimization import (
+    Optimization,
+    check_updates,
+    optimization,
+)
+from shortlist.training.resources.profile import Profile
+from shortlist.training.runs.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from shortlist.training.options import CallbackFactory
 
 # Metrics of ranked item rows `(n, k)` of users `(n,)` against a part's events. With
 # `evaluation.repeats` it is called with `repeats=True`.
 Validate = Callable[..., dict[str, float]]
-
-# Callbacks for the fit of a stage (`retrieval`, `ranker`) of the run in a folder.
-Watch = Callable[[str, Path], list[keras.callbacks.Callback]]
 
 MONITOR = "ndcg@10"
 VALIDATION_K = 10
 
 
 def validator(validate: Validate, *, repeats: bool) -> Validate:
-    """`validate`, by which seen items count too where the recipe has `repeats`."""
+    """`validate`, with seen items counted if the recipe has `repeats`."""
     return functools.partial(validate, repeats=True) if repeats else validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What observes a training.
+
+    Args:
+        quiet: show no progress.
+        callbacks: make Keras callbacks for the fit of each model.
+        profile: records the time of every step.
+    """
+
+    quiet: bool = False
+    callbacks: Sequence[CallbackFactory] = ()
+    profile: Profile | None = None
 
 
 class Job:
     """One training job.
 
     Args:
-        unfinished: what is done already, and where the files of the run go.
+        unfinished: what is finished already, and where the files of the run go.
         dataset: what is trained on.
         recipe: hyper-parameters and seed.
         validate: metrics of recommendations on the validation part.
-        quiet: show no progress.
-        steps: batches of an epoch and of what is validated; `None` for all.
-        watches: who looks at the epochs of every model.
-        profile: what is told of every step.
+        monitoring: progress, callbacks and profile.
+        steps: batches per epoch and per validation; `None` for all.
     """
 
     def __init__(
@@ -71,10 +88,8 @@ class Job:
         dataset: Dataset,
         recipe: Recipe,
         validate: Validate,
-        quiet: bool,
+        monitoring: Monitoring,
         steps: int | None = None,
-        watches: Sequence[Watch] = (),
-        profile: Profile | None = None,
     ) -> None:
         self.unfinished = unfinished
         self.folder = unfinished.run_folder
@@ -82,20 +97,20 @@ class Job:
         self.recipe = recipe
         self.repeats = recipe.evaluation.repeats
         self.validate = validator(validate, repeats=self.repeats)
-        self.quiet = quiet
+        self.quiet = monitoring.quiet
+        self.factories = monitoring.callbacks
+        self.profile = monitoring.profile
         self.steps = steps
         self.notes: dict[str, str] = {}
-        """What is said of how the training of each model ended."""
-        self.watches = watches
-        self.profile = profile
+        """How the training of each model ended, as text."""
         self.validation_users = measurable_users(dataset, repeats=self.repeats)
         if steps is not None:
             few = steps * recipe.retrieval.batch_size
             self.validation_users = self.validation_users[:few]
 
-    def watchers(self, stage: str) -> list[keras.callbacks.Callback]:
-        """Callbacks of those who look at the epochs of a model."""
-        return [c for watch in self.watches for c in watch(stage, self.folder)]
+    def callbacks(self, stage: str) -> list[keras.callbacks.Callback]:
+        """The callbacks of `monitoring` for the fit of a model."""
+        return [c for make in self.factories for c in make(stage, self.folder)]
 
     def pipeline(
         self,
@@ -126,7 +141,7 @@ class Job:
 
     @functools.cached_property
     def popularity(self) -> dict[str, float]:
-        """Metrics of what is popular on the validation part, for the same users."""
+        """Metrics of popularity on the validation part, for the same users."""
         if not len(self.validation_users):
             return {}
         known, users = ("train",), self.validation_users
@@ -146,7 +161,7 @@ class Job:
     def inputs(
         self, section: RetrievalSection | RankerSection, *, as_sequence: bool = False
     ) -> tuple[Input, ...]:
-        """What a model reads."""
+        """The inputs of a model."""
         return model_inputs(
             self.dataset.schema,
             embedding_dim=section.embedding_dim,

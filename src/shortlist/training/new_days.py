@@ -1,16 +1,14 @@
-"""Which events a run was trained on, and which have come since.
+"""Which events a run was trained on, and which were appended since.
 
-Days that are appended to a dataset bring files of their own and leave the others as
-they are; so what a run has seen is a list of files with the hashes of their bytes.
-
-Knows datasets and the records of runs; knows nothing of models.
+Appending days to a dataset adds files and changes no others, so the events of a run are
+a list of files with checksums.
 """
 
 from __future__ import annotations
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ArtifactError, InputError
-from shortlist.training.runs import Run, TrainedFile
+from shortlist.training.runs.run import Run, TrainedFile
 
 PART = "train"
 
@@ -33,8 +31,8 @@ def files_since(run: Run, dataset: Dataset) -> tuple[str, ...]:
     """The files of the training part that a run has not been trained on.
 
     Raises:
-        ArtifactError: `new-days-mismatch`, the run was trained on something else.
-        InputError: `new-days-none`, it was trained on all of it.
+        ArtifactError: `new-days-mismatch`, the run was trained on other events.
+        InputError: `new-days-none`, it was trained on all events.
     """
     seen = {one.file: one for one in run.info.trained_on}
     there = {one.file: one for one in trained_files(dataset)}

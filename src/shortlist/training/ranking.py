@@ -1,4 +1,4 @@
-"""Training of the ranker, and the choice of its weight: the second stage of a run."""
+"""The second stage of a run: training of the ranker and choice of its weight."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline, combine
 from shortlist.models.ranker import Ranker
 from shortlist.recipe import RankerSection
-from shortlist.training.batches import Batches
-from shortlist.training.job import MONITOR, VALIDATION_K, Job
-from shortlist.training.labels import (
+from shortlist.training.batches.keras_batches import Batches
+from shortlist.training.batches.labels import (
     LabelledBatches,
     head_targets,
     positive_target,
 )
-from shortlist.training.loop import fit_model
-from shortlist.training.optimization import Optimization
+from shortlist.training.job import MONITOR, VALIDATION_K, Job
+from shortlist.training.loop.fit_model import fit_model
+from shortlist.training.loop.optimization import Optimization
 
 
 def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
@@ -48,7 +48,7 @@ def train_ranker(job: Job) -> tuple[Ranker | MultiTask, int]:
 
 
 def make_ranker(job: Job) -> tuple[Ranker | MultiTask, Batches]:
-    """The ranker of a recipe, compiled, and what it is trained on."""
+    """The compiled ranker of a recipe, and its training batches."""
     section = job.recipe.ranker
     negatives, keep_label = _rows(section)
     loader = job.loader(
@@ -59,13 +59,13 @@ def make_ranker(job: Job) -> tuple[Ranker | MultiTask, Batches]:
 
 
 def ranker_class(recipe: dict[str, Any]) -> type[Ranker] | type[MultiTask]:
-    """The class of the ranker of a run, by the recipe stored in it."""
+    """The class of the ranker of a run, from its recipe."""
     kind = recipe.get("ranker", {}).get("kind", "single_task")
     return MultiTask if kind == "multi_task" else Ranker
 
 
 def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
-    """Validation nDCG of each ranker weight; none without a validation part."""
+    """Validation nDCG of each ranker weight; empty without a validation part."""
     if not len(job.validation_users):
         return {}
     users, parts = job.validation_users, ("train",)
@@ -82,7 +82,7 @@ def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
 
 
 def _rows(section: RankerSection) -> tuple[Negatives | None, bool]:
-    """What is drawn beside each event, and whether its label is kept."""
+    """The negatives of each event, and whether its label is kept."""
     count = section.negatives_drawn()
     negatives = Negatives("uniform", count) if count else None
     return negatives, section.kind == "multi_task"

@@ -7,10 +7,10 @@ from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RetrievalSection
-from shortlist.training.batches import Batches
-from shortlist.training.callbacks import RankingValidation
+from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.job import Job
-from shortlist.training.loop import fit_model
+from shortlist.training.loop.callbacks import RankingValidation
+from shortlist.training.loop.fit_model import fit_model
 from shortlist.training.scorers import fit_scorer
 
 

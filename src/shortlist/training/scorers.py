@@ -23,8 +23,8 @@ from shortlist.models.scorers.storage import (
 from shortlist.models.tower_member import TowerMember
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RetrievalSection
-from shortlist.training.checkpoint import load_model, save_model
 from shortlist.training.job import MONITOR, Job
+from shortlist.training.runs.checkpoint import load_model, save_model
 
 SEEDED = ("als", "burst_als", "factorization")
 

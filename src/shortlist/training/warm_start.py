@@ -1,7 +1,7 @@
-"""A model begins with what an older run has learned, as far as the two agree.
+"""Warm start: copies rows and dense weights of an older run into a new model.
 
-Rows go by external id, so that a vocabulary may have grown, shrunk or been numbered
-anew; every run keeps the vocabularies it was trained with. Optimizers start afresh.
+Rows are matched by external id, so the vocabulary may have grown, shrunk or been
+renumbered; every run keeps its vocabularies. Optimizer state is not copied.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
 from shortlist.models.scorers.storage import TWO_TOWER
 from shortlist.recipe import Recipe
-from shortlist.training.checkpoint import CONFIG_FILE, load_model
-from shortlist.training.runs import VOCABULARIES, Run
+from shortlist.training.runs.checkpoint import CONFIG_FILE, load_model
+from shortlist.training.runs.run import VOCABULARIES, Run
 
 
 class Taken(NamedTuple):
-    """What was taken over."""
+    """How many rows and dense weights were copied, and of how many."""
 
     rows: int
     of_rows: int
@@ -34,36 +34,36 @@ class Taken(NamedTuple):
 
 
 def keep_vocabularies(dataset: Dataset, folder: Path) -> None:
-    """Puts the vocabularies of a dataset into a run; by links where the disk can."""
+    """Copies the vocabularies of a dataset to a run, as hard links where possible."""
     target = folder / VOCABULARIES
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     for name, file in dataset.info.vocabularies.items():
         source, copy = dataset.path / file, target / vocabulary_file(name)
         try:
-            os.link(source, copy)  # a dataset never writes into a file that is there
+            os.link(source, copy)  # files of a dataset are never written in place
         except OSError:
             shutil.copyfile(source, copy)
 
 
 def check_warm_start(run: Run, recipe: Recipe) -> None:
-    """Checks that a run has what the models of a recipe are to begin with.
+    """Checks that a run can be the warm start of a recipe.
 
-    Scorers are fitted anew; so is the rest of a blend with a two-tower model.
+    Scorers are always fitted from scratch, including those of a blend.
 
     Raises:
-        InputError: `warm-start-mismatch`, the recipe trains nothing step by step, or
-            a ranker of another kind.
+        InputError: `warm-start-mismatch`, the recipe has no model trained by gradient
+            steps, or a ranker of another kind.
         ArtifactError: `warm-start-mismatch`, the run lacks a model or its vocabularies;
-            `run-damaged`, a file of theirs is not what was written.
+            `run-damaged`, one of its files is damaged.
     """
     models = recipe.trained()
     if not models:
         raise InputError(
             "warm-start-mismatch",
-            "A warm start needs a model that is trained step by step. Received a recipe"
-            f" with kind = {recipe.retrieval.kind!r} and no ranker: scorers are fitted"
-            " to all events anew. Train without it.",
+            "A warm start needs a model trained by gradient steps. Received a recipe"
+            f" with kind = {recipe.retrieval.kind!r} and no ranker; scorers are fitted"
+            " from scratch. Train without a warm start.",
         )
     for name in models:
         _folder_of(run, name)
@@ -74,27 +74,27 @@ def check_warm_start(run: Run, recipe: Recipe) -> None:
         raise InputError(
             "warm-start-mismatch",
             f"A warm start needs a run with a ranker of kind = {recipe.ranker.kind!r},"
-            f" as the recipe's. Found kind = {kind!r} at {str(run.path)!r}. Name"
-            " another run, or set kind.",
+            f" like the recipe. Found kind = {kind!r} at {str(run.path)!r}. Use another"
+            " run, or change kind.",
             file=run.path,
         )
 
 
 def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
-    """Sets the rows and dense weights of a built model to those of an older run.
+    """Copies rows and dense weights of an older run into a built model.
 
-    A row is taken over if its external id had one; rows for unknown ids always are.
-    Tables without a vocabulary and dense weights are if their shapes agree. The rest
-    stays as it was initialized.
+    A row is copied if the older run has its external id; rows for unknown ids always
+    are. Tables without a vocabulary and dense weights are copied if their shapes are
+    equal. Everything else keeps its initial values.
 
     Args:
         model: `retrieval` or `ranker`, of the same class as the run's.
         path: the run.
-        dataset: what the model is to be trained on.
+        dataset: the dataset of the new model.
 
     Raises:
         ArtifactError: `run-missing`, `warm-start-mismatch` or what reading it raises.
-        InputError: `warm-start-mismatch`, nothing agrees.
+        InputError: `warm-start-mismatch`, nothing can be copied.
     """
     run = Run.open(path)
     run.verify(VOCABULARIES)
@@ -120,9 +120,9 @@ def warm_start(model: keras.Model, path: str | Path, dataset: Dataset) -> Taken:
     if not (taken.rows or taken.weights):
         raise InputError(
             "warm-start-mismatch",
-            "A warm start needs a run whose tables or layers have the widths of the"
-            f" recipe. Found none at {str(path)!r}. Set embedding_dim and hidden_units"
-            " as they were, or train without it.",
+            "Nothing can be copied: no table or layer of the run at"
+            f" {str(path)!r} has the widths of the recipe. Use the embedding_dim and"
+            " hidden_units of the run, or train without a warm start.",
             file=run.path,
         )
     return taken
@@ -166,10 +166,10 @@ def _take_rows(
 
 
 def _take_weights(old: keras.Model, new: keras.Model) -> tuple[int, int]:
-    """Copies dense weights in their order, if all are there; how many, and of how many.
+    """Copies dense weights by position; returns how many, and of how many.
 
-    Names are no help: Keras numbers the layers of a process. Models that come to other
-    things have none in common, whatever the shapes.
+    Names cannot be used: Keras numbers the layers of a process. Nothing is copied
+    between models with other outputs, even if shapes are equal.
     """
     before, after = (_dense(model) for model in (old, new))
     if len(before) != len(after) or _outputs(old) != _outputs(new):
@@ -185,7 +185,7 @@ def _take_weights(old: keras.Model, new: keras.Model) -> tuple[int, int]:
 
 
 def _outputs(model: keras.Model) -> list[Any]:
-    """What the outputs of a model are, in the order of its weights."""
+    """A description of the outputs of a model."""
     config = model.get_config()
     heads = sorted(
         (name, head["objective"], head["label"])

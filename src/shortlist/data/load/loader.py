@@ -2,7 +2,7 @@
 
 Every batch is a pure function of source, seed, epoch and index, whatever was read
 before. So any thread or process can make it, and a resumed run reads the same batches
-as an uninterrupted one. Knows nothing of Keras; `training/batches.py` adapts it.
+as an uninterrupted one. Knows nothing of Keras; see `training/batches/`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Who is told of trainings: our store, MLflow, Weights & Biases, TensorBoard."""
+"""Experiment trackers: our run store, MLflow, Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from shortlist.recipe import TrackingSection
-from shortlist.training.run_store import RunStore
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.trackers.mlflow_tracker import MLflow
 from shortlist.training.trackers.store_tracker import Store
 from shortlist.training.trackers.tensorboard import TensorBoard
@@ -29,7 +29,7 @@ def open_trackers(section: TrackingSection, folder: str | Path) -> list[Tracker]
 
     Args:
         section: `[tracking]` of the recipe.
-        folder: of the recipe file, from which paths are taken.
+        folder: of the recipe file, which paths are relative to.
     """
     folder = Path(folder)
     trackers: list[Tracker] = []
@@ -45,7 +45,7 @@ def open_trackers(section: TrackingSection, folder: str | Path) -> list[Tracker]
 
 
 def _beside(uri: str, folder: Path) -> str:
-    """A local database is taken from the recipe's folder, as all its paths are."""
+    """The address; a local database is relative to the folder of the recipe."""
     path = uri.removeprefix("sqlite:///")
     local = uri != path or "://" not in uri and uri != "databricks"
     return str(folder / path) if local else uri

@@ -10,7 +10,7 @@ Logs = dict[str, float]
 
 
 class TrackedEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Passes the logs of each epoch on.
+    """Reports the logs of each epoch.
 
     Args:
         report: called with the stage, the number of the epoch from 1, and the logs.
@@ -29,11 +29,11 @@ class TrackedEpochs(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class Shielded(keras.callbacks.Callback):  # type: ignore[misc]
-    """A callback that looks at epochs and cannot end a training by an error.
+    """Wraps a callback so that its errors do not end a training.
 
     Args:
         inner: the callback.
-        guard: calls what it is given and keeps its errors.
+        guard: calls a function and catches its errors.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class Shielded(keras.callbacks.Callback):  # type: ignore[misc]
         self.guard = guard
 
     def set_model(self, model: keras.Model) -> None:
-        """Hands the model on."""
+        """Forwards the model."""
         super().set_model(model)
         self.guard(lambda: self.inner.set_model(model))
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Hands the call on."""
+        """Forwards the call."""
         self.guard(lambda: self.inner.on_train_begin(logs))
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Hands the call on."""
+        """Forwards the call."""
         self.guard(lambda: self.inner.on_epoch_begin(epoch, logs))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Hands the call on, with logs of its own."""
+        """Forwards the call with a copy of the logs."""
         self.guard(lambda: self.inner.on_epoch_end(epoch, dict(logs or {})))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Hands the call on."""
+        """Forwards the call."""
         self.guard(lambda: self.inner.on_train_end(logs))

@@ -1,4 +1,4 @@
-"""Trainings as runs of an MLflow tracking server or a local database."""
+"""Tracks trainings in an MLflow server or a local database."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from shortlist.packages import need_package
 from shortlist.recipe.secrets import redacted
-from shortlist.training.run_store import Pruned
-from shortlist.training.runs import Run
+from shortlist.training.runs.records import Pruned
+from shortlist.training.runs.run import Run
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 AT_ONCE = 100  # parameters that MLflow takes in one call

@@ -1,17 +1,18 @@
-"""Trainings as runs of our own store."""
+"""Tracks trainings in our run store."""
 
 from __future__ import annotations
 
-from shortlist.training.run_store import RunStore, failure_now
-from shortlist.training.runs import Run
+from shortlist.training.runs.records import failure_now
+from shortlist.training.runs.run import Run
+from shortlist.training.runs.run_store import RunStore
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 
 class Store(Tracker):
-    """Keeps every finished run, and a record of those that did not finish.
+    """Stores finished runs, and a record of other trainings.
 
     Args:
-        store: where.
+        store: the run store.
     """
 
     name = "the run store"
@@ -20,15 +21,15 @@ class Store(Tracker):
         self.store = store
 
     def start(self, training: Training) -> None:
-        """Remembers what begins."""
+        """Stores the training for `fail`."""
         self.training = training
 
     def finish(self, run: Run, metrics: Metrics, seconds: float) -> None:
-        """Keeps the run."""
+        """Adds the run."""
         self.store.add(run)
 
     def fail(self, error: BaseException, seconds: float) -> None:
-        """Keeps a record."""
+        """Adds a record."""
         failure = failure_now(
             error,
             fingerprint=self.training.dataset_fingerprint,

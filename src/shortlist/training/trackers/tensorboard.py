@@ -1,4 +1,4 @@
-"""Trainings for TensorBoard, through the callback of Keras."""
+"""Logs trainings for TensorBoard, through the callback of Keras."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is told to a tracker of trainings, and what happens when one fails.
+"""The interface of trackers, and handling of their failures.
 
-Knows nothing of any tracker's package; loads Keras only for callbacks.
+Independent of the packages of trackers; imports Keras only for callbacks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from shortlist.recipe.secrets import redacted
-from shortlist.training.run_store import best_metrics
-from shortlist.training.runs import Run
+from shortlist.training.runs.records import best_metrics
+from shortlist.training.runs.run import Run
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ Metrics = dict[str, float]
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
-    """A training that begins.
+    """A training that starts.
 
     Args:
         name: of the recipe.
@@ -44,41 +44,41 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tracker:
-    """Somebody who wants to know of trainings; every method may be left out.
+    """Receives the events of trainings; every method is optional.
 
-    What a method raises is shown as a warning: a tracker never ends a training.
+    Errors of a method are shown as a warning: a tracker never ends a training.
     """
 
     name = "tracker"
     address = ""
-    """Where it is told, with passwords and keys that no message may show."""
+    """Its address, with passwords and keys that no message may show."""
 
     def check(self) -> None:
-        """Raises `ResourceError` if a package is missing; before any work starts."""
+        """Raises `ResourceError` if a package is missing. Called before any work."""
 
     def start(self, training: Training) -> None:
-        """A training begins."""
+        """Called when a training starts."""
 
     def epoch(self, stage: str, epoch: int, metrics: Metrics) -> None:
-        """A model finished an epoch, from 1; `stage` is `retrieval` or `ranker`."""
+        """Called after an epoch, from 1; `stage` is `retrieval` or `ranker`."""
 
     def callbacks(self, stage: str, folder: Path) -> list[keras.callbacks.Callback]:
-        """Keras callbacks for the fit of a model, whose run is made in `folder`."""
+        """Keras callbacks for the fit of a model, whose run is written to `folder`."""
         return []
 
     def finish(self, run: Run, metrics: Metrics, seconds: float) -> None:
-        """The run is whole, at its place; metrics of the validation part."""
+        """Called when the run is complete, with its validation metrics."""
 
     def fail(self, error: BaseException, seconds: float) -> None:
-        """The training ended with an error, or was interrupted."""
+        """Called when the training failed or was interrupted."""
 
 
 class Tracking:
-    """Tells all trackers of one training, as a context around it.
+    """Notifies all trackers of one training; a context around it.
 
     Args:
-        trackers: whom to tell; their `check` is called at once.
-        training: what begins with the context.
+        trackers: to notify; their `check` is called immediately.
+        training: the training that starts with the context.
 
     Raises:
         ResourceError: the package of a tracker is missing.
@@ -114,11 +114,11 @@ class Tracking:
 
     @property
     def seconds(self) -> float:
-        """Since the training began."""
+        """Seconds since the training started."""
         return time.perf_counter() - self.began
 
     def callbacks(self, stage: str, folder: Path) -> list[keras.callbacks.Callback]:
-        """Keras callbacks that tell all trackers of the epochs of a model."""
+        """Keras callbacks that notify all trackers of the epochs of a model."""
         if not self.trackers:
             return []
         from shortlist.training.trackers.epochs import Shielded, TrackedEpochs
@@ -132,20 +132,20 @@ class Tracking:
         return made
 
     def epoch(self, stage: str, epoch: int, metrics: Metrics) -> None:
-        """Passes an epoch on; a tracker that failed once is asked again at the end."""
+        """Reports an epoch; a tracker that failed is called again only at the end."""
         for tracker in self.trackers:
             if id(tracker) not in self._silent:
                 self.tell(tracker, lambda t: t.epoch(stage, epoch, metrics))
 
     def finish(self, run: Run) -> None:
-        """The run is whole, at its place."""
+        """Reports the complete run."""
         self.is_finished = True
         metrics, seconds = best_metrics(run.info), self.seconds
         for tracker in self.trackers:
             self.tell(tracker, lambda t: t.finish(run, metrics, seconds))
 
     def tell(self, tracker: Tracker, message: Callable[[Tracker], None]) -> bool:
-        """Whether the tracker took it; the first failure is shown."""
+        """Whether the call succeeded; shows the first failure of a tracker."""
         try:
             message(tracker)
         except Exception as error:
@@ -153,8 +153,8 @@ class Tracking:
                 self._silent.add(id(tracker))
                 reason = redacted(f"{type(error).__name__}: {error}", tracker.address)
                 print(
-                    f"warning[tracker-failed]: {tracker.name} could not be told of this"
-                    f" training, which goes on: {reason}",
+                    f"warning[tracker-failed]: {tracker.name} failed, and the training"
+                    f" continues: {reason}",
                     file=sys.stderr,
                     flush=True,
                 )

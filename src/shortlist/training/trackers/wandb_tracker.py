@@ -1,4 +1,4 @@
-"""Trainings as runs of Weights & Biases."""
+"""Tracks trainings in Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 from shortlist.packages import need_package
 from shortlist.recipe.secrets import redacted
-from shortlist.training.run_store import Pruned
-from shortlist.training.runs import Run
+from shortlist.training.runs.records import Pruned
+from shortlist.training.runs.run import Run
 from shortlist.training.trackers.tracker import Metrics, Tracker, Training
 
 
@@ -66,14 +66,14 @@ class WeightsAndBiases(Tracker):
                 "dataset_fingerprint": training.dataset_fingerprint,
                 "backend": training.backend,
             },
-            reinit="create_new",  # whoever calls may have a run of their own
+            reinit="create_new",  # the caller may have an active run
             settings=settings,
         )
         for stage in ("retrieval", "ranker"):
             self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
 
     def epoch(self, stage: str, epoch: int, metrics: Metrics) -> None:
-        """Logs `<stage>/<metric>` beside `<stage>/epoch`."""
+        """Logs `<stage>/<metric>` against `<stage>/epoch`."""
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
         self.run.log({f"{stage}/epoch": epoch} | named)
 

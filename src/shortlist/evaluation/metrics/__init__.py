@@ -1,0 +1,1 @@
+"""Metrics, their intervals and tests, as functions of arrays."""

@@ -1,0 +1,1 @@
+"""Evaluations and leaderboards as text tables, plots and HTML pages."""

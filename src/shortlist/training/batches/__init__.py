@@ -1,0 +1,1 @@
+"""The loader's batches as Keras, TensorFlow and PyTorch take them."""

@@ -1,0 +1,1 @@
+"""Runs on disk: finished and unfinished ones, checkpoints, the run store."""
