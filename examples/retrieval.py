@@ -13,7 +13,7 @@ import numpy as np
 from shortlist.data import Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.evaluation import evaluate_pipeline
-from shortlist.models import Pipeline, TwoTower
+from shortlist.models import Pipeline, TowerScorer, TwoTower
 from shortlist.training import Batches
 from small_log import prepared
 
@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
     losses = history.history["loss"]
     print(f"loss: {losses[0]:.3f} at first, {losses[-1]:.3f} at last")
 
-    pipeline = Pipeline(dataset, model, retrieval_history=HISTORY)
+    pipeline = Pipeline(dataset, TowerScorer(model, dataset, HISTORY))
     report = evaluate_pipeline(pipeline, ks=(10,), resamples=100)
     for who in ("model", "popularity"):
         print(f"{who}: ndcg@10 {report['metrics'][who]['ndcg@10']:.4f}")

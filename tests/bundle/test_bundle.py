@@ -12,7 +12,14 @@ from shortlist.bundle import bundle as bundle_module
 from shortlist.bundle.bundle import read_bundle, write_bundle
 from shortlist.bundle.manifest import FileEntry, Manifest, files_version
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents, vocabulary
+from tiny_bundle import (
+    ITEM_IDS,
+    ITEM_VECTORS,
+    TOWER_TABLES,
+    make_contents,
+    tower_of,
+    vocabulary,
+)
 
 FILES = {
     "item_vectors.safetensors",
@@ -61,10 +68,10 @@ def test_a_bundle_comes_back_as_it_went(tmp_path):
     assert read.vocabularies.keys() == contents.vocabularies.keys()
     assert [read.vocabularies["item"].id(i) for i in range(1, 8)] == ITEM_IDS
     assert read.schema == contents.schema
-    np.testing.assert_array_equal(read.retrieval.item_vectors, ITEM_VECTORS)
+    np.testing.assert_array_equal(tower_of(read).item_vectors, ITEM_VECTORS)
     for name, table in TOWER_TABLES.items():
-        np.testing.assert_array_equal(read.retrieval.tables[name], table)
-    assert read.retrieval.graph == contents.retrieval.graph
+        np.testing.assert_array_equal(tower_of(read).tables[name], table)
+    assert tower_of(read).graph == tower_of(contents).graph
     assert read.ranker.inputs == contents.ranker.inputs
     assert (read.ranker.weight, read.ranker.candidates) == (0.5, 5)
     assert read.metrics == {"ndcg@10": 0.25}

@@ -12,7 +12,7 @@ from shortlist.bundle.held import hold_files
 from shortlist.bundle.manifest import FileEntry
 from shortlist.errors import ArtifactError
 from shortlist.serving.recommender import Recommender
-from tiny_bundle import make_contents
+from tiny_bundle import make_contents, tower_of
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_what_others_may_write_is_not_mapped(bundle_path, mode):
     contents = read_bundle(bundle_path, memory_bytes=0).contents
     expected = make_contents()
     np.testing.assert_array_equal(
-        contents.retrieval.item_vectors, expected.retrieval.item_vectors
+        tower_of(contents).item_vectors, tower_of(expected).item_vectors
     )
     (bundle_path / "item_vectors.safetensors").chmod(mode)
     read_bundle(bundle_path)  # copied

@@ -25,7 +25,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
-    ScorerContents,
+    TowerContents,
     check_contents,
 )
 from shortlist.bundle.held import hold_files
@@ -44,6 +44,7 @@ from shortlist.bundle.manifest import (
 from shortlist.bundle.tensors import save_tensors, tensors_in
 from shortlist.data.store.vocabulary import Vocabulary, read_frame
 from shortlist.errors import ArtifactError
+from shortlist.models.scorers.vectors import TWO_TOWER
 from shortlist.outputs import BUNDLE
 
 ITEM_VECTORS = "item_vectors"
@@ -136,38 +137,42 @@ def _write_files(directory: Path, contents: BundleContents) -> None:
         vocabulary.save(directory / vocabulary_path(name))
     contents.items.rechunk().write_ipc(directory / ITEMS)
     contents.users.rechunk().write_ipc(directory / USERS)
-    retrieval = contents.retrieval
-    if isinstance(retrieval, ScorerContents):
-        scorer = _scorer_entry(retrieval)
-        save_tensors(directory / scorer.arrays, retrieval.arrays)
-        for name, tower in retrieval.towers.items():
-            _write_tower(directory, tower, scorer.towers[name])
-    elif retrieval is not None:
-        _write_tower(directory, retrieval, _retrieval_entry(retrieval))
+    if (retrieval := contents.retrieval) is not None:
+        for tower in retrieval.towers.values():
+            _write_tower(directory, tower, _tower_entry(tower))
+        if (entry := _scorer_entry(retrieval)) is not None:
+            save_tensors(directory / entry.arrays, retrieval.arrays)
     if (ranker := contents.ranker) is not None:
         (directory / _ranker_entry(ranker).graph).write_bytes(ranker.graph)
         save_tensors(directory / _ranker_entry(ranker).tables, ranker.tables)
 
 
-def _write_tower(
-    directory: Path, part: RetrievalContents, entry: RetrievalEntry
-) -> None:
+def _write_tower(directory: Path, part: TowerContents, entry: RetrievalEntry) -> None:
     (directory / entry.graph).write_bytes(part.graph)
     save_tensors(directory / entry.tables, part.tables)
     save_tensors(directory / entry.item_vectors, {ITEM_VECTORS: part.item_vectors})
 
 
-def _scorer_entry(part: ScorerContents) -> ScorerEntry:
+def _scorer_entry(part: RetrievalContents | None) -> ScorerEntry | None:
+    """The entry of a scorer; a two-tower model alone has a `_retrieval_entry`."""
+    if part is None or part.kind == TWO_TOWER:
+        return None
     return ScorerEntry(
         kind=part.kind,
         config=dict(part.config),
         arrays="scorer.safetensors",
         # A blend has each kind of member once, and thus at most one two-tower model.
-        towers={name: _retrieval_entry(tower) for name, tower in part.towers.items()},
+        towers={name: _tower_entry(tower) for name, tower in part.towers.items()},
     )
 
 
-def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
+def _retrieval_entry(part: RetrievalContents | None) -> RetrievalEntry | None:
+    if part is None or part.kind != TWO_TOWER:
+        return None
+    return _tower_entry(part.towers[TWO_TOWER])
+
+
+def _tower_entry(part: TowerContents) -> RetrievalEntry:
     return RetrievalEntry(
         graph="user_tower.onnx",
         tables="tables/retrieval.safetensors",
@@ -205,12 +210,8 @@ def _describe(directory: Path, contents: BundleContents) -> Manifest:
         version=files_version(files),
         files=files,
         schema=contents.schema,
-        retrieval=_retrieval_entry(retrieval)
-        if isinstance(retrieval, RetrievalContents)
-        else None,
-        scorer=_scorer_entry(retrieval)
-        if isinstance(retrieval, ScorerContents)
-        else None,
+        retrieval=_retrieval_entry(retrieval),
+        scorer=_scorer_entry(retrieval),
         ranker=None if ranker is None else _ranker_entry(ranker),
         repeats=True if contents.repeats else msgspec.UNSET,
         metrics=dict(contents.metrics),
@@ -271,8 +272,6 @@ def _needed(manifest: Manifest) -> set[str]:
 
 
 def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleContents:
-    if manifest.retrieval is not None and manifest.scorer is not None:
-        refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
@@ -285,8 +284,7 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
         vocabularies=vocabularies,
         items=_read_frame(root / ITEMS, files[ITEMS]),
         users=_read_frame(root / USERS, files[USERS]),
-        retrieval=_read_scorer(root, files, manifest.scorer)
-        or _read_retrieval(root, files, manifest.retrieval),
+        retrieval=_read_retrieval(root, files, manifest),
         ranker=_read_ranker(root, files, manifest.ranker),
         repeats=manifest.repeats is True,
         metrics=manifest.metrics,
@@ -294,29 +292,31 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
     )
 
 
-def _read_scorer(
-    root: Path, files: Files, entry: ScorerEntry | None
-) -> ScorerContents | None:
-    if entry is None:
+def _read_retrieval(
+    root: Path, files: Files, manifest: Manifest
+) -> RetrievalContents | None:
+    """The scorer, or the two-tower model that a manifest describes in its own field."""
+    tower, scorer = manifest.retrieval, manifest.scorer
+    if tower is not None and scorer is not None:
+        refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
+    if tower is not None:
+        return RetrievalContents.of_tower(_read_tower(root, files, tower))
+    if scorer is None:
         return None
-    towers = {
-        name: _read_tower(root, files, tower) for name, tower in entry.towers.items()
-    }
-    return ScorerContents(
-        kind=entry.kind,
-        config=entry.config,
-        arrays=_tensors(files, root, entry.arrays, integers=True),
-        towers=towers,
+    if scorer.kind == TWO_TOWER:
+        refuse(MANIFEST, "must have a two-tower model as `retrieval`", "it as `scorer`")
+    return RetrievalContents(
+        kind=scorer.kind,
+        config=scorer.config,
+        arrays=_tensors(files, root, scorer.arrays, integers=True),
+        towers={
+            name: _read_tower(root, files, entry)
+            for name, entry in scorer.towers.items()
+        },
     )
 
 
-def _read_retrieval(
-    root: Path, files: Files, entry: RetrievalEntry | None
-) -> RetrievalContents | None:
-    return None if entry is None else _read_tower(root, files, entry)
-
-
-def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalContents:
+def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> TowerContents:
     vectors = _tensors(files, root, entry.item_vectors).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
@@ -326,7 +326,7 @@ def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalCon
             f" numbers, as the manifest says. Found {found}. Export the bundle again.",
             file=root / entry.item_vectors,
         )
-    return RetrievalContents(
+    return TowerContents(
         graph=files[entry.graph].tobytes(),
         tables=_tensors(files, root, entry.tables),
         inputs=entry.inputs,

@@ -26,6 +26,7 @@ from shortlist.bundle.scorer_checks import check_scorer
 from shortlist.data.schema import HISTORY, ITEM, USER, Schema
 from shortlist.data.store.vocabulary import Vocabulary
 from shortlist.embeddings.inputs import Input
+from shortlist.models.scorers.vectors import TWO_TOWER
 
 HISTORY_TIMES, HISTORY_VALUES = "history_times", "history_values"
 DETAILS = {HISTORY_TIMES: pl.Int64, HISTORY_VALUES: pl.Float32}
@@ -51,7 +52,7 @@ class GraphContents:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalContents(GraphContents):
+class TowerContents(GraphContents):
     """The user tower, whose output is `(batch, embedding_dim)`, and the item vectors.
 
     Args:
@@ -66,27 +67,28 @@ class RetrievalContents(GraphContents):
     num_queries: int = 1
     item_bias: bool = False
 
-    @property
-    def places(self) -> np.ndarray:
-        """Item vectors without their bias, for the likeness of items."""
-        return self.item_vectors[:, :-1] if self.item_bias else self.item_vectors
-
 
 @dataclass(frozen=True, kw_only=True)
-class ScorerContents:
-    """A fitted scorer, as `models.scorers.restore` takes it.
+class RetrievalContents:
+    """A fitted scorer: the arguments of `models.scorers.restore`.
 
     Args:
-        kind: of the scorer.
+        kind: of the scorer; `two_tower` for a two-tower model alone.
         config: its constructor arguments, JSON values.
         arrays: what it learned, float32 and int32.
-        towers: two-tower members of a blend, by name.
+        towers: the two-tower models in it: that of `two_tower` by this name, those of
+            a blend by the names of the members.
     """
 
     kind: str
-    config: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    towers: Mapping[str, RetrievalContents] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    towers: Mapping[str, TowerContents] = field(default_factory=dict)
+
+    @classmethod
+    def of_tower(cls, tower: TowerContents) -> RetrievalContents:
+        """A two-tower model alone."""
+        return cls(kind=TWO_TOWER, towers={TWO_TOWER: tower})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ class BundleContents:
     vocabularies: Mapping[str, Vocabulary]
     items: pl.DataFrame
     users: pl.DataFrame
-    retrieval: RetrievalContents | ScorerContents | None = None
+    retrieval: RetrievalContents | None = None
     ranker: RankerContents | None = None
     repeats: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -148,20 +150,16 @@ def check_contents(contents: BundleContents) -> None:
     num_items = len(contents.vocabularies[ITEM])
     _check_rows(contents.users, HISTORY, num_items, USERS, lists=True)
     _check_details(contents.users)
-    if isinstance(contents.retrieval, ScorerContents):
-        part = contents.retrieval
-        num_users = len(contents.vocabularies[USER])
+    if (part := contents.retrieval) is not None:
         check_scorer(
             part.kind,
             part.config,
             part.arrays,
             towers=part.towers,
-            sizes=(num_users, num_items),
+            sizes=(len(contents.vocabularies[USER]), num_items),
         )
         for tower in part.towers.values():
             _check_tower(contents, tower)
-    elif contents.retrieval is not None:
-        _check_tower(contents, contents.retrieval)
     if contents.ranker is not None:
         if contents.retrieval is None:
             refuse("ranker", "must come with a retrieval part", "there is none")
@@ -171,7 +169,7 @@ def check_contents(contents: BundleContents) -> None:
         _check_graph(contents, contents.ranker, "ranker")
 
 
-def _check_tower(contents: BundleContents, part: RetrievalContents) -> None:
+def _check_tower(contents: BundleContents, part: TowerContents) -> None:
     if part.num_queries < 1:
         found = str(part.num_queries)
         refuse("retrieval", "must have num_queries of at least 1", found)
@@ -202,7 +200,7 @@ def _check_frame(
         refuse(file, rule, f"{frame.height} records")
 
 
-def _check_item_vectors(contents: BundleContents, part: RetrievalContents) -> None:
+def _check_item_vectors(contents: BundleContents, part: TowerContents) -> None:
     vectors, num_rows = part.item_vectors, len(contents.vocabularies[ITEM])
     if vectors.ndim != 2 or vectors.shape[0] != num_rows or vectors.shape[1] < 1:
         rule = f"must have one vector per row of vocabulary 'item': {num_rows}"

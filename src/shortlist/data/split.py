@@ -16,6 +16,8 @@ import numpy as np
 from shortlist.data.kernels.ids import is_sorted
 from shortlist.errors import InputError, did_you_mean, listed
 
+DAY_MS = 86_400_000
+"""Milliseconds of a day."""
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PartName = Literal["train", "validation", "test"]
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")

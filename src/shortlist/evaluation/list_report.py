@@ -21,7 +21,6 @@ from shortlist.evaluation.item_vectors import (
 from shortlist.evaluation.leaderboard import bare_name
 from shortlist.evaluation.rankings import popularity_ranking
 from shortlist.models.scorers.popularity import Popularity
-from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
 
 if TYPE_CHECKING:
@@ -191,9 +190,8 @@ class _Measured:
         if vectors is not None:
             self.measured_in["diversity"] = "item features"
             return vectors
-        own = getattr(pipeline, "item_places", None)
-        # A scorer's item vectors, where it has any, are no places of its items.
-        if own is None or isinstance(getattr(pipeline, "retrieval", None), Scorer):
-            return None
-        self.measured_in["diversity"] = "item vectors of the model"
-        return np.asarray(own(), np.float32)
+        retrieval = getattr(pipeline, "retrieval", None)
+        places = None if retrieval is None else retrieval.item_places()
+        if places is not None:
+            self.measured_in["diversity"] = "item vectors of the model"
+        return places

@@ -39,7 +39,6 @@ from shortlist.evaluation.slices import BUILT_IN
 from shortlist.evaluation.truth import nothing_relevant, relevant_items
 from shortlist.evaluation.user_values import Evaluation
 from shortlist.evaluation.verdict import verdict_of
-from shortlist.models.scorers.scorer import Scorer
 from shortlist.recipe import METRIC_NAMES
 
 __all__ = [
@@ -254,8 +253,7 @@ def ranking_metrics(
 
 def _kind(pipeline: Recommends) -> str:
     """Which retrieval model it is, as a recipe names it."""
-    retrieval = getattr(pipeline, "retrieval", None)
-    return retrieval.kind if isinstance(retrieval, Scorer) else "two_tower"
+    return getattr(getattr(pipeline, "retrieval", None), "kind", "two_tower")
 
 
 def _known_metrics(metrics: Sequence[str] | None) -> tuple[str, ...]:

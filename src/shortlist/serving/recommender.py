@@ -6,8 +6,10 @@ millisecond for a catalogue of some ten thousand items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from shortlist.bundle.bundle import Bundle, read_bundle
 from shortlist.bundle.contents import HISTORY_TIMES, HISTORY_VALUES
 from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
+from shortlist.models.scorers.queries import Queries
+from shortlist.models.scorers.scorer import Exclusions
 from shortlist.serving.catalogue import (
     Catalogue,
     Scored,
@@ -46,23 +50,52 @@ from shortlist.serving.results import (
     SimilarItems,
     Source,
 )
-from shortlist.serving.retrieval import UserQuery
+from shortlist.serving.retrieval import as_queries
 
 MAX_K = 1000
-# The user as rows, where the answer should come from, whether training saw the user.
-_Resolved = tuple[UserQuery, Source, bool]
+
+
+class _User(NamedTuple):
+    """The user of a request.
+
+    Args:
+        row: row of the user; 0 for one outside the vocabulary.
+        history: the items to judge by.
+        excluded: item rows that the answer must not contain, row 0 among them.
+        trained: whether training saw the user.
+    """
+
+    row: int
+    history: History
+    excluded: np.ndarray
+    trained: bool
+
+    @property
+    def wanted(self) -> Source:
+        """The best source that an answer for this user can have."""
+        if self.trained:
+            return "model"
+        return "history" if len(self.history.items) else "popular"
+
+
+class _Answer(NamedTuple):
+    """Scored items, where they come from, and whether something better failed."""
+
+    scored: Scored
+    source: Source
+    degraded: bool
 
 
 class Recommender:
     """Answers from a bundle. Safe to use from several threads.
 
-    A user the training saw is answered by the model; another one with a history, given
-    or posted, by the model on the out-of-vocabulary user and that history; anyone else
-    gets what is popular.
+    The model answers for users of the training. For other users with a history, given
+    or posted, it answers for the out-of-vocabulary user with that history. Anyone else
+    gets popular items.
 
     Args:
         bundle: a bundle that was read.
-        events: where posted events are kept; only in memory by default.
+        events: where posted events are stored; only in memory by default.
         limits: how much posted state may be held in memory.
 
     Raises:
@@ -158,10 +191,8 @@ class Recommender:
             InputError: `invalid-k` or `invalid-id`.
         """
         k = _check_k(k)
-        resolved = self._resolve(
-            user_id, history, exclude_ids, exclude_seen=exclude_seen
-        )
-        return self._answer([resolved], k)[0]
+        user = self._resolve(user_id, history, exclude_ids, exclude_seen=exclude_seen)
+        return self._lists([user], k)[0]
 
     def recommend_batch(
         self,
@@ -178,11 +209,11 @@ class Recommender:
         k = _check_k(k)
         answers = []
         for begin in range(0, len(user_ids), 1024):  # bounds the memory of the scores
-            resolved = [
+            users = [
                 self._resolve(user_id, None, (), exclude_seen=exclude_seen)
                 for user_id in user_ids[begin : begin + 1024]
             ]
-            answers += self._answer(resolved, k)
+            answers += self._lists(users, k)
         return answers
 
     def rank(self, user_id: ExternalId, item_ids: Iterable[ExternalId]) -> Ranking:
@@ -203,20 +234,19 @@ class Recommender:
         found = dict(zip(item_ids, self.catalogue.rows(item_ids), strict=True))
         # "7" and 7 are one item of an integer vocabulary, hence the second pass.
         rows = np.array([*dict.fromkeys(r for r in found.values() if r)], np.int32)
-        query, source, trained = self._resolve(user_id, None, (), exclude_seen=False)
-        scored = None
-        if self._model is not None and self._is_asked(source):
-            scored = self._model.score(query, rows)
-        answered: Source = source
-        if scored is None:
-            scored, answered = self.catalogue.by_popularity(rows), "popular"
+        user = self._resolve(user_id, None, (), exclude_seen=False)
+        (answer,) = self._answers(
+            [user],
+            lambda model, users: [model.score(_queries(users), rows)],
+            lambda _: self.catalogue.by_popularity(rows),
+        )
         return Ranking(
-            items=self.catalogue.scored(scored.rows, scored.scores),
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
             unknown_items=[item_id for item_id, row in found.items() if not row],
-            source=answered,
-            cold_start=not trained,
+            source=answer.source,
+            cold_start=not user.trained,
             model_version=self.model_version,
-            degraded=scored.degraded or answered != source,
+            degraded=answer.degraded,
         )
 
     def score(self, user_id: ExternalId, item_ids: Sequence[ExternalId]) -> np.ndarray:
@@ -232,11 +262,15 @@ class Recommender:
         """
         rows = np.array(self.catalogue.rows(item_ids), np.int32)
         known = np.unique(rows[rows > 0])
-        query, _, _ = self._resolve(user_id, None, (), exclude_seen=False)
-        scored = None if self._model is None else self._model.score(query, known)
-        if scored is None:
-            scored = self.catalogue.by_popularity(known)
-        by_row = dict(zip(scored.rows.tolist(), scored.scores.tolist(), strict=True))
+        user = self._resolve(user_id, None, (), exclude_seen=False)
+        (answer,) = self._answers(
+            [user],
+            lambda model, users: [model.score(_queries(users), known)],
+            lambda _: self.catalogue.by_popularity(known),
+            ask_about_all=True,
+        )
+        rows_and_scores = (array.tolist() for array in answer.scored[:2])
+        by_row = dict(zip(*rows_and_scores, strict=True))
         return np.array([by_row.get(row, np.nan) for row in rows.tolist()], np.float32)
 
     def suggest_user(self, user_id: ExternalId) -> str:
@@ -248,10 +282,10 @@ class Recommender:
         return self._is_trained(self._users.row(user_id))
 
     def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
-        """Lists the items that the model holds most like one item.
+        """Lists the items that are most similar to one item by the model.
 
-        That is by the cosine of vectors or factors, or the item-item weights; a bundle
-        that has none of these answers with popular items.
+        That is by the cosine of vectors or factors, or the item-item weights. A bundle
+        without any of these answers with popular items.
 
         Raises:
             UnknownIdError: `unknown-item`.
@@ -259,12 +293,15 @@ class Recommender:
         """
         k = _check_k(k)
         row = self.catalogue.require(item_id)
-        found = None if self._model is None else self._model.nearest(row, k)
-        scored = found or self.catalogue.popular(k, np.array([row]))
+        answer = _or_popular(
+            "model",
+            None if self._model is None else self._model.nearest(row, k),
+            lambda: self.catalogue.popular(k, np.array([row])),
+        )
         return SimilarItems(
             item_id=item_id,
-            items=self.catalogue.scored(scored.rows, scored.scores),
-            source="popular" if found is None else "model",
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
+            source=answer.source,
             model_version=self.model_version,
         )
 
@@ -359,7 +396,7 @@ class Recommender:
         exclude_ids: Sequence[ExternalId],
         *,
         exclude_seen: bool | None,
-    ) -> _Resolved:
+    ) -> _User:
         known, row = NO_HISTORY, 0
         if user_id is not None:
             key = self._key(check_id("user_id", user_id))
@@ -374,19 +411,7 @@ class Recommender:
         if self._exclude_seen if exclude_seen is None else exclude_seen:
             excluded += taken if history is None else [*taken, judged]
         # A user may have a row by attributes alone; nothing was learned for it then.
-        trained = self._is_trained(row)
-        source: Source = "popular"
-        if self._model is not None and (trained or len(judged)):
-            source = "model" if trained else "history"
-        query = UserQuery(
-            user_row=row if trained else 0,
-            feature_row=row,
-            history=judged,
-            excluded=np.concatenate(excluded),
-            times=known.times,
-            values=known.values,
-        )
-        return query, source, trained
+        return _User(row, known, np.concatenate(excluded), self._is_trained(row))
 
     def _known(self, item_ids: Sequence[ExternalId]) -> np.ndarray:
         if isinstance(item_ids, str | bytes):
@@ -397,33 +422,86 @@ class Recommender:
             )
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
 
-    def _answer(self, resolved: Sequence[_Resolved], k: int) -> list[Recommendations]:
-        queries = [query for query, source, _ in resolved if self._is_asked(source)]
-        found = iter(() if self._model is None else self._model.search(queries, k))
+    def _lists(self, users: Sequence[_User], k: int) -> list[Recommendations]:
+        answers = self._answers(
+            users,
+            lambda model, asked: model.search(_queries(asked), _excluded(asked), k),
+            lambda user: self.catalogue.popular(k, user.excluded),
+        )
         return [
-            self._listed(r, next(found) if self._is_asked(r[1]) else None, k)
-            for r in resolved
+            Recommendations(
+                items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
+                source=answer.source,
+                cold_start=not user.trained,
+                model_version=self.model_version,
+                degraded=answer.degraded,
+            )
+            for user, answer in zip(users, answers, strict=True)
         ]
 
-    def _is_asked(self, source: Source) -> bool:
-        """Whether the model answers; a model of popularity answers strangers too."""
-        strangers = self._model is not None and self._model.knows_strangers
-        return source != "popular" or strangers
+    def _answers(
+        self,
+        users: Sequence[_User],
+        ask: Callable[[Model, list[_User]], list[Scored | None]],
+        popular: Callable[[_User], Scored],
+        *,
+        ask_about_all: bool = False,
+    ) -> list[_Answer]:
+        """The answer of the model for each user, or else what is popular.
 
-    def _listed(
-        self, resolved: _Resolved, scored: Scored | None, k: int
-    ) -> Recommendations:
-        query, source, trained = resolved
-        answered: Source = source
-        if scored is None:
-            scored, answered = self.catalogue.popular(k, query.excluded), "popular"
-        return Recommendations(
-            items=self.catalogue.scored(scored.rows, scored.scores),
-            source=answered,
-            cold_start=not trained,
-            model_version=self.model_version,
-            degraded=scored.degraded or answered != source,
-        )
+        The model is not asked about users without training events and without a
+        history, unless it ranks items for them too or `ask_about_all`.
+
+        Args:
+            users: the users.
+            ask: asks the model about some of them; `None` where it fails.
+            popular: the answer for a user without the model.
+            ask_about_all: ask the model about everyone.
+        """
+        model, found = self._model, dict[int, Scored | None]()
+        if model is not None:
+            ask_about_all = ask_about_all or model.scores_strangers
+            places = [
+                place
+                for place, user in enumerate(users)
+                if ask_about_all or user.wanted != "popular"
+            ]
+            if places:
+                asked = [users[place] for place in places]
+                found = dict(zip(places, ask(model, asked), strict=True))
+        return [
+            _or_popular(
+                "popular" if model is None else user.wanted,
+                found.get(place),
+                functools.partial(popular, user),
+            )
+            for place, user in enumerate(users)
+        ]
+
+
+def _or_popular(
+    wanted: Source, scored: Scored | None, popular: Callable[[], Scored]
+) -> _Answer:
+    """The one place where an answer falls back to popular items.
+
+    Args:
+        wanted: the source that the answer should have.
+        scored: the answer of the model, if it was asked and has one.
+        popular: the answer without the model.
+    """
+    if scored is None:
+        return _Answer(popular(), "popular", degraded=wanted != "popular")
+    return _Answer(scored, wanted, scored.degraded)
+
+
+def _queries(users: Sequence[_User]) -> Queries:
+    return as_queries([u.row for u in users], [u.history for u in users])
+
+
+def _excluded(users: Sequence[_User]) -> Exclusions:
+    offsets = np.zeros(len(users) + 1, np.int64)
+    np.cumsum([len(user.excluded) for user in users], out=offsets[1:])
+    return offsets, np.concatenate([user.excluded for user in users])
 
 
 def _check_k(k: int) -> int:

@@ -19,7 +19,6 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
-from shortlist.models.two_tower import TwoTower
 from shortlist.outputs import RUN
 from shortlist.recipe import Recipe
 from shortlist.training.checkpoint import load_model, save_model
@@ -202,7 +201,6 @@ def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipel
         dataset,
         retrieval,
         ranker,
-        retrieval_history=run.info.retrieval_history,
         ranker_history=run.info.ranker_history,
         ranker_weight=run.info.ranker_weight,
         candidates=run.info.candidates,
@@ -331,7 +329,7 @@ def _train_stages(job: Job) -> None:
             dataset=str(dataset.path),
             dataset_fingerprint=dataset.info.fingerprint,
             backend=keras.backend.backend(),
-            retrieval_history=pipeline.retrieval_history,
+            retrieval_history=recipe.retrieval.history_length,
             ranker_history=pipeline.ranker_history,
             ranker_weight=pipeline.ranker_weight,
             candidates=pipeline.candidates,
@@ -383,14 +381,11 @@ def _stage(
     return model, epochs
 
 
-def _objective(
-    retrieval: TwoTower | Scorer, ranker: Ranker | MultiTask | None
-) -> str | None:
+def _objective(retrieval: Scorer, ranker: Ranker | MultiTask | None) -> str | None:
     """What the score of a pair is: `explicit` where it predicts the label."""
     if ranker is not None:
         return ranker.objective
-    predicts = isinstance(retrieval, Scorer) and retrieval.predicts_label
-    return "explicit" if predicts else None
+    return "explicit" if retrieval.predicts_label else None
 
 
 def _check_parts(dataset: Dataset, recipe: Recipe) -> None:
