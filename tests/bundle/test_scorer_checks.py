@@ -182,6 +182,23 @@ def test_values_that_would_break_an_answer_are_refused(kind, name, value) -> Non
 @pytest.mark.parametrize(
     "change",
     [
+        {"towers": {}},
+        {"towers": {"other": tower_of(make_contents())}},
+        {"config": {"l2": 1.0}},
+        {"arrays": {"counts": COUNTS}},
+    ],
+)
+def test_a_two_tower_model_is_one_tower_and_nothing_else(change) -> None:
+    part = RetrievalContents.of_tower(tower_of(make_contents()))
+    check_contents(make_contents(retrieval=part))
+    error = refusal(dataclasses.replace(part, **change))
+    assert error.code == "bundle-inconsistent"
+    assert "one two-tower model and nothing else" in str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         {"kind": "pickle"},
         {"config": {"l2": -1.0}},
         {"config": {"l2": "x"}},

@@ -12,6 +12,7 @@ import pytest
 import shortlist.models.prediction as module
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
+from shortlist.errors import InputError
 from shortlist.models.pipeline import Pipeline, combine, with_row_zero
 from shortlist.models.prediction import in_blocks
 from shortlist.models.ranker import Ranker
@@ -251,6 +252,40 @@ def test_item_vectors_have_zeros_in_row_zero(pipeline: Pipeline) -> None:
     assert vectors.dtype == np.float32
     assert (vectors[0] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(vectors[1:], axis=1), 1, rtol=1e-5)
+
+
+def test_item_vectors_are_computed_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = TowerScorer(pipeline.retrieval.model, pipeline.dataset, HISTORY)
+    sides = []
+    predict = tower.model.predict_on_batch
+
+    def counted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sides.append("item" if "item_index" in batch else "user")
+        return predict(batch)
+
+    monkeypatch.setattr(tower.model, "predict_on_batch", counted)
+    again = Pipeline(pipeline.dataset, tower)
+    for _ in range(3):
+        again.retrieve(USERS, 5, KNOWN)
+    again.score_pairs(USERS, USERS, KNOWN)
+    assert tower.similar(3) is not None
+    assert sorted(sides) == ["item", *["user"] * 4]
+
+
+@pytest.mark.parametrize("rows", [[-1], [10**6], [0.5]])
+def test_rows_that_no_user_has_are_refused(
+    pipeline: Pipeline, rows: list[float]
+) -> None:
+    alone = Pipeline(pipeline.dataset, pipeline.retrieval)
+    for ask in (
+        lambda: alone.recommend(np.array(rows), 3, parts=KNOWN),
+        lambda: alone.score_pairs(np.array(rows), np.array([1]), KNOWN),
+    ):
+        with pytest.raises(InputError) as caught:
+            ask()
+        assert caught.value.code in ("row-out-of-range", "invalid-rows")
 
 
 def test_block_size_changes_no_answer(

@@ -6,10 +6,8 @@ millisecond for a catalogue of some ten thousand items.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +15,14 @@ from shortlist.bundle.bundle import Bundle, read_bundle
 from shortlist.bundle.contents import HISTORY_TIMES, HISTORY_VALUES
 from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
-from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import Exclusions
+from shortlist.serving.answers import (
+    User,
+    as_queries,
+    best_source,
+    excluded_of,
+    is_asked,
+    or_popular,
+)
 from shortlist.serving.catalogue import (
     Catalogue,
     Scored,
@@ -48,42 +52,9 @@ from shortlist.serving.results import (
     Ranking,
     Recommendations,
     SimilarItems,
-    Source,
 )
-from shortlist.serving.retrieval import as_queries
 
 MAX_K = 1000
-
-
-class _User(NamedTuple):
-    """The user of a request.
-
-    Args:
-        row: row of the user; 0 for one outside the vocabulary.
-        history: the items to judge by.
-        excluded: item rows that the answer must not contain, row 0 among them.
-        trained: whether training saw the user.
-    """
-
-    row: int
-    history: History
-    excluded: np.ndarray
-    trained: bool
-
-    @property
-    def wanted(self) -> Source:
-        """The best source that an answer for this user can have."""
-        if self.trained:
-            return "model"
-        return "history" if len(self.history.items) else "popular"
-
-
-class _Answer(NamedTuple):
-    """Scored items, where they come from, and whether something better failed."""
-
-    scored: Scored
-    source: Source
-    degraded: bool
 
 
 class Recommender:
@@ -235,10 +206,11 @@ class Recommender:
         # "7" and 7 are one item of an integer vocabulary, hence the second pass.
         rows = np.array([*dict.fromkeys(r for r in found.values() if r)], np.int32)
         user = self._resolve(user_id, None, (), exclude_seen=False)
-        (answer,) = self._answers(
-            [user],
-            lambda model, users: [model.score(_queries(users), rows)],
-            lambda _: self.catalogue.by_popularity(rows),
+        scored = None
+        if self._model is not None and is_asked(self._model, user):
+            scored = self._model.score(as_queries([user]), rows)
+        answer = or_popular(
+            user.source, scored, lambda: self.catalogue.by_popularity(rows)
         )
         return Ranking(
             items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
@@ -263,14 +235,14 @@ class Recommender:
         rows = np.array(self.catalogue.rows(item_ids), np.int32)
         known = np.unique(rows[rows > 0])
         user = self._resolve(user_id, None, (), exclude_seen=False)
-        (answer,) = self._answers(
-            [user],
-            lambda model, users: [model.score(_queries(users), known)],
-            lambda _: self.catalogue.by_popularity(known),
-            ask_about_all=True,
+        scored, _, _ = or_popular(
+            user.source,
+            None
+            if self._model is None
+            else self._model.score(as_queries([user]), known),
+            lambda: self.catalogue.by_popularity(known),
         )
-        rows_and_scores = (array.tolist() for array in answer.scored[:2])
-        by_row = dict(zip(*rows_and_scores, strict=True))
+        by_row = dict(zip(scored.rows.tolist(), scored.scores.tolist(), strict=True))
         return np.array([by_row.get(row, np.nan) for row in rows.tolist()], np.float32)
 
     def suggest_user(self, user_id: ExternalId) -> str:
@@ -293,7 +265,7 @@ class Recommender:
         """
         k = _check_k(k)
         row = self.catalogue.require(item_id)
-        answer = _or_popular(
+        answer = or_popular(
             "model",
             None if self._model is None else self._model.nearest(row, k),
             lambda: self.catalogue.popular(k, np.array([row])),
@@ -396,7 +368,7 @@ class Recommender:
         exclude_ids: Sequence[ExternalId],
         *,
         exclude_seen: bool | None,
-    ) -> _User:
+    ) -> User:
         known, row = NO_HISTORY, 0
         if user_id is not None:
             key = self._key(check_id("user_id", user_id))
@@ -411,7 +383,9 @@ class Recommender:
         if self._exclude_seen if exclude_seen is None else exclude_seen:
             excluded += taken if history is None else [*taken, judged]
         # A user may have a row by attributes alone; nothing was learned for it then.
-        return _User(row, known, np.concatenate(excluded), self._is_trained(row))
+        trained = self._is_trained(row)
+        source = best_source(self._model, trained, known)
+        return User(row, known, np.concatenate(excluded), trained, source)
 
     def _known(self, item_ids: Sequence[ExternalId]) -> np.ndarray:
         if isinstance(item_ids, str | bytes):
@@ -422,86 +396,29 @@ class Recommender:
             )
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
 
-    def _lists(self, users: Sequence[_User], k: int) -> list[Recommendations]:
-        answers = self._answers(
-            users,
-            lambda model, asked: model.search(_queries(asked), _excluded(asked), k),
-            lambda user: self.catalogue.popular(k, user.excluded),
+    def _lists(self, users: Sequence[User], k: int) -> list[Recommendations]:
+        asked = [user for user in users if is_asked(self._model, user)]
+        found = iter(
+            self._model.search(as_queries(asked), excluded_of(asked), k)
+            if self._model is not None and asked
+            else ()
         )
         return [
-            Recommendations(
-                items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
-                source=answer.source,
-                cold_start=not user.trained,
-                model_version=self.model_version,
-                degraded=answer.degraded,
-            )
-            for user, answer in zip(users, answers, strict=True)
+            self._listed(u, next(found) if is_asked(self._model, u) else None, k)
+            for u in users
         ]
 
-    def _answers(
-        self,
-        users: Sequence[_User],
-        ask: Callable[[Model, list[_User]], list[Scored | None]],
-        popular: Callable[[_User], Scored],
-        *,
-        ask_about_all: bool = False,
-    ) -> list[_Answer]:
-        """The answer of the model for each user, or else what is popular.
-
-        The model is not asked about users without training events and without a
-        history, unless it ranks items for them too or `ask_about_all`.
-
-        Args:
-            users: the users.
-            ask: asks the model about some of them; `None` where it fails.
-            popular: the answer for a user without the model.
-            ask_about_all: ask the model about everyone.
-        """
-        model, found = self._model, dict[int, Scored | None]()
-        if model is not None:
-            ask_about_all = ask_about_all or model.scores_strangers
-            places = [
-                place
-                for place, user in enumerate(users)
-                if ask_about_all or user.wanted != "popular"
-            ]
-            if places:
-                asked = [users[place] for place in places]
-                found = dict(zip(places, ask(model, asked), strict=True))
-        return [
-            _or_popular(
-                "popular" if model is None else user.wanted,
-                found.get(place),
-                functools.partial(popular, user),
-            )
-            for place, user in enumerate(users)
-        ]
-
-
-def _or_popular(
-    wanted: Source, scored: Scored | None, popular: Callable[[], Scored]
-) -> _Answer:
-    """The one place where an answer falls back to popular items.
-
-    Args:
-        wanted: the source that the answer should have.
-        scored: the answer of the model, if it was asked and has one.
-        popular: the answer without the model.
-    """
-    if scored is None:
-        return _Answer(popular(), "popular", degraded=wanted != "popular")
-    return _Answer(scored, wanted, scored.degraded)
-
-
-def _queries(users: Sequence[_User]) -> Queries:
-    return as_queries([u.row for u in users], [u.history for u in users])
-
-
-def _excluded(users: Sequence[_User]) -> Exclusions:
-    offsets = np.zeros(len(users) + 1, np.int64)
-    np.cumsum([len(user.excluded) for user in users], out=offsets[1:])
-    return offsets, np.concatenate([user.excluded for user in users])
+    def _listed(self, user: User, found: Scored | None, k: int) -> Recommendations:
+        answer = or_popular(
+            user.source, found, lambda: self.catalogue.popular(k, user.excluded)
+        )
+        return Recommendations(
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
+            source=answer.source,
+            cold_start=not user.trained,
+            model_version=self.model_version,
+            degraded=answer.degraded,
+        )
 
 
 def _check_k(k: int) -> int:

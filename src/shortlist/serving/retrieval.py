@@ -5,8 +5,6 @@ Knows rows only, and no ranker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from shortlist.bundle.checks import refuse
@@ -23,7 +21,6 @@ from shortlist.models.scorers.vectors import TwoTowerScorer
 from shortlist.serving.catalogue import Scored
 from shortlist.serving.encoder import InputEncoder
 from shortlist.serving.graph import Graph
-from shortlist.serving.histories import History
 
 
 class Retrieval:
@@ -127,27 +124,3 @@ class GraphTower(TwoTowerScorer):
             ResourceError: the graph fails (`graph-failed`).
         """
         return self._graph.run(self._encoder.encode(queries))
-
-
-def as_queries(rows: Sequence[int], histories: Sequence[History]) -> Queries:
-    """Queries of users by row, with what is known of each at the moment."""
-    joined = Queries.from_lists(rows, [history.items for history in histories])
-    times = values = None
-    # Unknown times are all the same, and a missing label is NaN.
-    if any(history.times is not None for history in histories):
-        times = np.concatenate(
-            [
-                np.zeros(len(h.items), np.int64) if h.times is None else h.times
-                for h in histories
-            ]
-        )
-    if any(history.values is not None for history in histories):
-        values = np.concatenate(
-            [
-                np.full(len(h.items), np.nan, np.float32)
-                if h.values is None
-                else h.values
-                for h in histories
-            ]
-        )
-    return Queries(joined.user_index, joined.offsets, joined.items, times, values)

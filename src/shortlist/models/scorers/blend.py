@@ -10,7 +10,7 @@ import numpy as np
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import Scorer, Shapes, blocks
+from shortlist.models.scorers.scorer import Scorer, blocks
 from shortlist.models.scorers.search import best_items, nothing_seen
 from shortlist.models.validate import check_not_negative
 
@@ -161,21 +161,6 @@ class Blend(Scorer):
             for key, array in member.arrays().items():
                 arrays[f"{name}/{key}"] = array
         return arrays
-
-    def shapes(
-        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
-    ) -> Shapes:
-        """Those of the members, under `<name>/`."""
-        found: Shapes = {}
-        for name, member in self.members.items():
-            own = {
-                key.removeprefix(f"{name}/"): array
-                for key, array in arrays.items()
-                if key.startswith(f"{name}/")
-            }
-            shapes = member.shapes(own, num_users, num_items)
-            found |= {f"{name}/{key}": shape for key, shape in shapes.items()}
-        return found
 
     def towers(self) -> dict[str, Scorer]:
         """The members that are two-tower models, by name."""

@@ -72,19 +72,6 @@ class Scorer(ABC):
     def arrays(self) -> dict[str, np.ndarray]:
         """What was learned, float32 and int32 arrays by name."""
 
-    @abstractmethod
-    def shapes(
-        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
-    ) -> Shapes:
-        """Type and shape that each array but `counts` must have.
-
-        Args:
-            arrays: arrays from a file, of any shape. A size that only the arrays
-                themselves define may be read from them.
-            num_users: user rows, row 0 included.
-            num_items: item rows, row 0 included.
-        """
-
     @classmethod
     def from_arrays(
         cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
@@ -109,6 +96,19 @@ class Scorer(ABC):
     def num_items(self) -> int:
         """Item rows, row 0 included."""
         return len(self.counts)
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """Type and shape that each of `arrays()` but `counts` must have in a bundle.
+
+        Args:
+            arrays: arrays from a file, of any shape. A size that only the arrays
+                themselves define may be read from them.
+            num_users: user rows, row 0 included.
+            num_items: item rows, row 0 included.
+        """
+        return {}
 
     def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
         """What must hold of the numbers in arrays from a file, and what came instead.
@@ -186,7 +186,7 @@ class Scorer(ABC):
         scores = self.similar(row)
         if scores is None:
             return None
-        return best_items(scores[None], min(k, len(scores)), _but(row))
+        return best_items(scores[None], min(k, len(scores)), all_but(row))
 
     def item_places(self) -> np.ndarray | None:
         """Item vectors `(num_items, dim)` whose directions say which items are alike.
@@ -229,6 +229,6 @@ def check_times(dataset: Dataset, options: str) -> None:
         )
 
 
-def _but(row: int) -> Exclusions:
-    """Excludes one item and row 0 from the list of one user."""
+def all_but(row: int) -> Exclusions:
+    """Excludes one item and row 0 from a single list."""
     return np.array([0, 2], np.int64), np.array([0, row], np.int32)

@@ -15,12 +15,7 @@ import numpy as np
 from shortlist import native
 from shortlist.data.store.dataset import Dataset
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import (
-    Exclusions,
-    Scorer,
-    Shapes,
-    blocks,
-)
+from shortlist.models.scorers.scorer import Exclusions, Scorer, all_but, blocks
 
 TWO_TOWER = "two_tower"
 SMALL_SEARCH = 2**23
@@ -51,10 +46,7 @@ class VectorScorer(Scorer):
         self, queries: Queries, k: int, exclude: Exclusions
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items with the highest scores, without those of all items."""
-        users, items = self.user_vectors(queries), self.item_vectors
-        # A single query gains less from threads than it takes to wake them up.
-        threads = 1 if len(users) == 1 and items.size < SMALL_SEARCH else None
-        return native.top_k(users, items, k, exclude=exclude, threads=threads)
+        return _search(self.user_vectors(queries), self.item_vectors, k, exclude)
 
     def score(
         self, queries: Queries, positions: np.ndarray, item_index: np.ndarray
@@ -101,12 +93,6 @@ class TwoTowerScorer(VectorScorer):
         """Nothing: weights and tables are those of the towers."""
         return {}
 
-    def shapes(
-        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
-    ) -> Shapes:
-        """Nothing, as `arrays`."""
-        return {}
-
     def record(self) -> dict[str, Any]:
         """The kind alone."""
         return {"kind": self.kind}
@@ -135,10 +121,7 @@ class TwoTowerScorer(VectorScorer):
     def nearest(self, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k items with the highest cosine with the item at `row`."""
         directions = self._directions
-        exclude = (np.array([0, 2], np.int64), np.array([0, row], np.int32))
-        threads = 1 if directions.size < SMALL_SEARCH else None
-        query, k = directions[row : row + 1], min(k, len(directions))
-        return native.top_k(query, directions, k, exclude=exclude, threads=threads)
+        return _search(directions[row : row + 1], directions, k, all_but(row))
 
     def item_places(self) -> np.ndarray:
         """Item vectors without their bias."""
@@ -160,6 +143,14 @@ class TwoTowerScorer(VectorScorer):
         lengths = np.linalg.norm(places, axis=1, keepdims=True)
         directions: np.ndarray = places / np.where(lengths > 0, lengths, 1)
         return directions
+
+
+def _search(
+    users: np.ndarray, items: np.ndarray, k: int, exclude: Exclusions
+) -> tuple[np.ndarray, np.ndarray]:
+    # A single query gains less from threads than it takes to wake them up.
+    threads = 1 if len(users) == 1 and items.size < SMALL_SEARCH else None
+    return native.top_k(users, items, k, exclude=exclude, threads=threads)
 
 
 def cosines(vectors: np.ndarray, row: int) -> np.ndarray:
