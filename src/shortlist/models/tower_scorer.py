@@ -38,7 +38,7 @@ class TowerScorer(TwoTowerScorer):
         self.history_length = history_length
 
     @cached_property
-    def item_vectors(self) -> np.ndarray:  # type: ignore[override]
+    def item_vectors(self) -> np.ndarray:
         """Vectors of all item rows, `(num_items, embedding_dim)`; row 0 is zeros."""
         rows = np.arange(self.dataset.num_items)
         vectors = self._vectors("item_vector", item_features(self.dataset, rows))

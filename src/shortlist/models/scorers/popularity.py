@@ -113,12 +113,14 @@ class Popularity(Scorer):
         self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
     ) -> Shapes:
         """As many segments as the scores have."""
-        by_segment = self.segment is not None
-        scores = arrays.get("scores")
-        has_rows = by_segment and scores is not None and scores.ndim
+        if self.segment is None:
+            rows, users = 1, 0
+        else:
+            scores = arrays.get("scores", np.zeros(1))
+            rows, users = len(scores) if scores.ndim else 1, num_users
         return {
-            "scores": (np.float32, (len(scores) if has_rows else 1, num_items)),
-            "segments": (np.int32, (num_users if by_segment else 0,)),
+            "scores": (np.float32, (rows, num_items)),
+            "segments": (np.int32, (users,)),
         }
 
     def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:

@@ -110,8 +110,9 @@ class TwoTowerScorer(VectorScorer):
     ) -> np.ndarray:
         """Scores `(m,)` float32 of pairs."""
         if len(queries) == 1:  # one matrix product, without a user vector per pair
-            scores = self.user_vectors(queries)[0] @ self.item_vectors[item_index].T
-            return scores.max(axis=0) if scores.ndim == 2 else scores
+            (user,) = self.user_vectors(queries)
+            scores: np.ndarray = user @ self.item_vectors[item_index].T
+            return self._finished(scores.max(axis=0) if scores.ndim == 2 else scores)
         return super().score(queries, positions, item_index)
 
     def similar(self, row: int) -> np.ndarray:
