@@ -118,7 +118,7 @@ class ImplicitAls(FoldedFactors):
     ) -> Shapes:
         """Factors of the items, and the mean confidence of a row."""
         return {
-            "item_factors": (np.float32, (num_items, self.factors)),
+            "item_factors": (np.float32, (num_items, self.item_factors.shape[1])),
             "mean_confidence": (np.float32, (1,)),
         }
 

@@ -167,7 +167,7 @@ class BurstAls(FoldedFactors):
     ) -> Shapes:
         """Factors of the items, and mean and deviation of the labels."""
         return {
-            "item_factors": (np.float32, (num_items, self.factors)),
+            "item_factors": (np.float32, (num_items, self.item_factors.shape[1])),
             "label": (np.float32, (2,)),
         }
 

@@ -160,7 +160,7 @@ class Factorization(VectorScorer):
         self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
     ) -> Shapes:
         """Factors and bias of users and items, and the range of the labels."""
-        width = self.factors + 1
+        width = self.items.shape[1]
         return {
             "users": (np.float32, (num_users, width)),
             "items": (np.float32, (num_items, width)),

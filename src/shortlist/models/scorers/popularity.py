@@ -113,7 +113,7 @@ class Popularity(Scorer):
         self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
     ) -> Shapes:
         """As many segments as the scores have."""
-        if self.segment is None:
+        if self.get_config()["segment"] is None:
             rows, users = 1, 0
         else:
             scores = arrays.get("scores", np.zeros(1))
