@@ -1,8 +1,8 @@
-"""A bundle on the disk: one directory without executable code.
+"""A bundle on disk: one directory without executable code.
 
-Writes it whole or not at all, and reads it distrustfully: sizes and SHA-256 of every
-file, nothing missing, nothing added, no links. Needs NumPy, Polars, msgspec and
-safetensors; knows no Keras and runs no graph.
+It is written whole or not at all. Reading checks sizes and SHA-256 of all files and
+refuses missing and additional files and links. Needs NumPy, Polars, msgspec and
+safetensors; imports no Keras and runs no graph.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Files = Mapping[str, np.ndarray]  # bytes of each file by its relative path
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle that was read: its directory, manifest and contents."""
+    """Directory, manifest and contents of a bundle that was read."""
 
     path: Path
     manifest: Manifest
@@ -64,15 +64,15 @@ class Bundle:
 def write_bundle(
     path: str | Path, contents: BundleContents, *, overwrite: bool = False
 ) -> Manifest:
-    """Writes a bundle directory; the manifest comes last, the rename after it.
+    """Writes a bundle directory: the manifest last, then one rename.
 
     Args:
-        path: directory to make.
-        contents: what it shall hold; checked before anything is written.
+        path: the directory to write.
+        contents: checked before anything is written.
         overwrite: replace an existing directory once the new one is complete.
 
     Returns:
-        The manifest written.
+        The manifest.
 
     Raises:
         ArtifactError: the parts do not fit together (`bundle-inconsistent`) or hold
@@ -92,19 +92,19 @@ def write_bundle(
 def read_bundle(
     path: str | Path, *, verify: bool = True, memory_bytes: int | None = None
 ) -> Bundle:
-    """Reads a bundle directory, each file once: what happens to it later is no matter.
+    """Reads a bundle directory. Each file is read once; later changes have no effect.
 
     Args:
-        path: directory `write_bundle` made, or a link to one.
-        verify: compare the SHA-256 of every file with the manifest. Without it sizes,
-            names and shapes are still checked.
+        path: a directory of `write_bundle`, or a link to one.
+        verify: compare the SHA-256 of every file with the manifest. Sizes, names and
+            shapes are always checked.
         memory_bytes: most bytes of files to copy into memory; half of the free memory
             by default. Files beyond it are mapped if only their owner may write.
 
     Raises:
-        ArtifactError: no bundle there, a later format, or a file is missing, added,
-            changed, linked, outside the directory or does not fit the others; `file`
-            names it. The codes begin with `bundle-`.
+        ArtifactError: there is no bundle, its format is newer, or a file is missing,
+            additional, changed, a link, outside the directory or inconsistent with the
+            others; `file` names it. The codes begin with `bundle-`.
     """
     root = Path(path)
     with reading(root / MANIFEST):
@@ -120,8 +120,8 @@ def _read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise ArtifactError(
             "bundle-missing",
-            f"A bundle must be a directory with a {MANIFEST}. There is none at"
-            f" {str(root)!r}. Pass the directory that `shortlist export` wrote.",
+            f"There is no bundle at {str(root)!r}: it has no {MANIFEST}. Pass the"
+            " directory that `shortlist export` wrote.",
             file=root,
         )
     _check_links(root)
@@ -224,7 +224,7 @@ def _check_links(root: Path) -> None:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise ArtifactError(
                 "bundle-symlink",
-                "A bundle must hold plain files, no links and no devices. Found"
+                "A bundle must contain plain files, no links and no devices. Found"
                 f" {entry.relative_to(root).as_posix()!r}. Copy the files themselves.",
                 file=entry,
             )
@@ -235,25 +235,26 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     for name in sorted(present - set(manifest.files)):
         raise ArtifactError(
             "bundle-extra-file",
-            f"A bundle must hold only the files of its manifest. Found {name!r} as"
-            " well. Remove it, or export the bundle again.",
+            f"A bundle must contain only the files of its manifest. Found {name!r}."
+            " Remove it, or export the bundle again.",
             file=root / name,
         )
     for name in sorted({*manifest.files} | _needed(manifest)):
-        # A needed file the manifest does not list has no hash to be checked by.
+        # A required file that the manifest does not list has no hash to compare.
         if name not in present or name not in manifest.files:
             raise ArtifactError(
                 "bundle-missing-file",
-                f"A bundle must hold every file of its manifest. {name!r} is not"
-                " there. Copy or export the bundle again.",
+                f"The file {name!r} of the bundle is missing. Copy or export the"
+                " bundle again.",
                 file=root / name,
             )
     version = files_version(manifest.files)
     if manifest.version != version:
         raise ArtifactError(
             "bundle-corrupt",
-            f"The version of a bundle must be that of its files, {version!r}. Found"
-            f" {manifest.version[:40]!r}. Copy or export the bundle again.",
+            f"The manifest does not match its list of files: the version must be"
+            f" {version!r}. Found {manifest.version[:40]!r}. Copy or export the bundle"
+            " again.",
             file=root / MANIFEST,
         )
 
@@ -367,8 +368,8 @@ def _read_frame(path: Path, data: np.ndarray) -> pl.DataFrame:
     except ArtifactError as error:
         raise ArtifactError(
             "bundle-unreadable",
-            f"{path.name!r} must be an Arrow IPC file. Reading it failed:"
-            f" {error.__cause__}. Export the bundle again.",
+            f"The Arrow file {path.name!r} cannot be read: {error.__cause__}. Export"
+            " the bundle again.",
             file=path,
         ) from error
 

@@ -1,6 +1,6 @@
-"""Rows in, input vectors out: the lookups that feed an ONNX graph, in NumPy.
+"""The input vectors of an ONNX graph from rows: table lookups in NumPy.
 
-Knows tables and feature columns by row. Knows no external ids and no graph.
+Knows no external ids and no graph.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class InputEncoder:
 def sequence_columns(
     lists: Sequence[np.ndarray], table: np.ndarray, entry: Input
 ) -> np.ndarray:
-    """Lists of rows as `FeatureEmbedding` lays out a sequence, `(n, width)`.
+    """Lists of rows in the layout of a sequence of `FeatureEmbedding`, `(n, width)`.
 
     Args:
         lists: table rows of each history, oldest first, at most `entry.length`.

@@ -1,7 +1,7 @@
 """All the logic of serving, as one plain Python object.
 
-Knows a bundle and an event store, and no transport. One call takes well below a
-millisecond for a catalogue of some ten thousand items.
+Knows a bundle and an event store, and no transport. A call takes well below a
+millisecond for a catalogue of ten thousand items.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Recommender:
 
         Args:
             path: directory of the bundle.
-            events: where posted events are kept; only in memory by default.
+            events: where posted events are stored; only in memory by default.
             verify: check the SHA-256 of every file first.
             limits: how much posted state may be held in memory.
 
@@ -152,11 +152,11 @@ class Recommender:
         Args:
             user_id: external id, or `None` for a visitor without one.
             k: most items to return, 1 to 1000.
-            history: items to judge by, oldest first, in place of what is stored about
-                the user; they count as seen. Unknown ids are passed over.
-            exclude_ids: items to leave out. Unknown ids are passed over.
-            exclude_seen: leave out what the user is known to have seen. By default as
-                the bundle says: yes, unless it was exported with `serving.repeats`.
+            history: item ids, oldest first, used instead of the stored history; they
+                count as seen. Unknown ids are ignored.
+            exclude_ids: items to leave out. Unknown ids are ignored.
+            exclude_seen: leave out seen items. By default they are left out, unless
+                the bundle was exported with `serving.repeats`.
 
         Raises:
             InputError: `invalid-k` or `invalid-id`.
@@ -172,7 +172,7 @@ class Recommender:
         *,
         exclude_seen: bool | None = None,
     ) -> list[Recommendations]:
-        """What `recommend` would answer to each user, faster; for evaluation.
+        """The answer of `recommend` for each user, faster; for evaluation.
 
         Raises:
             InputError: `invalid-k` or `invalid-id`.
@@ -190,13 +190,13 @@ class Recommender:
     def rank(self, user_id: ExternalId, item_ids: Iterable[ExternalId]) -> Ranking:
         """Orders given items for one user, best first.
 
-        The score is the ranker's where there is one, else the retrieval score; for a
-        user nothing is known about it is the number of training events.
+        The score is that of the ranker if there is one, else the retrieval score. For
+        a user about whom nothing is known it is the number of training events.
 
         Args:
             user_id: external id; an unknown one gets a cold-start answer.
-            item_ids: items to order; repeats count once, unknown ones come back in
-                `unknown_items` without a score.
+            item_ids: items to order; repetitions count once, unknown items are
+                returned in `unknown_items` without a score.
 
         Raises:
             InputError: `invalid-id`.
@@ -224,7 +224,7 @@ class Recommender:
     def score(self, user_id: ExternalId, item_ids: Sequence[ExternalId]) -> np.ndarray:
         """Scores given items for one user, in the order given.
 
-        Unlike `rank` it asks the model about unknown users too: they are the
+        Unlike `rank` it asks the model about unknown users too, as the
         out-of-vocabulary user. A bundle without a model scores by popularity.
 
         Returns: `(n,)` float32, NaN for an unknown item.
@@ -246,7 +246,7 @@ class Recommender:
         return np.array([by_row.get(row, np.nan) for row in rows.tolist()], np.float32)
 
     def suggest_user(self, user_id: ExternalId) -> str:
-        """Returns " Did you mean 'x'?" for a known user one slip away, or ""."""
+        """Returns " Did you mean 'x'?" for a known user one typo away, or ""."""
         return suggest_id(self._users, user_id)
 
     def is_known_user(self, user_id: ExternalId) -> bool:
@@ -285,14 +285,14 @@ class Recommender:
         label: float | None = None,
         event_id: str | None = None,
     ) -> None:
-        """Keeps one event; the user's next answer takes it into account.
+        """Stores one event; the user's next answer uses it.
 
         Args:
-            user_id: external id; a new one makes a new user.
+            user_id: external id, also of a new user.
             item_id: external id of a known item.
             timestamp_ms: milliseconds since the epoch; now by default.
             label: rating or click.
-            event_id: events of one id are kept once.
+            event_id: events with the same id are stored once.
 
         Raises:
             UnknownIdError: `unknown-item`.
@@ -311,10 +311,10 @@ class Recommender:
         self.add_events([event])
 
     def add_events(self, events: Sequence[Event]) -> int:
-        """Keeps all the events, or none if one is wrong; raises as `add_event`.
+        """Stores all the events, or none if one is invalid; raises as `add_event`.
 
         Returns:
-            How many of them are new: the others were there by their `event_id`.
+            The number of new events; the others were stored before, by `event_id`.
         """
         for _, error in self.check_events(events):
             raise error
@@ -324,7 +324,7 @@ class Recommender:
         return sum(fresh)
 
     def check_events(self, events: Sequence[Event]) -> list[tuple[int, InputError]]:
-        """What `add_events` would refuse: index of the event, and why."""
+        """The events that `add_events` would refuse: index and error of each."""
         arrival_ms, errors = now_ms(), []
         for index, event in enumerate(events):
             try:
@@ -334,7 +334,7 @@ class Recommender:
         return errors
 
     def check_events_file(self) -> None:
-        """Has the event store look after its file, if it has one."""
+        """Checks the file of the event store, if it has one."""
         if isinstance(self._events, SqliteEventStore):
             self._events.check()
 
@@ -343,7 +343,7 @@ class Recommender:
         self._events.close()
 
     def _remember(self, events: Sequence[Event]) -> None:
-        """Takes events into the histories if the user took the item."""
+        """Adds the events that are interactions to the histories."""
         labels = np.array([np.nan if e.label is None else e.label for e in events])
         known = []
         for event, counts in zip(
@@ -382,7 +382,7 @@ class Recommender:
             excluded.append(self._known(exclude_ids))
         if self._exclude_seen if exclude_seen is None else exclude_seen:
             excluded += taken if history is None else [*taken, judged]
-        # A user may have a row by attributes alone; nothing was learned for it then.
+        # A user may have a row because of attributes alone; it was not trained then.
         trained = self._is_trained(row)
         source = best_source(self._model, trained, known)
         return User(row, known, np.concatenate(excluded), trained, source)
@@ -391,7 +391,7 @@ class Recommender:
         if isinstance(item_ids, str | bytes):
             raise InputError(
                 "invalid-id",
-                "Item ids must come as a list. Received one text:"
+                "Item ids must be a list. Received one text:"
                 f" {shortened(item_ids)}. Put it into a list.",
             )
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
