@@ -18,6 +18,17 @@ from shortlist.recipe.section import (
     check_kind,
 )
 
+RETRIEVAL_KINDS = (
+    "two_tower",
+    "als",
+    "burst_als",
+    "ease",
+    "factorization",
+    "item_knn",
+    "popularity",
+    "blend",
+)
+
 
 class PopularitySection(Section):
     """What most people took: of all time, lately, or by a feature of users."""
@@ -159,15 +170,3 @@ class RetrievalSection(Section):
     @classmethod
     def _known_kind(cls, kind: str) -> str:
         return check_kind(kind, RETRIEVAL_KINDS)
-
-
-# The two-tower model, the scorers that have a table of options, and last the blend.
-RETRIEVAL_KINDS = (
-    "two_tower",
-    *sorted(
-        name
-        for name, field in RetrievalSection.model_fields.items()
-        if isinstance(field.default, Section) and name != "blend"
-    ),
-    "blend",
-)
