@@ -24,6 +24,7 @@ from shortlist.evaluation import evaluate_pipeline, evaluate_rankings, ranking_m
 from shortlist.evaluation.metrics.rankings import Csr
 from shortlist.evaluation.truth import relevant_items
 from shortlist.models.pipeline import with_row_zero
+from shortlist.models.scorers import KnownItems, VectorScorer
 from shortlist.public_data.synthetic import SyntheticLog, generate
 from shortlist.recipe import Recipe, build_recipe
 from shortlist.training import load_pipeline, train
@@ -73,9 +74,12 @@ def evaluate(quick: bool) -> Iterator[Claim]:
         )
         users = np.unique(dataset.part("test").user_index)
         users = users[users > 0][: SMALL.num_users if quick else RIVAL_USERS]
+        known = KnownItems(dataset, KNOWN["test"]).of(users)
+        retrieval = pipeline.retrieval
+        assert isinstance(retrieval, VectorScorer)
         task = _Task(
-            users=pipeline.user_vectors(users, KNOWN["test"]),
-            items=pipeline.item_vectors(),
+            users=retrieval.user_vectors(known),
+            items=retrieval.item_vectors,
             seen=with_row_zero(*dataset.histories(*KNOWN["test"]).seen(users)),
             relevant=relevant_items(dataset, users, "test"),
         )

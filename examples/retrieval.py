@@ -13,7 +13,7 @@ import numpy as np
 from shortlist.data import ExampleOptions, Loader, TrainingExamples
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.evaluation import EvaluationOptions, evaluate_pipeline
-from shortlist.models import Pipeline, TwoTower
+from shortlist.models import Pipeline, TowerScorer, TwoTower
 from shortlist.training import Batches
 from small_log import prepared
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     losses = history.history["loss"]
     print(f"loss: {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last")
 
-    pipeline = Pipeline(dataset, model, retrieval_history=HISTORY)
+    pipeline = Pipeline(dataset, TowerScorer(model, dataset, HISTORY))
     report = evaluate_pipeline(
         pipeline, EvaluationOptions(ks=(10,), resamples=100)
     ).report

@@ -13,6 +13,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
+    TowerContents,
 )
 from shortlist.data import Feature, Schema, Vocabulary
 from shortlist.embeddings.inputs import Input
@@ -115,15 +116,18 @@ def vocabulary(name, ids, counts):
 def make_contents(*, retrieval=True, ranker=True, **changes):
     """The contents of the tiny bundle; `changes` replace whole fields.
 
-    `retrieval` and `ranker` may be left out with `False`, or be given.
+    `retrieval` and `ranker` may be left out with `False`, or be given, the two-tower
+    model as `TowerContents`.
     """
-    tower = RetrievalContents(
+    tower = TowerContents(
         graph=gemm_graph(TOWER_KERNEL, TOWER_BIAS),
         tables=TOWER_TABLES,
         inputs=TOWER_INPUTS,
         history_length=HISTORY_LENGTH,
         item_vectors=ITEM_VECTORS,
     )
+    if isinstance(retrieval, TowerContents):
+        retrieval = RetrievalContents.of_tower(retrieval)
     rank = RankerContents(
         graph=gemm_graph(RANKER_KERNEL, RANKER_BIAS),
         tables=RANKER_TABLES,
@@ -156,12 +160,20 @@ def make_contents(*, retrieval=True, ranker=True, **changes):
                 "history": pl.Series(HISTORIES, dtype=pl.List(pl.Int32)),
             }
         ),
-        "retrieval": tower if retrieval is True else retrieval or None,
+        "retrieval": RetrievalContents.of_tower(tower)
+        if retrieval is True
+        else retrieval or None,
         "ranker": rank if ranker is True else ranker or None,
         "metrics": {"ndcg@10": 0.25},
         "environment": {"python": "3.11"},
     }
     return BundleContents(**(fields | changes))
+
+
+def tower_of(contents):
+    """The two-tower model of a bundle."""
+    (tower,) = contents.retrieval.towers.values()
+    return tower
 
 
 def mean_of(table, rows):

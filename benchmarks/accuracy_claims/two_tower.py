@@ -16,8 +16,7 @@ import numpy as np
 
 from accuracy_claims import protocol
 from shortlist.data import Dataset
-from shortlist.models.scorers import KnownItems, Queries, best_items
-from shortlist.models.tower_member import TowerMember
+from shortlist.models.scorers import KnownItems, Queries, Scorer, best_items
 from shortlist.recipe import Recipe
 from shortlist.training import load_pipeline, train
 
@@ -50,7 +49,7 @@ def fit(
     folder: Path,
     seed: int,
     training: Mapping[str, Any] | None = None,
-) -> TowerMember:
+) -> Scorer:
     """A run of `train`; there is no validation part, so all epochs are trained.
 
     Args:
@@ -79,7 +78,7 @@ def fit(
         overwrite=True,
         quiet=True,
     )
-    return TowerMember(load_pipeline(run, dataset))
+    return load_pipeline(run, dataset).retrieval
 
 
 def known_items(dataset: Dataset) -> Queries:
@@ -88,7 +87,7 @@ def known_items(dataset: Dataset) -> Queries:
     return KnownItems(dataset, ("train",)).of(users)
 
 
-def ranked_items(member: TowerMember, dataset: Dataset) -> np.ndarray:
+def ranked_items(member: Scorer, dataset: Dataset) -> np.ndarray:
     """External ids of each user's ten best unseen items, `(num_users, 10)`."""
     known = known_items(dataset)
     scores = member.score_all(known)

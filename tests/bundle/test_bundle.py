@@ -12,7 +12,14 @@ from shortlist.bundle import bundle as bundle_module
 from shortlist.bundle.bundle import read_bundle, write_bundle
 from shortlist.bundle.manifest import FileEntry, Manifest, files_version
 from shortlist.errors import ArtifactError, InputError, ResourceError
-from tiny_bundle import ITEM_IDS, ITEM_VECTORS, TOWER_TABLES, make_contents, vocabulary
+from tiny_bundle import (
+    ITEM_IDS,
+    ITEM_VECTORS,
+    TOWER_TABLES,
+    make_contents,
+    tower_of,
+    vocabulary,
+)
 
 FILES = {
     "item_vectors.safetensors",
@@ -61,10 +68,10 @@ def test_a_bundle_comes_back_as_it_went(tmp_path):
     assert read.vocabularies.keys() == contents.vocabularies.keys()
     assert [read.vocabularies["item"].id(i) for i in range(1, 8)] == ITEM_IDS
     assert read.schema == contents.schema
-    np.testing.assert_array_equal(read.retrieval.item_vectors, ITEM_VECTORS)
+    np.testing.assert_array_equal(tower_of(read).item_vectors, ITEM_VECTORS)
     for name, table in TOWER_TABLES.items():
-        np.testing.assert_array_equal(read.retrieval.tables[name], table)
-    assert read.retrieval.graph == contents.retrieval.graph
+        np.testing.assert_array_equal(tower_of(read).tables[name], table)
+    assert tower_of(read).graph == tower_of(contents).graph
     assert read.ranker.inputs == contents.ranker.inputs
     assert (read.ranker.weight, read.ranker.candidates) == (0.5, 5)
     assert read.metrics == {"ndcg@10": 0.25}
@@ -133,7 +140,7 @@ def test_every_changed_file_is_refused(path, file):
         (path / file).write_bytes(changed)
         error = refused(path, file)
         assert error.code == "bundle-corrupt"
-        assert "must have SHA-256" in str(error)
+        assert "which lists SHA-256" in str(error)
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
@@ -144,7 +151,7 @@ def test_every_truncated_or_empty_file_is_refused(path, file, verify):
         (path / file).write_bytes(shorter)
         error = refused(path, file, verify=verify)
         assert error.code == "bundle-corrupt"
-        assert f"must have {len(raw)} bytes. Found {len(shorter)} bytes" in str(error)
+        assert f"which lists {len(raw)} bytes. Found {len(shorter)} bytes" in str(error)
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
@@ -152,7 +159,7 @@ def test_every_missing_file_is_refused(path, file):
     (path / file).unlink()
     error = refused(path, file)
     assert error.code == "bundle-missing-file"
-    assert f"{file!r} is not there" in str(error)
+    assert f"The file {file!r} of the bundle is missing" in str(error)
 
 
 @pytest.mark.parametrize("file", ["extra.txt", "tables/more.safetensors", ".hidden"])
@@ -215,7 +222,9 @@ def test_item_vectors_of_another_width_than_the_manifest_says_are_refused(path):
 def test_what_is_no_bundle_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtifactError, match="must be a directory with a") as caught:
+    with pytest.raises(
+        ArtifactError, match="There is no bundle at .*: it has no manifest.json"
+    ) as caught:
         read_bundle(tmp_path / name)
     assert caught.value.code == "bundle-missing"
 

@@ -14,6 +14,7 @@ from tiny_bundle import (
     ITEM_VECTORS,
     TOWER_TABLES,
     make_contents,
+    tower_of,
     vocabulary,
 )
 
@@ -26,9 +27,8 @@ def refused(contents):
 
 
 def with_tower(**changes):
-    contents = make_contents()
-    tower = dataclasses.replace(contents.retrieval, **changes)
-    return dataclasses.replace(contents, retrieval=tower)
+    tower = dataclasses.replace(tower_of(make_contents()), **changes)
+    return make_contents(retrieval=tower)
 
 
 def with_column(name, values, dtype, frame="users"):
@@ -39,7 +39,7 @@ def with_column(name, values, dtype, frame="users"):
 
 
 def changed_input(position, **changes):
-    inputs = list(make_contents().retrieval.inputs)
+    inputs = list(tower_of(make_contents()).inputs)
     fields = {
         f: getattr(inputs[position], f) for f in inputs[position].__struct_fields__
     }
@@ -56,7 +56,7 @@ def without_vocabulary(num_rows, **fields):
     vocabularies = dict(contents.vocabularies)
     del vocabularies["segment"]
     tables = TOWER_TABLES | {"segment": np.zeros((num_rows, 2), np.float32)}
-    tower = dataclasses.replace(contents.retrieval, tables=tables)
+    tower = dataclasses.replace(tower_of(contents), tables=tables)
     return make_contents(schema=schema, vocabularies=vocabularies, retrieval=tower)
 
 

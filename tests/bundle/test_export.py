@@ -100,7 +100,7 @@ def test_pair_scores_are_those_of_the_trained_ranker(
 
 def test_graphs_equal_the_keras_models_at_any_batch_size(pipeline: Pipeline) -> None:
     assert pipeline.ranker is not None
-    for model in (pipeline.retrieval.user_tower, pipeline.ranker.scorer):
+    for model in (pipeline.retrieval.model.user_tower, pipeline.ranker.scorer):
         session = onnxruntime.InferenceSession(to_onnx(model))
         (source,) = session.get_inputs()
         width = model.input_shape[-1]
@@ -147,7 +147,7 @@ def test_metrics_and_environment_travel_with_the_bundle(
 def test_a_model_with_nan_is_refused_and_leaves_nothing(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    engine = pipeline.retrieval.lookup.embedding
+    engine = pipeline.retrieval.model.lookup.embedding
     rows = engine.get_embedding_tables()["user"].copy()
     broken = rows.copy()
     broken[2] = np.nan

@@ -14,6 +14,7 @@ from shortlist.data import Dataset, Feature, LogFiles, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
+from shortlist.models.tower_scorer import TowerScorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.serving.recommender import Recommender
 
@@ -86,9 +87,8 @@ def untrained(dataset: Dataset) -> Pipeline:
     ranker.build()
     return Pipeline(
         dataset,
-        retrieval,
+        TowerScorer(retrieval, dataset, HISTORY),
         ranker,
-        retrieval_history=HISTORY,
         ranker_history=HISTORY,
         ranker_weight=0.5,
         candidates=NUM_ITEMS,

@@ -28,8 +28,9 @@ VARIANTS: list[dict[str, Any]] = [
 
 def check_similar(pipeline: Pipeline, recommender: Recommender) -> None:
     """Similar items are those of the highest cosine, whatever their biases."""
-    vectors = pipeline.item_vectors()
-    places = vectors[:, :-1] if pipeline.tower.item_bias else vectors
+    tower = pipeline.retrieval
+    vectors = tower.item_vectors
+    places = vectors[:, :-1] if tower.model.item_bias else vectors
     norms = np.linalg.norm(places[1:], axis=1)
     cosines = places[2:] @ places[1] / norms[1:] / norms[0]
     ids = pipeline.dataset.vocabularies["item"]

@@ -206,12 +206,12 @@ def test_tensors_of_other_types_are_refused():
     [
         (b"", "no graph"),
         (b"not a model", "field|wire type|ends within"),
-        (PLAIN + PLAIN, "comes twice"),
+        (PLAIN + PLAIN, "occurs twice"),
         (PLAIN[:-1], "ends within"),
         (PLAIN + b"\x0b", "wire type 3"),
         (PLAIN + b"\xff" * 11, "64 bits"),
         (b"\x08\x09\x12\x10ORTM" + bytes(12) + PLAIN[2:], "ONNX Runtime"),
-        (PLAIN + b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "comes twice|ends"),
+        (PLAIN + b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "occurs twice|ends"),
     ],
 )
 def test_bytes_that_are_no_plain_model_are_refused(raw, words):

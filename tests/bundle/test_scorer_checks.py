@@ -9,12 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.bundle import ScorerContents, read_bundle, write_bundle
+from shortlist.bundle import RetrievalContents, read_bundle, write_bundle
 from shortlist.bundle.contents import check_contents
 from shortlist.errors import ArtifactError
 from shortlist.models.scorers import make_scorer
 from shortlist.serving.recommender import Recommender
-from tiny_bundle import HISTORIES, ITEM_COUNTS, ITEM_IDS, make_contents, numbers
+from tiny_bundle import (
+    HISTORIES,
+    ITEM_COUNTS,
+    ITEM_IDS,
+    make_contents,
+    numbers,
+    tower_of,
+)
 
 USERS, ITEMS = 5, 8
 COUNTS = np.array([0, *ITEM_COUNTS], np.float32)
@@ -58,18 +65,18 @@ OPTIONS = {
 }
 
 
-def scorer_of(kind: str, **changes) -> ScorerContents:
+def scorer_of(kind: str, **changes) -> RetrievalContents:
     config = make_scorer(kind, OPTIONS[kind]).get_config()
-    part = ScorerContents(kind=kind, config=config, arrays=arrays_of(kind))
+    part = RetrievalContents(kind=kind, config=config, arrays=arrays_of(kind))
     return dataclasses.replace(part, **changes)
 
 
-def blend() -> ScorerContents:
+def blend() -> RetrievalContents:
     members = {kind: scorer_of(kind) for kind in ("item_knn", "ease")}
     entries = {
         name: {"kind": name, "config": part.config} for name, part in members.items()
     }
-    return ScorerContents(
+    return RetrievalContents(
         kind="blend",
         config={
             "members": {**entries, "tower": {"kind": "two_tower"}},
@@ -81,11 +88,11 @@ def blend() -> ScorerContents:
             for name, part in members.items()
             for key, array in part.arrays.items()
         },
-        towers={"tower": make_contents().retrieval},
+        towers={"tower": tower_of(make_contents())},
     )
 
 
-def refusal(part: ScorerContents) -> ArtifactError:
+def refusal(part: RetrievalContents) -> ArtifactError:
     with pytest.raises(ArtifactError) as caught:
         check_contents(make_contents(retrieval=part, ranker=False))
     return caught.value
@@ -175,11 +182,28 @@ def test_values_that_would_break_an_answer_are_refused(kind, name, value) -> Non
 @pytest.mark.parametrize(
     "change",
     [
+        {"towers": {}},
+        {"towers": {"other": tower_of(make_contents())}},
+        {"config": {"l2": 1.0}},
+        {"arrays": {"counts": COUNTS}},
+    ],
+)
+def test_a_two_tower_model_is_one_tower_and_nothing_else(change) -> None:
+    part = RetrievalContents.of_tower(tower_of(make_contents()))
+    check_contents(make_contents(retrieval=part))
+    error = refusal(dataclasses.replace(part, **change))
+    assert error.code == "bundle-inconsistent"
+    assert "one two-tower model and nothing else" in str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         {"kind": "pickle"},
         {"config": {"l2": -1.0}},
         {"config": {"l2": "x"}},
         {"config": {"depth": 1}},
-        {"towers": {"t": make_contents().retrieval}},
+        {"towers": {"t": tower_of(make_contents())}},
     ],
 )
 def test_another_kind_or_configuration_is_refused(change) -> None:

@@ -9,11 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-import shortlist.models.pipeline as module
+import shortlist.models.prediction as module
 from shortlist.data import Dataset, Schema, Split, prepare
 from shortlist.embeddings.inputs import model_inputs
-from shortlist.models.pipeline import Pipeline, combine, in_blocks, with_row_zero
+from shortlist.errors import InputError
+from shortlist.models.pipeline import Pipeline, combine, with_row_zero
+from shortlist.models.prediction import in_blocks
 from shortlist.models.ranker import Ranker
+from shortlist.models.scorers import KnownItems
+from shortlist.models.tower_scorer import TowerScorer
 from shortlist.models.two_tower import TwoTower
 from toy import synthetic
 
@@ -42,9 +46,8 @@ def pipeline(dataset: Dataset) -> Pipeline:
     ranker.build()
     return Pipeline(
         dataset,
-        retrieval,
+        TowerScorer(retrieval, dataset, HISTORY),
         ranker,
-        retrieval_history=HISTORY,
         ranker_history=HISTORY,
         candidates=CANDIDATES,
     )
@@ -52,7 +55,6 @@ def pipeline(dataset: Dataset) -> Pipeline:
 
 def with_weight(pipeline: Pipeline, weight: float, **changes: object) -> Pipeline:
     arguments = {
-        "retrieval_history": HISTORY,
         "ranker_history": HISTORY,
         "ranker_weight": weight,
         "candidates": CANDIDATES,
@@ -107,7 +109,7 @@ class BruteForce:
         return np.concatenate(parts)
 
     def retrieval_score(self, user: int, item: int, history: list[int]) -> float:
-        model = self.pipeline.retrieval
+        model = self.pipeline.retrieval.model
         vectors = []
         for inputs, tower in (
             (model.user_inputs, model.user_tower),
@@ -200,7 +202,7 @@ def test_ties_go_to_the_lower_row(dataset: Dataset) -> None:
     model.build()
     # The same vector for every item.
     model.item_tower.set_weights([w * 0 for w in model.item_tower.get_weights()])
-    pipeline = Pipeline(dataset, model, retrieval_history=0)
+    pipeline = Pipeline(dataset, TowerScorer(model, dataset))
     scores, items = pipeline.recommend(np.array([5]), 6, parts=KNOWN)
     seen = BruteForce(pipeline).history(5, KNOWN)
     unseen = [row for row in range(1, dataset.num_items) if row not in seen]
@@ -233,7 +235,7 @@ def test_score_pairs_are_the_ranker_outputs(pipeline: Pipeline) -> None:
 
 
 def test_score_pairs_without_a_ranker_are_retrieval_scores(pipeline: Pipeline) -> None:
-    alone = Pipeline(pipeline.dataset, pipeline.retrieval, retrieval_history=HISTORY)
+    alone = Pipeline(pipeline.dataset, pipeline.retrieval)
     users, items = np.array([3, 40]), np.array([1, 7])
     brute = BruteForce(pipeline)
     expected = [
@@ -245,11 +247,45 @@ def test_score_pairs_without_a_ranker_are_retrieval_scores(pipeline: Pipeline) -
 
 
 def test_item_vectors_have_zeros_in_row_zero(pipeline: Pipeline) -> None:
-    vectors = pipeline.item_vectors()
+    vectors = pipeline.retrieval.item_vectors
     assert vectors.shape == (pipeline.dataset.num_items, 8)
     assert vectors.dtype == np.float32
     assert (vectors[0] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(vectors[1:], axis=1), 1, rtol=1e-5)
+
+
+def test_item_vectors_are_computed_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = TowerScorer(pipeline.retrieval.model, pipeline.dataset, HISTORY)
+    sides = []
+    predict = tower.model.predict_on_batch
+
+    def counted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sides.append("item" if "item_index" in batch else "user")
+        return predict(batch)
+
+    monkeypatch.setattr(tower.model, "predict_on_batch", counted)
+    again = Pipeline(pipeline.dataset, tower)
+    for _ in range(3):
+        again.retrieve(USERS, 5, KNOWN)
+    again.score_pairs(USERS, USERS, KNOWN)
+    assert tower.similar(3) is not None
+    assert sorted(sides) == ["item", *["user"] * 4]
+
+
+@pytest.mark.parametrize("rows", [[-1], [10**6], [0.5]])
+def test_rows_that_no_user_has_are_refused(
+    pipeline: Pipeline, rows: list[float]
+) -> None:
+    alone = Pipeline(pipeline.dataset, pipeline.retrieval)
+    for ask in (
+        lambda: alone.recommend(np.array(rows), 3, parts=KNOWN),
+        lambda: alone.score_pairs(np.array(rows), np.array([1]), KNOWN),
+    ):
+        with pytest.raises(InputError) as caught:
+            ask()
+        assert caught.value.code in ("row-out-of-range", "invalid-rows")
 
 
 def test_block_size_changes_no_answer(
@@ -322,12 +358,12 @@ def test_a_user_without_training_events_takes_the_row_that_was_trained_for_it(
     )
     retrieval = TwoTower(inputs, late.table_rows, embedding_dim=4)
     retrieval.build()
-    untrained = Pipeline(late, retrieval, retrieval_history=HISTORY)
+    untrained = TowerScorer(retrieval, late, HISTORY)
     row = late.vocabularies["user"].row(99)
     assert late.vocabularies["user"].counts[row] == 0
     history = late.histories(*KNOWN).last(np.array([row]), HISTORY)
     batch = {"user_index": np.zeros(1, np.int32), "history": history}
     expected = retrieval.predict_on_batch(batch)["user_vector"]
-    found = untrained.user_vectors(np.array([row]), KNOWN)
+    found = untrained.user_vectors(KnownItems(late, KNOWN).of(np.array([row])))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert (history >= 0).sum() == 3

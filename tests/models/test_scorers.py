@@ -497,12 +497,11 @@ def test_popularity_of_segments(dated: Dataset) -> None:
 # --- blend --------------------------------------------------------------------------
 
 
-class Fixed:
+class Fixed(Popularity):
     """A member whose scores are given."""
 
-    kind = "two_tower"
-
     def __init__(self, scores: list[list[float]]) -> None:
+        super().__init__()
         self.scores = np.array(scores, np.float32)
 
     def score_all(self, queries: Queries) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from shortlist.models.scorers import Queries
 from shortlist.serving.encoder import InputEncoder
 from tiny_bundle import (
     AGES,
@@ -10,17 +11,15 @@ from tiny_bundle import (
     TOWER_TABLES,
     YEARS,
     make_contents,
+    tower_of,
 )
-
-EMPTY = np.empty(0, np.int32)
 
 
 def test_a_tower_reads_user_history_and_attributes():
     contents = make_contents()
-    encoder = InputEncoder(contents.retrieval, contents)
-    vectors = encoder.encode(
-        np.array([1, 0]), np.array([1, 4]), [np.array([5, 1, 2, 3], np.int32), EMPTY]
-    )
+    encoder = InputEncoder(tower_of(contents), contents)
+    # Nothing was trained for user 4, so its id reads row 0.
+    vectors = encoder.encode(Queries.from_lists([1, 4], [[5, 1, 2, 3], []]))
     tables = TOWER_TABLES
     expected = [
         [
@@ -38,8 +37,8 @@ def test_a_tower_reads_user_history_and_attributes():
 def test_a_ranker_meets_one_user_with_many_items():
     contents = make_contents()
     encoder = InputEncoder(contents.ranker, contents)
-    history, items = np.array([2], np.int32), np.array([7, 3], np.int32)
-    vectors = encoder.encode(np.array([2]), np.array([2]), [history], items)
+    items = np.array([7, 3], np.int32)
+    vectors = encoder.encode(Queries.from_lists([2], [[2]]), items)
     tables = RANKER_TABLES
     genres = [tables["genres"][[2]].mean(0), np.zeros(2)]  # of item rows 7 and 3
     expected = [

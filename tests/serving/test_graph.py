@@ -79,12 +79,13 @@ def test_a_graph_cannot_read_other_files(tmp_path, monkeypatch, capfd, place):
 def failing_once_loaded(monkeypatch, recommender, name):
     """Lets one graph return NaN from now on."""
     model = recommender._model
-    graph = model._retrieval._graph if name == "tower" else model._ranker._graph
+    owner = model._retrieval._scorer if name == "tower" else model._ranker
+    graph = owner._graph
 
     class Broken:
         def run(self, outputs, inputs):
             (rows,) = inputs.values()
-            return [np.full((len(rows), graph._output_dim), np.nan, np.float32)]
+            return [np.full((len(rows), *graph._shape), np.nan, np.float32)]
 
     monkeypatch.setattr(graph, "_session", Broken())
     return graph
@@ -92,7 +93,9 @@ def failing_once_loaded(monkeypatch, recommender, name):
 
 def test_a_graph_that_returns_nan_is_an_error_that_says_so(monkeypatch, recommender):
     graph = failing_once_loaded(monkeypatch, recommender, "tower")
-    with pytest.raises(ResourceError, match="user_tower must return finite") as caught:
+    with pytest.raises(
+        ResourceError, match="user_tower failed: it returned NaN or infinity"
+    ) as caught:
         graph.run(np.zeros((1, 9), np.float32))
     assert caught.value.code == "graph-failed"
 

@@ -23,6 +23,7 @@ from tiny_bundle import (
     make_contents,
     ranker_score,
     retrieval_scores,
+    tower_of,
     vocabulary,
 )
 
@@ -231,7 +232,7 @@ def test_similar_to_an_unknown_item_suggests_a_known_one(recommender):
 def test_an_item_without_a_direction_is_near_nothing(load):
     vectors = ITEM_VECTORS.copy()
     vectors[3] = 0
-    retrieval = dataclasses.replace(make_contents().retrieval, item_vectors=vectors)
+    retrieval = dataclasses.replace(tower_of(make_contents()), item_vectors=vectors)
     answer = load(retrieval=retrieval).similar("a/b", 3)
     assert pairs(answer) == [("heat", 0.0), ("toy story", 0.0), ('say "hi"', 0.0)]
 

@@ -123,6 +123,6 @@ def test_pairs_are_never_overwritten_nor_their_score(recommender, tmp_path):
 
 @pytest.mark.parametrize("argument", ["history", "exclude_ids"])
 def test_one_text_is_no_list_of_items(recommender, argument):
-    with pytest.raises(InputError, match="must come as a list") as caught:
+    with pytest.raises(InputError, match="must be a list") as caught:
         recommender.recommend("ann", **{argument: "heat"})
     assert caught.value.code == "invalid-id"

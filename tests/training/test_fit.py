@@ -173,7 +173,9 @@ def test_a_loaded_pipeline_is_the_trained_one(run: Run, dataset: Dataset) -> Non
     first, second = (load_pipeline(run, dataset) for _ in range(2))
     assert first.ranker is not None and first.candidates == run.info.candidates
     assert first.ranker_weight == run.info.ranker_weight
-    np.testing.assert_array_equal(first.item_vectors(), second.item_vectors())
+    np.testing.assert_array_equal(
+        first.retrieval.item_vectors, second.retrieval.item_vectors
+    )
 
 
 def test_one_seed_gives_one_run_and_another_seed_another(

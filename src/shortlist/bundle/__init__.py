@@ -6,7 +6,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
-    ScorerContents,
+    TowerContents,
 )
 from shortlist.bundle.manifest import Manifest
 
@@ -16,7 +16,7 @@ __all__ = [
     "Manifest",
     "RankerContents",
     "RetrievalContents",
-    "ScorerContents",
+    "TowerContents",
     "read_bundle",
     "write_bundle",
 ]

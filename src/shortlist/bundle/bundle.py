@@ -1,8 +1,8 @@
-"""A bundle on the disk: one directory without executable code.
+"""A bundle on disk: one directory without executable code.
 
-Writes it whole or not at all, and reads it distrustfully: sizes and SHA-256 of every
-file, nothing missing, nothing added, no links. Needs NumPy, Polars, msgspec and
-safetensors; knows no Keras and runs no graph.
+It is written whole or not at all. Reading checks sizes and SHA-256 of all files and
+refuses missing and additional files and links. Needs NumPy, Polars, msgspec and
+safetensors; imports no Keras and runs no graph.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
-    ScorerContents,
+    TowerContents,
     check_contents,
 )
 from shortlist.bundle.held import hold_files
@@ -44,6 +44,7 @@ from shortlist.bundle.manifest import (
 from shortlist.bundle.tensors import save_tensors, tensors_in
 from shortlist.data.store.vocabulary import Vocabulary, read_frame
 from shortlist.errors import ArtifactError
+from shortlist.models.scorers.vectors import TWO_TOWER
 from shortlist.outputs import BUNDLE
 
 ITEM_VECTORS = "item_vectors"
@@ -53,7 +54,7 @@ Files = Mapping[str, np.ndarray]  # bytes of each file by its relative path
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle that was read: its directory, manifest and contents."""
+    """Directory, manifest and contents of a bundle that was read."""
 
     path: Path
     manifest: Manifest
@@ -63,15 +64,15 @@ class Bundle:
 def write_bundle(
     path: str | Path, contents: BundleContents, *, overwrite: bool = False
 ) -> Manifest:
-    """Writes a bundle directory; the manifest comes last, the rename after it.
+    """Writes a bundle directory: the manifest last, then one rename.
 
     Args:
-        path: directory to make.
-        contents: what it shall hold; checked before anything is written.
+        path: the directory to write.
+        contents: checked before anything is written.
         overwrite: replace an existing directory once the new one is complete.
 
     Returns:
-        The manifest written.
+        The manifest.
 
     Raises:
         ArtifactError: the parts do not fit together (`bundle-inconsistent`) or hold
@@ -91,19 +92,19 @@ def write_bundle(
 def read_bundle(
     path: str | Path, *, verify: bool = True, memory_bytes: int | None = None
 ) -> Bundle:
-    """Reads a bundle directory, each file once: what happens to it later is no matter.
+    """Reads a bundle directory. Each file is read once; later changes have no effect.
 
     Args:
-        path: directory `write_bundle` made, or a link to one.
-        verify: compare the SHA-256 of every file with the manifest. Without it sizes,
-            names and shapes are still checked.
+        path: a directory of `write_bundle`, or a link to one.
+        verify: compare the SHA-256 of every file with the manifest. Sizes, names and
+            shapes are always checked.
         memory_bytes: most bytes of files to copy into memory; half of the free memory
             by default. Files beyond it are mapped if only their owner may write.
 
     Raises:
-        ArtifactError: no bundle there, a later format, or a file is missing, added,
-            changed, linked, outside the directory or does not fit the others; `file`
-            names it. The codes begin with `bundle-`.
+        ArtifactError: there is no bundle, its format is newer, or a file is missing,
+            additional, changed, a link, outside the directory or inconsistent with the
+            others; `file` names it. The codes begin with `bundle-`.
     """
     root = Path(path)
     with reading(root / MANIFEST):
@@ -119,8 +120,8 @@ def _read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise ArtifactError(
             "bundle-missing",
-            f"A bundle must be a directory with a {MANIFEST}. There is none at"
-            f" {str(root)!r}. Pass the directory that `shortlist export` wrote.",
+            f"There is no bundle at {str(root)!r}: it has no {MANIFEST}. Pass the"
+            " directory that `shortlist export` wrote.",
             file=root,
         )
     _check_links(root)
@@ -136,38 +137,42 @@ def _write_files(directory: Path, contents: BundleContents) -> None:
         vocabulary.save(directory / vocabulary_path(name))
     contents.items.rechunk().write_ipc(directory / ITEMS)
     contents.users.rechunk().write_ipc(directory / USERS)
-    retrieval = contents.retrieval
-    if isinstance(retrieval, ScorerContents):
-        scorer = _scorer_entry(retrieval)
-        save_tensors(directory / scorer.arrays, retrieval.arrays)
-        for name, tower in retrieval.towers.items():
-            _write_tower(directory, tower, scorer.towers[name])
-    elif retrieval is not None:
-        _write_tower(directory, retrieval, _retrieval_entry(retrieval))
+    if (retrieval := contents.retrieval) is not None:
+        for tower in retrieval.towers.values():
+            _write_tower(directory, tower, _tower_entry(tower))
+        if (entry := _scorer_entry(retrieval)) is not None:
+            save_tensors(directory / entry.arrays, retrieval.arrays)
     if (ranker := contents.ranker) is not None:
         (directory / _ranker_entry(ranker).graph).write_bytes(ranker.graph)
         save_tensors(directory / _ranker_entry(ranker).tables, ranker.tables)
 
 
-def _write_tower(
-    directory: Path, part: RetrievalContents, entry: RetrievalEntry
-) -> None:
+def _write_tower(directory: Path, part: TowerContents, entry: RetrievalEntry) -> None:
     (directory / entry.graph).write_bytes(part.graph)
     save_tensors(directory / entry.tables, part.tables)
     save_tensors(directory / entry.item_vectors, {ITEM_VECTORS: part.item_vectors})
 
 
-def _scorer_entry(part: ScorerContents) -> ScorerEntry:
+def _scorer_entry(part: RetrievalContents | None) -> ScorerEntry | None:
+    """The entry of a scorer; a two-tower model alone has a `_retrieval_entry`."""
+    if part is None or part.kind == TWO_TOWER:
+        return None
     return ScorerEntry(
         kind=part.kind,
         config=dict(part.config),
         arrays="scorer.safetensors",
         # A blend has each kind of member once, and thus at most one two-tower model.
-        towers={name: _retrieval_entry(tower) for name, tower in part.towers.items()},
+        towers={name: _tower_entry(tower) for name, tower in part.towers.items()},
     )
 
 
-def _retrieval_entry(part: RetrievalContents) -> RetrievalEntry:
+def _retrieval_entry(part: RetrievalContents | None) -> RetrievalEntry | None:
+    if part is None or part.kind != TWO_TOWER:
+        return None
+    return _tower_entry(part.towers[TWO_TOWER])
+
+
+def _tower_entry(part: TowerContents) -> RetrievalEntry:
     return RetrievalEntry(
         graph="user_tower.onnx",
         tables="tables/retrieval.safetensors",
@@ -205,12 +210,8 @@ def _describe(directory: Path, contents: BundleContents) -> Manifest:
         version=files_version(files),
         files=files,
         schema=contents.schema,
-        retrieval=_retrieval_entry(retrieval)
-        if isinstance(retrieval, RetrievalContents)
-        else None,
-        scorer=_scorer_entry(retrieval)
-        if isinstance(retrieval, ScorerContents)
-        else None,
+        retrieval=_retrieval_entry(retrieval),
+        scorer=_scorer_entry(retrieval),
         ranker=None if ranker is None else _ranker_entry(ranker),
         repeats=True if contents.repeats else msgspec.UNSET,
         metrics=dict(contents.metrics),
@@ -223,7 +224,7 @@ def _check_links(root: Path) -> None:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise ArtifactError(
                 "bundle-symlink",
-                "A bundle must hold plain files, no links and no devices. Found"
+                "A bundle must contain plain files, no links and no devices. Found"
                 f" {entry.relative_to(root).as_posix()!r}. Copy the files themselves.",
                 file=entry,
             )
@@ -234,25 +235,26 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     for name in sorted(present - set(manifest.files)):
         raise ArtifactError(
             "bundle-extra-file",
-            f"A bundle must hold only the files of its manifest. Found {name!r} as"
-            " well. Remove it, or export the bundle again.",
+            f"A bundle must contain only the files of its manifest. Found {name!r}."
+            " Remove it, or export the bundle again.",
             file=root / name,
         )
     for name in sorted({*manifest.files} | _needed(manifest)):
-        # A needed file the manifest does not list has no hash to be checked by.
+        # A required file that the manifest does not list has no hash to compare.
         if name not in present or name not in manifest.files:
             raise ArtifactError(
                 "bundle-missing-file",
-                f"A bundle must hold every file of its manifest. {name!r} is not"
-                " there. Copy or export the bundle again.",
+                f"The file {name!r} of the bundle is missing. Copy or export the"
+                " bundle again.",
                 file=root / name,
             )
     version = files_version(manifest.files)
     if manifest.version != version:
         raise ArtifactError(
             "bundle-corrupt",
-            f"The version of a bundle must be that of its files, {version!r}. Found"
-            f" {manifest.version[:40]!r}. Copy or export the bundle again.",
+            f"The manifest does not match its list of files: the version must be"
+            f" {version!r}. Found {manifest.version[:40]!r}. Copy or export the bundle"
+            " again.",
             file=root / MANIFEST,
         )
 
@@ -271,8 +273,6 @@ def _needed(manifest: Manifest) -> set[str]:
 
 
 def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleContents:
-    if manifest.retrieval is not None and manifest.scorer is not None:
-        refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
     vocabularies = {}
     for file in manifest.files:
         if file.startswith("vocabularies/"):
@@ -285,8 +285,7 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
         vocabularies=vocabularies,
         items=_read_frame(root / ITEMS, files[ITEMS]),
         users=_read_frame(root / USERS, files[USERS]),
-        retrieval=_read_scorer(root, files, manifest.scorer)
-        or _read_retrieval(root, files, manifest.retrieval),
+        retrieval=_read_retrieval(root, files, manifest),
         ranker=_read_ranker(root, files, manifest.ranker),
         repeats=manifest.repeats is True,
         metrics=manifest.metrics,
@@ -294,29 +293,31 @@ def _read_contents(root: Path, manifest: Manifest, files: Files) -> BundleConten
     )
 
 
-def _read_scorer(
-    root: Path, files: Files, entry: ScorerEntry | None
-) -> ScorerContents | None:
-    if entry is None:
+def _read_retrieval(
+    root: Path, files: Files, manifest: Manifest
+) -> RetrievalContents | None:
+    """The scorer, or the two-tower model that a manifest describes in its own field."""
+    tower, scorer = manifest.retrieval, manifest.scorer
+    if tower is not None and scorer is not None:
+        refuse(MANIFEST, "must name a two-tower model or a scorer", "both")
+    if tower is not None:
+        return RetrievalContents.of_tower(_read_tower(root, files, tower))
+    if scorer is None:
         return None
-    towers = {
-        name: _read_tower(root, files, tower) for name, tower in entry.towers.items()
-    }
-    return ScorerContents(
-        kind=entry.kind,
-        config=entry.config,
-        arrays=_tensors(files, root, entry.arrays, integers=True),
-        towers=towers,
+    if scorer.kind == TWO_TOWER:
+        refuse(MANIFEST, "must have a two-tower model as `retrieval`", "it as `scorer`")
+    return RetrievalContents(
+        kind=scorer.kind,
+        config=scorer.config,
+        arrays=_tensors(files, root, scorer.arrays, integers=True),
+        towers={
+            name: _read_tower(root, files, entry)
+            for name, entry in scorer.towers.items()
+        },
     )
 
 
-def _read_retrieval(
-    root: Path, files: Files, entry: RetrievalEntry | None
-) -> RetrievalContents | None:
-    return None if entry is None else _read_tower(root, files, entry)
-
-
-def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalContents:
+def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> TowerContents:
     vectors = _tensors(files, root, entry.item_vectors).get(ITEM_VECTORS)
     if vectors is None or vectors.shape[1:] != (entry.embedding_dim,):
         found = "no such tensor" if vectors is None else f"shape {vectors.shape}"
@@ -326,7 +327,7 @@ def _read_tower(root: Path, files: Files, entry: RetrievalEntry) -> RetrievalCon
             f" numbers, as the manifest says. Found {found}. Export the bundle again.",
             file=root / entry.item_vectors,
         )
-    return RetrievalContents(
+    return TowerContents(
         graph=files[entry.graph].tobytes(),
         tables=_tensors(files, root, entry.tables),
         inputs=entry.inputs,
@@ -367,8 +368,8 @@ def _read_frame(path: Path, data: np.ndarray) -> pl.DataFrame:
     except ArtifactError as error:
         raise ArtifactError(
             "bundle-unreadable",
-            f"{path.name!r} must be an Arrow IPC file. Reading it failed:"
-            f" {error.__cause__}. Export the bundle again.",
+            f"The Arrow file {path.name!r} cannot be read: {error.__cause__}. Export"
+            " the bundle again.",
             file=path,
         ) from error
 

@@ -1,4 +1,4 @@
-"""How a bundle whose parts do not fit together is refused."""
+"""The errors of a bundle that is damaged, or whose parts are inconsistent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from shortlist.reading import read_errors
 
 @contextlib.contextmanager
 def reading(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Around whatever reads a file of a bundle, which may be made to break a reader.
+    """Converts any error of reading a file of a bundle, which may be hostile.
 
     Raises:
-        ArtifactError: reading failed, in a way that nothing else foresees
-            (`bundle-damaged`).
+        ArtifactError: reading failed with an unexpected error (`bundle-damaged`).
         ResourceError: the file may not be read (`no-permission`).
     """
     with read_errors(file):
@@ -28,19 +27,19 @@ def reading(file: str | os.PathLike[str]) -> Iterator[None]:
             yield
         except (ShortlistError, PermissionError):
             raise
-        # Libraries raise what they like on hostile bytes; a panic is no `Exception`.
+        # Hostile bytes may cause any error; a panic is not an `Exception`.
         except (Exception, pl.exceptions.PanicException) as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             raise ArtifactError(
                 "bundle-damaged",
-                f"{os.path.basename(file)} must be what `shortlist export` wrote."
-                f" Reading it failed: {reason}. Copy or export the bundle again.",
+                f"The file {os.path.basename(file)} of the bundle cannot be read:"
+                f" {reason}. Copy or export the bundle again.",
                 file=file,
             ) from error
 
 
 LARGEST = 1e15
-"""Beyond it squares and sums of finite numbers leave the range of float32."""
+"""Squares and sums of larger numbers overflow float32."""
 
 
 def check_finite(place: str, values: np.ndarray) -> None:
@@ -55,14 +54,15 @@ def check_finite(place: str, values: np.ndarray) -> None:
     if values.size and max(float(values.max()), -float(values.min())) > LARGEST:
         raise ArtifactError(
             "bundle-not-finite",
-            f"All numbers of a bundle must be at most {LARGEST:g}, or sums of them are"
-            f" not finite. Found a larger one in {place}. Train again with a lower"
+            f"All numbers of a bundle must be at most {LARGEST:g}, because sums of"
+            f" larger ones overflow. Found one in {place}. Train again with a lower"
             " learning rate.",
             file=place,
         )
 
 
 def refuse(place: str, rule: str, found: str) -> NoReturn:
+    """Raises `ArtifactError` (`bundle-inconsistent`)."""
     raise ArtifactError(
         "bundle-inconsistent",
         f"The parts of a bundle must fit together: {place} {rule}. Found {found}."

@@ -1,7 +1,7 @@
-"""What a bundle holds, in memory, and the check that its parts fit together.
+"""The contents of a bundle in memory, and the check that its parts are consistent.
 
-The same object goes into `write_bundle` and comes out of `read_bundle`, and the same
-check stands on both sides. Knows no files.
+`write_bundle` takes this object and `read_bundle` returns it; both check it. Knows no
+files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from shortlist.bundle.scorer_checks import check_scorer
 from shortlist.data.schema import HISTORY, ITEM, USER, Schema
 from shortlist.data.store.vocabulary import Vocabulary
 from shortlist.embeddings.inputs import Input
+from shortlist.models.scorers.vectors import TWO_TOWER
 
 HISTORY_TIMES, HISTORY_VALUES = "history_times", "history_values"
 DETAILS = {HISTORY_TIMES: pl.Int64, HISTORY_VALUES: pl.Float32}
@@ -34,14 +35,14 @@ INDEX_TABLES = {"user_index": USER, "item_index": ITEM}
 
 @dataclass(frozen=True, kw_only=True)
 class GraphContents:
-    """An ONNX graph and what feeds its one input `(batch, width)`.
+    """An ONNX graph and the data of its one input `(batch, width)`.
 
     Args:
         graph: serialized ONNX model.
         tables: embedding tables, name to float32 `(rows, dim)`; row 0 is
             out-of-vocabulary, or a missing value where rows are hashed or buckets.
         inputs: blocks of the input vector, in order.
-        history_length: how many of the user's last items `history` holds.
+        history_length: number of the user's newest items that it reads.
     """
 
     graph: bytes
@@ -51,42 +52,43 @@ class GraphContents:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalContents(GraphContents):
+class TowerContents(GraphContents):
     """The user tower, whose output is `(batch, embedding_dim)`, and the item vectors.
 
     Args:
         item_vectors: float32 `(num_items + 1, embedding_dim)`; row 0 is zeros.
         num_queries: vectors per user; with more than one the output of the tower is
-            `(batch, num_queries, embedding_dim)` and the highest score counts.
-        item_bias: whether the last column is a bias, which is no part of the
-            direction of an item.
+            `(batch, num_queries, embedding_dim)`, and the score is the highest of them.
+        item_bias: whether the last column of the item vectors is a bias, which is not
+            used for similar items.
     """
 
     item_vectors: np.ndarray
     num_queries: int = 1
     item_bias: bool = False
 
-    @property
-    def places(self) -> np.ndarray:
-        """Item vectors without their bias, for the likeness of items."""
-        return self.item_vectors[:, :-1] if self.item_bias else self.item_vectors
-
 
 @dataclass(frozen=True, kw_only=True)
-class ScorerContents:
-    """A fitted scorer, as `models.scorers.restore` takes it.
+class RetrievalContents:
+    """A fitted scorer: the arguments of `models.scorers.restore`.
 
     Args:
-        kind: of the scorer.
+        kind: of the scorer; `two_tower` for a two-tower model alone.
         config: its constructor arguments, JSON values.
         arrays: what it learned, float32 and int32.
-        towers: two-tower members of a blend, by name.
+        towers: the two-tower models in it: that of `two_tower` by this name, those of
+            a blend by the names of the members.
     """
 
     kind: str
-    config: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    towers: Mapping[str, RetrievalContents] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    towers: Mapping[str, TowerContents] = field(default_factory=dict)
+
+    @classmethod
+    def of_tower(cls, tower: TowerContents) -> RetrievalContents:
+        """A two-tower model alone."""
+        return cls(kind=TWO_TOWER, towers={TWO_TOWER: tower})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +96,10 @@ class RankerContents(GraphContents):
     """The ranker, whose output is `(batch,)` or `(batch, 1)`: a score.
 
     Args:
-        weight: its share in the final score: retrieval score + weight * output.
-        candidates: how many of retrieval's first items it re-scores.
-        objective: `binary` (output is a logit), `explicit` (a rating) or `listwise` (a
-            number that only orders).
+        weight: of its output in the final score: retrieval score + weight * output.
+        candidates: number of items of retrieval that it scores.
+        objective: `binary` (output is a logit), `explicit` (a rating) or `listwise`
+            (only the order matters).
     """
 
     weight: float
@@ -110,19 +112,19 @@ class BundleContents:
     """Everything a recommender needs.
 
     Args:
-        name: name of the model, for people.
-        schema: columns of the log it learned from.
+        name: name of the model, for display.
+        schema: columns of the log it was trained on.
         vocabularies: by name; always `user` and `item`.
         items: record i = item row i: display columns as strings, `feature:<name>`
             columns with rows (int32, list of int32) or standardized numbers (float32).
-        users: the same for users, and `history`: item rows, oldest first. Where a
-            scorer looks at them also `history_times` (list of int64, milliseconds)
-            and `history_values` (list of float32, labels) of those items.
-        retrieval: `None` for a bundle that knows popularity only.
+        users: the same for users, and `history`: item rows, oldest first. If the
+            scorer uses them, also `history_times` (list of int64, milliseconds) and
+            `history_values` (list of float32, labels) of those items.
+        retrieval: `None` for a bundle that only has popularity.
         ranker: `None` to serve in retrieval order.
-        repeats: recommend items again that a user has taken before, where a request
-            does not say otherwise.
-        metrics: what evaluation measured, JSON values.
+        repeats: recommend items again that a user has interacted with, unless a
+            request says otherwise.
+        metrics: results of the evaluation, JSON values.
         environment: versions the model was trained with, JSON values.
     """
 
@@ -131,7 +133,7 @@ class BundleContents:
     vocabularies: Mapping[str, Vocabulary]
     items: pl.DataFrame
     users: pl.DataFrame
-    retrieval: RetrievalContents | ScorerContents | None = None
+    retrieval: RetrievalContents | None = None
     ranker: RankerContents | None = None
     repeats: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -148,20 +150,16 @@ def check_contents(contents: BundleContents) -> None:
     num_items = len(contents.vocabularies[ITEM])
     _check_rows(contents.users, HISTORY, num_items, USERS, lists=True)
     _check_details(contents.users)
-    if isinstance(contents.retrieval, ScorerContents):
-        part = contents.retrieval
-        num_users = len(contents.vocabularies[USER])
+    if (part := contents.retrieval) is not None:
         check_scorer(
             part.kind,
             part.config,
             part.arrays,
             towers=part.towers,
-            sizes=(num_users, num_items),
+            sizes=(len(contents.vocabularies[USER]), num_items),
         )
         for tower in part.towers.values():
             _check_tower(contents, tower)
-    elif contents.retrieval is not None:
-        _check_tower(contents, contents.retrieval)
     if contents.ranker is not None:
         if contents.retrieval is None:
             refuse("ranker", "must come with a retrieval part", "there is none")
@@ -171,7 +169,7 @@ def check_contents(contents: BundleContents) -> None:
         _check_graph(contents, contents.ranker, "ranker")
 
 
-def _check_tower(contents: BundleContents, part: RetrievalContents) -> None:
+def _check_tower(contents: BundleContents, part: TowerContents) -> None:
     if part.num_queries < 1:
         found = str(part.num_queries)
         refuse("retrieval", "must have num_queries of at least 1", found)
@@ -180,7 +178,7 @@ def _check_tower(contents: BundleContents, part: RetrievalContents) -> None:
 
 
 def _check_details(users: pl.DataFrame) -> None:
-    """Checks times and labels of the histories, where there are any."""
+    """Checks times and labels of the histories, if there are any."""
     lengths = users[HISTORY].list.len()
     for column, dtype in DETAILS.items():
         if column not in users.columns:
@@ -202,7 +200,7 @@ def _check_frame(
         refuse(file, rule, f"{frame.height} records")
 
 
-def _check_item_vectors(contents: BundleContents, part: RetrievalContents) -> None:
+def _check_item_vectors(contents: BundleContents, part: TowerContents) -> None:
     vectors, num_rows = part.item_vectors, len(contents.vocabularies[ITEM])
     if vectors.ndim != 2 or vectors.shape[0] != num_rows or vectors.shape[1] < 1:
         rule = f"must have one vector per row of vocabulary 'item': {num_rows}"
@@ -260,7 +258,7 @@ def _check_input(
 
 
 def _check_length(part: GraphContents, entry: Input, place: str) -> None:
-    """The history alone may be a sequence, of the length of the history."""
+    """Only the history may be a sequence, with its length."""
     expected = part.history_length if entry.kind == "sequence" else None
     if entry.length != expected or (entry.length and entry.feature != HISTORY):
         found = f"kind {entry.kind!r}, length {entry.length}"
@@ -270,7 +268,7 @@ def _check_length(part: GraphContents, entry: Input, place: str) -> None:
 def _check_table(
     contents: BundleContents, part: GraphContents, entry: Input, place: str
 ) -> None:
-    # Rows that are hashed or buckets have a table and no vocabulary.
+    # Hashed and bucketized features have a table and no vocabulary.
     features = (f for f in contents.schema.features if f.is_looked_up)
     own = {f.table for f in features if not f.has_vocabulary}
     have = sorted(set(part.tables) & (set(contents.vocabularies) | own))
@@ -283,7 +281,7 @@ def _check_table(
 
 
 def _num_rows(contents: BundleContents, table: str, shape: tuple[int, ...]) -> int:
-    """Rows a table must have; those of fitted buckets are what the table says."""
+    """Rows a table must have; fitted buckets may have any number."""
     if table in contents.vocabularies:
         return len(contents.vocabularies[table])
     for feature in contents.schema.features:
@@ -311,7 +309,7 @@ def _check_rows(
     values = frame[column]
     if lists:
         values = values.explode(empty_as_null=False)
-    # -1 pads a list; a single row has no such way to be absent.
+    # -1 pads lists; a single row cannot be absent.
     lowest = -1 if lists and column != HISTORY else 0
     if values.null_count() or ((values < lowest) | (values >= size)).any():
         rule = f"must hold rows {lowest}..{size - 1} in {column!r}"

@@ -1,6 +1,6 @@
-"""RUN -> ONE DIRECTORY: turns trained Keras models into graphs and arrays.
+"""RUN -> ONE DIRECTORY: converts trained Keras models to graphs and arrays.
 
-The only module of `bundle/` that knows Keras.
+The only module of `bundle/` that imports Keras.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shortlist.bundle.contents import (
     BundleContents,
     RankerContents,
     RetrievalContents,
-    ScorerContents,
+    TowerContents,
 )
 from shortlist.bundle.manifest import Manifest
 from shortlist.data.schema import HISTORY
@@ -31,7 +31,7 @@ from shortlist.data.split import KNOWN, PARTS
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.scorers.queries import KnownItems
 from shortlist.models.scorers.scorer import Scorer
-from shortlist.models.tower_member import TowerMember
+from shortlist.models.tower_scorer import TowerScorer, keras_towers
 from shortlist.training.runs.run import environment
 
 History = Literal["all", "evaluation"]
@@ -53,14 +53,14 @@ def export_bundle(
     Args:
         path: the directory to write; must not exist unless `overwrite`.
         pipeline: the models over their dataset.
-        name: name of the model, for people.
-        history: which events the bundle knows of each user: `all`, as for a live
-            server, or `evaluation`, all but the test part, so that the answers served
-            are those the metrics speak of.
-        metrics: what evaluation measured, kept in the manifest.
-        repeats: the bundle recommends items again that a user has taken before, where
-            a request does not say otherwise.
-        overwrite: replace an existing bundle after the new one is complete.
+        name: name of the model, for display.
+        history: which events of each user the bundle holds: `all`, as for a live
+            server, or `evaluation`, all but the test part, so that served answers are
+            those that were evaluated.
+        metrics: results of the evaluation, stored in the manifest.
+        repeats: recommend items again that a user has interacted with, unless a
+            request says otherwise.
+        overwrite: replace an existing bundle once the new one is complete.
 
     Raises:
         InputError: `path` exists (code `output-exists`).
@@ -74,7 +74,7 @@ def export_bundle(
         vocabularies=dataset.vocabularies,
         items=dataset.items.drop("id"),
         users=_users(pipeline, KNOWN_PARTS[history]),
-        retrieval=_retrieval(pipeline),
+        retrieval=_retrieval(pipeline.retrieval),
         ranker=_ranker(pipeline),
         repeats=repeats,
         metrics=metrics or {},
@@ -101,7 +101,7 @@ def to_onnx(model: keras.Model) -> bytes:
 
 @contextlib.contextmanager
 def _unrolled(model: keras.Model) -> Iterator[None]:
-    """Makes the steps of recurrent layers nodes of the graph: a bundle has no loops."""
+    """Unrolls recurrent layers, because a bundle must not contain loops."""
     flat = model._flatten_layers(include_self=False, recursive=True)
     layers = [layer for layer in flat if isinstance(layer, keras.layers.RNN)]
     before = [layer.unroll for layer in layers]
@@ -115,13 +115,11 @@ def _unrolled(model: keras.Model) -> Iterator[None]:
 
 
 def _users(pipeline: Pipeline, parts: tuple[str, ...]) -> pl.DataFrame:
-    """Users with what they took; times and labels where a scorer looks at them."""
-    dataset, model = pipeline.dataset, pipeline.retrieval
-    scorer = model if isinstance(model, Scorer) else None
-    values = scorer is not None and scorer.uses_values
-    known = KnownItems(dataset, parts, values=values).everyone()
+    """Users with their items, and the times and labels that the scorer uses."""
+    dataset, scorer = pipeline.dataset, pipeline.retrieval
+    known = KnownItems(dataset, parts, values=scorer.uses_values).everyone()
     columns = [_lists(HISTORY, known.offsets, known.items, pl.Int32())]
-    if scorer is not None and scorer.uses_times and known.times is not None:
+    if scorer.uses_times and known.times is not None:
         columns.append(_lists(HISTORY_TIMES, known.offsets, known.times, pl.Int64()))
     if known.values is not None:
         columns.append(
@@ -137,33 +135,25 @@ def _lists(
     return pl.Series(name, lists, dtype=pl.List(dtype))
 
 
-def _retrieval(pipeline: Pipeline) -> RetrievalContents | ScorerContents:
-    scorer = pipeline.retrieval
-    if not isinstance(scorer, Scorer):
-        return _tower(pipeline)
-    members = getattr(scorer, "members", {})
-    return ScorerContents(
+def _retrieval(scorer: Scorer) -> RetrievalContents:
+    return RetrievalContents(
         kind=scorer.kind,
         config=scorer.get_config(),
         arrays=scorer.arrays(),
-        towers={
-            name: _tower(member.pipeline)
-            for name, member in members.items()
-            if isinstance(member, TowerMember)
-        },
+        towers={name: _tower(t) for name, t in keras_towers(scorer).items()},
     )
 
 
-def _tower(pipeline: Pipeline) -> RetrievalContents:
-    model = pipeline.tower
+def _tower(scorer: TowerScorer) -> TowerContents:
+    model = scorer.model
     tables = model.lookup.tables()
     needed = {i.table for i in model.user_inputs}
-    return RetrievalContents(
+    return TowerContents(
         graph=to_onnx(model.user_tower),
         tables={name: rows for name, rows in tables.items() if name in needed},
         inputs=model.user_inputs,
-        history_length=pipeline.retrieval_history,
-        item_vectors=pipeline.item_vectors(),
+        history_length=scorer.history_length,
+        item_vectors=scorer.item_vectors,
         num_queries=model.num_queries,
         item_bias=model.item_bias,
     )

@@ -1,8 +1,8 @@
-"""The check of an ONNX graph before ONNX Runtime sees a byte of it.
+"""The check of an ONNX graph before ONNX Runtime reads it.
 
-A bundle may come from anywhere, and who makes one can write fitting hashes. A graph
-computes with what it is given: it reads no file, has operators of a fixed list, and
-runs no longer than its nodes say. Needs neither `onnx` nor `onnxruntime`.
+A bundle may come from anywhere, and its author can write matching hashes. A graph may
+only compute on its input: it must not read files, must use operators of a fixed list,
+and must have a bounded run time. Needs neither `onnx` nor `onnxruntime`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MAX_ELEMENTS = 2**31
 MAX_SHAPE = 2**26
 SHAPE_RANK = 16
 SHAPES = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-"""Operators that make a tensor of a given size, and which input gives it."""
+"""Operators whose output has a given shape, and the input with that shape."""
 
 DOMAINS = ("", "ai.onnx")
-# What the exporters of JAX, TensorFlow and PyTorch write for our towers and rankers.
+# Written by the exporters of JAX, TensorFlow and PyTorch for our towers and rankers.
 OF_EXPORTERS = """
     Abs Add And Cast Concat Constant ConstantOfShape Div Einsum Equal Exp Expand
     Gather GlobalAveragePool Greater Identity If Less MatMul Max Mul Neg Not
@@ -45,7 +45,7 @@ OF_EXPORTERS = """
     Reshape Shape Sigmoid Size Slice Softmax Split Sqrt Squeeze Sub Tanh Tile
     Transpose Trilu Unsqueeze Where
 """
-# What they write for other layers of Keras that a tower may be given.
+# Written by them for other Keras layers that a tower may contain.
 OF_OTHER_LAYERS = """
     BatchNormalization Ceil Clip Elu Erf Flatten Floor Gelu Gemm GreaterOrEqual
     HardSigmoid LayerNormalization LeakyRelu LessOrEqual Log LogSoftmax Mean Min
@@ -54,7 +54,7 @@ OF_OTHER_LAYERS = """
 OPERATORS = frozenset((OF_EXPORTERS + OF_OTHER_LAYERS).split())
 BRANCH = "If"
 LOOP = "Loop"
-"""Of bundles before 0.2, whose GRU under JAX was a loop over the history."""
+"""In bundles before 0.2, where the GRU under JAX is a loop over the history."""
 
 ITEM_BYTES = {1: 4, 6: 4, 7: 8, 9: 1, 11: 8}  # float, int32, int64, bool, double
 INT32, INT64 = 6, 7
@@ -103,7 +103,7 @@ _ATTRIBUTE = {
     13: Field("doc_string", (BYTES,)),
     20: Field("type", (VARINT,)),
 }
-# No strings: those are no numbers.
+# Without the field of strings.
 _TENSOR = {
     1: Field("dims", (BYTES, VARINT), repeated=True),
     2: Field("data_type", (VARINT,)),
@@ -121,18 +121,18 @@ _TENSOR = {
 class _Tensor(NamedTuple):
     name: str
     integers: list[int] | None
-    """Of a small tensor of integers, which may be a shape."""
+    """The values of a small integer tensor, which may be a shape."""
 
 
 def check_graph(model: bytes, name: str) -> None:
-    """Checks that a serialized ONNX model only computes, and not without end.
+    """Checks that a serialized ONNX model only computes, in bounded time.
 
     Args:
         model: its bytes.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
-        ArtifactError: it does not, or it is no ONNX model (`bundle-graph`).
+        ArtifactError: it may do more, or is not an ONNX model (`bundle-graph`).
     """
     try:
         _check_model(memoryview(model))
@@ -140,9 +140,9 @@ def check_graph(model: bytes, name: str) -> None:
         raise ArtifactError(
             "bundle-graph",
             f"The graph {name} must be an ONNX model with the operators that `shortlist"
-            f" export` writes, and nothing outside it. Found that it cannot be run:"
-            f" {error}. Export the bundle again, or do not use it unless you trust who"
-            " made it.",
+            " export` writes, and must not read files. Found that it cannot be run:"
+            f" {error}. Export the bundle again, or do not use it unless you trust its"
+            " author.",
             file=name,
         ) from error
 
@@ -167,9 +167,9 @@ def _check_graph(
 
     Args:
         data: its message.
-        left: nodes that there may still be.
-        outer: the small constants of the graphs around it.
-        depth: of how many.
+        left: number of nodes still allowed.
+        outer: small constants of the enclosing graphs.
+        depth: number of enclosing graphs.
     """
     if depth > MAX_DEPTH:
         raise WireError(f"more than {MAX_DEPTH} graphs in one another")
@@ -261,7 +261,7 @@ def _check_domain(domain: list[Value]) -> None:
 
 
 def _stored(values: list[Value]) -> int:
-    """At most so many numbers are in a repeated field."""
+    """An upper bound of the numbers in a repeated field."""
     return sum(len(v) if isinstance(v, memoryview) else 1 for v in values)
 
 

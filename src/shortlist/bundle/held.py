@@ -1,8 +1,8 @@
-"""Files of a bundle, read once: the bytes that were checked are the bytes that serve.
+"""Reads the files of a bundle once, so that the checked bytes are those in use.
 
-A file that another program writes into while it is mapped gives wrong answers, and one
-that it cuts off ends the process (SIGBUS). So files are copied into memory as far as it
-goes, and a larger one is mapped only if nobody else may write into it.
+A program that writes to a mapped file changes answers, and one that truncates it kills
+the process (SIGBUS). So files are copied while memory lasts, and a larger file is
+mapped only if nobody else may write to it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def hold_files(
         memory_bytes: most bytes to copy; half of the free memory by default.
 
     Returns:
-        The bytes of each file, read-only, beginning on a cache line.
+        The bytes of each file, read-only, aligned to a cache line.
 
     Raises:
-        ArtifactError: a file is not as the manifest says (`bundle-corrupt`), cannot be
-            read (`bundle-unreadable`) or is too large to be copied while others may
-            write into it (`bundle-writable`).
+        ArtifactError: a file differs from the manifest (`bundle-corrupt`), cannot be
+            read (`bundle-unreadable`), or is too large to copy and others may write to
+            it (`bundle-writable`).
     """
     if memory_bytes is None:
         free = available_bytes()
         memory_bytes = 2**63 if free is None else free // 2
     held = {}
-    # The small files first: the large ones are those worth mapping.
+    # Small files first, so that the large ones are mapped.
     for name in sorted(entries, key=lambda name: entries[name].bytes):
         path, entry = root / name, entries[name]
         held[name] = _hold(path, entry, is_copied=entry.bytes <= memory_bytes)
@@ -70,8 +70,8 @@ def _hold(path: Path, entry: FileEntry, *, is_copied: bool) -> np.ndarray:
     except OSError as error:
         raise ArtifactError(
             "bundle-unreadable",
-            f"Every file of a bundle must be readable. Opening {path.name!r} failed:"
-            f" {error.strerror}. Copy or export the bundle again.",
+            f"The file {path.name!r} of the bundle cannot be opened: {error.strerror}."
+            " Copy or export the bundle again.",
             file=path,
         ) from error
     with open(descriptor, "rb", buffering=0) as file:
@@ -105,11 +105,10 @@ def _check_private(path: Path, found: os.stat_result) -> None:
     if is_foreign or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ArtifactError(
             "bundle-writable",
-            "A file too large to be copied into memory must be writable by its owner"
-            f" alone, who must be you or root: {path.name!r} is mapped, and whoever"
-            f" writes into it changes answers. Found mode {found.st_mode & 0o777:o} of"
-            f" user {found.st_uid}. Run chmod go-w on it, and put a new bundle into a"
-            " directory of its own instead of writing over this one.",
+            f"The file {path.name!r} is too large to be copied into memory, so only its"
+            " owner, you or root, may be allowed to write to it: writing changes"
+            f" answers. Found mode {found.st_mode & 0o777:o} of user {found.st_uid}."
+            " Run chmod go-w on it, and write a new bundle to another directory.",
             file=path,
         )
 
@@ -117,7 +116,7 @@ def _check_private(path: Path, found: os.stat_result) -> None:
 def _corrupt(path: Path, expected: str, found: str) -> ArtifactError:
     return ArtifactError(
         "bundle-corrupt",
-        f"Every file must be as the manifest says: {path.name!r} must have"
-        f" {expected}. Found {found}. Copy or export the bundle again.",
+        f"The file {path.name!r} differs from the manifest, which lists {expected}."
+        f" Found {found}. Copy or export the bundle again.",
         file=path,
     )

@@ -1,7 +1,7 @@
-"""The manifest of a bundle: what the directory holds, as `msgspec` structs.
+"""The manifest of a bundle: the contents of the directory, as `msgspec` structs.
 
-Knows the words of the format, its version, and how the manifest guards its own
-bytes. Does not touch the disk; `bundle.py` does.
+Defines the names of the format, its version, and the checksum of the manifest itself.
+Does not touch the disk; `bundle.py` does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FEATURE_PREFIX = "feature:"
 _CHECKSUM = re.compile(rb'("checksum": ")([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
-# Beyond what any model has, and far below what exceeds the memory.
+# More than any model has, and far less than what exceeds the memory.
 LENGTH = msgspec.Meta(ge=0, le=100_000)
 SIZE = msgspec.Meta(ge=1, le=100_000)
 CANDIDATES = msgspec.Meta(ge=1, le=2**31 - 1)
@@ -49,9 +49,9 @@ class RetrievalEntry(
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
-    omit_defaults=True,  # so that what is not used is written as ever
+    omit_defaults=True,  # so that unused fields do not change the file
 ):
-    """The user tower and the item vectors it is compared with."""
+    """A two-tower model: the graph of the user tower, and the item vectors."""
 
     graph: str
     tables: str
@@ -71,7 +71,7 @@ class ScorerEntry(
     Args:
         kind: of the scorer.
         config: its constructor arguments.
-        arrays: file of what it learned.
+        arrays: file with its arrays.
         towers: two-tower members of a blend, by name.
     """
 
@@ -84,7 +84,7 @@ class ScorerEntry(
 class RankerEntry(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The model that re-scores the first candidates of retrieval."""
+    """The model that scores the candidates of retrieval again."""
 
     graph: str
     tables: str
@@ -100,8 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `checksum` is the SHA-256 of the manifest's own bytes with 64 zeros in its place.
     `version` is the first 12 digits of the SHA-256 over the lines "path sha256" of
-    `files`, sorted: equal files give an equal version. `repeats`, seen items are
-    recommended again, is written only where it is true.
+    `files`, sorted: equal files give an equal version. `repeats` (seen items are
+    recommended again) is written only if it is true.
     """
 
     format: str = FORMAT
@@ -143,16 +143,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArtifactError(
                 "bundle-manifest",
-                "A bundle's manifest must be the JSON that `shortlist export` wrote."
-                f" Reading it failed: {error}. Export the bundle again.",
+                f"The manifest of the bundle cannot be read: {error}. Export the bundle"
+                " again.",
                 file=file,
             ) from error
         if manifest.checksum != _checksum(raw):
             raise ArtifactError(
                 "bundle-corrupt",
-                "The manifest must be unchanged since it was written. Its bytes do"
-                f" not match its checksum {manifest.checksum[:12]}…. Copy or export"
-                " the bundle again.",
+                "The manifest was changed after it was written: its bytes do not match"
+                f" its checksum {manifest.checksum[:12]}…. Copy or export the bundle"
+                " again.",
                 file=file,
             )
         for path in manifest.files:
@@ -184,7 +184,7 @@ def check_relative_path(path: str, file: object) -> None:
         raise ArtifactError(
             "bundle-path",
             "Files of a bundle must have plain paths inside its directory. Found"
-            f" {path!r}. Do not use this bundle unless you trust who made it.",
+            f" {path!r}. Do not use this bundle unless you trust its author.",
             file=file,
         )
 

@@ -1,7 +1,7 @@
-"""A strict reader of the protobuf wire format: fields of a message, no more.
+"""A strict reader of the protobuf wire format.
 
-It refuses what the format allows and no exporter writes (groups, fields that are not
-expected, a single field twice), so that what it reads is what any other reader sees.
+It refuses what the format allows and no exporter writes (groups, unexpected fields, a
+single field twice), so that any other reader reads the same values.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _FIXED = {FIXED64: 8, FIXED32: 4}
 
 
 class WireError(ValueError):
-    """Bytes that are not the message they should be."""
+    """The bytes are not the expected message."""
 
 
 class Field(NamedTuple):
-    """A field that a message may have.
+    """A field of a message.
 
     Args:
-        name: for messages.
-        wires: how it may be written.
-        repeated: whether it may come more than once.
+        name: its name in messages.
+        wires: allowed wire types.
+        repeated: whether it may occur more than once.
     """
 
     name: str
@@ -51,10 +51,10 @@ def message(data: memoryview, fields: Mapping[int, Field]) -> dict[str, list[Val
 
     Args:
         data: its bytes.
-        fields: those it may have, by number.
+        fields: the allowed fields, by number.
 
     Raises:
-        WireError: the bytes are no such message.
+        WireError: the bytes are not such a message.
     """
     found: dict[str, list[Value]] = {field.name: [] for field in fields.values()}
     for number, wire, value in _values(data):
@@ -64,7 +64,7 @@ def message(data: memoryview, fields: Mapping[int, Field]) -> dict[str, list[Val
         if wire not in field.wires:
             raise WireError(f"{field.name!r} is written in wire type {wire}")
         if found[field.name] and not field.repeated:
-            raise WireError(f"{field.name!r} comes twice")
+            raise WireError(f"{field.name!r} occurs twice")
         found[field.name].append(value)
     return found
 

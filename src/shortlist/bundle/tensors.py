@@ -1,6 +1,6 @@
-"""Safetensors files as arrays over the bytes of the file. Knows no bundle.
+"""Safetensors files as arrays that are views of the bytes of the file.
 
-The library's own NumPy reader copies every tensor into memory once more.
+The NumPy reader of the library copies every tensor.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TABLES: dict[str, type[np.number]] = {"F32": np.float32}
 NUMBERS: dict[str, type[np.number]] = {"F32": np.float32, "I32": np.int32}
 
 
-_LONGEST_HEADER = 100_000_000  # as the safetensors library has it
+_LONGEST_HEADER = 100_000_000  # as in the safetensors library
 _MOST_DIMENSIONS = 8
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors to a safetensors file whose data begin at byte 64 x n.
+    """Writes tensors to a safetensors file whose data begin at a multiple of 64 bytes.
 
-    Those of int32 stay so, all others become float32.
+    Tensors other than int32 are converted to float32.
     """
     from safetensors.numpy import save
 
@@ -35,8 +35,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     }
     raw = memoryview(save(rows))
     data = 8 + int.from_bytes(raw[:8], "little")
-    # The format lets a header end in spaces. Without them the rows of a mapped table
-    # straddle cache lines, and a scan of 60,000 vectors takes an eighth longer.
+    # A header may end in spaces. Without them the rows of a mapped table cross cache
+    # lines, and a scan of 60,000 vectors takes an eighth longer.
     padding = -data % 64
     with open(path, "wb") as file:
         file.write((data - 8 + padding).to_bytes(8, "little"))
@@ -53,7 +53,7 @@ def tensors_in(
     Args:
         data: bytes of the file, uint8.
         path: the file they come from, for messages.
-        integers: whether int32 is allowed beside float32.
+        integers: whether int32 is allowed in addition to float32.
 
     Raises:
         ArtifactError: not a safetensors file (`tensors-unreadable`), or a tensor is
@@ -109,9 +109,8 @@ def _tensor(
     if dtype is None:
         raise ArtifactError(
             "tensors-not-float32",
-            f"Every tensor must be one of {[*types]}, every table float32. Tensor"
-            f" {name!r} is {entry.dtype}."
-            " Export the bundle again.",
+            f"Tensors must be of type {[*types]}, tables float32. Received:"
+            f" {entry.dtype} of {name!r}. Export the bundle again.",
             file=path,
         )
     begin, end = entry.data_offsets
@@ -124,14 +123,14 @@ def _tensor(
         raw = raw.copy()
     try:
         return raw.view(dtype).reshape(entry.shape)
-    except ValueError as error:  # no numbers at all, times more than there may be
+    except ValueError as error:  # an empty tensor with a dimension that is too large
         raise _unreadable(f"tensor {name!r}: {error}", path) from error
 
 
 def _unreadable(found: str, path: str | Path) -> ArtifactError:
     return ArtifactError(
         "tensors-unreadable",
-        f"A table file must be in the safetensors format. Reading it failed:"
-        f" {found}. Copy or export the bundle again.",
+        f"The safetensors file cannot be read: {found}. Copy or export the bundle"
+        " again.",
         file=path,
     )

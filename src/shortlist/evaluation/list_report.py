@@ -21,7 +21,6 @@ from shortlist.evaluation.metrics.rankings import popularity_ranking
 from shortlist.evaluation.metrics.table import bare_name
 from shortlist.evaluation.options import EvaluationOptions
 from shortlist.models.scorers.popularity import Popularity
-from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
 
 if TYPE_CHECKING:
@@ -170,8 +169,7 @@ class _Measured:
         if vectors is not None:
             self.measured_in["diversity"] = "item features"
             return vectors
-        # Distances between a scorer's item vectors, where it has any, mean nothing.
-        if isinstance(pipeline.retrieval, Scorer):
-            return None
-        self.measured_in["diversity"] = "item vectors of the model"
-        return np.asarray(pipeline.item_places(), np.float32)
+        places = pipeline.retrieval.item_places()
+        if places is not None:
+            self.measured_in["diversity"] = "item vectors of the model"
+        return places

@@ -34,7 +34,6 @@ from shortlist.evaluation.slice_report import slice_reports
 from shortlist.evaluation.truth import nothing_relevant, relevant_items
 from shortlist.evaluation.user_values import Evaluation
 from shortlist.evaluation.verdict import verdict_of
-from shortlist.models.scorers.scorer import Scorer
 
 if TYPE_CHECKING:
     from shortlist.models.pipeline import Pipeline
@@ -178,8 +177,7 @@ def ranking_metrics(
 
 def _kind(pipeline: Pipeline) -> str:
     """The retrieval model, as a recipe names it."""
-    retrieval = pipeline.retrieval
-    return retrieval.kind if isinstance(retrieval, Scorer) else "two_tower"
+    return pipeline.retrieval.kind
 
 
 def _known_users(dataset: Dataset, events: Part, part: str) -> np.ndarray:

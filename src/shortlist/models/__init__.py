@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from shortlist.models.pipeline import Pipeline
     from shortlist.models.ranker import Ranker
     from shortlist.models.scorers.popularity import Popularity
+    from shortlist.models.tower_scorer import TowerScorer
     from shortlist.models.two_tower import TwoTower
 
-__all__ = ["Head", "MultiTask", "Pipeline", "Popularity", "Ranker", "TwoTower"]
+__all__ = [
+    "Head",
+    "MultiTask",
+    "Pipeline",
+    "Popularity",
+    "Ranker",
+    "TowerScorer",
+    "TwoTower",
+]
 
 _HOMES = {
     "Head": "multitask",
@@ -22,6 +31,7 @@ _HOMES = {
     "Pipeline": "pipeline",
     "Popularity": "scorers.popularity",
     "Ranker": "ranker",
+    "TowerScorer": "tower_scorer",
     "TwoTower": "two_tower",
 }
 

@@ -1,11 +1,12 @@
-"""Rows in, input vectors out: the lookups that feed an ONNX graph, in NumPy.
+"""The input vectors of an ONNX graph from rows: table lookups in NumPy.
 
-Knows tables and feature columns by row. Knows no external ids and no graph.
+Knows no external ids and no graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import polars as pl
 
 from shortlist.bundle.contents import BundleContents, GraphContents
 from shortlist.bundle.manifest import FEATURE_PREFIX
-from shortlist.data.schema import HISTORY
+from shortlist.data.schema import HISTORY, USER
 from shortlist.data.store.ragged import Ragged
 from shortlist.embeddings.inputs import Input
+from shortlist.models.scorers.queries import Queries
 
 
 class InputEncoder:
@@ -31,6 +33,7 @@ class InputEncoder:
         self.tables = part.tables
         self.history_length = part.history_length
         self.width = sum(entry.width for entry in part.inputs)
+        self._trained = contents.vocabularies[USER].counts > 0
         frames = {"user": contents.users, "item": contents.items}
         self._columns: dict[str, Any] = {
             entry.feature: _column(frames[entry.owner], entry)
@@ -39,25 +42,24 @@ class InputEncoder:
         }
 
     def encode(
-        self,
-        user_rows: np.ndarray,
-        feature_rows: np.ndarray,
-        histories: Sequence[np.ndarray],
-        item_rows: np.ndarray | None = None,
+        self, queries: Queries, item_rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """Looks everything up and joins it.
+        """Looks up all inputs and joins them.
+
+        A user without training events gets the id row 0, as in training.
 
         Args:
-            user_rows: `(batch,)` rows of the user table.
-            feature_rows: `(batch,)` rows of the users' attributes.
-            histories: item rows of each user, oldest first; the end is used.
-            item_rows: `(n,)` for a ranker: one user is then met with n items.
+            queries: the users; the newest of their items are used.
+            item_rows: `(n,)` for a ranker: one user is then paired with n items.
 
         Returns:
-            float32 `(batch, width)`, or `(n, width)` with `item_rows`.
+            float32 `(len(queries), width)`, or `(n, width)` with `item_rows`.
         """
-        batch = len(user_rows) if item_rows is None else len(item_rows)
+        feature_rows = queries.user_index
+        user_rows = np.where(self._trained[feature_rows], feature_rows, 0)
+        batch = len(queries) if item_rows is None else len(item_rows)
         vectors = np.empty((batch, self.width), np.float32)
+        histories = [queries.items[a:b] for a, b in pairwise(queries.offsets.tolist())]
         recent = [rows[-self.history_length :] for rows in histories]
         column = 0
         for entry in self.inputs:
@@ -92,7 +94,7 @@ class InputEncoder:
 def sequence_columns(
     lists: Sequence[np.ndarray], table: np.ndarray, entry: Input
 ) -> np.ndarray:
-    """Lists of rows as `FeatureEmbedding` lays out a sequence, `(n, width)`.
+    """Lists of rows in the layout of a sequence of `FeatureEmbedding`, `(n, width)`.
 
     Args:
         lists: table rows of each history, oldest first, at most `entry.length`.

@@ -1,7 +1,4 @@
-"""One ONNX graph with one input and one output, run by ONNX Runtime.
-
-Knows nothing of users and items.
-"""
+"""One ONNX graph with one input and one output, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ from shortlist.errors import ArtifactError, ResourceError
 class Graph:
     """A graph `(batch, width)` float32 -> `(batch, ...)` float32. Thread-safe.
 
-    Its output is `(batch, output_dim)`, or with several outputs
+    Its output is `(batch, output_dim)`, or with several outputs per row
     `(batch, num_outputs, output_dim)`.
 
     Args:
         model: serialized ONNX model.
-        name: what to call it in messages.
+        name: its name in messages.
         width: width of its input.
-        output_dim: width of its output; 1 also stands for an output `(batch,)`.
-        num_outputs: how many of them there are per row.
+        output_dim: width of its output; with 1 the output may also be `(batch,)`.
+        num_outputs: outputs per row.
 
     Raises:
         ArtifactError: not such a graph (`bundle-graph`).
@@ -48,19 +45,19 @@ class Graph:
             ) from error
         check_graph(model, name)
         options = onnxruntime.SessionOptions()
-        # Else bytes that say so are read in another format, which nothing has checked.
+        # Otherwise the bytes may select another format, which was not checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        # A tower is a few small products: threads would cost more than they bring,
-        # and spinning ones would take the cores of the web server.
+        # A tower is a few small products: threads would cost more than they gain, and
+        # waiting threads would use the cores of the web server.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # failures come back as errors below
+        options.log_severity_level = 4  # failures are raised below
         try:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
             found = self._probe(width)
-        except Exception as error:  # ONNX Runtime's own classes share no narrower base
+        except Exception as error:  # the classes of ONNX Runtime have no other base
             reason = str(error).partition("\n")[0]
             raise _not_a_graph(name, f"it cannot be run: {reason}") from error
         shape = (output_dim,) if num_outputs == 1 else (num_outputs, output_dim)
@@ -71,7 +68,7 @@ class Graph:
         self._shape = shape
 
     def run(self, vectors: np.ndarray) -> np.ndarray:
-        """Output of the shape of the class for input vectors `(batch, width)`.
+        """The output for input vectors `(batch, width)`.
 
         Raises:
             ResourceError: ONNX Runtime failed, or an output is not finite
@@ -82,7 +79,7 @@ class Graph:
         except Exception as error:
             raise _failed(self._name, str(error)) from error
         if not np.isfinite(output).all():
-            raise _failed(self._name, "NaN or infinity")
+            raise _failed(self._name, "it returned NaN or infinity")
         matrix: np.ndarray = output.reshape(len(vectors), *self._shape)
         return matrix
 
@@ -99,7 +96,7 @@ class Graph:
 def _not_a_graph(name: str, found: str) -> ArtifactError:
     return ArtifactError(
         "bundle-graph",
-        f"The graph {name} must take float32 rows of the width the manifest gives and"
+        f"The graph {name} must take float32 rows of the width in the manifest and"
         f" return one float32 output per row. Found: {found}. Export the bundle again.",
         file=name,
     )
@@ -108,6 +105,6 @@ def _not_a_graph(name: str, found: str) -> ArtifactError:
 def _failed(name: str, found: str) -> ResourceError:
     return ResourceError(
         "graph-failed",
-        f"The graph {name} must return finite numbers. Found: {found}. Check the"
-        " memory of the machine, or export the bundle again.",
+        f"The graph {name} failed: {found}. Check the memory of the machine, or export"
+        " the bundle again.",
     )

@@ -1,7 +1,7 @@
 """All the logic of serving, as one plain Python object.
 
-Knows a bundle and an event store, and no transport. One call takes well below a
-millisecond for a catalogue of some ten thousand items.
+Knows a bundle and an event store, and no transport. A call takes well below a
+millisecond for a catalogue of ten thousand items.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from shortlist.bundle.bundle import Bundle, read_bundle
 from shortlist.bundle.contents import HISTORY_TIMES, HISTORY_VALUES
 from shortlist.data.schema import HISTORY, USER
 from shortlist.errors import InputError
+from shortlist.serving.answers import (
+    User,
+    as_queries,
+    best_source,
+    excluded_of,
+    is_asked,
+    or_popular,
+)
 from shortlist.serving.catalogue import (
     Catalogue,
     Scored,
@@ -44,25 +52,21 @@ from shortlist.serving.results import (
     Ranking,
     Recommendations,
     SimilarItems,
-    Source,
 )
-from shortlist.serving.retrieval import UserQuery
 
 MAX_K = 1000
-# The user as rows, where the answer should come from, whether training saw the user.
-_Resolved = tuple[UserQuery, Source, bool]
 
 
 class Recommender:
     """Answers from a bundle. Safe to use from several threads.
 
-    A user the training saw is answered by the model; another one with a history, given
-    or posted, by the model on the out-of-vocabulary user and that history; anyone else
-    gets what is popular.
+    The model answers for users of the training. For other users with a history, given
+    or posted, it answers for the out-of-vocabulary user with that history. Anyone else
+    gets popular items.
 
     Args:
         bundle: a bundle that was read.
-        events: where posted events are kept; only in memory by default.
+        events: where posted events are stored; only in memory by default.
         limits: how much posted state may be held in memory.
 
     Raises:
@@ -119,7 +123,7 @@ class Recommender:
 
         Args:
             path: directory of the bundle.
-            events: where posted events are kept; only in memory by default.
+            events: where posted events are stored; only in memory by default.
             verify: check the SHA-256 of every file first.
             limits: how much posted state may be held in memory.
 
@@ -148,20 +152,18 @@ class Recommender:
         Args:
             user_id: external id, or `None` for a visitor without one.
             k: most items to return, 1 to 1000.
-            history: items to judge by, oldest first, in place of what is stored about
-                the user; they count as seen. Unknown ids are passed over.
-            exclude_ids: items to leave out. Unknown ids are passed over.
-            exclude_seen: leave out what the user is known to have seen. By default as
-                the bundle says: yes, unless it was exported with `serving.repeats`.
+            history: item ids, oldest first, used instead of the stored history; they
+                count as seen. Unknown ids are ignored.
+            exclude_ids: items to leave out. Unknown ids are ignored.
+            exclude_seen: leave out seen items. By default they are left out, unless
+                the bundle was exported with `serving.repeats`.
 
         Raises:
             InputError: `invalid-k` or `invalid-id`.
         """
         k = _check_k(k)
-        resolved = self._resolve(
-            user_id, history, exclude_ids, exclude_seen=exclude_seen
-        )
-        return self._answer([resolved], k)[0]
+        user = self._resolve(user_id, history, exclude_ids, exclude_seen=exclude_seen)
+        return self._lists([user], k)[0]
 
     def recommend_batch(
         self,
@@ -170,7 +172,7 @@ class Recommender:
         *,
         exclude_seen: bool | None = None,
     ) -> list[Recommendations]:
-        """What `recommend` would answer to each user, faster; for evaluation.
+        """The answer of `recommend` for each user, faster; for evaluation.
 
         Raises:
             InputError: `invalid-k` or `invalid-id`.
@@ -178,23 +180,23 @@ class Recommender:
         k = _check_k(k)
         answers = []
         for begin in range(0, len(user_ids), 1024):  # bounds the memory of the scores
-            resolved = [
+            users = [
                 self._resolve(user_id, None, (), exclude_seen=exclude_seen)
                 for user_id in user_ids[begin : begin + 1024]
             ]
-            answers += self._answer(resolved, k)
+            answers += self._lists(users, k)
         return answers
 
     def rank(self, user_id: ExternalId, item_ids: Iterable[ExternalId]) -> Ranking:
         """Orders given items for one user, best first.
 
-        The score is the ranker's where there is one, else the retrieval score; for a
-        user nothing is known about it is the number of training events.
+        The score is that of the ranker if there is one, else the retrieval score. For
+        a user about whom nothing is known it is the number of training events.
 
         Args:
             user_id: external id; an unknown one gets a cold-start answer.
-            item_ids: items to order; repeats count once, unknown ones come back in
-                `unknown_items` without a score.
+            item_ids: items to order; repetitions count once, unknown items are
+                returned in `unknown_items` without a score.
 
         Raises:
             InputError: `invalid-id`.
@@ -203,26 +205,26 @@ class Recommender:
         found = dict(zip(item_ids, self.catalogue.rows(item_ids), strict=True))
         # "7" and 7 are one item of an integer vocabulary, hence the second pass.
         rows = np.array([*dict.fromkeys(r for r in found.values() if r)], np.int32)
-        query, source, trained = self._resolve(user_id, None, (), exclude_seen=False)
+        user = self._resolve(user_id, None, (), exclude_seen=False)
         scored = None
-        if self._model is not None and self._is_asked(source):
-            scored = self._model.score(query, rows)
-        answered: Source = source
-        if scored is None:
-            scored, answered = self.catalogue.by_popularity(rows), "popular"
+        if self._model is not None and is_asked(self._model, user):
+            scored = self._model.score(as_queries([user]), rows)
+        answer = or_popular(
+            user.source, scored, lambda: self.catalogue.by_popularity(rows)
+        )
         return Ranking(
-            items=self.catalogue.scored(scored.rows, scored.scores),
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
             unknown_items=[item_id for item_id, row in found.items() if not row],
-            source=answered,
-            cold_start=not trained,
+            source=answer.source,
+            cold_start=not user.trained,
             model_version=self.model_version,
-            degraded=scored.degraded or answered != source,
+            degraded=answer.degraded,
         )
 
     def score(self, user_id: ExternalId, item_ids: Sequence[ExternalId]) -> np.ndarray:
         """Scores given items for one user, in the order given.
 
-        Unlike `rank` it asks the model about unknown users too: they are the
+        Unlike `rank` it asks the model about unknown users too, as the
         out-of-vocabulary user. A bundle without a model scores by popularity.
 
         Returns: `(n,)` float32, NaN for an unknown item.
@@ -232,15 +234,19 @@ class Recommender:
         """
         rows = np.array(self.catalogue.rows(item_ids), np.int32)
         known = np.unique(rows[rows > 0])
-        query, _, _ = self._resolve(user_id, None, (), exclude_seen=False)
-        scored = None if self._model is None else self._model.score(query, known)
-        if scored is None:
-            scored = self.catalogue.by_popularity(known)
+        user = self._resolve(user_id, None, (), exclude_seen=False)
+        scored, _, _ = or_popular(
+            user.source,
+            None
+            if self._model is None
+            else self._model.score(as_queries([user]), known),
+            lambda: self.catalogue.by_popularity(known),
+        )
         by_row = dict(zip(scored.rows.tolist(), scored.scores.tolist(), strict=True))
         return np.array([by_row.get(row, np.nan) for row in rows.tolist()], np.float32)
 
     def suggest_user(self, user_id: ExternalId) -> str:
-        """Returns " Did you mean 'x'?" for a known user one slip away, or ""."""
+        """Returns " Did you mean 'x'?" for a known user one typo away, or ""."""
         return suggest_id(self._users, user_id)
 
     def is_known_user(self, user_id: ExternalId) -> bool:
@@ -248,10 +254,10 @@ class Recommender:
         return self._is_trained(self._users.row(user_id))
 
     def similar(self, item_id: ExternalId, k: int = 10) -> SimilarItems:
-        """Lists the items that the model holds most like one item.
+        """Lists the items that are most similar to one item by the model.
 
-        That is by the cosine of vectors or factors, or the item-item weights; a bundle
-        that has none of these answers with popular items.
+        That is by the cosine of vectors or factors, or the item-item weights. A bundle
+        without any of these answers with popular items.
 
         Raises:
             UnknownIdError: `unknown-item`.
@@ -259,12 +265,15 @@ class Recommender:
         """
         k = _check_k(k)
         row = self.catalogue.require(item_id)
-        found = None if self._model is None else self._model.nearest(row, k)
-        scored = found or self.catalogue.popular(k, np.array([row]))
+        answer = or_popular(
+            "model",
+            None if self._model is None else self._model.nearest(row, k),
+            lambda: self.catalogue.popular(k, np.array([row])),
+        )
         return SimilarItems(
             item_id=item_id,
-            items=self.catalogue.scored(scored.rows, scored.scores),
-            source="popular" if found is None else "model",
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
+            source=answer.source,
             model_version=self.model_version,
         )
 
@@ -276,14 +285,14 @@ class Recommender:
         label: float | None = None,
         event_id: str | None = None,
     ) -> None:
-        """Keeps one event; the user's next answer takes it into account.
+        """Stores one event; the user's next answer uses it.
 
         Args:
-            user_id: external id; a new one makes a new user.
+            user_id: external id, also of a new user.
             item_id: external id of a known item.
             timestamp_ms: milliseconds since the epoch; now by default.
             label: rating or click.
-            event_id: events of one id are kept once.
+            event_id: events with the same id are stored once.
 
         Raises:
             UnknownIdError: `unknown-item`.
@@ -302,10 +311,10 @@ class Recommender:
         self.add_events([event])
 
     def add_events(self, events: Sequence[Event]) -> int:
-        """Keeps all the events, or none if one is wrong; raises as `add_event`.
+        """Stores all the events, or none if one is invalid; raises as `add_event`.
 
         Returns:
-            How many of them are new: the others were there by their `event_id`.
+            The number of new events; the others were stored before, by `event_id`.
         """
         for _, error in self.check_events(events):
             raise error
@@ -315,7 +324,7 @@ class Recommender:
         return sum(fresh)
 
     def check_events(self, events: Sequence[Event]) -> list[tuple[int, InputError]]:
-        """What `add_events` would refuse: index of the event, and why."""
+        """The events that `add_events` would refuse: index and error of each."""
         arrival_ms, errors = now_ms(), []
         for index, event in enumerate(events):
             try:
@@ -325,7 +334,7 @@ class Recommender:
         return errors
 
     def check_events_file(self) -> None:
-        """Has the event store look after its file, if it has one."""
+        """Checks the file of the event store, if it has one."""
         if isinstance(self._events, SqliteEventStore):
             self._events.check()
 
@@ -334,7 +343,7 @@ class Recommender:
         self._events.close()
 
     def _remember(self, events: Sequence[Event]) -> None:
-        """Takes events into the histories if the user took the item."""
+        """Adds the events that are interactions to the histories."""
         labels = np.array([np.nan if e.label is None else e.label for e in events])
         known = []
         for event, counts in zip(
@@ -359,7 +368,7 @@ class Recommender:
         exclude_ids: Sequence[ExternalId],
         *,
         exclude_seen: bool | None,
-    ) -> _Resolved:
+    ) -> User:
         known, row = NO_HISTORY, 0
         if user_id is not None:
             key = self._key(check_id("user_id", user_id))
@@ -373,56 +382,42 @@ class Recommender:
             excluded.append(self._known(exclude_ids))
         if self._exclude_seen if exclude_seen is None else exclude_seen:
             excluded += taken if history is None else [*taken, judged]
-        # A user may have a row by attributes alone; nothing was learned for it then.
+        # A user may have a row because of attributes alone; it was not trained then.
         trained = self._is_trained(row)
-        source: Source = "popular"
-        if self._model is not None and (trained or len(judged)):
-            source = "model" if trained else "history"
-        query = UserQuery(
-            user_row=row if trained else 0,
-            feature_row=row,
-            history=judged,
-            excluded=np.concatenate(excluded),
-            times=known.times,
-            values=known.values,
-        )
-        return query, source, trained
+        source = best_source(self._model, trained, known)
+        return User(row, known, np.concatenate(excluded), trained, source)
 
     def _known(self, item_ids: Sequence[ExternalId]) -> np.ndarray:
         if isinstance(item_ids, str | bytes):
             raise InputError(
                 "invalid-id",
-                "Item ids must come as a list. Received one text:"
+                "Item ids must be a list. Received one text:"
                 f" {shortened(item_ids)}. Put it into a list.",
             )
         return np.array([r for r in self.catalogue.rows(item_ids) if r], np.int32)
 
-    def _answer(self, resolved: Sequence[_Resolved], k: int) -> list[Recommendations]:
-        queries = [query for query, source, _ in resolved if self._is_asked(source)]
-        found = iter(() if self._model is None else self._model.search(queries, k))
+    def _lists(self, users: Sequence[User], k: int) -> list[Recommendations]:
+        asked = [user for user in users if is_asked(self._model, user)]
+        found = iter(
+            self._model.search(as_queries(asked), excluded_of(asked), k)
+            if self._model is not None and asked
+            else ()
+        )
         return [
-            self._listed(r, next(found) if self._is_asked(r[1]) else None, k)
-            for r in resolved
+            self._listed(u, next(found) if is_asked(self._model, u) else None, k)
+            for u in users
         ]
 
-    def _is_asked(self, source: Source) -> bool:
-        """Whether the model answers; a model of popularity answers strangers too."""
-        strangers = self._model is not None and self._model.knows_strangers
-        return source != "popular" or strangers
-
-    def _listed(
-        self, resolved: _Resolved, scored: Scored | None, k: int
-    ) -> Recommendations:
-        query, source, trained = resolved
-        answered: Source = source
-        if scored is None:
-            scored, answered = self.catalogue.popular(k, query.excluded), "popular"
+    def _listed(self, user: User, found: Scored | None, k: int) -> Recommendations:
+        answer = or_popular(
+            user.source, found, lambda: self.catalogue.popular(k, user.excluded)
+        )
         return Recommendations(
-            items=self.catalogue.scored(scored.rows, scored.scores),
-            source=answered,
-            cold_start=not trained,
+            items=self.catalogue.scored(answer.scored.rows, answer.scored.scores),
+            source=answer.source,
+            cold_start=not user.trained,
             model_version=self.model_version,
-            degraded=scored.degraded or answered != source,
+            degraded=answer.degraded,
         )
 
 

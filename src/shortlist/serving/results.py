@@ -1,4 +1,4 @@
-"""What a recommender answers. The transports send these structs as they are."""
+"""The answers of a recommender. The transports send these structs unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Source = Literal["model", "history", "popular"]
 
 
 class ScoredItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One item of a list; `title` is left out when the catalogue has none."""
+    """One item of a list; `title` is omitted if the catalogue has none."""
 
     item_id: ExternalId
     score: Annotated[float, msgspec.Meta(description="Higher is better.")]
@@ -22,10 +22,10 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """A list for one user, best first, without duplicates.
 
     Args:
-        items: at most k; fewer when fewer are left after exclusions.
+        items: at most k; fewer if fewer are left after exclusions.
         source: `model` (a user of the training), `history` (an unknown user, by the
             items given or posted) or `popular`.
-        cold_start: the model has learned nothing about this user.
+        cold_start: the model was not trained on this user.
         model_version: version of the bundle.
         degraded: a part of the model failed and a simpler answer was given.
     """
@@ -38,11 +38,11 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """Given items in the order one user would like them, best first.
+    """Given items in the order of their scores for one user, best first.
 
     Args:
-        items: the known ones of the items given, each once.
-        unknown_items: ids given that the model does not know; they have no score.
+        items: the known items, each once.
+        unknown_items: ids that the model does not know; they have no score.
         source: as in `Recommendations`.
         cold_start: as in `Recommendations`.
         model_version: version of the bundle.
@@ -58,13 +58,13 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimilarItems(msgspec.Struct, frozen=True, kw_only=True):
-    """Items near one item, best first.
+    """Items similar to one item, best first.
 
     Args:
-        item_id: the item asked about.
+        item_id: the item of the request.
         items: the score is a cosine or an item-item weight, or the number of training
             events.
-        source: `model`, or `popular` where the model knows no similar items.
+        source: `model`, or `popular` if the model has no similar items.
         model_version: version of the bundle.
     """
 

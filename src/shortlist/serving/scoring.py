@@ -23,11 +23,11 @@ def score_file(
     *,
     overwrite: bool = False,
 ) -> dict[str, int]:
-    """Adds a `score` column to a file of pairs; an unknown item has none.
+    """Adds a `score` column to a file of pairs; the score of an unknown item is null.
 
     Args:
-        recommender: what scores them: the ranker's output if the bundle has one, else
-            the retrieval score.
+        recommender: computes the scores: the ranker's output if the bundle has one,
+            else the retrieval score.
         pairs: any layout `read_table` reads, with the user and item columns named as
             in the log, or `user_id` and `item_id`. Other columns are kept.
         out: file to write, its format by its ending. In `.csv` and `.tsv` an
@@ -37,39 +37,12 @@ def score_file(
     Returns: the numbers of `rows`, `unknown_users` and `unknown_items`.
 
     Raises:
-        InputError: an unknown ending (`output-format`), or `out` exists.
-        LogError: the file cannot be read or a column is missing.
+        InputError: an unknown ending (`output-format`), or `out` exists
+            (`output-exists`, `output-foreign`).
+        LogError: the file cannot be read, a column is missing, or it has a score.
     """
     out = Path(out)
-    if out.suffix not in FORMATS:
-        raise InputError(
-            "output-format",
-            f"The output must end in one of {FORMATS}. Received: {str(out)!r}.",
-            file=out,
-        )
-    if not overwrite:
-        check_absent(out)
-    if out.exists() and not out.is_file():
-        raise InputError(
-            "output-foreign",
-            f"Scores are written to a file. Found {str(out)!r}, which is none. Choose"
-            " another output.",
-            file=out,
-        )
-    if out.exists() and out.samefile(pairs):
-        raise InputError(
-            "output-exists",
-            f"The scores must go to another file than the pairs. Received {str(out)!r}"
-            " for both. Choose another output.",
-            file=out,
-        )
-    if out.exists() and "score" not in read_table(out).columns:
-        raise InputError(
-            "output-foreign",
-            f"--overwrite replaces only what Shortlist wrote. Found {str(out)!r},"
-            " without a column 'score'. Choose another output.",
-            file=out,
-        )
+    _check_out(out, pairs, overwrite=overwrite)
     schema = recommender.manifest.schema
     frame = read_table(pairs, exact=(schema.user_id, schema.item_id))
     user = _column(frame, (schema.user_id, "user_id"), pairs)
@@ -77,7 +50,7 @@ def score_file(
     if "score" in frame.columns:
         raise LogError(
             "log-column-duplicated",
-            "A file of pairs must not have a column 'score', which is to be added."
+            "A file of pairs must not have a column 'score', because one is added."
             " Rename or drop it.",
             file=pairs,
             column="score",
@@ -95,6 +68,41 @@ def score_file(
         "unknown_users": unknown_users,
         "unknown_items": scored["score"].null_count(),
     }
+
+
+def _check_out(out: Path, pairs: str | Path, *, overwrite: bool) -> None:
+    """Raises unless the scores may be written to `out`."""
+    if out.suffix not in FORMATS:
+        raise InputError(
+            "output-format",
+            f"The output must end in one of {FORMATS}. Received: {str(out)!r}.",
+            file=out,
+        )
+    if not overwrite:
+        check_absent(out)
+    if not out.exists():
+        return
+    if not out.is_file():
+        raise InputError(
+            "output-foreign",
+            f"The output must be a file. Received {str(out)!r}, which is none. Choose"
+            " another output.",
+            file=out,
+        )
+    if out.samefile(pairs):
+        raise InputError(
+            "output-exists",
+            "The output must be another file than the pairs. Received"
+            f" {str(out)!r} for both. Choose another output.",
+            file=out,
+        )
+    if "score" not in read_table(out).columns:
+        raise InputError(
+            "output-foreign",
+            "--overwrite replaces only files with scores. Received"
+            f" {str(out)!r}, which has no column 'score'. Choose another output.",
+            file=out,
+        )
 
 
 def _rows_by_user(users: pl.Series) -> list[tuple[str | int, np.ndarray]]:

@@ -27,7 +27,6 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.search import nothing_seen
-from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RankerSection, Recipe, RetrievalSection
 from shortlist.training.batches.keras_batches import Batches
 from shortlist.training.held_out import measurable_users
@@ -114,7 +113,7 @@ class Job:
 
     def pipeline(
         self,
-        retrieval: TwoTower | Scorer,
+        retrieval: Scorer,
         ranker: Ranker | MultiTask | None,
         weight: float,
     ) -> Pipeline:
@@ -123,7 +122,6 @@ class Job:
             self.dataset,
             retrieval,
             ranker,
-            retrieval_history=self.recipe.retrieval.history_length,
             ranker_history=self.recipe.ranker.history_length,
             ranker_weight=weight,
             candidates=self.recipe.ranker.candidates,

@@ -32,7 +32,6 @@ def load_pipeline(run: Run, dataset: Dataset, *, repeats: bool = False) -> Pipel
         dataset,
         retrieval,
         ranker,
-        retrieval_history=run.info.retrieval_history,
         ranker_history=run.info.ranker_history,
         ranker_weight=run.info.ranker_weight,
         candidates=run.info.candidates,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shortlist.data.load.negatives import Negatives
 from shortlist.models.scorers.scorer import Scorer
-from shortlist.models.scorers.storage import TWO_TOWER
+from shortlist.models.scorers.vectors import TWO_TOWER
+from shortlist.models.tower_scorer import TowerScorer
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RetrievalSection
 from shortlist.training.batches.keras_batches import Batches
@@ -14,21 +15,29 @@ from shortlist.training.loop.fit_model import fit_model
 from shortlist.training.scorers import fit_scorer
 
 
-def train_retrieval(job: Job) -> tuple[TwoTower | Scorer, int]:
+def train_retrieval(job: Job) -> tuple[Scorer, int]:
     """Trains the kind of retrieval that the recipe names; returns it and its epochs."""
     if job.recipe.retrieval.kind == TWO_TOWER:
         return train_two_tower(job)
     return fit_scorer(job, train_two_tower)
 
 
-def train_two_tower(job: Job) -> tuple[TwoTower, int]:
+def train_two_tower(job: Job) -> tuple[TowerScorer, int]:
     """Trains the two-tower model; stops when validation nDCG stops rising."""
+    section = job.recipe.retrieval
     model, batches = make_two_tower(job)
+
+    def scorer() -> TowerScorer:
+        """A new one for each state of the model: it keeps the item vectors."""
+        return TowerScorer(model, job.dataset, section.history_length)
+
     callbacks = []
     if len(job.validation_users):
-        pipeline = job.pipeline(model, None, 0.0)
-        callbacks.append(RankingValidation(lambda: job.measure(pipeline)))
-    return model, fit_model(job, model, batches, job.recipe.retrieval, callbacks)
+        callbacks.append(
+            RankingValidation(lambda: job.measure(job.pipeline(scorer(), None, 0.0)))
+        )
+    epochs = fit_model(job, model, batches, section, callbacks)
+    return scorer(), epochs
 
 
 def make_two_tower(job: Job) -> tuple[TwoTower, Batches]:
@@ -71,7 +80,7 @@ def make_two_tower(job: Job) -> tuple[TwoTower, Batches]:
 
 
 def _negatives(section: RetrievalSection) -> Negatives | None:
-    """What the batches bring along beside the items of their own rows."""
+    """The sampled negatives of a batch, besides the items of its own rows."""
     if section.negatives == "mixed":
         return Negatives("mixed", section.mixed_negatives)
     return Negatives("all") if section.negatives == "all" else None

@@ -1,4 +1,4 @@
-"""Fitting of scorers and blends, and the retrieval model of a run on disk."""
+"""Fitting of scorers and blends, and the retrieval model in the files of a run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from typing import Any
 import numpy as np
 
 from shortlist.data.store.dataset import Dataset
-from shortlist.models.pipeline import Pipeline
-from shortlist.models.scorers.blend import Blend, Member
+from shortlist.models.scorers.blend import Blend
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.models.scorers.storage import (
     CONFIG_FILE,
-    TWO_TOWER,
+    SCORERS,
     load_scorer,
     make_scorer,
-    members_of,
     save_scorer,
+    towers_in,
 )
-from shortlist.models.tower_member import TowerMember
+from shortlist.models.scorers.vectors import TWO_TOWER
+from shortlist.models.tower_scorer import TowerScorer, keras_towers
 from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import RetrievalSection
 from shortlist.training.job import MONITOR, Job
 from shortlist.training.runs.checkpoint import load_model, save_model
 
-SEEDED = ("als", "burst_als", "factorization")
-
-TrainTower = Callable[[Job], tuple[TwoTower, int]]
+TrainTower = Callable[[Job], tuple[TowerScorer, int]]
 
 
 def fit_scorer(job: Job, train_tower: TrainTower) -> tuple[Scorer, int]:
-    """Fits the scorer of the recipe; weights of a blend on the validation part.
+    """Fits the scorer of the recipe, and the weights of a blend by validation.
 
     Returns: the scorer, and the epochs of a two-tower member, else 0.
     """
@@ -41,16 +39,15 @@ def fit_scorer(job: Job, train_tower: TrainTower) -> tuple[Scorer, int]:
         return make_scorer(section.kind, options(section, section.kind, seed)).fit(
             job.dataset
         ), 0
-    # Scorers first: what they refuse must not be told after hours of the tower.
-    members: dict[str, Member] = {
+    # Scorers first: an error of theirs should not come after hours of the tower.
+    members: dict[str, Scorer] = {
         kind: make_scorer(kind, options(section, kind, seed)).fit(job.dataset)
         for kind in section.blend.members
         if kind != TWO_TOWER
     }
     epochs = 0
     if TWO_TOWER in section.blend.members:
-        tower, epochs = train_tower(job)
-        members[TWO_TOWER] = TowerMember(job.pipeline(tower, None, 0.0))
+        members[TWO_TOWER], epochs = train_tower(job)
     blend = Blend.of_members(
         {kind: members[kind] for kind in section.blend.members},
         dict.fromkeys(members, 1.0),
@@ -70,35 +67,39 @@ def fit_scorer(job: Job, train_tower: TrainTower) -> tuple[Scorer, int]:
 def options(section: RetrievalSection, kind: str, seed: int) -> dict[str, Any]:
     """Constructor arguments of a scorer: its section of the recipe, and the seed."""
     given: dict[str, Any] = getattr(section, kind).model_dump()
-    return given | ({"seed": seed} if kind in SEEDED else {})
+    return given | ({"seed": seed} if SCORERS[kind].is_seeded else {})
 
 
-def save_retrieval(path: Path, retrieval: TwoTower | Scorer) -> None:
-    """Writes the retrieval model of a run; the tower of a blend lies inside."""
-    if not isinstance(retrieval, Scorer):
-        save_model(path, retrieval)
+def save_retrieval(path: Path, retrieval: Scorer) -> None:
+    """Writes the retrieval model of a run.
+
+    A two-tower model is a checkpoint of Keras at `path`. Another scorer is saved there
+    itself, and the two-tower member of a blend in a folder inside.
+    """
+    towers = keras_towers(retrieval)
+    if retrieval.kind == TWO_TOWER:
+        save_model(path, towers[TWO_TOWER].model)
         return
     save_scorer(path, retrieval)
-    for name, member in getattr(retrieval, "members", {}).items():
-        if isinstance(member, TowerMember):
-            save_model(path / name, member.model)
+    for name, tower in towers.items():
+        save_model(path / name, tower.model)
 
 
-def load_retrieval(path: Path, dataset: Dataset, history: int) -> TwoTower | Scorer:
+def load_retrieval(path: Path, dataset: Dataset, history: int) -> Scorer:
     """Reads what `save_retrieval` wrote.
+
+    Args:
+        path: folder of the retrieval model.
+        dataset: the one it was trained on.
+        history: history length of a two-tower model.
 
     Raises:
         ArtifactError: it is missing or damaged (`checkpoint-unreadable`).
     """
+
+    def tower(folder: Path) -> TowerScorer:
+        return TowerScorer(load_model(folder, TwoTower), dataset, history)
+
     if not (path / CONFIG_FILE).is_file():
-        return load_model(path, TwoTower)
-    towers = {
-        name: TowerMember(
-            Pipeline(
-                dataset, load_model(path / name, TwoTower), retrieval_history=history
-            )
-        )
-        for name, kind in members_of(path).items()
-        if kind == TWO_TOWER
-    }
-    return load_scorer(path, towers)
+        return tower(path)
+    return load_scorer(path, {name: tower(path / name) for name in towers_in(path)})

@@ -14,7 +14,6 @@ from shortlist.models.multitask import MultiTask
 from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
-from shortlist.models.two_tower import TwoTower
 from shortlist.recipe import Recipe
 from shortlist.training.held_out import repeats_warning
 from shortlist.training.job import Job
@@ -102,7 +101,7 @@ def _run_info(
         dataset=str(job.dataset.path),
         dataset_fingerprint=job.dataset.info.fingerprint,
         backend=keras.backend.backend(),
-        retrieval_history=pipeline.retrieval_history,
+        retrieval_history=job.recipe.retrieval.history_length,
         ranker_history=pipeline.ranker_history,
         ranker_weight=pipeline.ranker_weight,
         candidates=pipeline.candidates,
@@ -156,11 +155,8 @@ def _stage(
     return model, epochs
 
 
-def _objective(
-    retrieval: TwoTower | Scorer, ranker: Ranker | MultiTask | None
-) -> str | None:
-    """What the score of a pair is: `explicit` where it predicts the label."""
+def _objective(retrieval: Scorer, ranker: Ranker | MultiTask | None) -> str | None:
+    """What the score of a pair is: `explicit` if it predicts the label."""
     if ranker is not None:
         return ranker.objective
-    predicts = isinstance(retrieval, Scorer) and retrieval.predicts_label
-    return "explicit" if predicts else None
+    return "explicit" if retrieval.predicts_label else None

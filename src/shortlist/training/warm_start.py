@@ -18,7 +18,7 @@ from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.vocabulary import Vocabulary, vocabulary_file
 from shortlist.embeddings.storage.saving import table_layers
 from shortlist.errors import ArtifactError, InputError
-from shortlist.models.scorers.storage import TWO_TOWER
+from shortlist.models.scorers.vectors import TWO_TOWER
 from shortlist.recipe import Recipe
 from shortlist.training.runs.checkpoint import CONFIG_FILE, load_model
 from shortlist.training.runs.run import VOCABULARIES, Run

@@ -1,4 +1,4 @@
-"""KNOWN ITEMS -> SCORES OF ALL ITEMS: retrieval models without Keras.
+"""A USER'S ITEMS -> SCORES OF ALL ITEMS: the retrieval models.
 
 Nothing here imports Keras or SciPy: a server runs the same classes that were trained.
 """
@@ -11,7 +11,7 @@ from shortlist.models.scorers.factorization import Factorization
 from shortlist.models.scorers.item_knn import ItemKnn
 from shortlist.models.scorers.popularity import Popularity
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import LAST, Scorer, VectorScorer
+from shortlist.models.scorers.scorer import LAST, Scorer
 from shortlist.models.scorers.search import best_items
 from shortlist.models.scorers.storage import (
     KINDS,
@@ -21,6 +21,7 @@ from shortlist.models.scorers.storage import (
     restore,
     save_scorer,
 )
+from shortlist.models.scorers.vectors import TwoTowerScorer, VectorScorer
 
 __all__ = [
     "Blend",
@@ -36,6 +37,7 @@ __all__ = [
     "Queries",
     "SCORERS",
     "Scorer",
+    "TwoTowerScorer",
     "VectorScorer",
     "best_items",
     "load_scorer",

@@ -18,6 +18,7 @@ from shortlist.errors import ResourceError
 from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
+from shortlist.models.scorers.scorer import Shapes
 from shortlist.models.validate import (
     check_above_zero,
     check_not_negative,
@@ -46,6 +47,7 @@ class ImplicitAls(FoldedFactors):
     """
 
     kind = "als"
+    is_seeded = True
 
     def __init__(
         self,
@@ -110,6 +112,21 @@ class ImplicitAls(FoldedFactors):
             "counts": self.counts,
             "mean_confidence": np.array([self.mean_confidence], np.float32),
         }
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """Factors of the items, and the mean confidence of a row."""
+        return {
+            "item_factors": (np.float32, (num_items, self.item_factors.shape[1])),
+            "mean_confidence": (np.float32, (1,)),
+        }
+
+    def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+        """It divides by the mean confidence."""
+        if arrays["mean_confidence"][0] <= 0:
+            return "must have a mean confidence above 0", "another"
+        return None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.mean_confidence = float(arrays["mean_confidence"][0])

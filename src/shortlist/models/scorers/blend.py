@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,47 +15,36 @@ from shortlist.models.scorers.search import best_items, nothing_seen
 from shortlist.models.validate import check_not_negative
 
 STEPS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
-"""Weights tried of one member while those of the others stand."""
+"""Weights to try for one member while the others are fixed."""
 ROUNDS = 4
 USERS_AT_MOST = 4_000
-"""Users on whom weights are fitted: more of them change no second digit."""
+"""Users that weights are fitted on: more of them change no second digit."""
 
 # How good ranked item rows `(n, k)` of users `(n,)` are; higher is better.
 Quality = Callable[[np.ndarray, np.ndarray], float]
 
 
-class Member(Protocol):
-    """What a blend adds up: a scorer, or a two-tower model behind the same calls."""
-
-    kind: ClassVar[str]
-
-    def score_all(self, queries: Queries) -> np.ndarray:
-        """Scores `(n, num_items)` of all item rows."""
-        ...
-
-    def similar(self, row: int) -> np.ndarray | None:
-        """Scores `(num_items,)` of all items beside one."""
-        ...
-
-
 class Blend(Scorer):
-    """Adds up the scores of its members, standardized over the trained items.
+    """The weighted sum of its members' scores, standardized over the trained items.
 
     Standardizing every user's scores (mean 0, deviation 1) makes members comparable
-    whose scores have different units. Members that are no scorers (a two-tower model)
-    are trained elsewhere and kept elsewhere.
+    whose scores have different units.
 
     Args:
         members: by name.
         weights: of each member, at least 0; all 1 by default. `fit_weights` finds
             better ones.
+
+    Raises:
+        InputError: no member, or a weight is missing (`blend-members`) or below 0
+            (`invalid-argument`).
     """
 
     kind = "blend"
 
     def __init__(
         self,
-        members: Mapping[str, Member],
+        members: Mapping[str, Scorer],
         *,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -69,24 +58,22 @@ class Blend(Scorer):
         check_not_negative(**weights)
         self.members = dict(members)
         self.weights = {name: float(weights[name]) for name in members}
-        scorers = [m for m in members.values() if isinstance(m, Scorer)]
-        self.counts = scorers[0].counts if scorers else np.zeros(0, np.float32)
+        self.counts = next(iter(members.values())).counts
 
     @property
     def uses_times(self) -> bool:  # type: ignore[override]
         """Whether a member looks at times."""
-        return any(getattr(m, "uses_times", False) for m in self.members.values())
+        return any(member.uses_times for member in self.members.values())
 
     @property
     def uses_values(self) -> bool:  # type: ignore[override]
         """Whether a member looks at labels."""
-        return any(getattr(m, "uses_values", False) for m in self.members.values())
+        return any(member.uses_values for member in self.members.values())
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> Blend:
-        """Fits the members that are scorers; the weights stay as they are."""
+        """Fits the members; the weights stay as they are."""
         for member in self.members.values():
-            if isinstance(member, Scorer):
-                member.fit(dataset, parts)
+            member.fit(dataset, parts)
         self.counts = dataset.item_counts(*parts).astype(np.float32)
         return self
 
@@ -100,20 +87,20 @@ class Blend(Scorer):
         k: int = 10,
         repeats: bool = False,
     ) -> dict[str, float]:
-        """Chooses the weights by coordinate search, without any chance.
+        """Chooses the weights by coordinate search, which is deterministic.
 
-        It starts at the best member alone, then tries for one member after the other
-        the weights of `STEPS` and keeps what is better, until a round changes nothing.
+        It starts with the best single member. Then it tries the weights of `STEPS` for
+        one member after the other and keeps improvements, until a round brings none.
 
         Args:
-            dataset: where the known items are.
-            users: rows of users whose held-out items are known.
+            dataset: holds the users' items.
+            users: rows of users with held-out items.
             quality: of ranked item rows of those users; higher is better.
-            parts: parts that the scores may see.
+            parts: parts that the scores may use.
             k: length of the lists.
-            repeats: the lists may hold items of `parts` again.
+            repeats: whether the lists may contain items of `parts`.
 
-        Returns: the weights, which the blend has from now on.
+        Returns: the weights, which the blend uses from now on.
         """
         users = users[:: max(1, -(-len(users) // USERS_AT_MOST))]
         queries = KnownItems(dataset, parts, values=self.uses_values).of(users)
@@ -150,7 +137,7 @@ class Blend(Scorer):
         return self._finished(_weighted(tables, self.weights))
 
     def similar(self, row: int) -> np.ndarray | None:
-        """The weighted sum of what the members that know similar items say."""
+        """The weighted sum of the members that have similar items."""
         tables = {}
         for name, member in self.members.items():
             scores = member.similar(row) if self.weights[name] else None
@@ -163,12 +150,7 @@ class Blend(Scorer):
     def get_config(self) -> dict[str, Any]:
         """Kind and arguments of the members, and their weights."""
         return {
-            "members": {
-                name: {"kind": member.kind, "config": member.get_config()}
-                if isinstance(member, Scorer)
-                else {"kind": member.kind}
-                for name, member in self.members.items()
-            },
+            "members": {name: m.record() for name, m in self.members.items()},
             "weights": self.weights,
         }
 
@@ -176,19 +158,32 @@ class Blend(Scorer):
         """`counts`, and the arrays of the members under `<name>/`."""
         arrays = {"counts": self.counts.astype(np.float32)}
         for name, member in self.members.items():
-            if isinstance(member, Scorer):
-                for key, array in member.arrays().items():
-                    arrays[f"{name}/{key}"] = array
+            for key, array in member.arrays().items():
+                arrays[f"{name}/{key}"] = array
         return arrays
+
+    def towers(self) -> dict[str, Scorer]:
+        """The members that are two-tower models, by name."""
+        return {
+            name: tower
+            for name, member in self.members.items()
+            for tower in member.towers().values()
+        }
 
     @classmethod
     def of_members(
         cls,
-        members: Mapping[str, Member],
+        members: Mapping[str, Scorer],
         weights: Mapping[str, float],
         counts: np.ndarray,
     ) -> Self:
-        """A blend of members that are fitted."""
+        """A blend of fitted members.
+
+        Args:
+            members: by name.
+            weights: of each member.
+            counts: training events of each item row, `(num_items,)`.
+        """
         blend = cls(members, weights=weights)
         blend.counts = counts
         return blend
@@ -196,7 +191,7 @@ class Blend(Scorer):
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.counts = arrays["counts"]
 
-    def _standard(self, member: Member, queries: Queries) -> np.ndarray:
+    def _standard(self, member: Scorer, queries: Queries) -> np.ndarray:
         return self._standardized(member.score_all(queries))
 
     def _standardized(self, scores: np.ndarray) -> np.ndarray:
@@ -213,7 +208,7 @@ class Blend(Scorer):
 def coordinate_search(
     names: tuple[str, ...], measured: Callable[[Mapping[str, float]], float]
 ) -> dict[str, float]:
-    """Weights that no change of one of them improves; ties keep what stands."""
+    """Weights that no change of a single one improves; ties change nothing."""
     alone = [{name: float(name == other) for name in names} for other in names]
     qualities = [measured(weights) for weights in alone]
     first = int(np.argmax(qualities))

@@ -17,6 +17,7 @@ from shortlist.data.store.dataset import Dataset
 from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
+from shortlist.models.scorers.scorer import Shapes
 from shortlist.models.validate import (
     check_above_zero,
     check_not_negative,
@@ -57,6 +58,7 @@ class BurstAls(FoldedFactors):
     """
 
     kind = "burst_als"
+    is_seeded = True
 
     def __init__(
         self,
@@ -159,6 +161,21 @@ class BurstAls(FoldedFactors):
             "counts": self.counts,
             "label": self.label,
         }
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """Factors of the items, and mean and deviation of the labels."""
+        return {
+            "item_factors": (np.float32, (num_items, self.item_factors.shape[1])),
+            "label": (np.float32, (2,)),
+        }
+
+    def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+        """A deviation is at least 0."""
+        if arrays["label"][1] < 0:
+            return "must have a deviation of labels of at least 0", "another"
+        return None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.label = arrays["label"]

@@ -15,7 +15,7 @@ from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ResourceError
 from shortlist.models.scorers.co_occurrence import co_occurrences
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.scorer import Scorer, Shapes
 from shortlist.models.validate import check_above_zero, check_rate
 
 GIB = 2**30
@@ -87,6 +87,12 @@ class Ease(Scorer):
     def arrays(self) -> dict[str, np.ndarray]:
         """`weights` `(num_items, num_items)` and `counts` `(num_items,)`, float32."""
         return {"weights": self.weights, "counts": self.counts}
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """A weight of each pair of items."""
+        return {"weights": (np.float32, (num_items, num_items))}
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.weights, self.counts = arrays["weights"], arrays["counts"]

@@ -15,7 +15,8 @@ from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
 from shortlist.models.scorers.normal_equations import padded_blocks
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import LAST, VectorScorer, blocks, cosines
+from shortlist.models.scorers.scorer import LAST, Shapes, blocks
+from shortlist.models.scorers.vectors import VectorScorer, cosines
 from shortlist.models.validate import check_not_negative, check_positive
 
 # Variances before the first sweep, in units of the variance of the labels.
@@ -41,6 +42,7 @@ class Factorization(VectorScorer):
     """
 
     kind = "factorization"
+    is_seeded = True
     predicts_label = True
 
     def __init__(self, *, factors: int = 10, sweeps: int = 20, seed: int = 0) -> None:
@@ -153,6 +155,23 @@ class Factorization(VectorScorer):
             "label": self.label,
             "counts": self.counts,
         }
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """Factors and bias of users and items, and the range of the labels."""
+        width = self.items.shape[1]
+        return {
+            "users": (np.float32, (num_users, width)),
+            "items": (np.float32, (num_items, width)),
+            "label": (np.float32, (3,)),
+        }
+
+    def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+        """Predictions are clipped to the range of the labels."""
+        if arrays["label"][1] > arrays["label"][2]:
+            return "must have a least label up to the greatest", "another"
+        return None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.users, self.items = arrays["users"], arrays["items"]

@@ -11,7 +11,8 @@ from abc import abstractmethod
 import numpy as np
 
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import LAST, VectorScorer, cosines
+from shortlist.models.scorers.scorer import LAST
+from shortlist.models.scorers.vectors import VectorScorer, cosines
 
 
 class FoldedFactors(VectorScorer):

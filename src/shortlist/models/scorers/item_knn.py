@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from shortlist.data.split import DAY_MS
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.ragged import Ragged, grouped
 from shortlist.errors import InputError
 from shortlist.models.scorers.co_occurrence import co_occurrence_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
-from shortlist.models.scorers.scorer import Scorer, check_choice, check_times
-from shortlist.models.validate import check_above_zero, check_not_negative
+from shortlist.models.scorers.scorer import Scorer, Shapes, check_times
+from shortlist.models.validate import (
+    check_above_zero,
+    check_choice,
+    check_not_negative,
+)
 
 SIMILARITIES = ("cooccurrence", "cosine", "jaccard", "lift")
-DAY_MS = 86_400_000
 
 
 class ItemKnn(Scorer):
@@ -54,7 +58,7 @@ class ItemKnn(Scorer):
         half_life_days: float | None = None,
         rating_weights: bool = False,
     ) -> None:
-        check_choice("similarity", similarity, SIMILARITIES)
+        check_choice(SIMILARITIES, similarity=similarity)
         check_not_negative(shrinkage=shrinkage)
         if half_life_days is not None:
             check_above_zero(half_life_days=half_life_days)
@@ -152,6 +156,27 @@ class ItemKnn(Scorer):
             "indices": self.indices,
             "similarities": self.similarities,
         }
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """As many similarities as there are indices."""
+        size = arrays["indices"].size if "indices" in arrays else 0
+        return {
+            "offsets": (np.int32, (num_items + 1,)),
+            "indices": (np.int32, (size,)),
+            "similarities": (np.float32, (size,)),
+        }
+
+    def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+        """Offsets must rise over all indices, and indices must be item rows."""
+        offsets, indices = arrays["offsets"], arrays["indices"]
+        ends = offsets[0] == 0 and offsets[-1] == len(indices)
+        if not ends or (np.diff(offsets) < 0).any():
+            return f"must have offsets rising from 0 to {len(indices)}", "others"
+        if ((indices < 0) | (indices >= len(arrays["counts"]))).any():
+            return "must have rows of items as indices", "others"
+        return None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.counts, self.offsets = arrays["counts"], arrays["offsets"]

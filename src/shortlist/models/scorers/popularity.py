@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from shortlist.data.split import DAY_MS
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
 from shortlist.models.scorers.queries import Queries
-from shortlist.models.scorers.scorer import Scorer, check_times
+from shortlist.models.scorers.scorer import Scorer, Shapes, check_times
 from shortlist.models.validate import check_above_zero, check_not_negative
-
-DAY_MS = 86_400_000
 
 
 class Popularity(Scorer):
@@ -32,6 +31,7 @@ class Popularity(Scorer):
     """
 
     kind = "popularity"
+    scores_strangers = True
 
     def __init__(
         self,
@@ -108,6 +108,27 @@ class Popularity(Scorer):
             "segments": self.segments,
             "counts": self.counts.astype(np.float32),
         }
+
+    def shapes(
+        self, arrays: Mapping[str, np.ndarray], num_users: int, num_items: int
+    ) -> Shapes:
+        """As many segments as the scores have."""
+        if self.get_config()["segment"] is None:
+            rows, users = 1, 0
+        else:
+            scores = arrays.get("scores", np.zeros(1))
+            rows, users = len(scores) if scores.ndim else 1, num_users
+        return {
+            "scores": (np.float32, (rows, num_items)),
+            "segments": (np.int32, (users,)),
+        }
+
+    def value_problem(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+        """Segments must be rows of the scores."""
+        segments, rows = arrays["segments"], len(arrays["scores"])
+        if ((segments < 0) | (segments >= rows)).any():
+            return f"must have segments below {rows}", "others"
+        return None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.scores, self.segments = arrays["scores"], arrays["segments"]

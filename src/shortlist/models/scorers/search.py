@@ -26,7 +26,7 @@ def best_items(
     width = min(k, num_items)
     found = np.argpartition(scores, num_items - width, axis=1)[:, num_items - width :]
     lowest = np.take_along_axis(scores, found, axis=1).min(axis=1, initial=np.inf)
-    # Where more items tie at the end than there is room, the lowest rows are taken.
+    # If more items tie at the end than fit, the lowest rows are kept.
     for row in np.flatnonzero((scores >= lowest[:, None]).sum(axis=1) > width):
         tied = np.flatnonzero(scores[row] >= lowest[row])
         order = np.argsort(-scores[row, tied], kind="stable")
@@ -44,5 +44,5 @@ def best_items(
 
 
 def nothing_seen(num_users: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets `(n + 1,)` and item rows of users of whom no item is left out."""
+    """Offsets `(n + 1,)` and item rows of users without excluded items."""
     return np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)

@@ -1,10 +1,12 @@
 """A fitted scorer on disk: `scorer.json` and `scorer.safetensors`, and no code.
 
-The class is chosen by `kind` among those known here, never by the file.
+The class is chosen by `kind` among the modules of this folder, never by the file.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,27 +16,34 @@ import numpy as np
 
 from shortlist.atomic import atomic_directory
 from shortlist.errors import ArtifactError, InputError, did_you_mean
-from shortlist.models.scorers.als import ImplicitAls
-from shortlist.models.scorers.blend import Blend, Member
-from shortlist.models.scorers.burst_als import BurstAls
-from shortlist.models.scorers.ease import Ease
-from shortlist.models.scorers.factorization import Factorization
-from shortlist.models.scorers.item_knn import ItemKnn
-from shortlist.models.scorers.popularity import Popularity
+from shortlist.models.scorers.blend import Blend
 from shortlist.models.scorers.scorer import Scorer
+from shortlist.models.scorers.vectors import TWO_TOWER
 from shortlist.outputs import CHECKPOINT
 
 CONFIG_FILE = "scorer.json"
 ARRAYS_FILE = "scorer.safetensors"
-TWO_TOWER = "two_tower"
 
-SCORERS: dict[str, type[Scorer]] = {
-    scorer.kind: scorer
-    for scorer in (BurstAls, Ease, Factorization, ImplicitAls, ItemKnn, Popularity)
-}
-KINDS = (TWO_TOWER, *sorted(SCORERS), Blend.kind)
+
+def _scorers() -> dict[str, type[Scorer]]:
+    """The class of each kind that is fitted here, from the modules beside this one."""
+    package = __name__.rpartition(".")[0]
+    (folder,) = importlib.import_module(package).__path__
+    found = {}
+    for module in pkgutil.iter_modules([folder]):
+        if f"{package}.{module.name}" == __name__:
+            continue
+        for value in vars(importlib.import_module(f"{package}.{module.name}")).values():
+            is_scorer = isinstance(value, type) and issubclass(value, Scorer)
+            if is_scorer and "kind" in vars(value):
+                found[value.kind] = value
+    return {k: found[k] for k in sorted(found) if k not in (TWO_TOWER, Blend.kind)}
+
+
+SCORERS = _scorers()
+"""Class of each kind but the two-tower model and the blend."""
+KINDS = (TWO_TOWER, *SCORERS, Blend.kind)
 """What `[retrieval] kind` may be."""
-
 
 UNUSABLE = (
     OSError,
@@ -46,7 +55,7 @@ UNUSABLE = (
     AttributeError,
     IndexError,
 )
-"""What goes wrong where a configuration and arrays do not fit."""
+"""Errors raised where a configuration and arrays do not fit together."""
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -55,25 +64,19 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 def make_scorer(kind: str, options: Mapping[str, Any]) -> Scorer:
-    """A new scorer of a kind other than a blend.
+    """A new scorer of one of `SCORERS`.
 
     Raises:
         InputError: an unknown kind (`retrieval-kind`) or unusable options.
     """
-    if kind not in SCORERS:
-        raise InputError(
-            "retrieval-kind",
-            f"A kind of retrieval must be one of {KINDS}. Received:"
-            f" {kind!r}.{did_you_mean(kind, KINDS)}",
-        )
-    return SCORERS[kind](**options)
+    return _class_of(kind)(**options)
 
 
 def restore(
     kind: str,
     config: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-    towers: Mapping[str, Member] | None = None,
+    towers: Mapping[str, Scorer] | None = None,
 ) -> Scorer:
     """The scorer of a kind, its configuration and its arrays.
 
@@ -81,36 +84,41 @@ def restore(
         kind: of the scorer.
         config: what `get_config` returned.
         arrays: what `arrays` returned.
-        towers: members of a blend that are no scorers, by name.
+        towers: the two-tower models in it, as `Scorer.towers` names them.
 
     Raises:
         InputError: they fit no scorer.
     """
+    towers = towers or {}
+    if kind == TWO_TOWER:
+        return towers[TWO_TOWER]
     if kind != Blend.kind:
-        make_scorer(kind, {})  # refuses an unknown kind
-        return SCORERS[kind].from_arrays(config, arrays)
+        return _class_of(kind).from_arrays(config, arrays)
     if set(config) != {"members", "weights"}:
         raise InputError(
             "invalid-argument",
             "A blend must have members and weights alone. Received:"
             f" {sorted(config)}. Train again.",
         )
-    members: dict[str, Member] = {}
+    members = {}
     for name, entry in config["members"].items():
-        if entry["kind"] == TWO_TOWER:
-            members[name] = (towers or {})[name]
-        else:
-            own = {
-                key.removeprefix(f"{name}/"): array
-                for key, array in arrays.items()
-                if key.startswith(f"{name}/")
-            }
-            members[name] = restore(entry["kind"], entry["config"], own)
+        own = {
+            key.removeprefix(f"{name}/"): array
+            for key, array in arrays.items()
+            if key.startswith(f"{name}/")
+        }
+        tower = {TWO_TOWER: towers[name]} if name in towers else {}
+        config_of = entry["config"] if not tower else {}
+        members[name] = restore(entry["kind"], config_of, own, tower)
     return Blend.of_members(members, config["weights"], arrays["counts"])
 
 
 def save_scorer(path: str | Path, scorer: Scorer) -> None:
-    """Writes a scorer into a directory, whole or not at all."""
+    """Writes a scorer into a directory, whole or not at all; its towers are left out.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
     from safetensors.numpy import save
 
     arrays = {k: np.ascontiguousarray(v) for k, v in scorer.arrays().items()}
@@ -120,23 +128,26 @@ def save_scorer(path: str | Path, scorer: Scorer) -> None:
         (folder / ARRAYS_FILE).write_bytes(save(arrays))
 
 
-def members_of(path: str | Path) -> dict[str, str]:
-    """Kinds of the members of a saved blend, by name; none of another scorer.
+def towers_in(path: str | Path) -> list[str]:
+    """Names of the two-tower members of a saved blend; none in another scorer.
 
     Raises:
         ArtifactError: it is missing or damaged (`checkpoint-unreadable`).
     """
     path = Path(path)
     try:
-        stored = _read_config(path)
-        members = stored.config.get("members", {})
-        return {name: str(entry["kind"]) for name, entry in members.items()}
+        members = _read_config(path).config.get("members", {})
+        return [name for name, entry in members.items() if entry["kind"] == TWO_TOWER]
     except UNUSABLE as error:
         raise _unreadable(path, error) from error
 
 
-def load_scorer(path: str | Path, towers: Mapping[str, Member] | None = None) -> Scorer:
+def load_scorer(path: str | Path, towers: Mapping[str, Scorer] | None = None) -> Scorer:
     """Reads what `save_scorer` wrote.
+
+    Args:
+        path: directory of the scorer.
+        towers: the models of `towers_in`, by name.
 
     Raises:
         ArtifactError: it is missing or damaged (`checkpoint-unreadable`).
@@ -153,6 +164,16 @@ def load_scorer(path: str | Path, towers: Mapping[str, Member] | None = None) ->
         raise _unreadable(path, error) from error
 
 
+def _class_of(kind: str) -> type[Scorer]:
+    if kind not in SCORERS:
+        raise InputError(
+            "retrieval-kind",
+            f"A kind of retrieval must be one of {KINDS}. Received:"
+            f" {kind!r}.{did_you_mean(kind, KINDS)}",
+        )
+    return SCORERS[kind]
+
+
 def _read_config(path: Path) -> _Stored:
     return msgspec.json.decode((path / CONFIG_FILE).read_bytes(), type=_Stored)
 
@@ -160,7 +181,6 @@ def _read_config(path: Path) -> _Stored:
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(
         "checkpoint-unreadable",
-        f"A fitted scorer must be at {str(path)!r}. Reading it failed: {error}."
-        " Train again.",
+        f"The fitted scorer at {str(path)!r} cannot be read: {error}. Train again.",
         file=path,
     )

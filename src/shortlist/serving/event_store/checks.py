@@ -6,12 +6,12 @@ import math
 import re
 
 from shortlist.data.schema import Schema
+from shortlist.data.split import DAY_MS
 from shortlist.errors import InputError
 from shortlist.serving.catalogue import Catalogue, check_id, shortened
 from shortlist.serving.event_store.events import Event
 
 MAX_EVENT_ID_LENGTH = 256
-_DAY_MS = 24 * 3600 * 1000
 # 1990-01-01. Nobody clicked on anything before; seconds of today are days of 1970.
 _EARLIEST_MS = 631_152_000_000
 
@@ -72,7 +72,7 @@ def _check_timestamp(timestamp_ms: int, now_ms: int) -> None:
             "`timestamp_ms` must be milliseconds since 1970, and not before 1990."
             f" Received: {shortened(timestamp_ms)}. {hint}",
         )
-    if timestamp_ms > now_ms + _DAY_MS:
+    if timestamp_ms > now_ms + DAY_MS:
         raise InputError(
             "future-timestamp",
             "`timestamp_ms` must not be more than a day ahead. Received:"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from shortlist.embeddings.inputs import table_dims
 from shortlist.errors import ResourceError
-from shortlist.models.scorers.storage import TWO_TOWER
+from shortlist.models.scorers.vectors import TWO_TOWER
 from shortlist.training.job import Job
 
 # Python and NumPy, JAX, TensorFlow (two), PyTorch on GPUs (two) and CPUs, and C++.
