@@ -21,13 +21,13 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {
         *{"errors", "atomic", "backend", "drawing", "interrupts", "lock", "native"},
-        *{"outputs", "packages", "page", "processors", "reading"},
+        *{"options", "outputs", "packages", "page", "processors", "reading"},
     },
     {"data"},
     {"public_data"},
-    {"recipe"},
     {"embeddings"},
     {"models"},
+    {"recipe"},
     {"evaluation"},
     {"training"},
     {"bundle"},
@@ -53,7 +53,7 @@ DATA_LAYER_OF = {
 KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table\w*|reference|kernels|host)\.py).*"
-    r"|models/(?!scorers/).*"
+    r"|models/(?!scorers/|options\.py).*"
     r"|training/(?!(runs|run_store|cost)\.py).*"
     r"|bundle/export\.py"
 )

@@ -17,7 +17,8 @@ from shortlist.evaluation.verdict import (
     validation_verdict,
     verdict_of,
 )
-from shortlist.recipe import METRIC_NAMES, RETRIEVAL_KINDS
+from shortlist.models.options import RETRIEVAL_KINDS
+from shortlist.recipe import METRIC_NAMES
 
 
 def report(

@@ -7,15 +7,12 @@ no tables and no other inputs.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 from keras import ops
 
 from shortlist.embeddings.layer import Tensor
-
-History = Literal["mean", "gru", "attention"]
-HISTORIES: tuple[History, ...] = get_args(History)
 
 
 class SequenceEncoder(keras.layers.Layer):  # type: ignore[misc]

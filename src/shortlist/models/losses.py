@@ -13,16 +13,12 @@ The losses take the same four matrices, `(batch_size, num_candidates)` float32:
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import keras
 from keras import ops
 
 from shortlist.embeddings.layer import Tensor
 from shortlist.embeddings.original import keras_rs
-
-LossName = Literal["sampled_softmax", "bpr", "hinge"]
-LOSSES: tuple[LossName, ...] = get_args(LossName)
+from shortlist.models.options import LossName
 
 REMOVED = 1e9  # taken from a logit, it leaves nothing of it in a softmax
 LEAST_PROBABILITY = 1e-12  # KerasRS's own, 1e-6, is that of an item in a large log
@@ -41,7 +37,7 @@ def retrieval_loss(
     """The loss of each row, `(batch_size,)`.
 
     Args:
-        name: one of `LOSSES`.
+        name: `sampled_softmax`, `bpr` or `hinge`.
         logits: see the module, as the other three.
         labels: where the row's own item is.
         hits: where it is once more.

@@ -9,13 +9,13 @@ import pydantic
 from pydantic import Field
 
 from shortlist.data.read.file_format import FileFormat
-from shortlist.recipe.section import Section
+from shortlist.options import Options
 
 PathOrPaths = str | list[str]
 Strict = Annotated[bool, Field(strict=True)]
 
 
-class _ReadSection(Section):
+class _ReadSection(Options):
     """Settings of reading a file; what is not set is found out from it."""
 
     layout: str | None = None

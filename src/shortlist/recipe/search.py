@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 from pydantic import Field
 
-from shortlist.recipe.section import AboveZero, Positive, Section
+from shortlist.options import AboveZero, Options, Positive
 
 Number = Annotated[
     Annotated[int, Field(strict=True)]
@@ -21,7 +21,7 @@ Number = Annotated[
 ]
 
 
-class SearchSection(Section):
+class SearchSection(Options):
     """What one field is searched among: a range of numbers, or a list of choices."""
 
     low: Number | None = None
@@ -71,7 +71,7 @@ class SearchSection(Section):
         )
 
 
-class TuneSection(Section):
+class TuneSection(Options):
     """A search for better settings, measured on the validation part alone."""
 
     trials: Positive = 30

@@ -7,18 +7,18 @@ from typing import Literal, Self
 import pydantic
 
 from shortlist.errors import did_you_mean
-from shortlist.recipe.section import (
+from shortlist.options import (
     AboveZero,
     NotNegative,
+    Options,
     Positive,
-    Section,
     Weight,
 )
 
 OPTIMIZERS = ("adagrad", "adam", "ftrl", "rowwise_adagrad", "sgd")
 
 
-class TrainingSection(Section):
+class TrainingSection(Options):
     """How the models of both stages are trained."""
 
     optimizer: str = "adam"

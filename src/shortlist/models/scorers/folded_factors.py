@@ -20,11 +20,9 @@ class FoldedFactors(VectorScorer):
     Users without known items get popularity.
 
     Attributes:
-        factors: width of the factors.
         item_factors: `(num_items, factors)` float32, 0 for an item never seen.
     """
 
-    factors: int
     item_factors: np.ndarray
 
     @property
@@ -35,9 +33,10 @@ class FoldedFactors(VectorScorer):
     def user_vectors(self, queries: Queries) -> np.ndarray:
         """Folded-in factors `(n, factors + 2)`; the last two choose popularity."""
         known = queries.distinct()
-        vectors = np.zeros((len(known), self.factors + 2), np.float32)
-        vectors[:, : self.factors] = self.fold_in(known)
-        vectors[:, self.factors] = np.diff(known.offsets) == 0
+        factors = self.fold_in(known)
+        vectors = np.zeros((len(known), factors.shape[1] + 2), np.float32)
+        vectors[:, :-2] = factors
+        vectors[:, -2] = np.diff(known.offsets) == 0
         vectors[:, -1] = 1.0
         return vectors
 
