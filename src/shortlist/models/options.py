@@ -40,7 +40,7 @@ class TwoTowerOptions(Options):
     """width of the user and item vectors and of the id tables"""
     hidden_units: list[Positive] = []
     """widths of the hidden layers of each tower, such as [128]"""
-    dropout: Rate = 0.4
+    dropout: Rate = 0.0
     """share of the looked-up inputs dropped in training"""
     temperature: AboveZero = 0.2
     """scores are divided by it; a smaller value makes the softmax sharper"""
@@ -214,7 +214,7 @@ class DenseOptions(Options):
 
     hidden_units: list[Positive] = [64, 32]
     """widths of the hidden layers"""
-    dropout: Rate = 0.2
+    dropout: Rate = 0.0
     """share of the looked-up inputs dropped in training"""
     table_l2: Weight = 0.0
     """adds table_l2 x row to the gradient of every table row of a batch"""
