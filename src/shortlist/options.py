@@ -59,9 +59,9 @@ class Options(pydantic.BaseModel):
         try:
             return cls.model_validate({**given, **changes})
         except pydantic.ValidationError as error:
+            found = problems(error, cls, cls.__name__)
             raise InputError(
-                "invalid-argument",
-                f"{problems(error, cls, cls.__name__)} Change it in the call or the recipe.",
+                "invalid-argument", f"{found} Change it in the call or the recipe."
             ) from error
 
     @classmethod
@@ -82,9 +82,7 @@ def check_kind(kind: str, known: tuple[str, ...]) -> str:
     return kind
 
 
-def problems(
-    error: pydantic.ValidationError, options: type[Options], name: str
-) -> str:
+def problems(error: pydantic.ValidationError, options: type[Options], name: str) -> str:
     """A sentence for each problem that pydantic found.
 
     Args:

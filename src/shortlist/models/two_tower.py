@@ -49,18 +49,19 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
     Call arguments: a batch with the features of `inputs`. For training it also holds
     `item_index` `(batch_size,)` and, optionally, `sampling_probability`
-    `(batch_size,)` float32, the share of training events that the item has. With
-    `mixed` and `all` also `negative_item_index` `(count,)` and `negative_<feature>` of
-    the item features; and with `mixed` beside `sampling_probability`
-    `negative_sampling_probability`, the chance of each at one draw, equal for all, and
-    `negative_share`, their share of training events. A loader with such negatives
-    yields all of these.
+    `(batch_size,)` float32, the item's share of the training events. For `mixed` and
+    `all` negatives it also holds `negative_item_index` `(count,)` and
+    `negative_<feature>` of the item features. For `mixed` with `sampling_probability`
+    it also holds `negative_sampling_probability`, the probability of sampling each of
+    them, equal for all, and `negative_share`, their shares of the training events. A
+    loader with such negatives yields all of these.
 
     Returns: a dict of `user_vector` and `item_vector`, `(batch_size, embedding_dim)`.
     With several queries `user_vector` is `(batch_size, num_queries, embedding_dim)`.
-    The score of a pair is their dot product, or the greatest: the temperature is folded
-    into `user_vector`. A batch with the features of one side alone gives its vector
-    alone; one with negatives gives `negative_vector` `(count, embedding_dim)` too.
+    The score of a pair is their dot product, or the highest of them; `user_vector` is
+    already divided by the temperature. A batch with only the user or only the item
+    features gives only that vector; one with negatives also gives `negative_vector`
+    `(count, embedding_dim)`.
 
     Raises:
         InputError: `invalid-argument`; `batch-incomplete` in training.
@@ -121,9 +122,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Any:
-        """Vectors of the users, of the items or of both, as the batch has features."""
+        """Vectors of the users and of the items, if the batch has their features."""
         outputs = {}
-        batch, num_drawn = self._with_negatives(batch)
+        batch, num_sampled = self._with_negatives(batch)
         vectors = self.lookup(batch, training=training)
         if any(i.feature in batch for i in self.user_inputs):
             columns = concatenate(self.user_inputs, vectors)
@@ -131,8 +132,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         if any(i.feature in batch for i in self.item_inputs):
             columns = concatenate(self.item_inputs, vectors)
             items = self.item_tower(columns, training=training)
-            if num_drawn is not None:
-                own = ops.shape(items)[0] - num_drawn
+            if num_sampled is not None:
+                own = ops.shape(items)[0] - num_sampled
                 outputs["negative_vector"] = items[own:]
                 items = items[:own]
             outputs["item_vector"] = items
@@ -146,7 +147,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Mean loss of each row's own item among the candidates of the batch."""
+        """Mean loss of the positive item of each row among the candidates."""
         candidates = self._candidates(x, y_pred)
         logits = best_scores(y_pred["user_vector"], candidates.vectors)
         row_losses = losses.retrieval_loss(
@@ -160,7 +161,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             hard_negatives=self.options.hard_negatives or None,
             margin=self.options.margin,
         )
-        # The tables read the scale of the loss from a term of zero that they add.
+        # Tables add a term of zero, from which they read the scale of the loss.
         added = sum(self.losses, start=ops.zeros((), "float32"))
         return losses.weighted_mean(row_losses, sample_weight) + added
 
@@ -195,47 +196,46 @@ class TwoTower(keras.Model):  # type: ignore[misc]
     def _with_negatives(
         self, batch: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Tensor], Any]:
-        """The negatives as further rows of the items: all are one lookup.
+        """Appends the negatives to the items, so that one lookup reads all.
 
-        Returns: the batch and the number of negatives, `None` without any.
+        Returns: the batch and the number of negatives, or `None` without negatives.
         """
         first = NEGATIVE_PREFIX + "item_index"
         if self.options.negatives == "in_batch" or first not in batch:
             return batch, None
         joined = dict(batch)
         for i in self.item_inputs:
-            drawn = batch[NEGATIVE_PREFIX + i.feature]
-            joined[i.feature] = ops.concatenate([batch[i.feature], drawn], axis=0)
+            sampled = batch[NEGATIVE_PREFIX + i.feature]
+            joined[i.feature] = ops.concatenate([batch[i.feature], sampled], axis=0)
         return joined, ops.shape(batch[first])[0]
 
     def _candidates(self, x: Mapping[str, Tensor], y_pred: Any) -> _Candidates:
         own, own_index = y_pred["item_vector"], x["item_index"]
         batch_size = ops.shape(own_index)[0]
-        share = (
-            x.get("sampling_probability") if self.options.sampling_correction else None
-        )
+        corrected = self.options.sampling_correction
+        share = x.get("sampling_probability") if corrected else None
         if self.options.negatives == "in_batch":
             labels = ops.eye(batch_size, dtype="float32")
             return _Candidates(own, own_index, labels, share)
-        drawn_index = _given(x, "item_index", self.options.negatives)
-        drawn = y_pred["negative_vector"]
+        sampled_index = _given(x, "item_index", self.options.negatives)
+        sampled = y_pred["negative_vector"]
         if self.options.negatives == "all":
-            labels = losses.same_item(own_index, drawn_index)
-            return _Candidates(drawn, drawn_index, labels, None)
-        num_drawn = ops.shape(drawn_index)[0]
+            labels = losses.same_item(own_index, sampled_index)
+            return _Candidates(sampled, sampled_index, labels, None)
+        num_sampled = ops.shape(sampled_index)[0]
         if share is not None:
             share = losses.mixture_probability(
                 ops.concatenate([share, _given(x, "share", "mixed")], axis=0),
                 ops.mean(_given(x, "sampling_probability", "mixed")),
                 batch_size,
-                num_drawn,
+                num_sampled,
             )
         return _Candidates(
-            ops.concatenate([own, drawn], axis=0),
+            ops.concatenate([own, sampled], axis=0),
             ops.concatenate(
-                [own_index, ops.cast(drawn_index, own_index.dtype)], axis=0
+                [own_index, ops.cast(sampled_index, own_index.dtype)], axis=0
             ),
-            ops.eye(batch_size, batch_size + num_drawn, dtype="float32"),
+            ops.eye(batch_size, batch_size + num_sampled, dtype="float32"),
             share,
         )
 
@@ -269,10 +269,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
     def _made_layers(
         self, own: list[Any] | None, inputs: Sequence[Input], width: int
     ) -> list[Any]:
-        """From the columns to a vector, made in this order: each draws its seed."""
-        made = (
-            [keras.layers.Dropout(self.options.dropout)] if self.options.dropout else []
-        )
+        """The layers from the columns to a vector; the order decides their seeds."""
+        rate = self.options.dropout
+        made = [keras.layers.Dropout(rate)] if rate else []
         if self.options.projection == "sum":
             return [*made, towers.SumOfInputs(len(inputs), width)]
         if own is None:
@@ -292,7 +291,7 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         return [towers.UnitLength()] if self.options.similarity == "cosine" else []
 
     def _encoder(self, i: Input) -> SequenceEncoder:
-        assert i.length is not None  # the caller chose it for that
+        assert i.length is not None  # callers pass sequences
         name = f"{i.feature}_encoder"
         if self.options.history == "gru":
             return GruEncoder(i.length, i.dim, dropout=self.options.dropout, name=name)
@@ -307,10 +306,10 @@ class TwoTower(keras.Model):  # type: ignore[misc]
 
 
 class _Candidates(NamedTuple):
-    """Items that the rows of a batch are compared with.
+    """Items that are scored for the rows of a batch.
 
     `vectors` `(m, dim)`, `item_index` `(m,)`, `labels` `(batch_size, m)` with 1 at the
-    row's own item, `probability` `(m,)` or `None`.
+    positive item of a row, `probability` `(m,)` or `None`.
     """
 
     vectors: Tensor
@@ -320,7 +319,7 @@ class _Candidates(NamedTuple):
 
 
 def best_scores(users: Tensor, items: Tensor) -> Tensor:
-    """Scores `(n, m)` float32 of all pairs; with several queries that of the best.
+    """Scores `(n, m)` float32 of all pairs; with several queries the highest.
 
     Args:
         users: `(n, dim)` or `(n, num_queries, dim)`.
@@ -368,15 +367,15 @@ def _check_own(
     if units and user_layers is not None and item_layers is not None:
         raise InputError(
             "invalid-argument",
-            "`hidden_units` must be left out where both towers have layers of their"
-            f" own. Received: hidden_units={list(units)}, user_layers and item_layers.",
+            "`hidden_units` must be left out if `user_layers` and `item_layers` are"
+            f" given. Received: hidden_units={list(units)} and both. Leave it out.",
         )
     own = {id(layer) for layer in user_layers or ()}
     if any(id(layer) in own for layer in item_layers or ()):
         raise InputError(
             "invalid-argument",
-            "`user_layers` and `item_layers` must be different objects. Received: one"
-            " layer in both. Make a layer for each tower.",
+            "`user_layers` and `item_layers` must be different objects. Received: the"
+            " same layer in both. Make a layer for each tower.",
         )
 
 
@@ -387,8 +386,8 @@ def _check_history(history: str, user: Sequence[Input], item: Sequence[Input]) -
         return
     raise InputError(
         "invalid-argument",
-        "`history` must be 'gru' or 'attention' where the inputs hold the history as a"
-        f" sequence, 'mean' where they do not. Received: history={history!r}, sequences"
+        "`history` must be 'gru' or 'attention' if the inputs hold the history as a"
+        f" sequence, and 'mean' if not. Received: history={history!r}, sequences"
         f" {sequences} of the user and"
         f" {[i.feature for i in item if i.length is not None]} of the item. Make the"
         " inputs with model_inputs(..., as_sequence=True), a history_length of at least"

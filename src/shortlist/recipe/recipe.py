@@ -49,7 +49,7 @@ METRIC_NAMES = (
 
 
 class EvaluationSection(Options):
-    """What is measured on the test part."""
+    """How the test part is evaluated."""
 
     ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
     """lengths of the lists that are measured"""
@@ -76,14 +76,14 @@ class EvaluationSection(Options):
 
 
 class ServingSection(Options):
-    """What the bundle answers by default."""
+    """Defaults of the server."""
 
     repeats: Flag = False
     """true: items a user had before are recommended again"""
 
 
 class OutputSection(Options):
-    """Where things are written, relative to the recipe file."""
+    """Folders of the outputs, relative to the recipe file."""
 
     dataset: str = "dataset"
     compression: Literal["none", "zstd"] = "none"

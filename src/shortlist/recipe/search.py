@@ -22,13 +22,13 @@ Number = Annotated[
 
 
 class SearchSection(Options):
-    """What one field is searched among: a range of numbers, or a list of choices."""
+    """The values searched for one field: a range of numbers, or a list of choices."""
 
     low: Number | None = None
     high: Number | None = None
-    """Itself included, where `step` reaches it."""
+    """included if `step` reaches it"""
     log: Annotated[bool, Field(strict=True)] = False
-    """Whether a factor of 2 counts the same everywhere."""
+    """search on a logarithmic scale"""
     step: Number | None = None
     choices: list[Any] | None = None
 
@@ -77,14 +77,14 @@ class TuneSection(Options):
     trials: Positive = 30
     metric: str = "ndcg@10"
     direction: Literal["maximize", "minimize"] | None = None
-    """By default what is better in the metric."""
+    """by default that of the metric"""
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     time_budget: AboveZero | None = None
-    """Minutes; no trial begins later."""
+    """minutes; no trial starts later"""
     halving: Annotated[int, Field(ge=2, strict=True)] | Literal[False] = 3
-    """Of the trials that come to a rung, one in so many goes on; `false` for all."""
+    """one trial in so many goes on after a rung; `false` for all"""
     min_epochs: Positive = 2
-    """Epochs before the first rung."""
+    """epochs before the first rung"""
     folder: str = "tune"
     space: dict[str, SearchSection] = {}
 

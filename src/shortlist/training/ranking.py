@@ -82,7 +82,7 @@ def weights_tried(job: Job, pipeline: Pipeline) -> dict[float, float]:
 
 
 def _rows(section: RankerSection) -> tuple[Negatives | None, bool]:
-    """What is drawn beside each event, and whether its label is kept."""
+    """The negatives of each event, and whether its label is kept."""
     count = section.negatives_drawn()
     negatives = Negatives("uniform", count) if count else None
     return negatives, section.kind == "multi_task"

@@ -55,7 +55,7 @@ def make_two_tower(job: Job) -> tuple[TwoTower, Batches]:
 
 
 def _negatives(section: RetrievalSection) -> Negatives | None:
-    """What the batches bring along beside the items of their own rows."""
+    """Negatives in a batch besides the items of its own rows."""
     if section.negatives == "mixed":
         return Negatives("mixed", section.mixed_negatives)
     return Negatives("all") if section.negatives == "all" else None

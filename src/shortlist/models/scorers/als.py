@@ -25,10 +25,10 @@ from shortlist.models.validate import check_not_negative
 class ImplicitAls(FoldedFactors):
     """The dot product of a user's and an item's factors.
 
-    The item factors are learned; the factors of a user are computed from the known
-    items when they are asked for, in closed form, so a new event changes them and a
-    new user needs no training. A pair that was taken has the confidence `1 + alpha`,
-    every other one 1. Users without known items get popularity.
+    The item factors are learned. The factors of a user are computed in closed form from
+    the known items at query time, so a new event changes them and a new user needs no
+    training. An observed pair has the confidence `1 + alpha`, any other pair 1. Users
+    without known items get popularity.
 
     Args:
         options: the options; the defaults if left out. With `frequency` 0 the package
@@ -66,7 +66,7 @@ class ImplicitAls(FoldedFactors):
         ) / num_users + np.count_nonzero(self.counts)
         train = self._by_frequency if self.options.frequency else self._by_implicit
         self._set_factors(train(known), self.counts)
-        self.mean_confidence = float(np.float32(self.mean_confidence))  # as it is kept
+        self.mean_confidence = float(np.float32(self.mean_confidence))  # as stored
         return self
 
     def fold_in(self, known: Queries) -> np.ndarray:
@@ -99,7 +99,7 @@ class ImplicitAls(FoldedFactors):
         gram: np.ndarray,
         others: int,
     ) -> np.ndarray:
-        """Factors of rows that took `columns` of `others` that there are."""
+        """Factors of rows with the observed `columns`, out of `others` columns."""
         ridge = np.full(len(offsets) - 1, float(self.options.regularization))
         if self.options.frequency:
             confidence = self.options.alpha * np.diff(offsets) + others
@@ -115,13 +115,13 @@ class ImplicitAls(FoldedFactors):
         )
 
     def _by_implicit(self, known: Queries) -> np.ndarray:
-        # Both come with the package. Its threads and those of the BLAS library would
-        # fight over the processors, of which it warns: one of the two must be one.
+        # Both come with the package. It warns if its own threads and those of the BLAS
+        # library compete for the processors, so BLAS gets one.
         implicit = import_implicit()
         sparse = importlib.import_module("scipy.sparse")
         threadpoolctl = importlib.import_module("threadpoolctl")
         confidence = np.full(len(known.items), 1 + self.options.alpha, np.float32)
-        taken = sparse.csr_matrix(
+        observed = sparse.csr_matrix(
             (confidence, known.items, known.offsets), (len(known), self.num_items)
         )
         with threadpoolctl.threadpool_limits(1, "blas"):
@@ -132,7 +132,7 @@ class ImplicitAls(FoldedFactors):
                 random_state=self.seed,
                 use_cg=False,
             )
-            model.fit(taken, show_progress=False)
+            model.fit(observed, show_progress=False)
         item_factors: np.ndarray = model.item_factors
         return item_factors
 

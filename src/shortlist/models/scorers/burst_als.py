@@ -2,7 +2,7 @@
 
 Sources: Hu, Koren & Volinsky (2008), Collaborative Filtering for Implicit Feedback
 Datasets; regularization by frequency as in Rendle et al. (2022), Revisiting the
-Performance of iALS on Item Recommendation Benchmarks. Bursts as further rows of the
+Performance of iALS on Item Recommendation Benchmarks. Bursts as additional rows of the
 matrix are ours. Knows arrays and datasets; knows no files.
 """
 
@@ -21,22 +21,21 @@ from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.validate import check_not_negative
 
 LEAST_CONFIDENCE = 0.05
-"""However little a user liked an item, it was taken."""
+"""Of an observed pair, however low its label."""
 
 
 class BurstAls(FoldedFactors):
-    """Factors of users and items, learned from what was taken in all and together.
+    """Implicit ALS that also learns from the bursts of a user.
 
-    What a user took within `burst_seconds` tells more of which items belong together
-    than what the user took in years. So the matrix that is factorized has a row of
-    every user and, counting `burst_weight`, a row of every burst of at least two
-    items; both share the item factors. A taken pair has the confidence
-    `1 + label_weight * z`, z being its label in standard deviations above the mean,
-    every other pair `unobserved`.
+    Items of one user within `burst_seconds` are more closely related than items years
+    apart. So the factorized matrix has a row for every user and, with the weight
+    `burst_weight`, a row for every burst of at least two items; both share the item
+    factors. An observed pair has the confidence `1 + label_weight * z`, where z is its
+    label in standard deviations above the mean; any other pair has `unobserved`.
 
-    As in `ImplicitAls`, the factors of a user are computed from the known items when
-    they are asked for. Users without known items get popularity. Without times there
-    are no bursts, and without a label all pairs count alike.
+    As in `ImplicitAls`, the factors of a user are computed from the known items at
+    query time. Users without known items get popularity. Without times there are no
+    bursts, and without a label all pairs have the same confidence.
 
     Args:
         options: the options; the defaults if left out.
@@ -88,7 +87,7 @@ class BurstAls(FoldedFactors):
         )
 
     def confidence(self, values: np.ndarray | None, size: int) -> np.ndarray:
-        """Confidence of `size` taken pairs from their labels, `(size,)` float64."""
+        """Confidence of `size` observed pairs from their labels, `(size,)` float64."""
         deviation = float(self.label[1])
         if values is None or deviation == 0:
             return np.ones(size)

@@ -24,10 +24,10 @@ GIB = 2**30
 class Ease(Scorer):
     """A user's score of an item is the sum of its weights to the known items.
 
-    The weights minimize `||X - XB||^2 + l2 ||B||^2` with a zero diagonal, X being who
-    took what. With `dropout` p they are those of the denoising autoencoder whose
-    inputs vanish with that probability, expected over all ways to draw: item j is held
-    by `l2 + p / (1 - p) * count_j` (EDLAE). Users without known items get popularity.
+    The weights minimize `||X - XB||^2 + l2 ||B||^2` with a zero diagonal, where X is
+    the user-item matrix. With `dropout` p they are the expected weights of a denoising
+    autoencoder that drops inputs with that probability: the regularization of item j
+    is `l2 + p / (1 - p) * count_j` (EDLAE). Users without known items get popularity.
 
     Args:
         options: the options; the defaults if left out.
@@ -94,7 +94,7 @@ class Ease(Scorer):
                 f"EASE holds dense matrices of items x items: {num_items} rows need"
                 f" {needed:.1f} GiB, and memory_limit_gb is {limit}."
                 f" Set columns.item_max_size = {max(1, fits - 1)}, raise the limit, or"
-                " take kind = 'item_knn' or 'als'.",
+                " use kind = 'item_knn' or 'als'.",
             )
 
 

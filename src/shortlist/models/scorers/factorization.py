@@ -32,8 +32,8 @@ class Factorization(VectorScorer):
     rows of one side are solved in closed form given the other, and the variances of
     noise, biases and every factor are estimated from the data. A factor that explains
     nothing vanishes, so there is no regularization to choose and more factors do no
-    harm. Known items do not matter: a user is known by the row of the vocabulary, and
-    one without labels is met with the item biases.
+    harm. Known items do not matter: a user is identified by the row of the vocabulary;
+    a user without labels gets the item biases.
 
     Args:
         options: the options; the defaults if left out.
@@ -80,7 +80,7 @@ class Factorization(VectorScorer):
                 "label-needed",
                 "A factorization predicts the label, so the schema must name one and"
                 f" events must have it. Received: label {dataset.schema.label!r} and"
-                f" {len(events)} events. Name a label or take another kind.",
+                f" {len(events)} events. Name a label or use another kind.",
             )
         labels = events.label.astype(np.float64)
         mean, scale = labels.mean(), labels.std() or 1.0

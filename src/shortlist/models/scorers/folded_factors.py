@@ -1,7 +1,7 @@
 """Scorers whose items have learned factors, and whose users are folded in.
 
-A user is the closed-form answer to the known items, computed when asked for: a new
-event changes it, and a new user needs no training. Knows arrays; knows no files.
+The factors of a user are computed in closed form from the known items at query time: a
+new event changes them, and a new user needs no training. Knows arrays; knows no files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FoldedFactors(VectorScorer):
         return self._finished(cosines(self.item_factors, row))
 
     def _set_factors(self, item_factors: np.ndarray, counts: np.ndarray) -> None:
-        """Takes over what was learned of the items."""
+        """Sets the learned factors and counts of the items."""
         self.item_factors = item_factors.astype(np.float32)
         self.item_factors[counts == 0] = 0.0
         self.counts = counts.astype(np.float32)

@@ -25,7 +25,7 @@ DAY_MS = 86_400_000
 class ItemKnn(Scorer):
     """A user's score of an item is the sum of its similarities to the known items.
 
-    An item taken more than once counts as its newest event. Users without known items
+    A repeated item counts as its newest event. Users without known items
     get popularity.
 
     Args:
@@ -58,7 +58,7 @@ class ItemKnn(Scorer):
         return self.options.rating_weights
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ItemKnn:
-        """Counts who took both items of each pair and keeps the nearest.
+        """Counts the users of both items of each pair and keeps the nearest items.
 
         Raises:
             InputError: `rating_weights` without a label (`label-needed`), or

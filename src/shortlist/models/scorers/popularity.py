@@ -1,4 +1,4 @@
-"""The baseline that must be beaten: what most people took."""
+"""The baseline: items by their number of events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY_MS = 86_400_000
 
 
 class Popularity(Scorer):
-    """Scores an item by its number of events: of everybody, lately, or of users alike.
+    """Scores an item by its events: of all users, recent ones, or of a user segment.
 
     Known items do not matter.
 
