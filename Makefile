@@ -19,7 +19,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/_
            src/shortlist/*/*/__init__.py src/shortlist/*/*/*/__init__.py)
 
 # What the benchmarks share, and the script that chose the settings of one of them.
-NOT_BENCHMARKS := harness workers tune_accuracy
+NOT_BENCHMARKS := harness workers tune_accuracy tune_defaults
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all check sanitize install bench dist clean

@@ -1,7 +1,7 @@
 """Writes the tables of docs/recipe.md that list the options of a model.
 
-Each table stands between `<!-- options: SECTION -->` and `<!-- end -->` and is made from
-the fields, defaults and notes of the section. Run after changing one:
+Each table is between `<!-- options: SECTION -->` and `<!-- end -->` and is generated
+from the fields, defaults and notes of the section. Run this after changing an option:
 
     python scripts/option_tables.py
 """

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from shortlist.data.store.dataset import Dataset
-from shortlist.errors import InputError, did_you_mean
+from shortlist.errors import InputError
 from shortlist.models.scorers.queries import Queries
 
 LAST = np.float32(-1e9)
@@ -184,14 +184,4 @@ def check_times(dataset: Dataset, options: str) -> None:
             "times-needed",
             f"{options} of a scorer need the time of events. Received: a schema without"
             " `timestamp`. Name the column, or leave the option out.",
-        )
-
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises `InputError` (`invalid-argument`) unless `value` is one of `known`."""
-    if value not in known:
-        raise InputError(
-            "invalid-argument",
-            f"`{name}` must be one of {known}. Received: {value!r}."
-            f"{did_you_mean(value, known)}",
         )

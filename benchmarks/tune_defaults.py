@@ -1,9 +1,8 @@
 """Compares defaults of the two-tower model and the ranker on validation parts.
 
 Run by hand, with the folder of the logs. Trains every combination of the values in
-`RETRIEVAL` and `RANKER` on three logs of different shape and prints what the best epoch
-reaches on the validation part. The test part is never measured. `docs/models.md` has
-the table and the choice.
+`RETRIEVAL` and `RANKER` on three logs and prints the validation metric of the best
+epoch. The test part is never measured. `docs/models.md` has the table and the choice.
 """
 
 from __future__ import annotations
