@@ -24,6 +24,8 @@ from shortlist.models.scorers.storage import SCORERS
 from shortlist.options import Options
 from shortlist.recipe import RankerSection, RetrievalSection
 
+pytestmark = pytest.mark.backend
+
 SCHEMA = Schema(user_id="u", item_id="i")
 INPUTS = model_inputs(SCHEMA, embedding_dim=4, feature_dim=3, history_length=0)
 ROWS = {"user": 7, "item": 9}
