@@ -264,13 +264,25 @@ def mixture(gate: Tensor, experts: Tensor) -> Tensor:
 
 
 def _shares(options: MultiTaskOptions) -> dict[str, float]:
-    """Weights of the heads in the score, those other than 0."""
+    """The weight of each head in the score, without those of 0.
+
+    Raises:
+        InputError: `invalid-argument`: no head, a name that is no identifier, or no
+            weight other than 0.
+    """
     if not options.heads:
         raise InputError(
             "invalid-argument",
             "`heads` must map at least one name to a Head. Received:"
             f" {options.heads!r}. Give heads={{'click': Head(objective='binary')}}.",
         )
+    for name in options.heads:
+        if not name.isidentifier():
+            raise InputError(
+                "invalid-argument",
+                "The name of a head must be letters, digits and underscores. Received:"
+                f" {name!r}. Rename it.",
+            )
     given = options.shares() or {next(iter(options.heads)): 1.0}
     shares = {name: share for name, share in given.items() if share}
     if not shares:

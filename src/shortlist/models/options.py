@@ -267,17 +267,6 @@ class MultiTaskOptions(DenseOptions):
     heads: dict[str, Head] = {}
     """of multi_task: a table [ranker.heads.NAME] for each head"""
 
-    @pydantic.field_validator("heads")
-    @classmethod
-    def _names_are_identifiers(cls, heads: dict[str, Head]) -> dict[str, Head]:
-        for name in heads:
-            if not name.isidentifier():
-                raise ValueError(
-                    "The name of a head must be letters, digits and underscores."
-                    f" Received: {name!r}. Rename it"
-                )
-        return heads
-
     @pydantic.model_validator(mode="after")
     def _score_names_heads(self) -> Self:
         for name in self.shares():
