@@ -18,8 +18,8 @@ BACKENDS := jax,tensorflow$(if $(ASK_TORCH),$(comma)torch)
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.* src/shortlist/*/__init__.py \
            src/shortlist/*/*/__init__.py src/shortlist/*/*/*/__init__.py)
 
-# Code shared by the benchmarks, and the script that tunes the settings of one.
-NOT_BENCHMARKS := harness workers tune_accuracy
+# Code shared by the benchmarks, and the scripts that tune settings.
+NOT_BENCHMARKS := harness workers tune_accuracy tune_defaults
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all check sanitize install bench dist clean

@@ -24,12 +24,13 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {
         *{"errors", "atomic", "backend", "drawing", "interrupts", "lock", "native"},
-        *{"outputs", "packages", "page", "processors", "reading"},
+        *{"options", "outputs", "packages", "page", "processors", "reading"},
     },
     {"data"},
     {"public_data"},
     {"embeddings"},
     {"models"},
+    {"recipe"},
     {"evaluation"},
     {"recipe"},
     {"training"},
@@ -60,7 +61,7 @@ KERAS = {"keras", "keras_rs", "jax", "tensorflow", "torch"}
 KERAS_PLACES = re.compile(
     r"embeddings/(?!(inputs|rules|specs|table|storage/table_files"
     r"|host/(host_tables|handles|lookup_call|handle_errors|kernels|reference))\.py).*"
-    r"|models/(?!scorers/).*"
+    r"|models/(?!scorers/|options\.py).*"
     r"|training/(?!(runs/(run|run_store|run_index|records)|loop/cost)\.py).*"
     r"|bundle/export\.py"
 )

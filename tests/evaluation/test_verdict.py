@@ -22,7 +22,7 @@ from shortlist.evaluation.verdict import (
     validation_verdict,
     verdict_of,
 )
-from shortlist.recipe import RETRIEVAL_KINDS
+from shortlist.models.options import RETRIEVAL_KINDS
 
 
 def report(

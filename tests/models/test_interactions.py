@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import keras_rs
@@ -16,14 +16,13 @@ from shortlist.data import Feature, Schema
 from shortlist.embeddings.inputs import Input, input_width, model_inputs
 from shortlist.errors import InputError
 from shortlist.models.interactions import (
-    INTERACTIONS,
-    Sizes,
     pairwise_dots,
     pairwise_products,
     score_graph,
     widened,
 )
 from shortlist.models.listwise import ListwiseSoftmax
+from shortlist.models.options import Interaction, RankerOptions
 from shortlist.models.ranker import Ranker
 from suites import ModelSuite, run
 
@@ -123,15 +122,21 @@ PLAIN = tuple(
     )
     for name, dim in WIDTHS.items()
 )
-SIZES = Sizes(hidden_units=(6, 4), cross_layers=2, low_rank_dim=2)
+SIZES: dict[str, Any] = {"hidden_units": [6, 4], "cross_layers": 2, "low_rank_dim": 2}
+INTERACTIONS = get_args(Interaction)
 GENERATOR = np.random.default_rng(5)
 FLAT = GENERATOR.normal(size=(7, 30)).astype(np.float32)
 
 
-def graph(interaction: str, sizes: Sizes = SIZES) -> tuple[Any, np.ndarray]:
+def options_of(interaction: str, **sizes: Any) -> RankerOptions:
+    return RankerOptions.model_validate({"interaction": interaction, **SIZES, **sizes})
+
+
+def graph(interaction: str, **sizes: Any) -> tuple[Any, np.ndarray]:
     """The graph with random weights, and an input for it."""
     keras.utils.set_random_seed(3)
-    model = score_graph(interaction, PLAIN, sizes, bias=0.5)
+    options = options_of(interaction, **sizes)
+    model = score_graph(options, PLAIN, bias=0.5)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
     return model, FLAT[:, : input_width(widened(interaction, PLAIN))]
@@ -239,8 +244,7 @@ def test_the_dot_products_are_those_of_keras_rs(num_inputs: int) -> None:
 def test_dcn_multiplies_the_input_with_a_map_of_the_last_layer(
     interaction: str, hidden_units: tuple[int, ...]
 ) -> None:
-    sizes = Sizes(hidden_units=hidden_units, cross_layers=2, low_rank_dim=2)
-    model, flat = graph(interaction, sizes)
+    model, flat = graph(interaction, hidden_units=hidden_units)
     crossed = flat
     for weights in layers(model, keras_rs.layers.FeatureCross):
         kernels = [w for w in weights if w.ndim == 2]
@@ -257,7 +261,7 @@ def test_dcn_multiplies_the_input_with_a_map_of_the_last_layer(
 
 
 def test_the_rank_is_a_quarter_of_the_width_unless_told() -> None:
-    model, _ = graph("dcn_low_rank", Sizes(low_rank_dim=None))
+    model, _ = graph("dcn_low_rank", low_rank_dim=None)
     shapes = {
         w.shape for one in layers(model, keras_rs.layers.FeatureCross) for w in one
     }
@@ -291,11 +295,11 @@ def test_a_single_lookup_is_enough_for_every_kind_but_ncf(interaction: str) -> N
     inputs = (Input(feature="a", kind="categorical", owner="user", table="a", dim=3),)
     if interaction == "ncf":
         with pytest.raises(InputError, match="user_index and item_index") as caught:
-            score_graph(interaction, inputs, SIZES)
+            score_graph(options_of(interaction), inputs)
         assert caught.value.code == "invalid-argument"
         return
     width = input_width(widened(interaction, inputs))
-    model = score_graph(interaction, inputs, SIZES)
+    model = score_graph(options_of(interaction), inputs)
     assert output(model, FLAT[:, :width]).shape == (7, 1)
 
 
@@ -473,11 +477,23 @@ def test_table_l2_pulls_the_touched_rows_to_zero() -> None:
     ("argument", "value", "message"),
     [
         ("interaction", "deep_fm", "Did you mean 'deepfm'"),
-        ("interaction", None, "`interaction` must be one of"),
+        ("interaction", None, "`interaction` must be 'mlp', 'ncf'"),
         ("objective", "list_wise", "Did you mean 'listwise'"),
-        ("cross_layers", 0, "`cross_layers` must be a positive"),
-        ("low_rank_dim", 0, "`low_rank_dim` must be a positive"),
-        ("table_l2", -1.0, "`table_l2` must be a finite number of at least 0"),
+        (
+            "cross_layers",
+            0,
+            "`cross_layers` must be greater than or equal to 1, received 0",
+        ),
+        (
+            "low_rank_dim",
+            0,
+            "`low_rank_dim` must be greater than or equal to 1, received 0",
+        ),
+        (
+            "table_l2",
+            -1.0,
+            "`table_l2` must be greater than or equal to 0, received -1.0",
+        ),
         ("table_l2", float("nan"), "`table_l2` must be"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from shortlist.models import losses
+from shortlist.models.options import LossName
 
 pytestmark = pytest.mark.backend
 
@@ -62,7 +63,7 @@ def loss_of(name: Any, probability: Any, hard: int | None) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(found))
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", get_args(LossName))
 @pytest.mark.parametrize("corrected", [True, False])
 @pytest.mark.parametrize("hard", [None, 2, 100])
 def test_losses_equal_their_twins(name: str, corrected: bool, hard: int | None) -> None:

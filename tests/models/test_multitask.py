@@ -13,7 +13,8 @@ from shortlist.bundle.export import to_onnx
 from shortlist.data import Feature, Schema
 from shortlist.embeddings.inputs import model_inputs
 from shortlist.errors import InputError
-from shortlist.models.multitask import Head, MultiTask, mixture
+from shortlist.models.multitask import MultiTask, mixture
+from shortlist.models.options import Head
 from suites import ModelSuite, run
 
 pytestmark = pytest.mark.backend
@@ -234,14 +235,14 @@ def test_training_refuses_labels_that_are_not_those_of_the_heads() -> None:
         ("heads", {}, "`heads` must map at least one name"),
         ("heads", {"a b": Head(objective="binary")}, "The name of a head must be"),
         ("heads", {"a": {"objective": "binry"}}, "Did you mean 'binary'"),
-        ("heads", {"a": Head(objective="binry")}, "Did you mean 'binary'"),  # type: ignore[arg-type]
-        ("heads", {"a": {"objective": "binary", "wait": 1}}, "must have the fields"),
-        ("heads", {"a": Head(objective="binary", weight=0)}, "`weight` must be"),
+        ("heads", {"a": "binary"}, "`heads.a` must be a valid dictionary"),
+        ("heads", {"a": {"objective": "binary", "wait": 1}}, "Did you mean 'weight'"),
+        ("heads", {"a": {"objective": "binary", "weight": 0}}, "weight` must be"),
         ("bottom", "mmo", "Did you mean 'mmoe'"),
-        ("num_experts", 0, "`num_experts` must be a positive"),
-        ("tower_units", (0,), "`tower_units` must be a positive"),
+        ("num_experts", 0, "`num_experts` must be greater than or equal to 1"),
+        ("tower_units", (0,), "`tower_units.0` must be greater than or equal to 1"),
         ("score", "clicks", "Did you mean 'click'"),
-        ("score", {"click": float("nan")}, "`score` must be a finite number"),
+        ("score", {"click": float("nan")}, "must be a finite number, received nan"),
         ("score", {"click": 0}, "weight other than 0"),
     ],
 )
@@ -252,5 +253,5 @@ def test_arguments_are_checked(argument: str, value: Any, message: str) -> None:
 
 
 def test_experts_need_a_hidden_layer() -> None:
-    with pytest.raises(InputError, match="`hidden_units` must not be empty"):
+    with pytest.raises(InputError, match="needs hidden_units for its experts"):
         make_model(bottom="mmoe", hidden_units=())

@@ -118,7 +118,7 @@ class BruteForce:
             kernel, bias = tower.get_weights()
             vector = self.vector(model, inputs, user, item, history) @ kernel + bias
             vectors.append(vector / np.linalg.norm(vector))
-        return float(vectors[0] @ vectors[1]) / model.temperature
+        return float(vectors[0] @ vectors[1]) / model.options.temperature
 
     def ranker_output(self, user: int, item: int, history: list[int]) -> float:
         model = self.pipeline.ranker

@@ -147,7 +147,7 @@ def test_arguments_are_checked_before_anything_is_made(
         raise AssertionError("something was made")
 
     monkeypatch.setattr(keras.Model, "__init__", made)
-    with pytest.raises(InputError, match=f"`{argument}` must be") as caught:
+    with pytest.raises(InputError, match=rf"`{argument}(\.\d+)?` must be") as caught:
         Ranker(INPUTS, ROWS, **{argument: value})
     assert caught.value.code == "invalid-argument"
     shown = value[1] if isinstance(value, tuple) else value

@@ -274,7 +274,7 @@ def test_fold_in_is_what_implicit_recomputes(dataset: Dataset) -> None:
     with threadpoolctl.threadpool_limits(1, "blas"):
         rival = implicit.AlternatingLeastSquares(factors=6, regularization=3.0)
         rival.item_factors = model.item_factors
-        taken = scipy.sparse.csr_matrix(matrix_of(dataset) * (1 + model.alpha))
+        taken = scipy.sparse.csr_matrix(matrix_of(dataset) * (1 + model.options.alpha))
         theirs = rival.recalculate_user(np.arange(dataset.num_users), taken)
     ours = model.fold_in(queries_of(dataset).distinct())
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
@@ -600,14 +600,14 @@ def test_similar_items_are_those_of_the_same_taste(dataset: Dataset) -> None:
     ("kind", "options", "words"),
     [
         ("eese", {}, "Did you mean 'ease'"),
-        ("ease", {"l2": 0}, "above 0"),
-        ("ease", {"dropout": 1.0}, "below 1"),
+        ("ease", {"l2": 0}, "`l2` must be greater than 0"),
+        ("ease", {"dropout": 1.0}, "less than 1, received 1.0"),
         ("item_knn", {"similarity": "jacard"}, "Did you mean 'jaccard'"),
-        ("item_knn", {"shrinkage": -1}, "at least 0"),
-        ("item_knn", {"neighbours": 0}, "above 0"),
-        ("als", {"factors": 0}, "positive integer"),
-        ("factorization", {"sweeps": 0}, "positive integer"),
-        ("popularity", {"half_life_days": 0}, "above 0"),
+        ("item_knn", {"shrinkage": -1}, "equal to 0, received -1"),
+        ("item_knn", {"neighbours": 0}, "equal to 1, received 0"),
+        ("als", {"factors": 0}, "`factors` must be"),
+        ("factorization", {"sweeps": 0}, "`sweeps` must be"),
+        ("popularity", {"half_life_days": 0}, "greater than 0"),
     ],
 )
 def test_unusable_arguments_are_refused(kind: str, options: dict, words: str) -> None:

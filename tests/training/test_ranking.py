@@ -105,11 +105,11 @@ def test_every_interaction_is_trained_from_the_recipe_and_served(
     pipeline = load_pipeline(run, dataset)
     model = pipeline.ranker
     assert model is not None and not isinstance(model, MultiTask)
-    assert model.interaction == ranker["interaction"]
+    assert model.options.interaction == ranker["interaction"]
     assert run.info.objective == model.objective == ranker.get("objective", "binary")
     assert model.lookup.table_l2 == ranker.get("table_l2", 0.0)
     if ranker["interaction"] == "dcn_low_rank":
-        assert (model.low_rank_dim, model.cross_layers) == (4, 3)
+        assert (model.options.low_rank_dim, model.options.cross_layers) == (4, 3)
     assert_served(pipeline, tmp_path / "bundle")
 
 
@@ -125,7 +125,11 @@ def test_a_multi_task_ranker_is_trained_from_the_recipe_and_served(
     pipeline = load_pipeline(multi_run, dataset)
     model = pipeline.ranker
     assert isinstance(model, MultiTask)
-    assert (model.bottom, model.num_experts, model.list_size) == ("mmoe", 2, 3)
+    assert (model.options.bottom, model.options.num_experts, model.list_size) == (
+        "mmoe",
+        2,
+        3,
+    )
     assert {n: h.label for n, h in model.heads.items()} == {
         "rating": "label",
         "like": "positive",

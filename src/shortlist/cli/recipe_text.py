@@ -1,4 +1,4 @@
-"""A commented recipe file out of what was guessed about a log."""
+"""Writes a commented recipe file from what was guessed about a log."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 from shortlist.atomic import atomic_file, check_file
 from shortlist.cli.recipe_toml import comment, toml_value
 from shortlist.data.split import KINDS
+from shortlist.options import Options
 from shortlist.recipe import (
     EvaluationSection,
     OutputSection,
     RankerSection,
     RetrievalSection,
-    Section,
     ServingSection,
 )
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from shortlist.data.guess.schema import Guess
     from shortlist.data.read.file_format import FileFormat
     from shortlist.data.schema import Feature
@@ -31,44 +29,6 @@ if TYPE_CHECKING:
 _FILES = {"log": "log", "users": "users file", "items": "items file"}
 
 Override = dict[str, dict[str, Any]]
-
-_RETRIEVAL_NOTES = {
-    "kind": "or ease, burst_als, item_knn, als, popularity, factorization, blend",
-    "embedding_dim": "width of the user and item vectors",
-    "feature_dim": "width of the tables of side features",
-    "hidden_units": "hidden layers of each tower, such as [128]",
-    "history_length": "newest items the user tower reads; 0 for none",
-    "dropout": "share of the looked-up inputs dropped in training",
-    "unknown_rate": "share of events trained as an unknown user, for cold starts",
-    "temperature": "scores are divided by it: smaller is sharper",
-    "similarity": "cosine or dot product",
-    "num_queries": "user vectors per user; the best one counts",
-    "history": "mean of the items, or gru or attention over their order",
-    "loss": "sampled_softmax, bpr or hinge",
-    "negatives": "in_batch, mixed (and drawn ones) or all (a small catalogue)",
-    "patience": "epochs without a better validation nDCG@10 before it stops",
-}
-_RANKER_NOTES = {
-    "enabled": "false serves retrieval alone",
-    "kind": "or multi_task, a rating and a chance of an event in one model",
-    "objective": "explicit predicts the label, binary the chance of an event; listwise",
-    "interaction": "or ncf, wide_deep, deepfm, dcn, dcn_low_rank, dlrm",
-    "cross_layers": "of dcn and dcn_low_rank",
-    "table_l2": "pulls the table rows of a batch towards 0",
-    "negatives": "drawn per event for objective = binary and listwise",
-    "bottom": "of multi_task; or mmoe",
-    "candidates": "items the ranker re-scores",
-    "weights": "tried on the validation part; the best is kept",
-}
-_EVALUATION_NOTES = {
-    "ks": "lengths of the lists that are measured",
-    "resamples": "of the bootstrap, for the 95 % intervals",
-    "metrics": "everything when empty",
-    "slices": "features by which the report is divided",
-    "taste": "item feature in which tastes are compared; chosen when empty",
-    "repeats": "true: items a user had before count and stay in the lists",
-}
-_SERVING_NOTES = {"repeats": "true: items a user had before are recommended again"}
 
 
 def write_recipe(
@@ -85,7 +45,7 @@ def write_recipe(
 
     Args:
         path: the file to write.
-        guess: what the columns are taken to be, and why.
+        guess: the guessed columns and settings, and the reasons.
         log: the interaction log, one file or several.
         users: the user attribute file.
         items: the item attribute file.
@@ -100,53 +60,73 @@ def write_recipe(
         name="a recipe",
         inputs=[*logs, *(file for file in (users, items) if file is not None)],
     )
-    changed = {name: dict(fields) for name, fields in (overrides or {}).items()}
-    if guess.repeats:
-        for name in ("evaluation", "serving"):
-            changed.setdefault(name, {}).setdefault("repeats", True)
-    objective = "explicit" if guess.schema.label_kind == "explicit" else "binary"
-    ranker = {"objective": objective, **changed.get("ranker", {})}
-    events = [_from(path, file) for file in logs]
     named = (("users", users), ("items", items))
+    files = {name: _from(path, file) for name, file in named if file}
     blocks = [
-        "# Written by `shortlist init` from the log: check the guesses, then run",
-        "#   shortlist prepare && shortlist train && shortlist evaluate",
-        "#   shortlist export && shortlist serve",
-        "version = 1",
-        _line("name", changed.get("recipe", {}).get("name", "recommender")),
-        _line("seed", changed.get("recipe", {}).get("seed", 0)),
-        "\n[log]  # paths from the folder of this file",
-        _line("events", events[0] if len(events) == 1 else events),
-        *(_line(name, _from(path, file)) for name, file in named if file),
-        *(
-            _line(name, column)
-            for name, column in (
-                ("users_id", guess.users_id if users else None),
-                ("items_id", guess.items_id if items else None),
-            )
-            if column is not None
-        ),
-        *_reading(guess),
+        *_head((overrides or {}).get("recipe", {})),
+        *_log(guess, [_from(path, file) for file in logs], files),
         *_columns(guess),
         "\n[split]",
         *_split(guess),
-        "\n[retrieval]",
-        *_section(RetrievalSection, _RETRIEVAL_NOTES, changed.get("retrieval", {})),
-        "\n[ranker]",
-        *_section(RankerSection, _RANKER_NOTES, ranker),
-        "\n[evaluation]",
-        *_section(EvaluationSection, _EVALUATION_NOTES, changed.get("evaluation", {})),
-        "\n[serving]",
-        *_section(ServingSection, _SERVING_NOTES, changed.get("serving", {})),
-        "\n[output]  # folders beside this file",
-        *_section(OutputSection, {"compression": "of the dataset; or zstd"}, {}),
+        *_sections(guess, overrides or {}),
     ]
     with atomic_file(path) as temporary:
         temporary.write_text("\n".join(blocks) + "\n", encoding="utf-8")
 
 
+def _head(changed: Mapping[str, Any]) -> list[str]:
+    return [
+        "# Written by `shortlist init` from the log: check the guesses, then run",
+        "#   shortlist prepare && shortlist train && shortlist evaluate",
+        "#   shortlist export && shortlist serve",
+        "version = 1",
+        _line("name", changed.get("name", "recommender")),
+        _line("seed", changed.get("seed", 0)),
+    ]
+
+
+def _log(guess: Guess, events: list[str], files: Mapping[str, str]) -> list[str]:
+    """`[log]`: the files, their id columns and the settings of reading."""
+    ids = {"users_id": guess.users_id, "items_id": guess.items_id}
+    return [
+        "\n[log]  # paths from the folder of this file",
+        _line("events", events[0] if len(events) == 1 else events),
+        *(_line(name, file) for name, file in files.items()),
+        *(
+            _line(name, column)
+            for name, column in ids.items()
+            if column is not None and name.removesuffix("_id") in files
+        ),
+        *_reading(guess),
+    ]
+
+
+def _sections(guess: Guess, overrides: Override) -> list[str]:
+    """The sections that are the same for every log, but for what was guessed."""
+    explicit = guess.schema.label_kind == "explicit"
+    guessed: Override = {
+        "ranker": {"objective": "explicit" if explicit else "binary"},
+        "evaluation": {"repeats": True} if guess.repeats else {},
+        "serving": {"repeats": True} if guess.repeats else {},
+    }
+    sections: dict[str, type[Options]] = {
+        "retrieval": RetrievalSection,
+        "ranker": RankerSection,
+        "evaluation": EvaluationSection,
+        "serving": ServingSection,
+        "output": OutputSection,
+    }
+    lines = []
+    for name, section in sections.items():
+        note = "  # folders beside this file" if name == "output" else ""
+        lines.append(f"\n[{name}]{note}")
+        changed = {**guessed.get(name, {}), **overrides.get(name, {})}
+        lines += _section(section, changed)
+    return lines
+
+
 def _reading(guess: Guess) -> list[str]:
-    """The settings of reading, those of the attribute files in tables of their own."""
+    """The settings of reading; those of the attribute files are separate tables."""
     why = guess.format_reasons
     lines = [_line("layout", guess.layout, why.get("layout"))]
     lines += _format_lines(guess.format, why, "")
@@ -258,13 +238,13 @@ def _split(guess: Guess) -> list[str]:
     ]
 
 
-def _section(
-    section: type[BaseModel], notes: dict[str, str], changed: dict[str, Any]
-) -> list[str]:
+def _section(section: type[Options], changed: Mapping[str, Any]) -> list[str]:
+    """The fields of a section, each with its value and its note."""
+    notes = section.notes()
     return [
         _line(name, changed.get(name, field.default), notes.get(name))
         for name, field in section.model_fields.items()
-        if not isinstance(field.default, Section | dict)  # sections of their own
+        if not isinstance(field.default, Options | dict)  # tables inside the section
         and changed.get(name, field.default) is not None  # TOML has no null
     ]
 

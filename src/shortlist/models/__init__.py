@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from shortlist.backend import choose_backend
 
 if TYPE_CHECKING:
-    from shortlist.models.multitask import Head, MultiTask
+    from shortlist.models.multitask import MultiTask
+    from shortlist.models.options import Head
     from shortlist.models.pipeline import Pipeline
     from shortlist.models.ranker import Ranker
     from shortlist.models.scorers.popularity import Popularity
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Head": "multitask",
+    "Head": "options",
     "MultiTask": "multitask",
     "Pipeline": "pipeline",
     "Popularity": "scorers.popularity",

@@ -1,25 +1,22 @@
-"""What makes one vector out of the items a user took, in their order.
+"""Encoders of the history of a user: one vector from a sequence of item vectors.
 
-Knows a sequence as the columns in which `FeatureEmbedding` lays it out: position after
-position, each a vector and 1, or zeros where nothing stands; the newest is last. Knows
-no tables and no other inputs.
+A sequence has the layout of `FeatureEmbedding`: one position after the other, each a
+vector and 1, or zeros for padding; the newest item is last. Knows no tables and no
+other inputs.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 from keras import ops
 
 from shortlist.embeddings.layer import Tensor
 
-History = Literal["mean", "gru", "attention"]
-HISTORIES: tuple[History, ...] = get_args(History)
-
 
 class SequenceEncoder(keras.layers.Layer):  # type: ignore[misc]
-    """Base of the encoders: one vector out of a sequence; zeros for an empty one.
+    """Base class of the encoders: one vector from a sequence; zeros if it is empty.
 
     Args:
         length: positions.
@@ -72,7 +69,7 @@ class GruEncoder(SequenceEncoder):
     def __init__(self, length: int, dim: int, **kwargs: Any) -> None:
         super().__init__(length, dim, **kwargs)
         self.drop = keras.layers.Dropout(self.dropout)
-        # cuDNN wants the padding behind the items; here it is before them.
+        # cuDNN needs the padding after the items; here it is before them.
         self.gru = keras.layers.GRU(dim, use_cudnn=False, name="gru")
 
     def build(self, input_shape: Any) -> None:
@@ -107,11 +104,11 @@ class ExportableNormalization(keras.layers.LayerNormalization):  # type: ignore[
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class AttentionEncoder(SequenceEncoder):
-    """Self-attention that looks back: SASRec's blocks; the vector of the newest item.
+    """Causal self-attention with the blocks of SASRec; the vector of the newest item.
 
-    Every position gets a learned vector of its place, counted from the newest. A block
-    is attention to the positions up to one's own, then two dense layers, each with
-    layer normalization before and the input added after.
+    A learned vector is added for every position, counted from the newest. A block is
+    causal attention, then two dense layers, each with layer normalization before it
+    and a residual connection.
 
     Args:
         length: positions.
@@ -162,7 +159,7 @@ class AttentionEncoder(SequenceEncoder):
     def call(self, columns: Tensor, training: bool = False) -> Tensor:
         """The last position after all blocks; zeros for an empty history."""
         vectors, mask = self.split(columns)
-        # As in SASRec, so that the places do not drown the items.
+        # As in SASRec, so that the positions do not outweigh the items.
         tensor = vectors * self.dim**0.5 + self.places
         tensor = self.drop(tensor, training=training) * mask
         causal = ops.tril(ops.ones((self.length, self.length), dtype=mask.dtype))

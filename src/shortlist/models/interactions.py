@@ -1,19 +1,19 @@
-"""How a ranker combines its looked-up vectors into one score: the known kinds.
+"""How a ranker combines its looked-up vectors into one score.
 
 Each kind is a graph from the flat input `(batch_size, width)` to a score
 `(batch_size, 1)`, so that it is exported and served as it is. Knows vectors and their
 widths; knows no tables, ids, losses or data.
 
-Some kinds need numbers of their own for every row of a table: a first-order weight
-(`wide_deep`, `deepfm`) or a second vector (`ncf`). They are further columns of the
-tables the model has already: `widened` says how many, and the graph takes them apart.
+Some kinds need more numbers for every row of a table: a first-order weight
+(`wide_deep`, `deepfm`) or a second vector (`ncf`). These are extra columns of the same
+tables: `widened` says how many, and the graph splits them off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import msgspec
@@ -22,12 +22,9 @@ from keras import ops
 from shortlist.embeddings.inputs import Input, input_width, table_dims
 from shortlist.embeddings.layer import Tensor
 from shortlist.embeddings.original import keras_rs
-from shortlist.errors import InputError, did_you_mean
+from shortlist.errors import InputError
+from shortlist.models.options import RankerOptions
 
-Interaction = Literal[
-    "mlp", "ncf", "wide_deep", "deepfm", "dcn", "dcn_low_rank", "dlrm"
-]
-INTERACTIONS: tuple[str, ...] = get_args(Interaction)
 PAIR = ("user_index", "item_index")
 
 Built = tuple[Tensor, list[Tensor]]
@@ -36,49 +33,23 @@ Built = tuple[Tensor, list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """The flat input of a ranker, taken apart. All are symbolic tensors.
+    """The flat input of a ranker, split up. All are symbolic tensors.
 
     Args:
-        flat: all vectors side by side, the further columns left out.
+        flat: all vectors side by side, the extra columns left out.
         looked_up: vector `(batch_size, dim)` of each looked-up input, by feature.
-        further: the further columns `(batch_size, n)` of each looked-up input.
+        extra: the extra columns `(batch_size, n)` of each looked-up input.
         numeric: `(batch_size, 1)` of each numeric input.
     """
 
     flat: Tensor
     looked_up: dict[str, Tensor]
-    further: dict[str, Tensor]
+    extra: dict[str, Tensor]
     numeric: list[Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Sizes of the layers of an interaction.
-
-    Args:
-        hidden_units: widths of the hidden layers of the deep part; may be empty.
-        cross_layers: number of cross layers of `dcn` and `dcn_low_rank`.
-        low_rank_dim: rank of the matrices of `dcn_low_rank`; a quarter of the width of
-            the input by default, which kept the quality in Wang et al. (2021).
-    """
-
-    hidden_units: tuple[int, ...] = (64, 32)
-    cross_layers: int = 2
-    low_rank_dim: int | None = None
-
-
-def check_interaction(interaction: object) -> None:
-    """Raises `InputError` (`invalid-argument`) for an unknown kind."""
-    if interaction not in INTERACTIONS:
-        raise InputError(
-            "invalid-argument",
-            f"`interaction` must be one of {', '.join(INTERACTIONS)}. Received:"
-            f" {interaction!r}.{did_you_mean(interaction, INTERACTIONS)}",
-        )
-
-
 def widened(interaction: str, inputs: Sequence[Input]) -> tuple[Input, ...]:
-    """The inputs with the further columns that an interaction needs of its tables.
+    """The inputs with the extra columns that an interaction needs of its tables.
 
     Raises:
         InputError: `ncf` without a user and an item input of one width
@@ -106,21 +77,14 @@ def widened(interaction: str, inputs: Sequence[Input]) -> tuple[Input, ...]:
 
 
 def score_graph(
-    interaction: str,
-    inputs: Sequence[Input],
-    sizes: Sizes,
-    *,
-    dropout: float = 0.0,
-    bias: float = 0.0,
+    options: RankerOptions, inputs: Sequence[Input], *, bias: float = 0.0
 ) -> keras.Model:
     """A Keras model from the flat input to the score.
 
     Args:
-        interaction: one of `INTERACTIONS`.
+        options: the interaction, the sizes of its layers and the dropout.
         inputs: what is concatenated, in order, before `widened`.
-        sizes: of the layers.
-        dropout: share of the flat input dropped in training.
-        bias: first score before any training.
+        bias: initial value of the score's bias.
 
     Returns: a model from `(batch_size, width)` to `(batch_size, 1)`; the width is that
     of the widened inputs.
@@ -135,12 +99,12 @@ def score_graph(
         Naumov et al. (2019), Deep Learning Recommendation Model for Personalization
         and Recommendation Systems.
     """
-    wide = widened(interaction, inputs)
+    wide = widened(options.interaction, inputs)
     tensor = source = keras.Input((input_width(wide),), name="ranker_input")
-    if dropout:
-        tensor = keras.layers.Dropout(dropout)(tensor)
+    if options.dropout:
+        tensor = keras.layers.Dropout(options.dropout)(tensor)
     blocks = _blocks(tensor, inputs, wide)
-    hidden, summands = _BUILDERS[interaction](blocks, sizes)
+    hidden, summands = _BUILDERS[options.interaction](blocks, options)
     start = keras.initializers.Constant(bias)
     score = keras.layers.Dense(1, bias_initializer=start)(hidden)
     if summands:
@@ -174,8 +138,8 @@ def pairwise_products(vectors: Tensor) -> Tensor:
 def pairwise_dots(vectors: Tensor) -> Tensor:
     """The dot products of all pairs of vectors, side by side: (1, 0), (2, 0), (2, 1)...
 
-    As `keras_rs.layers.DotInteraction`, which picks them out of the matrix of all
-    products with a gather that Keras cannot export to ONNX under PyTorch (KerasRS 0.4).
+    Same result as `keras_rs.layers.DotInteraction`, which uses a gather that Keras
+    cannot export to ONNX under PyTorch (KerasRS 0.4).
 
     Args:
         vectors: `(batch_size, num_inputs, dim)`, at least two.
@@ -189,83 +153,83 @@ def pairwise_dots(vectors: Tensor) -> Tensor:
     return rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=-1)
 
 
-def _mlp(blocks: Blocks, sizes: Sizes) -> Built:
+def _mlp(blocks: Blocks, options: RankerOptions) -> Built:
     """A perceptron over all vectors."""
-    return perceptron(blocks.flat, sizes.hidden_units), []
+    return perceptron(blocks.flat, options.hidden_units), []
 
 
-def _ncf(blocks: Blocks, sizes: Sizes) -> Built:
+def _ncf(blocks: Blocks, options: RankerOptions) -> Built:
     """NeuMF of He et al. (2017): the product of two vectors beside a perceptron.
 
-    The two halves have embeddings of their own, as in the paper.
+    The two halves have separate embeddings, as in the paper.
     """
-    product = keras.layers.Multiply()([blocks.further[name] for name in PAIR])
-    deep = perceptron(blocks.flat, sizes.hidden_units)
+    product = keras.layers.Multiply()([blocks.extra[name] for name in PAIR])
+    deep = perceptron(blocks.flat, options.hidden_units)
     return keras.layers.Concatenate()([product, deep]), []
 
 
-def _wide_deep(blocks: Blocks, sizes: Sizes) -> Built:
+def _wide_deep(blocks: Blocks, options: RankerOptions) -> Built:
     """Wide & deep of Cheng et al. (2016): a weight for every value, plus a perceptron.
 
     The wide part has no crossed columns; `dcn` learns crosses instead of listing them.
     """
-    return perceptron(blocks.flat, sizes.hidden_units), _first_order(blocks)
+    return perceptron(blocks.flat, options.hidden_units), _first_order(blocks)
 
 
-def _deepfm(blocks: Blocks, sizes: Sizes) -> Built:
+def _deepfm(blocks: Blocks, options: RankerOptions) -> Built:
     """DeepFM of Guo et al. (2017): first and second order plus a perceptron."""
     vectors = _of_one_width(blocks)
     dim = vectors[0].shape[-1]
-    # As in the paper, a number scales a vector of its own.
+    # As in the paper, each number scales a learned vector.
     vectors += [keras.layers.Dense(dim, use_bias=False)(x) for x in blocks.numeric]
     summands = _first_order(blocks)
     if len(vectors) > 1:
         summands.append(pairwise_products(ops.stack(vectors, axis=1)))
-    return perceptron(blocks.flat, sizes.hidden_units), summands
+    return perceptron(blocks.flat, options.hidden_units), summands
 
 
-def _dcn(blocks: Blocks, sizes: Sizes) -> Built:
+def _dcn(blocks: Blocks, options: RankerOptions) -> Built:
     """DCN-v2 of Wang et al. (2021), cross and deep part side by side."""
-    return _crossed(blocks, sizes, None)
+    return _crossed(blocks, options, None)
 
 
-def _dcn_low_rank(blocks: Blocks, sizes: Sizes) -> Built:
+def _dcn_low_rank(blocks: Blocks, options: RankerOptions) -> Built:
     """DCN-v2 with every matrix of the cross layers as a product of two thin ones."""
-    rank = sizes.low_rank_dim or max(blocks.flat.shape[-1] // 4, 1)
-    return _crossed(blocks, sizes, rank)
+    rank = options.low_rank_dim or max(blocks.flat.shape[-1] // 4, 1)
+    return _crossed(blocks, options, rank)
 
 
-def _crossed(blocks: Blocks, sizes: Sizes, rank: int | None) -> Built:
+def _crossed(blocks: Blocks, options: RankerOptions, rank: int | None) -> Built:
     crossed = blocks.flat
-    for _ in range(sizes.cross_layers):
+    for _ in range(options.cross_layers):
         layer = keras_rs.layers.FeatureCross(projection_dim=rank)
         crossed = layer(blocks.flat, crossed)
-    if not sizes.hidden_units:
+    if not options.hidden_units:
         return crossed, []
-    deep = perceptron(blocks.flat, sizes.hidden_units)
+    deep = perceptron(blocks.flat, options.hidden_units)
     return keras.layers.Concatenate()([crossed, deep]), []
 
 
-def _dlrm(blocks: Blocks, sizes: Sizes) -> Built:
+def _dlrm(blocks: Blocks, options: RankerOptions) -> Built:
     """DLRM of Naumov et al. (2019): dot products of all pairs, then a perceptron.
 
-    The numeric inputs go through a perceptron of their own and are then one more
-    vector, which the last perceptron also reads as it is.
+    The numeric inputs go through a separate perceptron. Its output is one more vector,
+    which the last perceptron also reads directly.
     """
     vectors = _of_one_width(blocks)
     numbers = []
     if blocks.numeric:
         tensor = _joined(blocks.numeric)
         dim = vectors[0].shape[-1]
-        numbers = [perceptron(tensor, (*sizes.hidden_units, dim))]
+        numbers = [perceptron(tensor, (*options.hidden_units, dim))]
     vectors = [*numbers, *vectors]
     dots = vectors
     if len(vectors) > 1:
         dots = [pairwise_dots(ops.stack(vectors, axis=1))]
-    return perceptron(_joined([*numbers, *dots]), sizes.hidden_units), []
+    return perceptron(_joined([*numbers, *dots]), options.hidden_units), []
 
 
-_BUILDERS: dict[str, Callable[[Blocks, Sizes], Built]] = {
+_BUILDERS: dict[str, Callable[[Blocks, RankerOptions], Built]] = {
     "mlp": _mlp,
     "ncf": _ncf,
     "wide_deep": _wide_deep,
@@ -277,7 +241,7 @@ _BUILDERS: dict[str, Callable[[Blocks, Sizes], Built]] = {
 
 
 def _blocks(tensor: Tensor, inputs: Sequence[Input], wide: Sequence[Input]) -> Blocks:
-    looked_up, further, numeric, parts = {}, {}, [], []
+    looked_up, extra, numeric, parts = {}, {}, [], []
     start = 0
     for narrow, whole in zip(inputs, wide, strict=True):
         middle, end = start + narrow.dim, start + whole.dim
@@ -288,15 +252,15 @@ def _blocks(tensor: Tensor, inputs: Sequence[Input], wide: Sequence[Input]) -> B
         else:
             looked_up[narrow.feature] = vector
             if end > middle:
-                further[narrow.feature] = tensor[:, middle:end]
+                extra[narrow.feature] = tensor[:, middle:end]
         start = end
     flat = tensor if tuple(inputs) == tuple(wide) else _joined(parts)
-    return Blocks(flat=flat, looked_up=looked_up, further=further, numeric=numeric)
+    return Blocks(flat=flat, looked_up=looked_up, extra=extra, numeric=numeric)
 
 
 def _first_order(blocks: Blocks) -> list[Tensor]:
     """Summands `(batch_size, 1)`: a weight for every row and every number."""
-    summands = list(blocks.further.values())
+    summands = list(blocks.extra.values())
     if blocks.numeric:
         layer = keras.layers.Dense(1, use_bias=False)
         summands.append(layer(_joined(blocks.numeric)))

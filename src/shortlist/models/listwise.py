@@ -1,4 +1,4 @@
-"""The loss of lists: one event and the items drawn beside it, compared as a whole."""
+"""The listwise loss: one event and the items sampled for it form a list."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ListwiseSoftmax(keras.losses.Loss):  # type: ignore[misc]
     A batch holds its lists one after the other, each of `list_size` rows, as a loader
     with `list_size - 1` negatives per event makes them. Each row of a list with labels
     y and scores s gets `-list_size * y / sum(y) * log softmax(s)`: the mean over the
-    rows is the mean over the lists, and a weight of a row weighs its own label. A list
-    without a positive label has nothing to tell and a loss of 0.
+    rows is the mean over the lists, and the weight of a row applies to its own label. A
+    list without a positive label has a loss of 0.
 
     `keras_rs.losses.ListMLELoss` (0.4) is no substitute: it maximizes the likelihood of
     one order of the whole list, and with equal labels that is the order of the rows,
-    which means nothing for items that were drawn.
+    which means nothing for sampled items.
 
     Args:
         list_size: rows per list, at least 2.
@@ -45,7 +45,7 @@ class ListwiseSoftmax(keras.losses.Loss):  # type: ignore[misc]
             raise InputError(
                 "invalid-argument",
                 "`list_size` must be at least 2: one item cannot be compared. Received:"
-                f" {list_size}. Draw negatives.",
+                f" {list_size}. Sample at least one negative.",
             )
         super().__init__(name=name, **kwargs)
         self.list_size = list_size

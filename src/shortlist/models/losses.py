@@ -1,31 +1,27 @@
-"""Losses of a row's own item against negatives, from a matrix of scores.
+"""Losses of the positive item of a row against negatives, from a matrix of scores.
 
-Knows logits and which of them are what; knows nothing of towers, tables or batches.
+Knows logits and labels; knows nothing of towers, tables or batches.
 
 The losses take the same four matrices, `(batch_size, num_candidates)` float32:
     logits: score of each candidate for each row.
-    labels: 1 at the row's own item, once in a row, else 0.
-    hits: 1 at the other candidates that are the row's own item, else 0: accidental
-        hits, which are no negatives.
-    probability: chance of the candidate to be among them, `(num_candidates,)`, or
-        `None` to leave it out of account.
+    labels: 1 at the positive item, once in a row, else 0.
+    hits: 1 at other candidates that are the same item, else 0: accidental hits, which
+        are not negatives.
+    probability: probability of sampling each candidate, `(num_candidates,)`, or `None`
+        for no correction.
 """
 
 from __future__ import annotations
-
-from typing import Literal, get_args
 
 import keras
 from keras import ops
 
 from shortlist.embeddings.layer import Tensor
 from shortlist.embeddings.original import keras_rs
+from shortlist.models.options import LossName
 
-LossName = Literal["sampled_softmax", "bpr", "hinge"]
-LOSSES: tuple[LossName, ...] = get_args(LossName)
-
-REMOVED = 1e9  # taken from a logit, it leaves nothing of it in a softmax
-LEAST_PROBABILITY = 1e-12  # KerasRS's own, 1e-6, is that of an item in a large log
+REMOVED = 1e9  # subtracted from a logit, it removes the item from a softmax
+LEAST_PROBABILITY = 1e-12  # KerasRS's default, 1e-6, is common in a large log
 
 
 def retrieval_loss(
@@ -41,10 +37,10 @@ def retrieval_loss(
     """The loss of each row, `(batch_size,)`.
 
     Args:
-        name: one of `LOSSES`.
+        name: `sampled_softmax`, `bpr` or `hinge`.
         logits: see the module, as the other three.
-        labels: where the row's own item is.
-        hits: where it is once more.
+        labels: where the positive item is.
+        hits: where it is again.
         probability: of the candidates.
         hard_negatives: how many negatives of a row are kept, those with the highest
             logits after correction; all by default.
@@ -52,7 +48,7 @@ def retrieval_loss(
 
     References:
         Yi et al. (2019), Sampling-Bias-Corrected Neural Modeling for Large Corpus
-        Item Recommendations: `log(probability)` is taken from a logit.
+        Item Recommendations: `log(probability)` is subtracted from a logit.
         Rendle et al. (2009), BPR: Bayesian Personalized Ranking from Implicit Feedback.
         Weston, Watkins (1999), Support Vector Machines for Multi-Class Pattern
         Recognition: the hinge over pairs.
@@ -66,19 +62,19 @@ def retrieval_loss(
         return softmax
     weights = pair_weights(labels, hits, None if hard_negatives else probability)
     if hard_negatives:
-        # The hardest are no sample of the items: each counts the same.
+        # The hardest are not a sample of the items: all have the same weight.
         logits, labels = hardest(without_hits(logits, hits), labels, hard_negatives)
         kept = ops.cast(logits > -REMOVED / 2, "float32")
         weights = pair_weights(labels, (1 - kept) * (1 - labels), None)
     own = ops.sum(logits * labels, axis=-1, keepdims=True)
     ahead = own - logits
     pairs = ops.softplus(-ahead) if name == "bpr" else ops.relu(margin - ahead)
-    # Not a product with a weight of 0 alone: what is removed may be very large.
+    # `where` too: a weight of 0 times a very large removed logit may overflow.
     return ops.sum(ops.where(weights > 0, pairs * weights, 0.0), axis=-1)
 
 
 def corrected(logits: Tensor, probability: Tensor | None) -> Tensor:
-    """Logits less `log(probability)`: a common item is a negative more often."""
+    """Logits minus `log(probability)`: popular items are sampled more often."""
     if probability is None:
         return logits
     correction = keras_rs.layers.SamplingProbabilityCorrection(
@@ -91,10 +87,10 @@ def corrected(logits: Tensor, probability: Tensor | None) -> Tensor:
 def accidental_hits(
     labels: Tensor, item_index: Tensor, candidate_index: Tensor
 ) -> Tensor:
-    """1 where a candidate is the row's own item without being marked as such.
+    """1 where a candidate is the positive item but has no label.
 
     Args:
-        labels: `(batch_size, num_candidates)`, 1 at the row's own item.
+        labels: `(batch_size, num_candidates)`, 1 at the positive item.
         item_index: item rows of the batch, `(batch_size,)`.
         candidate_index: item rows of the candidates, `(num_candidates,)`.
     """
@@ -112,14 +108,14 @@ def same_item(item_index: Tensor, candidate_index: Tensor) -> Tensor:
 def without_hits(logits: Tensor, hits: Tensor) -> Tensor:
     """Logits that are very low at accidental hits.
 
-    `keras_rs.layers.RemoveAccidentalHits` is meant for this, but up to version 0.4 it
-    adds 1e-40 to their logits, which removes nothing (keras-team/keras-rs#206).
+    `keras_rs.layers.RemoveAccidentalHits` does not work up to version 0.4: it adds
+    1e-40 to their logits, which removes nothing (keras-team/keras-rs#206).
     """
     return logits - hits * REMOVED
 
 
 def hardest(logits: Tensor, labels: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
-    """The row's own item and its `count` negatives of the highest logits."""
+    """The positive item and the `count` negatives with the highest logits."""
     if count is None:
         return logits, labels
     mining = keras_rs.layers.HardNegativeMining(count, dtype="float32")
@@ -130,10 +126,11 @@ def hardest(logits: Tensor, labels: Tensor, count: int | None) -> tuple[Tensor, 
 def pair_weights(labels: Tensor, hits: Tensor, probability: Tensor | None) -> Tensor:
     """Share of each negative in the loss of its row; they sum to 1, or 0 with none.
 
-    With a probability the share is in proportion to its inverse: the mean over a
-    sample is then an estimate of the mean over all items (self-normalized importance
-    sampling). `keras_rs.losses` compares every two items of a list, which takes
-    `batch_size * num_candidates ** 2` numbers; here all but one are equal.
+    With a probability the share is proportional to its inverse: the mean over a sample
+    then estimates the mean over all items (self-normalized importance sampling).
+    `keras_rs.losses` compares every two items of a list, which needs
+    `batch_size * num_candidates ** 2` numbers; here each negative is compared with the
+    positive item alone.
     """
     weights = (1 - labels) * (1 - hits)
     if probability is not None:
@@ -143,23 +140,23 @@ def pair_weights(labels: Tensor, hits: Tensor, probability: Tensor | None) -> Te
 
 
 def mixture_probability(
-    share: Tensor, uniform: Tensor, batch_size: Tensor, num_drawn: Tensor
+    share: Tensor, uniform: Tensor, batch_size: Tensor, num_sampled: Tensor
 ) -> Tensor:
-    """Chance of an item among the items of a batch and others drawn uniformly.
+    """Probability of an item in a batch that is extended by uniform samples.
 
     Args:
         share: of the item in the events, `(n,)`.
-        uniform: its chance at one uniform draw, `(n,)` or a scalar.
+        uniform: its probability in a uniform sample, `(n,)` or a scalar.
         batch_size: number of events in a batch.
-        num_drawn: number of items drawn beside them.
+        num_sampled: number of items sampled uniformly.
 
     References:
         Yang et al. (2020), Mixed Negative Sampling for Learning Two-tower Neural
         Networks in Recommendations, section 3.2.
     """
     from_batch = ops.cast(batch_size, "float32")
-    drawn = ops.cast(num_drawn, "float32")
-    return (from_batch * share + drawn * uniform) / (from_batch + drawn)
+    sampled = ops.cast(num_sampled, "float32")
+    return (from_batch * share + sampled * uniform) / (from_batch + sampled)
 
 
 def weighted_mean(losses: Tensor, sample_weight: Tensor | None) -> Tensor:

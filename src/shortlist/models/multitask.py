@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import msgspec
@@ -16,33 +16,9 @@ from shortlist.embeddings.inputs import Input, input_width, owned_by
 from shortlist.embeddings.layer import Tensor
 from shortlist.errors import InputError, did_you_mean
 from shortlist.models.interactions import perceptron
-from shortlist.models.ranker import Objective, check_objective, loss_of
-from shortlist.models.validate import (
-    check_above_zero,
-    check_finite,
-    check_not_negative,
-    check_positive,
-    check_rate,
-    check_units,
-)
-
-Bottom = Literal["shared", "mmoe"]
-BOTTOMS: tuple[str, ...] = get_args(Bottom)
-
-
-class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One output of a `MultiTask` model.
-
-    Args:
-        objective: `explicit`, `binary` or `listwise`, as of a `Ranker`.
-        weight: of its loss in the sum of all, above 0.
-        label: which label of an event it learns (`training/batches/labels.py`). The
-            model itself takes a label per head, by the head's name.
-    """
-
-    objective: Objective
-    weight: float = 1.0
-    label: str | None = None
+from shortlist.models.options import MultiTaskOptions, Objective
+from shortlist.models.ranker import loss_of
+from shortlist.models.validate import check_finite, check_positive, model_arguments
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
@@ -50,27 +26,26 @@ class MultiTask(keras.Model):  # type: ignore[misc]
     """Several heads over the features of the user and of the item.
 
     With `bottom="shared"` all heads read one perceptron (Caruana, 1997). With `mmoe`
-    there are `num_experts` of them, and every head weighs their outputs by a softmax
-    gate of its own, a linear map of the input.
+    there are `num_experts` of them, and every head weights their outputs with its own
+    softmax gate, a linear map of the input.
 
     Args:
         inputs: what it reads, user inputs first.
         table_rows: rows of each embedding table, row 0 included.
-        heads: by name, each a `Head` or its fields.
-        bottom: `shared` or `mmoe`.
-        num_experts: perceptrons of `mmoe`.
-        hidden_units: widths of the layers of the bottom, or of each expert.
-        tower_units: widths of the hidden layers of each head.
-        score: what a pipeline and a server take as the ranker's score: the name of a
-            head, or weights by name, whose weighted sum of outputs it is. The first
-            head by default.
+        options: the options, with at least one head.
         list_size: rows per list, for `listwise` heads.
-        dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
-        mean_label: first prediction, before any training, of `explicit` heads that
-            learn the label of an event.
+        mean_label: initial prediction of `explicit` heads that learn the label of an
+            event.
         table_optimizer: of every embedding table; see `TableConfig`.
-        table_learning_rate: in place of that optimizer's own.
-        table_l2: adds `table_l2 * row` to the gradient of every row a batch touches.
+        table_learning_rate: replaces that optimizer's own.
+        **kwargs: `name` and `dtype` of the Keras model, and single options by name, as
+            in `MultiTask(inputs, rows, heads={"click": Head(objective="binary")})`.
+
+    Attributes:
+        options: the options; docs/recipe.md lists them.
+        heads: `options.heads`.
+        score_shares: weight of each head in the score that a pipeline and a server
+            use; the first head alone where `score` is not set.
 
     Call arguments: a batch with the features of `inputs`; see `Ranker`.
 
@@ -91,47 +66,33 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         self,
         inputs: Iterable[Input | Mapping[str, Any]],
         table_rows: Mapping[str, int],
+        options: MultiTaskOptions | None = None,
         *,
-        heads: Mapping[str, Head | Mapping[str, Any]],
-        bottom: Bottom = "shared",
-        num_experts: int = 4,
-        hidden_units: Sequence[int] = (64, 32),
-        tower_units: Sequence[int] = (16,),
-        score: str | Mapping[str, float] | None = None,
         list_size: int = 5,
-        dropout: float = 0.0,
         mean_label: float = 0.0,
         table_optimizer: str | Any = "adam",
         table_learning_rate: float | None = None,
-        table_l2: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        check_units(hidden_units=hidden_units, tower_units=tower_units)
-        check_positive(num_experts=num_experts, list_size=list_size)
-        check_rate(dropout=dropout)
+        check_positive(list_size=list_size)
         check_finite(mean_label=mean_label)
-        check_not_negative(table_l2=table_l2)
-        _check_bottom(bottom, hidden_units)
-        known = _known_heads(heads)
-        shares = _shares(score, tuple(known))
+        keras_arguments, changes = model_arguments(kwargs)
+        options = MultiTaskOptions.of(options, changes)
+        shares = _shares(options)
         given = tuple(msgspec.convert(i, Input) for i in inputs)
-        super().__init__(**kwargs)
-        self.heads = known
+        super().__init__(**keras_arguments)
+        self.options = options
+        self.heads = options.heads
         self.score_shares = shares
         self.inputs_spec = (*owned_by(given, "user"), *owned_by(given, "item"))
-        self.bottom = bottom
-        self.num_experts = num_experts
-        self.hidden_units = tuple(hidden_units)
-        self.tower_units = tuple(tower_units)
         self.list_size = list_size
-        self.dropout = dropout
         self.mean_label = mean_label
         self.lookup = FeatureEmbedding(
             self.inputs_spec,
             table_rows,
             table_optimizer=table_optimizer,
             table_learning_rate=table_learning_rate,
-            table_l2=table_l2,
+            table_l2=options.table_l2,
             name="lookup",
         )
         self.towers = self._towers()
@@ -173,7 +134,7 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         return outputs
 
     def score_on_batch(self, batch: Mapping[str, Any]) -> np.ndarray:
-        """What the ranker is asked for in a pipeline, `(batch_size, 1)` float32."""
+        """Scores that a pipeline uses, `(batch_size, 1)` float32."""
         outputs = self.predict_on_batch(batch)
         parts = (np.float32(s) * outputs[name] for name, s in self.score_shares.items())
         return np.asarray(sum(parts), np.float32)
@@ -183,7 +144,7 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         if loss is None:
             loss = self.loss_functions()
             kwargs.setdefault("loss_weights", self.loss_weights())
-            # Weighted, so that rows that are nothing to a head do not count for it.
+            # Weighted, so that rows without a label of a head do not count for it.
             kwargs.setdefault("weighted_metrics", self.head_metrics())
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
@@ -209,10 +170,10 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         return made
 
     def check_labels(self, labels: Iterable[str]) -> None:
-        """Raises `InputError` (`heads-labels`) unless there is a label for each head.
+        """Raises `InputError` (`heads-labels`) unless each head has a label.
 
         Args:
-            labels: names of the labels there are; none may be left over.
+            labels: names of the labels; each must be that of a head.
         """
         names = list(labels)
         for name in self.heads:
@@ -230,14 +191,14 @@ class MultiTask(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The stock weighted sum, after the labels were found to be those of heads."""
+        """The stock weighted sum, after the names of the labels are checked."""
         self.check_labels(y if isinstance(y, Mapping) else ())
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> Any:
-        """The stock metrics; Keras may ask for them before the loss."""
+        """The stock metrics; Keras may compute them before the loss."""
         self.check_labels(y if isinstance(y, Mapping) else ())
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -249,46 +210,42 @@ class MultiTask(keras.Model):  # type: ignore[misc]
             "table_rows": self.lookup.table_rows,
             "table_optimizer": self.lookup.get_config()["table_optimizer"],
             "table_learning_rate": self.lookup.table_learning_rate,
-            "table_l2": self.lookup.table_l2,
-            "heads": {
-                name: msgspec.to_builtins(head) for name, head in self.heads.items()
-            },
-            "bottom": self.bottom,
-            "num_experts": self.num_experts,
-            "hidden_units": list(self.hidden_units),
-            "tower_units": list(self.tower_units),
-            "score": dict(self.score_shares),
             "list_size": self.list_size,
-            "dropout": self.dropout,
             "mean_label": self.mean_label,
+            **self.options.model_dump(),
+            "score": dict(self.score_shares),
         }
 
     def _towers(self) -> keras.Model:
         width = input_width(self.inputs_spec)
         tensor = source = keras.Input((width,), name="ranker_input")
-        if self.dropout:
-            tensor = keras.layers.Dropout(self.dropout)(tensor)
-        read = self._bottom(tensor)
+        if self.options.dropout:
+            tensor = keras.layers.Dropout(self.options.dropout)(tensor)
+        read = self._read_by_heads(tensor)
         outputs = {}
         for name, head in self.heads.items():
             predicts = head.objective == "explicit" and head.label in (None, "label")
             bias = keras.initializers.Constant(self.mean_label if predicts else 0.0)
-            hidden = perceptron(read[name], self.tower_units)
+            hidden = perceptron(read[name], self.options.tower_units)
             outputs[name] = keras.layers.Dense(1, bias_initializer=bias)(hidden)
         return keras.Model(source, outputs, name="towers")
 
-    def _bottom(self, tensor: Tensor) -> dict[str, Tensor]:
-        """What each head reads."""
-        if self.bottom == "shared":
-            return dict.fromkeys(self.heads, perceptron(tensor, self.hidden_units))
+    def _read_by_heads(self, tensor: Tensor) -> dict[str, Tensor]:
+        """The tensor that each head reads."""
+        options = self.options
+        if options.bottom == "shared":
+            return dict.fromkeys(self.heads, perceptron(tensor, options.hidden_units))
         experts = ops.stack(
-            [perceptron(tensor, self.hidden_units) for _ in range(self.num_experts)],
+            [
+                perceptron(tensor, options.hidden_units)
+                for _ in range(options.num_experts)
+            ],
             axis=1,
         )
         read = {}
         for name in self.heads:
             gate = keras.layers.Dense(
-                self.num_experts, activation="softmax", use_bias=False
+                self.options.num_experts, activation="softmax", use_bias=False
             )
             read[name] = mixture(gate(tensor), experts)
         return read
@@ -306,75 +263,35 @@ def mixture(gate: Tensor, experts: Tensor) -> Tensor:
     return ops.sum(ops.expand_dims(gate, -1) * experts, axis=1)
 
 
-def _known_heads(heads: Mapping[str, Any]) -> dict[str, Head]:
-    if not isinstance(heads, Mapping) or not heads:
+def _shares(options: MultiTaskOptions) -> dict[str, float]:
+    """The weight of each head in the score, without those of 0.
+
+    Raises:
+        InputError: `invalid-argument`: no head, a name that is no identifier, or no
+            weight other than 0.
+    """
+    if not options.heads:
         raise InputError(
             "invalid-argument",
             "`heads` must map at least one name to a Head. Received:"
-            f" {heads!r}. Give heads={{'click': Head(objective='binary')}}.",
+            f" {options.heads!r}. Give heads={{'click': Head(objective='binary')}}.",
         )
-    known = {}
-    for name, given in heads.items():
-        if not isinstance(name, str) or not name.isidentifier():
+    for name in options.heads:
+        if not name.isidentifier():
             raise InputError(
                 "invalid-argument",
                 "The name of a head must be letters, digits and underscores. Received:"
                 f" {name!r}. Rename it.",
             )
-        fields = given if isinstance(given, Head) else dict(given)
-        if isinstance(fields, dict):
-            check_objective(fields.get("objective"))
-        try:
-            head = msgspec.convert(fields, Head)
-        except msgspec.ValidationError as error:
-            raise InputError(
-                "invalid-argument",
-                f"Head {name!r} must have the fields {Head.__struct_fields__}."
-                f" Received: {given!r} ({error}). Correct them.",
-            ) from error
-        check_objective(head.objective)
-        check_above_zero(weight=head.weight)
-        known[name] = head
-    return known
-
-
-def _shares(
-    score: str | Mapping[str, float] | None, names: tuple[str, ...]
-) -> dict[str, float]:
-    """Weights by head, those that are not 0."""
-    if score is None:
-        return {names[0]: 1.0}
-    shares = {score: 1.0} if isinstance(score, str) else dict(score)
-    for name, share in shares.items():
-        if name not in names:
-            raise InputError(
-                "invalid-argument",
-                f"`score` must name heads, of {', '.join(names)}. Received:"
-                f" {name!r}.{did_you_mean(name, names)}",
-            )
-        check_finite(score=share)
-    shares = {name: float(share) for name, share in shares.items() if share}
+    given = options.shares() or {next(iter(options.heads)): 1.0}
+    shares = {name: share for name, share in given.items() if share}
     if not shares:
         raise InputError(
             "invalid-argument",
-            f"`score` must give a head a weight other than 0. Received: {score!r}.",
+            "`score` must give a head a weight other than 0. Received:"
+            f" {options.score!r}. Change a weight.",
         )
     return shares
-
-
-def _check_bottom(bottom: object, hidden_units: Sequence[int]) -> None:
-    if bottom not in BOTTOMS:
-        raise InputError(
-            "invalid-argument",
-            f"`bottom` must be one of {', '.join(BOTTOMS)}. Received:"
-            f" {bottom!r}.{did_you_mean(bottom, BOTTOMS)}",
-        )
-    if bottom == "mmoe" and not hidden_units:
-        raise InputError(
-            "invalid-argument",
-            "bottom='mmoe' needs experts with a hidden layer: `hidden_units` must not"
-            " be empty. Received: (). Give a width or use bottom='shared'.",
-        )
 
 
 def _labels_error(found: str, name: str, known: list[str]) -> InputError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import msgspec
@@ -12,53 +12,40 @@ from shortlist.embeddings.defaults import with_defaults
 from shortlist.embeddings.features import FeatureEmbedding, concatenate
 from shortlist.embeddings.inputs import Input, owned_by
 from shortlist.embeddings.layer import Tensor
-from shortlist.errors import InputError, did_you_mean
-from shortlist.models.interactions import (
-    Interaction,
-    Sizes,
-    check_interaction,
-    score_graph,
-    widened,
-)
+from shortlist.models.interactions import score_graph, widened
 from shortlist.models.listwise import ListwiseSoftmax
-from shortlist.models.validate import (
-    check_finite,
-    check_not_negative,
-    check_positive,
-    check_rate,
-    check_units,
-)
-
-Objective = Literal["explicit", "binary", "listwise"]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
+from shortlist.models.options import Objective, RankerOptions
+from shortlist.models.validate import check_finite, check_positive, model_arguments
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class Ranker(keras.Model):  # type: ignore[misc]
     """A score from the features of the user and of the item.
 
+    The objective is `explicit` (predicts the label; mean squared error), `binary`
+    (predicts a logit; cross-entropy) or `listwise` (a score that orders each event and
+    the items sampled for it; see `ListwiseSoftmax`).
+
     Args:
         inputs: what it reads, user inputs first.
         table_rows: rows of each embedding table, row 0 included.
-        objective: `explicit` (predicts the label; mean squared error), `binary`
-            (predicts a logit; cross-entropy) or `listwise` (a score that orders each
-            event and the items drawn beside it; see `ListwiseSoftmax`).
-        interaction: how the vectors become a score: `mlp`, `ncf`, `wide_deep`,
-            `deepfm`, `dcn`, `dcn_low_rank` or `dlrm`; see `models/interactions.py`.
-        hidden_units: widths of the hidden layers.
-        cross_layers: number of cross layers, for `dcn` and `dcn_low_rank`.
-        low_rank_dim: rank of their matrices, for `dcn_low_rank`; by default a quarter
-            of the width of the input.
+        options: the options; the defaults if left out.
         list_size: rows per list, for `listwise`: 1 + the negatives of an event.
-        dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
-        mean_label: first prediction before any training, for `explicit`.
+        mean_label: initial prediction, for `explicit`.
         table_optimizer: of every embedding table; see `TableConfig`. The optimizer of
-            `compile` moves the other weights.
-        table_learning_rate: in place of that optimizer's own.
-        table_l2: adds `table_l2 * row` to the gradient of every row a batch touches.
+            `compile` updates the other weights.
+        table_learning_rate: replaces that optimizer's own.
+        **kwargs: `name` and `dtype` of the Keras model, and single options by name, as
+            in `Ranker(inputs, rows, interaction="dcn")`.
+
+    Attributes:
+        options: the options; docs/recipe.md lists them.
+
+    Raises:
+        InputError: `invalid-argument`.
 
     Call arguments: a batch with the features of `inputs`. Side features and history may
-    be absent: they then have their default, see `with_defaults`.
+    be absent and then have their default; see `with_defaults`.
 
     Returns: `(batch_size, 1)` predicted label, logit or score.
     """
@@ -67,62 +54,41 @@ class Ranker(keras.Model):  # type: ignore[misc]
         self,
         inputs: Iterable[Input | Mapping[str, Any]],
         table_rows: Mapping[str, int],
+        options: RankerOptions | None = None,
         *,
-        objective: Objective = "binary",
-        interaction: Interaction = "mlp",
-        hidden_units: Sequence[int] = (64, 32),
-        cross_layers: int = 2,
-        low_rank_dim: int | None = None,
         list_size: int = 5,
-        dropout: float = 0.0,
         mean_label: float = 0.0,
         table_optimizer: str | Any = "adam",
         table_learning_rate: float | None = None,
-        table_l2: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        check_units(hidden_units=hidden_units)
-        check_positive(cross_layers=cross_layers, list_size=list_size)
-        if low_rank_dim is not None:
-            check_positive(low_rank_dim=low_rank_dim)
-        check_rate(dropout=dropout)
+        check_positive(list_size=list_size)
         check_finite(mean_label=mean_label)
-        check_not_negative(table_l2=table_l2)
-        check_objective(objective)
-        check_interaction(interaction)
+        keras_arguments, changes = model_arguments(kwargs)
+        options = RankerOptions.of(options, changes)
         given = tuple(msgspec.convert(i, Input) for i in inputs)
         given = (*owned_by(given, "user"), *owned_by(given, "item"))
-        spec = widened(interaction, given)
-        super().__init__(**kwargs)
+        spec = widened(options.interaction, given)
+        super().__init__(**keras_arguments)
+        self.options = options
         self.given_inputs = given
         self.inputs_spec = spec
-        self.objective = objective
-        self.interaction = interaction
-        self.hidden_units = tuple(hidden_units)
-        self.cross_layers = cross_layers
-        self.low_rank_dim = low_rank_dim
         self.list_size = list_size
-        self.dropout = dropout
         self.mean_label = mean_label
         self.lookup = FeatureEmbedding(
             self.inputs_spec,
             table_rows,
             table_optimizer=table_optimizer,
             table_learning_rate=table_learning_rate,
-            table_l2=table_l2,
+            table_l2=options.table_l2,
             name="lookup",
         )
-        self.scorer = score_graph(
-            interaction,
-            given,
-            Sizes(
-                hidden_units=self.hidden_units,
-                cross_layers=cross_layers,
-                low_rank_dim=low_rank_dim,
-            ),
-            dropout=dropout,
-            bias=mean_label,
-        )
+        self.scorer = score_graph(options, given, bias=mean_label)
+
+    @property
+    def objective(self) -> Objective:
+        """What the score is."""
+        return self.options.objective
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the tables; the scorer is built already."""
@@ -136,7 +102,7 @@ class Ranker(keras.Model):  # type: ignore[misc]
         return self.scorer(concatenate(self.inputs_spec, vectors), training=training)
 
     def score_on_batch(self, batch: Mapping[str, Any]) -> Any:
-        """What the ranker is asked for in a pipeline, `(batch_size, 1)`."""
+        """Scores that a pipeline uses, `(batch_size, 1)`."""
         return self.predict_on_batch(batch)
 
     def loss_function(self) -> keras.losses.Loss:
@@ -151,26 +117,10 @@ class Ranker(keras.Model):  # type: ignore[misc]
             "table_rows": self.lookup.table_rows,
             "table_optimizer": self.lookup.get_config()["table_optimizer"],
             "table_learning_rate": self.lookup.table_learning_rate,
-            "table_l2": self.lookup.table_l2,
-            "objective": self.objective,
-            "interaction": self.interaction,
-            "hidden_units": list(self.hidden_units),
-            "cross_layers": self.cross_layers,
-            "low_rank_dim": self.low_rank_dim,
             "list_size": self.list_size,
-            "dropout": self.dropout,
             "mean_label": self.mean_label,
+            **self.options.model_dump(),
         }
-
-
-def check_objective(objective: object) -> None:
-    """Raises `InputError` (`invalid-argument`) for an unknown objective."""
-    if objective not in OBJECTIVES:
-        raise InputError(
-            "invalid-argument",
-            f"`objective` must be one of {', '.join(OBJECTIVES)}. Received:"
-            f" {objective!r}.{did_you_mean(objective, OBJECTIVES)}",
-        )
 
 
 def loss_of(objective: str, list_size: int) -> keras.losses.Loss:

@@ -25,13 +25,13 @@ def build_tower(
     layers: Sequence[Any],
     encoders: dict[str, Any],
 ) -> keras.Model:
-    """A tower over the columns of `inputs`, side by side.
+    """A tower over the concatenated columns of `inputs`.
 
     Args:
         name: of the model.
-        inputs: what stands in the columns.
-        layers: what makes the vector out of them, one after the other.
-        encoders: by feature, what makes one vector out of a sequence before that.
+        inputs: the inputs that the columns belong to.
+        layers: the layers from the columns to the vector, in order.
+        encoders: the encoder of each sequence, by feature; applied before `layers`.
     """
     source = keras.Input((input_width(inputs),), name=f"{name}_input")
     tensor = source
@@ -46,7 +46,7 @@ def build_tower(
 def _encoded(
     source: Any, inputs: Sequence[Input], encoders: dict[str, Any]
 ) -> list[Any]:
-    """The columns of each input, a sequence as its encoded vector."""
+    """The columns of each input; a sequence is replaced by its encoded vector."""
     blocks, start = [], 0
     for i in inputs:
         columns = source[:, start : start + i.width]
@@ -58,7 +58,7 @@ def _encoded(
 
 
 def own_layers(name: str, layers: Any) -> list[Any] | None:
-    """Keras layers given as one layer, a sequence of them or their configurations.
+    """Keras layers from one layer, a sequence of them or their configurations.
 
     Raises:
         InputError: `invalid-argument` for anything else.
@@ -118,9 +118,9 @@ class UnitLength(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class LearnedTemperature(keras.layers.Layer):  # type: ignore[misc]
-    """Divides vectors by a temperature that is trained.
+    """Divides vectors by a trained temperature.
 
-    The weight is its logarithm, so that the temperature stays above 0.
+    The weight is the logarithm of the temperature, which therefore stays above 0.
 
     Args:
         initial: the temperature before training, above 0.
@@ -159,11 +159,11 @@ class LearnedTemperature(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class SumOfInputs(keras.layers.Layer):  # type: ignore[misc]
-    """Adds up inputs of one width that stand side by side.
+    """Adds up concatenated inputs of equal width.
 
     Args:
-        count: inputs.
-        kept: leading columns of the sum that are given on.
+        count: number of inputs.
+        kept: number of leading columns of the sum that are kept.
 
     Call arguments: columns `(batch_size, count * width)`.
 
@@ -191,13 +191,13 @@ class SumOfInputs(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class UnitLengthBesideBias(keras.layers.Layer):  # type: ignore[misc]
-    """Scales all columns but the last, an item's bias, to length 1.
+    """Scales all columns but the last, which is the bias of an item, to length 1.
 
     Call arguments: vectors `(..., dim)`. Returns: the same shape.
     """
 
     def call(self, vectors: Tensor) -> Tensor:
-        """Vectors whose last column is as it was."""
+        """The scaled vectors; the last column is unchanged."""
         scaled = unit_length(vectors[..., :-1])
         return ops.concatenate([scaled, vectors[..., -1:]], axis=-1)
 
@@ -208,7 +208,7 @@ class UnitLengthBesideBias(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class WithOne(keras.layers.Layer):  # type: ignore[misc]
-    """User side of an item bias: a last column of ones, which takes it as it is."""
+    """The user side of an item bias: appends a column of ones."""
 
     def call(self, vectors: Tensor) -> Tensor:
         """Vectors `(..., dim)` and a column of ones, `(..., dim + 1)`."""

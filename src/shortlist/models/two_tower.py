@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import keras
 import msgspec
@@ -16,85 +16,52 @@ from shortlist.embeddings.layer import Tensor
 from shortlist.errors import InputError
 from shortlist.models import losses, towers
 from shortlist.models.history_encoders import (
-    HISTORIES,
     AttentionEncoder,
     GruEncoder,
-    History,
     SequenceEncoder,
 )
-from shortlist.models.validate import (
-    check_above_zero,
-    check_choice,
-    check_flag,
-    check_positive,
-    check_rate,
-    check_units,
-)
-
-Projection = Literal["dense", "sum"]
-PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
-Similarity = Literal["cosine", "dot"]
-SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
-NegativeItems = Literal["in_batch", "mixed", "all"]
-NEGATIVE_ITEMS: tuple[NegativeItems, ...] = get_args(NegativeItems)
+from shortlist.models.options import TwoTowerOptions
+from shortlist.models.validate import model_arguments
 
 
 @keras.saving.register_keras_serializable(package="shortlist")
 class TwoTower(keras.Model):  # type: ignore[misc]
-    """Retrieval model trained to tell a row's own item from other items.
+    """Retrieval model trained to score a row's own item above other items.
 
     Args:
         inputs: what the towers read, in order.
         table_rows: rows of each embedding table, row 0 included.
-        embedding_dim: width of the user and item vectors.
-        hidden_units: widths of the hidden layers of each tower; may be empty.
-        user_layers: in place of them, what the user tower has between its inputs and
-            the last, linear layer: a Keras layer or model, or a sequence of them.
-        item_layers: the same for the item tower; layers of its own.
-        projection: what makes the vectors: a last layer (`dense`), or nothing but the
-            `sum` of the inputs, all of width `embedding_dim`: fewer weights, which a
-            small log can do with.
-        num_queries: user vectors per user; the score is that of the best one.
-        history: how the user tower reads a history: `mean` of its items, as one bag;
-            `gru` or `attention` in their order, which needs the history as a sequence
-            (`model_inputs(..., as_sequence=True)`).
-        num_blocks: blocks of `attention`.
-        num_heads: heads of `attention`.
-        dropout: share of the looked-up inputs dropped in training, from 0 to below 1.
-        temperature: scores are divided by it.
-        learned_temperature: whether training moves it from there.
-        similarity: `cosine` or `dot` product of the vectors.
-        item_bias: whether an item has a bias, which is added to its scores and not
-            divided by the temperature: a popular item need not lie near everybody. It
-            is the last column of `item_vector`, beside a 1 in `user_vector`.
-        loss: `sampled_softmax`, or over pairs of own item and negative `bpr` or
-            `hinge`.
-        margin: by which `hinge` wants the own item ahead.
-        negatives: where other items come from: `in_batch`, the items of the other rows;
-            `mixed`, those and the ones the batch brings along; `all`, those the batch
-            brings along alone, which are the whole catalogue.
-        sampling_correction: whether a negative counts less the more often it is drawn,
-            where the batch says how often.
-        hard_negatives: how many negatives of a row count, those that score highest; all
-            by default. A pairwise loss is not corrected then.
+        options: the options; the defaults if left out.
+        user_layers: replaces the hidden layers of the user tower: a Keras layer or
+            model, or a sequence of them, before the last, linear layer.
+        item_layers: the same for the item tower; other objects than `user_layers`.
         table_optimizer: of every embedding table; see `TableConfig`. The optimizer of
-            `compile` moves the other weights.
-        table_learning_rate: in place of that optimizer's own.
+            `compile` updates the other weights.
+        table_learning_rate: replaces that optimizer's own.
+        **kwargs: `name` and `dtype` of the Keras model, and single options by name, as
+            in `TwoTower(inputs, rows, temperature=0.1)`.
+
+    Attributes:
+        options: the options; docs/recipe.md lists them. With `item_bias` the bias is
+            the last column of `item_vector`, multiplied by a 1 in `user_vector`. A
+            `history` of gru or attention needs it as a sequence
+            (`model_inputs(..., as_sequence=True)`).
 
     Call arguments: a batch with the features of `inputs`. For training it also holds
     `item_index` `(batch_size,)` and, optionally, `sampling_probability`
-    `(batch_size,)` float32, the share of training events that the item has. With
-    `mixed` and `all` also `negative_item_index` `(count,)` and `negative_<feature>` of
-    the item features; and with `mixed` beside `sampling_probability`
-    `negative_sampling_probability`, the chance of each at one draw, equal for all, and
-    `negative_share`, their share of training events. A loader with such negatives
-    yields all of these.
+    `(batch_size,)` float32, the item's share of the training events. For `mixed` and
+    `all` negatives it also holds `negative_item_index` `(count,)` and
+    `negative_<feature>` of the item features. For `mixed` with `sampling_probability`
+    it also holds `negative_sampling_probability`, the probability of sampling each of
+    them, equal for all, and `negative_share`, their shares of the training events. A
+    loader with such negatives yields all of these.
 
     Returns: a dict of `user_vector` and `item_vector`, `(batch_size, embedding_dim)`.
     With several queries `user_vector` is `(batch_size, num_queries, embedding_dim)`.
-    The score of a pair is their dot product, or the greatest: the temperature is folded
-    into `user_vector`. A batch with the features of one side alone gives its vector
-    alone; one with negatives gives `negative_vector` `(count, embedding_dim)` too.
+    The score of a pair is their dot product, or the highest of them; `user_vector` is
+    already divided by the temperature. A batch with only the user or only the item
+    features gives only that vector; one with negatives also gives `negative_vector`
+    `(count, embedding_dim)`.
 
     Raises:
         InputError: `invalid-argument`; `batch-incomplete` in training.
@@ -113,77 +80,26 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self,
         inputs: Iterable[Input | Mapping[str, Any]],
         table_rows: Mapping[str, int],
+        options: TwoTowerOptions | None = None,
         *,
-        embedding_dim: int = 64,
-        hidden_units: Sequence[int] = (),
         user_layers: Any = None,
         item_layers: Any = None,
-        projection: Projection = "dense",
-        num_queries: int = 1,
-        history: History = "mean",
-        num_blocks: int = 2,
-        num_heads: int = 1,
-        dropout: float = 0.0,
-        temperature: float = 0.1,
-        learned_temperature: bool = False,
-        similarity: Similarity = "cosine",
-        item_bias: bool = False,
-        loss: losses.LossName = "sampled_softmax",
-        margin: float = 1.0,
-        negatives: NegativeItems = "in_batch",
-        sampling_correction: bool = True,
-        hard_negatives: int | None = None,
         table_optimizer: str | Any = "adam",
         table_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
-        check_positive(
-            embedding_dim=embedding_dim,
-            num_queries=num_queries,
-            num_blocks=num_blocks,
-            num_heads=num_heads,
-            hard_negatives=1 if hard_negatives is None else hard_negatives,
-        )
-        check_units(hidden_units=hidden_units)
-        check_rate(dropout=dropout)
-        check_above_zero(temperature=temperature, margin=margin)
-        check_choice(HISTORIES, history=history)
-        check_choice(SIMILARITIES, similarity=similarity)
-        check_choice(PROJECTIONS, projection=projection)
-        check_choice(losses.LOSSES, loss=loss)
-        check_choice(NEGATIVE_ITEMS, negatives=negatives)
-        check_flag(
-            item_bias=item_bias,
-            learned_temperature=learned_temperature,
-            sampling_correction=sampling_correction,
-        )
-        _check_width(embedding_dim, item_bias)
-        super().__init__(**kwargs)
+        keras_arguments, changes = model_arguments(kwargs)
+        options = TwoTowerOptions.of(options, changes)
+        super().__init__(**keras_arguments)
+        self.options = options
         self.inputs_spec = tuple(msgspec.convert(i, Input) for i in inputs)
-        self.embedding_dim = embedding_dim
-        self.hidden_units = tuple(hidden_units)
         self.user_layers = towers.own_layers("user_layers", user_layers)
         self.item_layers = towers.own_layers("item_layers", item_layers)
-        _check_own(self.user_layers, self.item_layers, self.hidden_units)
-        self.projection = projection
-        self.num_queries = num_queries
-        self.history_kind = history  # Keras keeps its own `history`
-        self.num_blocks = num_blocks
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.temperature = temperature
-        self.learned_temperature = learned_temperature
-        self.similarity = similarity
-        self.item_bias = item_bias
-        self.loss_name = loss
-        self.margin = margin
-        self.negatives = negatives
-        self.sampling_correction = sampling_correction
-        self.hard_negatives = hard_negatives
+        _check_own(self.user_layers, self.item_layers, options.hidden_units)
         self.user_inputs = owned_by(self.inputs_spec, "user")
         self.item_inputs = owned_by(self.inputs_spec, "item")
-        _check_history(history, self.user_inputs, self.item_inputs)
-        if projection == "sum":
+        _check_history(options.history, self.user_inputs, self.item_inputs)
+        if options.projection == "sum":
             _check_sum(self)
         self.lookup = FeatureEmbedding(
             self.inputs_spec,
@@ -206,9 +122,9 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Any:
-        """Vectors of the users, of the items or of both, as the batch has features."""
+        """Vectors of the users and of the items, if the batch has their features."""
         outputs = {}
-        batch, num_drawn = self._with_negatives(batch)
+        batch, num_sampled = self._with_negatives(batch)
         vectors = self.lookup(batch, training=training)
         if any(i.feature in batch for i in self.user_inputs):
             columns = concatenate(self.user_inputs, vectors)
@@ -216,8 +132,8 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         if any(i.feature in batch for i in self.item_inputs):
             columns = concatenate(self.item_inputs, vectors)
             items = self.item_tower(columns, training=training)
-            if num_drawn is not None:
-                own = ops.shape(items)[0] - num_drawn
+            if num_sampled is not None:
+                own = ops.shape(items)[0] - num_sampled
                 outputs["negative_vector"] = items[own:]
                 items = items[:own]
             outputs["item_vector"] = items
@@ -231,98 +147,95 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Mean loss of each row's own item among the candidates of the batch."""
+        """Mean loss of the positive item of each row among the candidates."""
         candidates = self._candidates(x, y_pred)
         logits = best_scores(y_pred["user_vector"], candidates.vectors)
         row_losses = losses.retrieval_loss(
-            self.loss_name,
+            self.options.loss,
             logits,
             candidates.labels,
             losses.accidental_hits(
                 candidates.labels, x["item_index"], candidates.item_index
             ),
             candidates.probability,
-            hard_negatives=self.hard_negatives,
-            margin=self.margin,
+            hard_negatives=self.options.hard_negatives or None,
+            margin=self.options.margin,
         )
-        # The tables read the scale of the loss from a term of zero that they add.
+        # Tables add a term of zero, from which they read the scale of the loss.
         added = sum(self.losses, start=ops.zeros((), "float32"))
         return losses.weighted_mean(row_losses, sample_weight) + added
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the user and item vectors."""
+        return self.options.embedding_dim
+
+    @property
+    def num_queries(self) -> int:
+        """User vectors per user."""
+        return self.options.num_queries
+
+    @property
+    def item_bias(self) -> bool:
+        """Whether the last column of an item vector is a bias."""
+        return self.options.item_bias
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        names = (
-            "embedding_dim",
-            "projection",
-            "num_queries",
-            "num_blocks",
-            "num_heads",
-            "dropout",
-            "temperature",
-            "learned_temperature",
-            "similarity",
-            "item_bias",
-            "margin",
-            "negatives",
-            "sampling_correction",
-            "hard_negatives",
-        )
         return {
             **super().get_config(),
             "inputs": msgspec.to_builtins(self.inputs_spec),
             "table_rows": self.lookup.table_rows,
             "table_optimizer": self.lookup.get_config()["table_optimizer"],
             "table_learning_rate": self.lookup.table_learning_rate,
-            "hidden_units": list(self.hidden_units),
             "user_layers": towers.layer_configs(self.user_layers),
             "item_layers": towers.layer_configs(self.item_layers),
-            "loss": self.loss_name,
-            "history": self.history_kind,
-            **{name: getattr(self, name) for name in names},
+            **self.options.model_dump(),
         }
 
     def _with_negatives(
         self, batch: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Tensor], Any]:
-        """The negatives as further rows of the items: all are one lookup.
+        """Appends the negatives to the items, so that one lookup reads all.
 
-        Returns: the batch and the number of negatives, `None` without any.
+        Returns: the batch and the number of negatives, or `None` without negatives.
         """
         first = NEGATIVE_PREFIX + "item_index"
-        if self.negatives == "in_batch" or first not in batch:
+        if self.options.negatives == "in_batch" or first not in batch:
             return batch, None
         joined = dict(batch)
         for i in self.item_inputs:
-            drawn = batch[NEGATIVE_PREFIX + i.feature]
-            joined[i.feature] = ops.concatenate([batch[i.feature], drawn], axis=0)
+            sampled = batch[NEGATIVE_PREFIX + i.feature]
+            joined[i.feature] = ops.concatenate([batch[i.feature], sampled], axis=0)
         return joined, ops.shape(batch[first])[0]
 
     def _candidates(self, x: Mapping[str, Tensor], y_pred: Any) -> _Candidates:
         own, own_index = y_pred["item_vector"], x["item_index"]
         batch_size = ops.shape(own_index)[0]
-        share = x.get("sampling_probability") if self.sampling_correction else None
-        if self.negatives == "in_batch":
+        corrected = self.options.sampling_correction
+        share = x.get("sampling_probability") if corrected else None
+        if self.options.negatives == "in_batch":
             labels = ops.eye(batch_size, dtype="float32")
             return _Candidates(own, own_index, labels, share)
-        drawn_index = _given(x, "item_index", self.negatives)
-        drawn = y_pred["negative_vector"]
-        if self.negatives == "all":
-            labels = losses.same_item(own_index, drawn_index)
-            return _Candidates(drawn, drawn_index, labels, None)
-        num_drawn = ops.shape(drawn_index)[0]
+        sampled_index = _given(x, "item_index", self.options.negatives)
+        sampled = y_pred["negative_vector"]
+        if self.options.negatives == "all":
+            labels = losses.same_item(own_index, sampled_index)
+            return _Candidates(sampled, sampled_index, labels, None)
+        num_sampled = ops.shape(sampled_index)[0]
         if share is not None:
             share = losses.mixture_probability(
                 ops.concatenate([share, _given(x, "share", "mixed")], axis=0),
                 ops.mean(_given(x, "sampling_probability", "mixed")),
                 batch_size,
-                num_drawn,
+                num_sampled,
             )
         return _Candidates(
-            ops.concatenate([own, drawn], axis=0),
+            ops.concatenate([own, sampled], axis=0),
             ops.concatenate(
-                [own_index, ops.cast(drawn_index, own_index.dtype)], axis=0
+                [own_index, ops.cast(sampled_index, own_index.dtype)], axis=0
             ),
-            ops.eye(batch_size, batch_size + num_drawn, dtype="float32"),
+            ops.eye(batch_size, batch_size + num_sampled, dtype="float32"),
             share,
         )
 
@@ -336,10 +249,10 @@ class TwoTower(keras.Model):  # type: ignore[misc]
             shape = (self.num_queries, self.embedding_dim - self.item_bias)
             layers.append(keras.layers.Reshape(shape))
         layers += self._scaled()
-        if self.learned_temperature:
-            layers.append(towers.LearnedTemperature(self.temperature))
-        elif self.temperature != 1.0:
-            layers.append(keras.layers.Rescaling(1 / self.temperature))
+        if self.options.learned_temperature:
+            layers.append(towers.LearnedTemperature(self.options.temperature))
+        elif self.options.temperature != 1.0:
+            layers.append(keras.layers.Rescaling(1 / self.options.temperature))
         if self.item_bias:
             layers.append(towers.WithOne())
         return towers.build_tower(
@@ -356,12 +269,13 @@ class TwoTower(keras.Model):  # type: ignore[misc]
     def _made_layers(
         self, own: list[Any] | None, inputs: Sequence[Input], width: int
     ) -> list[Any]:
-        """From the columns to a vector, made in this order: each draws its seed."""
-        made = [keras.layers.Dropout(self.dropout)] if self.dropout else []
-        if self.projection == "sum":
+        """The layers from the columns to a vector; the order decides their seeds."""
+        rate = self.options.dropout
+        made = [keras.layers.Dropout(rate)] if rate else []
+        if self.options.projection == "sum":
             return [*made, towers.SumOfInputs(len(inputs), width)]
         if own is None:
-            units = self.hidden_units
+            units = self.options.hidden_units
             made += [keras.layers.Dense(n, activation="relu") for n in units]
         return [*made, *(own or []), keras.layers.Dense(width)]
 
@@ -369,33 +283,33 @@ class TwoTower(keras.Model):  # type: ignore[misc]
         layers = self._made_layers(
             self.item_layers, self.item_inputs, self.embedding_dim
         )
-        if self.item_bias and self.similarity == "cosine":
+        if self.item_bias and self.options.similarity == "cosine":
             return [*layers, towers.UnitLengthBesideBias()]
         return layers + self._scaled()
 
     def _scaled(self) -> list[Any]:
-        return [towers.UnitLength()] if self.similarity == "cosine" else []
+        return [towers.UnitLength()] if self.options.similarity == "cosine" else []
 
     def _encoder(self, i: Input) -> SequenceEncoder:
-        assert i.length is not None  # the caller chose it for that
+        assert i.length is not None  # callers pass sequences
         name = f"{i.feature}_encoder"
-        if self.history_kind == "gru":
-            return GruEncoder(i.length, i.dim, dropout=self.dropout, name=name)
+        if self.options.history == "gru":
+            return GruEncoder(i.length, i.dim, dropout=self.options.dropout, name=name)
         return AttentionEncoder(
             i.length,
             i.dim,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            dropout=self.dropout,
+            num_blocks=self.options.num_blocks,
+            num_heads=self.options.num_heads,
+            dropout=self.options.dropout,
             name=name,
         )
 
 
 class _Candidates(NamedTuple):
-    """Items that the rows of a batch are compared with.
+    """Items that are scored for the rows of a batch.
 
     `vectors` `(m, dim)`, `item_index` `(m,)`, `labels` `(batch_size, m)` with 1 at the
-    row's own item, `probability` `(m,)` or `None`.
+    positive item of a row, `probability` `(m,)` or `None`.
     """
 
     vectors: Tensor
@@ -405,7 +319,7 @@ class _Candidates(NamedTuple):
 
 
 def best_scores(users: Tensor, items: Tensor) -> Tensor:
-    """Scores `(n, m)` float32 of all pairs; with several queries that of the best.
+    """Scores `(n, m)` float32 of all pairs; with several queries the highest.
 
     Args:
         users: `(n, dim)` or `(n, num_queries, dim)`.
@@ -427,29 +341,23 @@ def _given(x: Mapping[str, Tensor], name: str, negatives: str) -> Tensor:
     return x[key]
 
 
-def _check_width(embedding_dim: int, item_bias: bool) -> None:
-    if item_bias and embedding_dim < 2:
-        raise InputError(
-            "invalid-argument",
-            "`embedding_dim` must be at least 2 with an item bias, which is one of the"
-            f" columns. Received: {embedding_dim!r}. Raise it, or set item_bias=False.",
-        )
-
-
 def _check_sum(model: TwoTower) -> None:
+    options = model.options
     others = {
-        i.feature: i.width for i in model.inputs_spec if i.width != model.embedding_dim
+        i.feature: i.width
+        for i in model.inputs_spec
+        if i.width != options.embedding_dim
     }
-    layers = model.hidden_units or model.user_layers or model.item_layers
-    if not others and not layers and model.num_queries == 1:
+    layers = options.hidden_units or model.user_layers or model.item_layers
+    if not others and not layers and options.num_queries == 1:
         return
     raise InputError(
         "invalid-argument",
         "`projection='sum'` needs inputs of width `embedding_dim`, one query and no"
-        f" layers between. Received: embedding_dim={model.embedding_dim}, widths of"
-        f" others {others}, num_queries={model.num_queries},"
-        f" hidden_units={list(model.hidden_units)}. Give all features that width"
-        " (feature_dim), or take projection='dense'.",
+        f" hidden layers. Received: embedding_dim={options.embedding_dim}, other"
+        f" widths {others}, num_queries={options.num_queries},"
+        f" hidden_units={options.hidden_units}. Set feature_dim to embedding_dim, or"
+        " use projection='dense'.",
     )
 
 
@@ -459,29 +367,27 @@ def _check_own(
     if units and user_layers is not None and item_layers is not None:
         raise InputError(
             "invalid-argument",
-            "`hidden_units` must be left out where both towers have layers of their"
-            f" own. Received: hidden_units={list(units)}, user_layers and item_layers.",
+            "`hidden_units` must be left out if `user_layers` and `item_layers` are"
+            f" given. Received: hidden_units={list(units)} and both. Leave it out.",
         )
     own = {id(layer) for layer in user_layers or ()}
     if any(id(layer) in own for layer in item_layers or ()):
         raise InputError(
             "invalid-argument",
-            "`user_layers` and `item_layers` must be different objects. Received: one"
-            " layer in both. Make a layer for each tower.",
+            "`user_layers` and `item_layers` must be different objects. Received: the"
+            " same layer in both. Make a layer for each tower.",
         )
 
 
-def _check_history(
-    history: History, user: Sequence[Input], item: Sequence[Input]
-) -> None:
+def _check_history(history: str, user: Sequence[Input], item: Sequence[Input]) -> None:
     sequences = [i.feature for i in user if i.length is not None]
     fits = bool(sequences) == (history != "mean")
     if fits and all(i.length is None for i in item):
         return
     raise InputError(
         "invalid-argument",
-        "`history` must be 'gru' or 'attention' where the inputs hold the history as a"
-        f" sequence, 'mean' where they do not. Received: history={history!r}, sequences"
+        "`history` must be 'gru' or 'attention' if the inputs hold the history as a"
+        f" sequence, and 'mean' if not. Received: history={history!r}, sequences"
         f" {sequences} of the user and"
         f" {[i.feature for i in item if i.length is not None]} of the item. Make the"
         " inputs with model_inputs(..., as_sequence=True), a history_length of at least"

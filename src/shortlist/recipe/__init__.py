@@ -2,7 +2,7 @@
 
 from shortlist.recipe.load import build_recipe, load_reading, load_recipe
 from shortlist.recipe.log import LogSection, PathOrPaths
-from shortlist.recipe.ranker import HeadSection, RankerSection
+from shortlist.recipe.ranker import RankerSection
 from shortlist.recipe.recipe import (
     EvaluationSection,
     OutputSection,
@@ -10,24 +10,20 @@ from shortlist.recipe.recipe import (
     ServingSection,
     TrackingSection,
 )
-from shortlist.recipe.retrieval import RETRIEVAL_KINDS, RetrievalSection
+from shortlist.recipe.retrieval import RetrievalSection
 from shortlist.recipe.search import SearchSection, TuneSection
-from shortlist.recipe.section import Section
 from shortlist.recipe.training import OPTIMIZERS, TrainingSection
 
 __all__ = [
     "EvaluationSection",
-    "HeadSection",
     "LogSection",
     "OPTIMIZERS",
     "OutputSection",
     "PathOrPaths",
-    "RETRIEVAL_KINDS",
     "RankerSection",
     "Recipe",
     "RetrievalSection",
     "SearchSection",
-    "Section",
     "ServingSection",
     "TrackingSection",
     "TrainingSection",

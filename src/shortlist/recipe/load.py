@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from shortlist.errors import RecipeError, did_you_mean
+from shortlist.errors import RecipeError
+from shortlist.options import problems
 from shortlist.reading import read_errors
 from shortlist.recipe.log import LogSection
-from shortlist.recipe.ranker import HeadSection
 from shortlist.recipe.recipe import Recipe
-from shortlist.recipe.search import SearchSection
 from shortlist.recipe.secrets import redacted
 
 
@@ -87,11 +85,10 @@ def build_recipe(raw: dict[str, Any], *, file: object = None) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except pydantic.ValidationError as error:
-        problems = redacted("; ".join(_problem(e) for e in error.errors()))
         raise RecipeError(
             "recipe-invalid",
-            f"The recipe cannot be used: {problems.rstrip('.')}"
-            f"{'' if problems.endswith('?') else '.'}",
+            f"The recipe cannot be used: "
+            f"{redacted(problems(error, Recipe, 'a recipe'))}",
             file=file,
         ) from error
 
@@ -119,41 +116,3 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
                 " field, not a section.",
             )
     raw[name] = value
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "recipe"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    received = error.get("input")
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_fields(error["loc"])
-        section = ".".join(str(part) for part in error["loc"][:-1])
-        of = f"[{section}]" if section else "a recipe"
-        return (
-            f"`{where}` is not a field.{did_you_mean(error['loc'][-1], known)}"
-            f" The fields of {of} are {', '.join(known)}"
-        )
-    if error["type"] == "literal_error":
-        message += f", received {received!r}"
-        close = did_you_mean(
-            received, re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        )
-        return f"`{where}`: {message}{close and '.' + close}"
-    shown = f", received {received!r}" if not isinstance(received, dict) else ""
-    rule, mark, close = message.partition(" Did you mean")
-    end = "." if mark else ""
-    return f"`{where}`: {rule.rstrip('.')}{shown}{end}{mark}{close}"
-
-
-def _known_fields(location: tuple[Any, ...]) -> list[str]:
-    fields: dict[str, Any] = Recipe.model_fields
-    if location[:2] == ("ranker", "heads"):
-        return list(HeadSection.model_fields)
-    if location[:2] == ("tune", "space"):
-        return list(SearchSection.model_fields)
-    for name in location[:-1]:
-        section = getattr(fields.get(name), "annotation", None)
-        fields = getattr(section, "model_fields", None) or getattr(
-            section, "__dataclass_fields__", {}
-        )
-    return list(fields)

@@ -9,14 +9,14 @@ import pydantic
 from pydantic import Field
 
 from shortlist.data.read.file_format import FileFormat
-from shortlist.recipe.section import Section
+from shortlist.options import Options
 
 PathOrPaths = str | list[str]
 Strict = Annotated[bool, Field(strict=True)]
 
 
-class _ReadSection(Section):
-    """Settings of reading a file; what is not set is found out from it."""
+class _ReadSection(Options):
+    """Settings of reading a file; unset ones are detected."""
 
     layout: str | None = None
     separator: str | None = None
@@ -32,7 +32,7 @@ class _ReadSection(Section):
         return self
 
     def file_format(self) -> FileFormat:
-        """What the readers take."""
+        """The settings as the readers need them."""
         known = {field.name for field in dataclasses.fields(FileFormat)}
         given: dict[str, Any] = {
             name: getattr(self, name)
@@ -46,7 +46,7 @@ class AttributeFormat(_ReadSection):
     """How an attribute file is written."""
 
     repeated_ids: Literal["raise", "last"] = "raise"
-    """Whether an id that comes again is an error, or its last row counts."""
+    """whether a repeated id is an error, or its last row counts"""
 
 
 class LogSection(_ReadSection):
@@ -60,7 +60,7 @@ class LogSection(_ReadSection):
     test_events: PathOrPaths | None = None
     validation_events: PathOrPaths | None = None
     on_error: Literal["raise", "skip"] = "raise"
-    """What a bad row does: an error, or it is set aside and counted."""
+    """a bad row is an error, or is skipped and counted"""
     timestamp_format: str | None = None
     unroll: list[str] = []
     unroll_separator: str = " "

@@ -17,33 +17,35 @@ from shortlist.data.schema import Feature, Schema
 from shortlist.data.split import Split
 from shortlist.errors import did_you_mean
 from shortlist.evaluation.metrics.table import LIST_METRICS
+from shortlist.options import (
+    Flag,
+    Options,
+    Positive,
+    Seed,
+)
 from shortlist.recipe.log import LogSection
 from shortlist.recipe.ranker import RankerSection
 from shortlist.recipe.retrieval import RetrievalSection
 from shortlist.recipe.search import TuneSection
 from shortlist.recipe.secrets import redacted
-from shortlist.recipe.section import (
-    Flag,
-    Positive,
-    Section,
-    Seed,
-)
 from shortlist.recipe.training import TrainingSection
 
 
-class EvaluationSection(Section):
-    """What is measured on the test part."""
+class EvaluationSection(Options):
+    """How the test part is evaluated."""
 
     ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
+    """lengths of the lists that are measured"""
     resamples: Positive = 1000
+    """of the bootstrap, for 95 % intervals; at most 200 for slices"""
     metrics: list[str] = []
-    """What is measured; everything when empty."""
+    """all metrics if empty"""
     slices: list[str] = []
-    """Features the report is divided by, beside the built-in slices."""
+    """features by which the report is divided, besides the built-in slices"""
     taste: str = ""
-    """Item feature that tastes are measured in; found out when empty."""
+    """item feature in which taste is measured; chosen if empty"""
     repeats: Flag = False
-    """Items that a user has taken before stay in the lists and in the truth."""
+    """true: items a user had before count and stay in the lists"""
 
     @pydantic.field_validator("metrics")
     @classmethod
@@ -56,33 +58,33 @@ class EvaluationSection(Section):
         return metrics
 
 
-class ServingSection(Section):
-    """What the bundle answers by default."""
+class ServingSection(Options):
+    """Defaults of the server."""
 
     repeats: Flag = False
-    """Items that a user has taken before are recommended again."""
+    """true: items a user had before are recommended again"""
 
 
-class OutputSection(Section):
-    """Where things are written, relative to the recipe file."""
+class OutputSection(Options):
+    """Folders of the outputs, relative to the recipe file."""
 
     dataset: str = "dataset"
     compression: Literal["none", "zstd"] = "none"
-    """Of the dataset: smaller, but read into memory instead of in place."""
+    """of the dataset; zstd is smaller, but is read into memory instead of mapped"""
     run: str = "run"
     bundle: str = "bundle"
 
 
-class TrackingSection(Section):
-    """Who is told of trainings; paths are relative to the recipe file."""
+class TrackingSection(Options):
+    """Where trainings are logged; paths are relative to the recipe file."""
 
     store: str | None = None
-    """Folder in which every run is kept."""
+    """folder in which every run is kept"""
     mlflow: str | None = None
-    """Tracking URI, or the path of an SQLite file."""
+    """tracking URI, or the path of an SQLite file"""
     experiment: str = "shortlist"
     wandb: str | None = None
-    """Name of the project."""
+    """name of the project"""
     wandb_mode: Literal["offline", "online"] = "offline"
     tensorboard: Flag = False
 
@@ -96,7 +98,7 @@ def _schema(value: Any) -> Any:
         raise ValueError(f"{error}{_misspelt(str(error))}") from error
 
 
-class Recipe(Section):
+class Recipe(Options):
     """The whole recipe."""
 
     model_config = pydantic.ConfigDict(

@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 from pydantic import Field
 
-from shortlist.recipe.section import AboveZero, Positive, Section
+from shortlist.options import AboveZero, Options, Positive
 
 Number = Annotated[
     Annotated[int, Field(strict=True)]
@@ -21,14 +21,14 @@ Number = Annotated[
 ]
 
 
-class SearchSection(Section):
-    """What one field is searched among: a range of numbers, or a list of choices."""
+class SearchSection(Options):
+    """The values searched for one field: a range of numbers, or a list of choices."""
 
     low: Number | None = None
     high: Number | None = None
-    """Itself included, where `step` reaches it."""
+    """included if `step` reaches it"""
     log: Annotated[bool, Field(strict=True)] = False
-    """Whether a factor of 2 counts the same everywhere."""
+    """search on a logarithmic scale"""
     step: Number | None = None
     choices: list[Any] | None = None
 
@@ -71,20 +71,20 @@ class SearchSection(Section):
         )
 
 
-class TuneSection(Section):
+class TuneSection(Options):
     """A search for better settings, measured on the validation part alone."""
 
     trials: Positive = 30
     metric: str = "ndcg@10"
     direction: Literal["maximize", "minimize"] | None = None
-    """By default what is better in the metric."""
+    """by default that of the metric"""
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     time_budget: AboveZero | None = None
-    """Minutes; no trial begins later."""
+    """minutes; no trial starts later"""
     halving: Annotated[int, Field(ge=2, strict=True)] | Literal[False] = 3
-    """Of the trials that come to a rung, one in so many goes on; `false` for all."""
+    """one trial in so many goes on after a rung; `false` for all"""
     min_epochs: Positive = 2
-    """Epochs before the first rung."""
+    """epochs before the first rung"""
     folder: str = "tune"
     space: dict[str, SearchSection] = {}
 

@@ -1,4 +1,4 @@
-"""`[training]`: how weights move, and when they stop."""
+"""`[training]`: optimizer, schedule, precision and limits of a training."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Literal, Self
 import pydantic
 
 from shortlist.errors import did_you_mean
-from shortlist.recipe.section import (
+from shortlist.options import (
     AboveZero,
     NotNegative,
+    Options,
     Positive,
-    Section,
     Weight,
 )
 
 OPTIMIZERS = ("adagrad", "adam", "ftrl", "rowwise_adagrad", "sgd")
 
 
-class TrainingSection(Section):
+class TrainingSection(Options):
     """How the models of both stages are trained."""
 
     optimizer: str = "adam"
-    """Of dense weights and tables; one of `OPTIMIZERS`."""
+    """of dense weights and tables; one of `OPTIMIZERS`"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NotNegative = 0
     clip_norm: AboveZero | None = None
-    """Greatest length of the gradient of all dense weights together."""
+    """largest norm of the gradient of all dense weights together"""
     accumulate: Positive = 1
-    """Batches whose gradients are averaged into one update."""
+    """batches whose gradients are averaged into one update"""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     time_budget: AboveZero | None = None
-    """Minutes; no epoch begins that would end later."""
+    """minutes; no epoch starts that would end later"""
     price_per_hour: Weight = 0.0
     min_gain_per_cost: AboveZero | None = None
-    """Least gain of the monitored metric per unit of the price's currency."""
+    """smallest gain of the monitored metric per unit of currency"""
     checkpoint_minutes: Weight = 10.0
-    """Longest time within an epoch without a checkpoint; 0 for none within epochs."""
+    """longest time without a checkpoint; 0 for none within epochs"""
 
     @pydantic.field_validator("optimizer")
     @classmethod

@@ -94,46 +94,24 @@ def _compiled(
     labels = section.labels()
     explicit = any(objective == "explicit" for objective, _ in labels.values())
     shared: dict[str, Any] = {
-        "hidden_units": section.hidden_units,
         "list_size": max(1 + section.negatives_drawn(), 2),
-        "dropout": section.dropout,
         "mean_label": float(job.dataset.part("train").label.mean())
         if explicit
         else 0.0,
         "table_optimizer": moves.table_optimizer,
         "table_learning_rate": moves.table_learning_rate,
-        "table_l2": section.table_l2,
         "name": "ranker",
     }
     inputs, rows = job.inputs(section), job.dataset.table_rows
     if section.kind == "multi_task":
         heads = {
-            name: {"objective": head.objective, "weight": head.weight, "label": label}
-            for (name, head), (_, label) in zip(
-                section.heads.items(), labels.values(), strict=True
-            )
+            name: head.model_copy(update={"label": labels[name][1]})
+            for name, head in section.heads.items()
         }
-        several = MultiTask(
-            inputs,
-            rows,
-            heads=heads,
-            bottom=section.bottom,
-            num_experts=section.num_experts,
-            tower_units=section.tower_units,
-            score=section.score,
-            **shared,
-        )
+        several = MultiTask(inputs, rows, section, heads=heads, **shared)
         several.compile(moves.dense)
         return several
-    model = Ranker(
-        inputs,
-        rows,
-        objective=section.objective,
-        interaction=section.interaction,
-        cross_layers=section.cross_layers,
-        low_rank_dim=section.low_rank_dim,
-        **shared,
-    )
+    model = Ranker(inputs, rows, section, **shared)
     model.compile(moves.dense, loss=model.loss_function())
     return model
 

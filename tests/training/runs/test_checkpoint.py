@@ -137,7 +137,7 @@ def with_a_cut_table(folder: Path) -> None:
         (with_config("[1, 2]"), "must be a mapping|argument after"),
         (with_config("{}"), "missing 2 required positional arguments"),
         (with_other_width, "but the table to load|shape|incomplete or damaged"),
-        (with_a_bad_argument, "dropout=1.0"),
+        (with_a_bad_argument, "`dropout` must be less than 1, received 1.0"),
         (without_a_table, "user-"),
         (with_a_cut_table, "user-"),
     ],

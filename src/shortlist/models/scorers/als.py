@@ -15,61 +15,44 @@ import numpy as np
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ResourceError
+from shortlist.models.options import AlsOptions
 from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Shapes
-from shortlist.models.validate import (
-    check_above_zero,
-    check_not_negative,
-    check_positive,
-)
+from shortlist.models.validate import check_not_negative
 
 
 class ImplicitAls(FoldedFactors):
     """The dot product of a user's and an item's factors.
 
-    The item factors are learned; the factors of a user are computed from the known
-    items when they are asked for, in closed form, so a new event changes them and a
-    new user needs no training. A pair that was taken has the confidence `1 + alpha`,
-    every other one 1. Users without known items get popularity.
+    The item factors are learned. The factors of a user are computed in closed form from
+    the known items at query time, so a new event changes them and a new user needs no
+    training. An observed pair has the confidence `1 + alpha`, any other pair 1. Users
+    without known items get popularity.
 
     Args:
-        factors: width of the factors.
-        regularization: of the factors, above 0.
-        alpha: how much more a taken pair counts than one that was not, above 0.
-        iterations: times that users and items are solved in turn.
-        frequency: power with which the regularization of a row grows with its
-            confidence, in units of the mean row; 0 holds all rows alike and trains by
-            the package `implicit`, above 0 by the closed form here, which is exact
-            and slower.
-        seed: of the first factors.
+        options: the options; the defaults if left out. With `frequency` 0 the package
+            `implicit` trains the model; above 0 the closed form here does, which is
+            exact and slower.
+        seed: of the initial factors.
+        **changes: single options by name, as in `ImplicitAls(factors=32)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "als"
     is_seeded = True
 
     def __init__(
-        self,
-        *,
-        factors: int = 64,
-        regularization: float = 30.0,
-        alpha: float = 2.0,
-        iterations: int = 15,
-        frequency: float = 0.0,
-        seed: int = 0,
+        self, options: AlsOptions | None = None, *, seed: int = 0, **changes: Any
     ) -> None:
-        check_positive(factors=factors, iterations=iterations)
-        check_above_zero(regularization=regularization, alpha=alpha)
-        check_not_negative(frequency=frequency, seed=seed)
-        self.factors = factors
-        self.regularization = regularization
-        self.alpha = alpha
-        self.iterations = iterations
-        self.frequency = frequency
+        check_not_negative(seed=seed)
+        self.options = AlsOptions.of(options, changes)
         self.seed = seed
         self.mean_confidence = 1.0
-        self._set_factors(np.zeros((0, factors)), np.zeros(0))
+        self._set_factors(np.zeros((0, self.options.factors)), np.zeros(0))
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ImplicitAls:
         """Solves for users and items in turn.
@@ -80,12 +63,12 @@ class ImplicitAls(FoldedFactors):
         known = KnownItems(dataset, parts).everyone().distinct()
         self.counts = dataset.item_counts(*parts).astype(np.float32)
         num_users = max(1, int(np.count_nonzero(np.diff(known.offsets))))
-        self.mean_confidence = self.alpha * len(
+        self.mean_confidence = self.options.alpha * len(
             known.items
         ) / num_users + np.count_nonzero(self.counts)
-        train = self._by_frequency if self.frequency else self._by_implicit
+        train = self._by_frequency if self.options.frequency else self._by_implicit
         self._set_factors(train(known), self.counts)
-        self.mean_confidence = float(np.float32(self.mean_confidence))  # as it is kept
+        self.mean_confidence = float(np.float32(self.mean_confidence))  # as stored
         return self
 
     def fold_in(self, known: Queries) -> np.ndarray:
@@ -96,14 +79,7 @@ class ImplicitAls(FoldedFactors):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {
-            "factors": self.factors,
-            "regularization": self.regularization,
-            "alpha": self.alpha,
-            "iterations": self.iterations,
-            "frequency": self.frequency,
-            "seed": self.seed,
-        }
+        return {**self.options.model_dump(), "seed": self.seed}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """`item_factors` `(num_items, factors)`, `counts`, `mean_confidence` `(1,)`."""
@@ -140,51 +116,52 @@ class ImplicitAls(FoldedFactors):
         gram: np.ndarray,
         others: int,
     ) -> np.ndarray:
-        """Factors of rows that took `columns` of `others` that there are."""
-        ridge = np.full(len(offsets) - 1, float(self.regularization))
-        if self.frequency:
-            confidence = self.alpha * np.diff(offsets) + others
-            ridge *= (confidence / self.mean_confidence) ** self.frequency
+        """Factors of rows with the observed `columns`, out of `others` columns."""
+        ridge = np.full(len(offsets) - 1, float(self.options.regularization))
+        if self.options.frequency:
+            confidence = self.options.alpha * np.diff(offsets) + others
+            ridge *= (confidence / self.mean_confidence) ** self.options.frequency
         return solve_rows(
             offsets,
             columns,
             vectors,
-            np.full(len(columns), self.alpha),
-            np.full(len(columns), 1 + self.alpha),
+            np.full(len(columns), self.options.alpha),
+            np.full(len(columns), 1 + self.options.alpha),
             gram=gram,
             ridge=ridge,
         )
 
     def _by_implicit(self, known: Queries) -> np.ndarray:
-        # Both come with the package. Its threads and those of the BLAS library would
-        # fight over the processors, of which it warns: one of the two must be one.
+        # Both come with the package. It warns if its own threads and those of the BLAS
+        # library compete for the processors, so BLAS gets one.
         implicit = import_implicit()
         sparse = importlib.import_module("scipy.sparse")
         threadpoolctl = importlib.import_module("threadpoolctl")
-        confidence = np.full(len(known.items), 1 + self.alpha, np.float32)
-        taken = sparse.csr_matrix(
+        confidence = np.full(len(known.items), 1 + self.options.alpha, np.float32)
+        observed = sparse.csr_matrix(
             (confidence, known.items, known.offsets), (len(known), self.num_items)
         )
         with threadpoolctl.threadpool_limits(1, "blas"):
             model = implicit.AlternatingLeastSquares(
-                factors=self.factors,
-                regularization=self.regularization,
-                iterations=self.iterations,
+                factors=self.options.factors,
+                regularization=self.options.regularization,
+                iterations=self.options.iterations,
                 random_state=self.seed,
                 use_cg=False,
             )
-            model.fit(taken, show_progress=False)
+            model.fit(observed, show_progress=False)
         item_factors: np.ndarray = model.item_factors
         return item_factors
 
     def _by_frequency(self, known: Queries) -> np.ndarray:
         by_item = known.transposed(self.num_items)
         rng = np.random.default_rng(self.seed)
-        items = rng.normal(0, 0.1 / self.factors**0.5, (self.num_items, self.factors))
+        width = self.options.factors
+        items = rng.normal(0, 0.1 / width**0.5, (self.num_items, width))
         items[self.counts == 0] = 0.0
         num_users = int(np.count_nonzero(np.diff(known.offsets)))
         num_items = int(np.count_nonzero(self.counts))
-        for _ in range(self.iterations):
+        for _ in range(self.options.iterations):
             gram = gram_of(items)
             users = self._solve(known.offsets, known.items, items, gram, num_items)
             items = self._solve(*by_item, users, gram_of(users), num_users)

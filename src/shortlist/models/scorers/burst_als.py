@@ -2,7 +2,7 @@
 
 Sources: Hu, Koren & Volinsky (2008), Collaborative Filtering for Implicit Feedback
 Datasets; regularization by frequency as in Rendle et al. (2022), Revisiting the
-Performance of iALS on Item Recommendation Benchmarks. Bursts as further rows of the
+Performance of iALS on Item Recommendation Benchmarks. Bursts as additional rows of the
 matrix are ours. Knows arrays and datasets; knows no files.
 """
 
@@ -14,96 +14,55 @@ from typing import Any
 import numpy as np
 
 from shortlist.data.store.dataset import Dataset
+from shortlist.models.options import BurstAlsOptions
 from shortlist.models.scorers.folded_factors import FoldedFactors, gram_of
 from shortlist.models.scorers.normal_equations import solve_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Shapes
-from shortlist.models.validate import (
-    check_above_zero,
-    check_not_negative,
-    check_positive,
-)
+from shortlist.models.validate import check_not_negative
 
 LEAST_CONFIDENCE = 0.05
-"""However little a user liked an item, it was taken."""
+"""Of an observed pair, however low its label."""
 
 
 class BurstAls(FoldedFactors):
-    """Factors of users and items, learned from what was taken in all and together.
+    """Implicit ALS that also learns from the bursts of a user.
 
-    What a user took within `burst_seconds` tells more of which items belong together
-    than what the user took in years. So the matrix that is factorized has a row of
-    every user and, counting `burst_weight`, a row of every burst of at least two
-    items; both share the item factors. A taken pair has the confidence
-    `1 + label_weight * z`, z being its label in standard deviations above the mean,
-    every other pair `unobserved`.
+    Items of one user within `burst_seconds` are more closely related than items years
+    apart. So the factorized matrix has a row for every user and, with the weight
+    `burst_weight`, a row for every burst of at least two items; both share the item
+    factors. An observed pair has the confidence `1 + label_weight * z`, where z is its
+    label in standard deviations above the mean; any other pair has `unobserved`.
 
-    As in `ImplicitAls`, the factors of a user are computed from the known items when
-    they are asked for. Users without known items get popularity. Without times there
-    are no bursts, and without a label all pairs count alike.
+    As in `ImplicitAls`, the factors of a user are computed from the known items at
+    query time. Users without known items get popularity. Without times there are no
+    bursts, and without a label all pairs have the same confidence.
 
     Args:
-        factors: width of the factors.
-        regularization: above 0; a row is held by this times `(n + unobserved * N)` to
-            the power of `frequency`, of n pairs taken of N.
-        unobserved: confidence of a pair that was not taken, above 0.
-        frequency: power with which the regularization grows with the pairs of a row.
-        iterations: times that users and items are solved in turn.
-        burst_seconds: longest time from the first to the last event of a burst.
-        burst_weight: how much a burst counts beside a user; 0 for no bursts.
-        user_balance: a user of n items counts `n ** -user_balance` for the items; 0
-            lets all pairs count alike, 1 all users.
-        label_weight: how much the label matters to confidence, at least 0.
-        seed: of the first factors.
+        options: the options; the defaults if left out.
+        seed: of the initial factors.
+        **changes: single options by name, as in `BurstAls(factors=32)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "burst_als"
     is_seeded = True
 
     def __init__(
-        self,
-        *,
-        factors: int = 48,
-        regularization: float = 0.4,
-        unobserved: float = 0.13,
-        frequency: float = 0.5,
-        iterations: int = 12,
-        burst_seconds: float = 600.0,
-        burst_weight: float = 0.5,
-        user_balance: float = 0.0,
-        label_weight: float = 0.1,
-        seed: int = 0,
+        self, options: BurstAlsOptions | None = None, *, seed: int = 0, **changes: Any
     ) -> None:
-        check_positive(factors=factors, iterations=iterations)
-        check_above_zero(
-            regularization=regularization,
-            unobserved=unobserved,
-            burst_seconds=burst_seconds,
-        )
-        check_not_negative(
-            frequency=frequency,
-            burst_weight=burst_weight,
-            user_balance=user_balance,
-            label_weight=label_weight,
-            seed=seed,
-        )
-        self.factors = factors
-        self.regularization = regularization
-        self.unobserved = unobserved
-        self.frequency = frequency
-        self.iterations = iterations
-        self.burst_seconds = burst_seconds
-        self.burst_weight = burst_weight
-        self.user_balance = user_balance
-        self.label_weight = label_weight
+        check_not_negative(seed=seed)
+        self.options = BurstAlsOptions.of(options, changes)
         self.seed = seed
         self.label = np.zeros(2, np.float32)  # mean and standard deviation
-        self._set_factors(np.zeros((0, factors)), np.zeros(0))
+        self._set_factors(np.zeros((0, self.options.factors)), np.zeros(0))
 
     @property
     def uses_values(self) -> bool:  # type: ignore[override]
         """Whether the labels of known items matter."""
-        return self.label_weight > 0
+        return self.options.label_weight > 0
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> BurstAls:
         """Solves for users and bursts and for items, in turn."""
@@ -112,7 +71,7 @@ class BurstAls(FoldedFactors):
         counts = np.bincount(known.items, minlength=dataset.num_items)
         self.counts = counts.astype(np.float32)
         self.label = label_moments(known.values)
-        timed = dataset.schema.timestamp is not None and self.burst_weight > 0
+        timed = dataset.schema.timestamp is not None and self.options.burst_weight > 0
         rows = self._rows(known, timed=timed)
         self._set_factors(self._alternate(*rows), self.counts)
         return self
@@ -124,35 +83,24 @@ class BurstAls(FoldedFactors):
         return self._solve(
             (known.offsets, known.items, confidence),
             self.item_factors,
-            self.unobserved * self._gram,
+            self.options.unobserved * self._gram,
             sizes,
             self._num_trained,
         )
 
     def confidence(self, values: np.ndarray | None, size: int) -> np.ndarray:
-        """Confidence of `size` taken pairs from their labels, `(size,)` float64."""
+        """Confidence of `size` observed pairs from their labels, `(size,)` float64."""
         deviation = float(self.label[1])
         if values is None or deviation == 0:
             return np.ones(size)
         standard = (values.astype(np.float64) - self.label[0]) / deviation
         standard[~np.isfinite(standard)] = 0.0
-        weighted: np.ndarray = 1 + self.label_weight * standard
+        weighted: np.ndarray = 1 + self.options.label_weight * standard
         return weighted.clip(min=LEAST_CONFIDENCE)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {
-            "factors": self.factors,
-            "regularization": self.regularization,
-            "unobserved": self.unobserved,
-            "frequency": self.frequency,
-            "iterations": self.iterations,
-            "burst_seconds": self.burst_seconds,
-            "burst_weight": self.burst_weight,
-            "user_balance": self.user_balance,
-            "label_weight": self.label_weight,
-            "seed": self.seed,
-        }
+        return {**self.options.model_dump(), "seed": self.seed}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """`item_factors` `(num_items, factors)`, `counts`, `label` `(2,)`."""
@@ -187,18 +135,18 @@ class BurstAls(FoldedFactors):
         """Users and bursts, the confidence of each entry, the weight of each row."""
         sizes = np.diff(known.offsets)
         mean = max(float(sizes[sizes > 0].mean()) if sizes.any() else 1.0, 1.0)
-        weights = (np.maximum(sizes, 1) / mean) ** -self.user_balance
+        weights = (np.maximum(sizes, 1) / mean) ** -self.options.user_balance
         confidence = self.confidence(known.values, len(known.items))
         if not timed:
             return known, confidence, weights
-        found = bursts(known, self.burst_seconds)
+        found = bursts(known, self.options.burst_seconds)
         rows = Queries(
             np.zeros(len(known) + len(found), np.int32),
             np.concatenate([known.offsets, known.offsets[-1] + found.offsets[1:]]),
             np.concatenate([known.items, found.items]),
         )
         confidence = np.concatenate([confidence, np.ones(len(found.items))])
-        of_bursts = np.full(len(found), self.burst_weight)
+        of_bursts = np.full(len(found), self.options.burst_weight)
         return rows, confidence, np.concatenate([weights, of_bursts])
 
     def _alternate(
@@ -215,14 +163,15 @@ class BurstAls(FoldedFactors):
         of_rows = np.diff(rows.offsets).astype(np.float64)
         weights = np.where(present, weights, 0.0)
         rng = np.random.default_rng(self.seed)
-        items = rng.normal(0, 0.1 / self.factors**0.5, (num_items, self.factors))
+        width = self.options.factors
+        items = rng.normal(0, 0.1 / width**0.5, (num_items, width))
         items[self.counts == 0] = 0.0
         trained = int(np.count_nonzero(self.counts))
         by_row = (rows.offsets, rows.items, confidence)
-        for _ in range(self.iterations):
-            gram = self.unobserved * gram_of(items)
+        for _ in range(self.options.iterations):
+            gram = self.options.unobserved * gram_of(items)
             users = self._solve(by_row, items, gram, of_rows, trained)
-            gram = self.unobserved * gram_of(users * np.sqrt(weights)[:, None])
+            gram = self.options.unobserved * gram_of(users * np.sqrt(weights)[:, None])
             items = self._solve(by_item, users, gram, of_items, float(weights.sum()))
         return items
 
@@ -236,8 +185,8 @@ class BurstAls(FoldedFactors):
     ) -> np.ndarray:
         """Factors of rows with `entries` (offsets, columns, confidence)."""
         offsets, columns, weights = entries
-        held = (sizes + self.unobserved * others) ** self.frequency
-        ridge = self.regularization * held
+        held = (sizes + self.options.unobserved * others) ** self.options.frequency
+        ridge = self.options.regularization * held
         return solve_rows(
             offsets, columns, vectors, weights, weights, gram=gram, ridge=ridge
         )

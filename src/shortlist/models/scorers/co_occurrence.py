@@ -1,4 +1,4 @@
-"""How many users took two items both: the matrix behind EASE and item-kNN."""
+"""Co-occurrence: how many users have both items of a pair. For EASE and item-kNN."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def co_occurrence_rows(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Blocks of rows of that matrix: the first row's number and `(rows, num_items)`.
 
-    For each item of a block the items of all who took it are counted, so the work is
-    the sum of the squared history lengths.
+    For each item of a block, the items of all its users are counted, so the work is the
+    sum of the squared history lengths.
     """
     offsets, users = known.transposed(num_items)
     sizes = known.lists.lengths

@@ -13,10 +13,10 @@ import numpy as np
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import ResourceError
+from shortlist.models.options import EaseOptions
 from shortlist.models.scorers.co_occurrence import co_occurrences
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Scorer, Shapes
-from shortlist.models.validate import check_above_zero, check_rate
 
 GIB = 2**30
 
@@ -24,27 +24,23 @@ GIB = 2**30
 class Ease(Scorer):
     """A user's score of an item is the sum of its weights to the known items.
 
-    The weights minimize `||X - XB||^2 + l2 ||B||^2` with a zero diagonal, X being who
-    took what. With `dropout` p they are those of the denoising autoencoder whose
-    inputs vanish with that probability, expected over all ways to draw: item j is held
-    by `l2 + p / (1 - p) * count_j` (EDLAE). Users without known items get popularity.
+    The weights minimize `||X - XB||^2 + l2 ||B||^2` with a zero diagonal, where X is
+    the user-item matrix. With `dropout` p they are the expected weights of a denoising
+    autoencoder that drops inputs with that probability: the regularization of item j
+    is `l2 + p / (1 - p) * count_j` (EDLAE). Users without known items get popularity.
 
     Args:
-        l2: regularization of the weights, above 0.
-        dropout: share of the inputs dropped, from 0 to below 1.
-        memory_limit_gb: the most memory the dense matrices may take while fitting.
+        options: the options; the defaults if left out.
+        **changes: single options by name, as in `Ease(l2=100)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "ease"
 
-    def __init__(
-        self, *, l2: float = 500.0, dropout: float = 0.0, memory_limit_gb: float = 8.0
-    ) -> None:
-        check_above_zero(l2=l2, memory_limit_gb=memory_limit_gb)
-        check_rate(dropout=dropout)
-        self.l2 = l2
-        self.dropout = dropout
-        self.memory_limit_gb = memory_limit_gb
+    def __init__(self, options: EaseOptions | None = None, **changes: Any) -> None:
+        self.options = EaseOptions.of(options, changes)
         self.counts = np.zeros(0, np.float32)
         self.weights = np.zeros((0, 0), np.float32)
 
@@ -58,7 +54,7 @@ class Ease(Scorer):
         self._check_memory(dataset.num_items)
         known = KnownItems(dataset, parts).everyone().distinct()
         gram = co_occurrences(known, dataset.num_items)
-        self.weights = ease_weights(gram, self.l2, self.dropout)
+        self.weights = ease_weights(gram, self.options.l2, self.options.dropout)
         self.counts = dataset.item_counts(*parts).astype(np.float32)
         return self
 
@@ -78,11 +74,7 @@ class Ease(Scorer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {
-            "l2": self.l2,
-            "dropout": self.dropout,
-            "memory_limit_gb": self.memory_limit_gb,
-        }
+        return self.options.model_dump()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """`weights` `(num_items, num_items)` and `counts` `(num_items,)`, float32."""
@@ -100,14 +92,15 @@ class Ease(Scorer):
     def _check_memory(self, num_items: int) -> None:
         # The Gram matrix, its inverse and a work copy in float64, the weights.
         needed = num_items**2 * (3 * 8 + 4) / GIB
-        if needed > self.memory_limit_gb:
-            fits = int((self.memory_limit_gb * GIB / 28) ** 0.5)
+        limit = self.options.memory_limit_gb
+        if needed > limit:
+            fits = int((limit * GIB / 28) ** 0.5)
             raise ResourceError(
                 "catalogue-too-large",
                 f"EASE holds dense matrices of items x items: {num_items} rows need"
-                f" {needed:.1f} GiB, and memory_limit_gb is {self.memory_limit_gb}."
+                f" {needed:.1f} GiB, and memory_limit_gb is {limit}."
                 f" Set columns.item_max_size = {max(1, fits - 1)}, raise the limit, or"
-                " take kind = 'item_knn' or 'als'.",
+                " use kind = 'item_knn' or 'als'.",
             )
 
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError
+from shortlist.models.options import FactorizationOptions
 from shortlist.models.scorers.normal_equations import padded_blocks
 from shortlist.models.scorers.queries import Queries
 from shortlist.models.scorers.scorer import LAST, Shapes, blocks
 from shortlist.models.scorers.vectors import VectorScorer, cosines
-from shortlist.models.validate import check_not_negative, check_positive
+from shortlist.models.validate import check_not_negative
 
 # Variances before the first sweep, in units of the variance of the labels.
 FIRST_NOISE = 0.6
@@ -32,29 +33,37 @@ class Factorization(VectorScorer):
     rows of one side are solved in closed form given the other, and the variances of
     noise, biases and every factor are estimated from the data. A factor that explains
     nothing vanishes, so there is no regularization to choose and more factors do no
-    harm. Known items do not matter: a user is known by the row of the vocabulary, and
-    one without labels is met with the item biases.
+    harm. Known items do not matter: a user is identified by the row of the vocabulary;
+    a user without labels gets the item biases.
 
     Args:
-        factors: width of the factors.
-        sweeps: times that users and items are solved in turn.
-        seed: of the first factors.
+        options: the options; the defaults if left out.
+        seed: of the initial factors.
+        **changes: single options by name, as in `Factorization(factors=20)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "factorization"
     is_seeded = True
     predicts_label = True
 
-    def __init__(self, *, factors: int = 10, sweeps: int = 20, seed: int = 0) -> None:
-        check_positive(factors=factors, sweeps=sweeps)
+    def __init__(
+        self,
+        options: FactorizationOptions | None = None,
+        *,
+        seed: int = 0,
+        **changes: Any,
+    ) -> None:
         check_not_negative(seed=seed)
-        self.factors = factors
-        self.sweeps = sweeps
+        self.options = FactorizationOptions.of(options, changes)
         self.seed = seed
+        width = self.options.factors + 1
         self.counts = np.zeros(0, np.float32)
         self.label = np.zeros(3, np.float32)  # mean, least, greatest
-        self.users = np.zeros((0, factors + 1), np.float32)
-        self.items = np.zeros((0, factors + 1), np.float32)
+        self.users = np.zeros((0, width), np.float32)
+        self.items = np.zeros((0, width), np.float32)
         self._prepare()
 
     def fit(
@@ -73,7 +82,7 @@ class Factorization(VectorScorer):
                 "label-needed",
                 "A factorization predicts the label, so the schema must name one and"
                 f" events must have it. Received: label {dataset.schema.label!r} and"
-                f" {len(events)} events. Name a label or take another kind.",
+                f" {len(events)} events. Name a label or use another kind.",
             )
         labels = events.label.astype(np.float64)
         mean, scale = labels.mean(), labels.std() or 1.0
@@ -81,10 +90,11 @@ class Factorization(VectorScorer):
         sizes = (dataset.num_users, dataset.num_items)
         rng = np.random.default_rng(self.seed)
         users, items = (
-            _Side(r, n, self.factors, rng) for r, n in zip(rows, sizes, strict=True)
+            _Side(r, n, self.options.factors, rng)
+            for r, n in zip(rows, sizes, strict=True)
         )
         standard, noise = (labels - mean) / scale, FIRST_NOISE
-        for sweep in range(self.sweeps):
+        for sweep in range(self.options.sweeps):
             users.solve(items, standard, noise, estimate=sweep > 1)
             items.solve(users, standard, noise, estimate=sweep > 1)
             if sweep > 1:
@@ -126,7 +136,7 @@ class Factorization(VectorScorer):
         """
         users = self.users[queries.user_index[positions]]
         labels = np.empty(len(positions), np.float32)
-        for begin, end in blocks(len(positions), self.factors):
+        for begin, end in blocks(len(positions), self.options.factors):
             mine, items = users[begin:end], self.items[item_index[begin:end]]
             labels[begin:end] = (
                 np.einsum("nk,nk->n", mine[:, :-1], items[:, :-1])
@@ -142,7 +152,7 @@ class Factorization(VectorScorer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {"factors": self.factors, "sweeps": self.sweeps, "seed": self.seed}
+        return {**self.options.model_dump(), "seed": self.seed}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """`users` and `items` `(rows, factors + 1)`, the last column the bias.

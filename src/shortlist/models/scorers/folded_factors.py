@@ -1,7 +1,7 @@
 """Scorers whose items have learned factors, and whose users are folded in.
 
-A user is the closed-form answer to the known items, computed when asked for: a new
-event changes it, and a new user needs no training. Knows arrays; knows no files.
+The factors of a user are computed in closed form from the known items at query time: a
+new event changes them, and a new user needs no training. Knows arrays; knows no files.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ class FoldedFactors(VectorScorer):
     Users without known items get popularity.
 
     Attributes:
-        factors: width of the factors.
         item_factors: `(num_items, factors)` float32, 0 for an item never seen.
     """
 
-    factors: int
     item_factors: np.ndarray
 
     @property
@@ -36,9 +34,10 @@ class FoldedFactors(VectorScorer):
     def user_vectors(self, queries: Queries) -> np.ndarray:
         """Folded-in factors `(n, factors + 2)`; the last two choose popularity."""
         known = queries.distinct()
-        vectors = np.zeros((len(known), self.factors + 2), np.float32)
-        vectors[:, : self.factors] = self.fold_in(known)
-        vectors[:, self.factors] = np.diff(known.offsets) == 0
+        factors = self.fold_in(known)
+        vectors = np.zeros((len(known), factors.shape[1] + 2), np.float32)
+        vectors[:, :-2] = factors
+        vectors[:, -2] = np.diff(known.offsets) == 0
         vectors[:, -1] = 1.0
         return vectors
 
@@ -51,7 +50,7 @@ class FoldedFactors(VectorScorer):
         return self._finished(cosines(self.item_factors, row))
 
     def _set_factors(self, item_factors: np.ndarray, counts: np.ndarray) -> None:
-        """Takes over what was learned of the items."""
+        """Sets the learned factors and counts of the items."""
         self.item_factors = item_factors.astype(np.float32)
         self.item_factors[counts == 0] = 0.0
         self.counts = counts.astype(np.float32)

@@ -16,59 +16,32 @@ from shortlist.data.split import DAY_MS
 from shortlist.data.store.dataset import Dataset
 from shortlist.data.store.ragged import Ragged, grouped
 from shortlist.errors import InputError
+from shortlist.models.options import ItemKnnOptions
 from shortlist.models.scorers.co_occurrence import co_occurrence_rows
 from shortlist.models.scorers.queries import KnownItems, Queries
 from shortlist.models.scorers.scorer import Scorer, Shapes, check_times
-from shortlist.models.validate import (
-    check_above_zero,
-    check_choice,
-    check_not_negative,
-)
-
-SIMILARITIES = ("cooccurrence", "cosine", "jaccard", "lift")
 
 
 class ItemKnn(Scorer):
     """A user's score of an item is the sum of its similarities to the known items.
 
-    An item taken more than once counts as its newest event. Users without known items
+    A repeated item counts as its newest event. Users without known items
     get popularity.
 
     Args:
-        similarity: of the users of two items: `jaccard`, `cosine`, `lift` or
-            `cooccurrence` (their number).
-        neighbours: how many most similar items each item keeps; `None` keeps all.
-        shrinkage: added to the denominator of a similarity, at least 0: holds back
-            those that few users back. Nothing for `cooccurrence`.
-        half_life_days: a known item counts half as much for every such time that it
-            is older than the user's newest one; `None` counts all alike. Needs a log
-            with times; where those of a query are not known all count alike.
-        rating_weights: whether a known item counts as much as its label; one without
-            a label as much as the user's others on average.
+        options: the options; the defaults if left out. Where the times of a query are
+            not known, all its items count alike; an item without a label has the mean
+            weight of the user's others.
+        **changes: single options by name, as in `ItemKnn(neighbours=50)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "item_knn"
 
-    def __init__(
-        self,
-        *,
-        similarity: str = "cosine",
-        neighbours: int | None = 200,
-        shrinkage: float = 20.0,
-        half_life_days: float | None = None,
-        rating_weights: bool = False,
-    ) -> None:
-        check_choice(SIMILARITIES, similarity=similarity)
-        check_not_negative(shrinkage=shrinkage)
-        if half_life_days is not None:
-            check_above_zero(half_life_days=half_life_days)
-        if neighbours is not None:
-            check_above_zero(neighbours=neighbours)
-        self.similarity = similarity
-        self.neighbours = neighbours
-        self.shrinkage = shrinkage
-        self.half_life_days = half_life_days
-        self.rating_weights = rating_weights
+    def __init__(self, options: ItemKnnOptions | None = None, **changes: Any) -> None:
+        self.options = ItemKnnOptions.of(options, changes)
         self.counts = np.zeros(0, np.float32)
         self.offsets = np.zeros(1, np.int32)
         self.indices = np.zeros(0, np.int32)
@@ -77,23 +50,23 @@ class ItemKnn(Scorer):
     @property
     def uses_times(self) -> bool:  # type: ignore[override]
         """Whether the times of known items matter."""
-        return self.half_life_days is not None
+        return self.options.half_life_days is not None
 
     @property
     def uses_values(self) -> bool:  # type: ignore[override]
         """Whether the labels of known items matter."""
-        return self.rating_weights
+        return self.options.rating_weights
 
     def fit(self, dataset: Dataset, parts: tuple[str, ...] = ("train",)) -> ItemKnn:
-        """Counts who took both items of each pair and keeps the nearest.
+        """Counts the users of both items of each pair and keeps the nearest items.
 
         Raises:
             InputError: `rating_weights` without a label (`label-needed`), or
                 `half_life_days` without times (`times-needed`).
         """
-        if self.half_life_days is not None:
+        if self.options.half_life_days is not None:
             check_times(dataset, "half_life_days")
-        if self.rating_weights and dataset.schema.label is None:
+        if self.options.rating_weights and dataset.schema.label is None:
             raise InputError(
                 "label-needed",
                 "rating_weights needs a label in the schema. Received: none. Name one"
@@ -107,7 +80,7 @@ class ItemKnn(Scorer):
             near = self._similarities(both, counts[rows][:, None], counts[None, :])
             near[np.arange(len(rows)), rows] = 0.0
             for row, similar in zip(rows, near, strict=True):
-                kept = nearest(similar, self.neighbours)
+                kept = nearest(similar, self.options.neighbours)
                 owners.append(np.full(len(kept), row, np.int32))
                 items.append(kept)
                 values.append(similar[kept].astype(np.float32))
@@ -135,13 +108,7 @@ class ItemKnn(Scorer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {
-            "similarity": self.similarity,
-            "neighbours": self.neighbours,
-            "shrinkage": self.shrinkage,
-            "half_life_days": self.half_life_days,
-            "rating_weights": self.rating_weights,
-        }
+        return self.options.model_dump()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Sparse similarities by known item, and `counts`.
@@ -196,26 +163,26 @@ class ItemKnn(Scorer):
         self, both: np.ndarray, first: np.ndarray, second: np.ndarray
     ) -> np.ndarray:
         """Similarities of a block `(rows, num_items)` from counts; 0 without users."""
-        if self.similarity == "cooccurrence":
+        if self.options.similarity == "cooccurrence":
             return both.astype(np.float64)
-        if self.similarity == "jaccard":
+        if self.options.similarity == "jaccard":
             below = first + second - both
-        elif self.similarity == "cosine":
+        elif self.options.similarity == "cosine":
             below = np.sqrt(first * second.astype(np.float64))
         else:
             below = first * second.astype(np.float64)
-        near: np.ndarray = both / np.maximum(below + self.shrinkage, 1e-12)
+        near: np.ndarray = both / np.maximum(below + self.options.shrinkage, 1e-12)
         return near
 
     def _weights(self, known: Queries) -> np.ndarray:
         weights = np.ones(len(known.items))
-        if self.rating_weights and known.values is not None:
+        if self.options.rating_weights and known.values is not None:
             weights *= _filled(known.values, known)
-        if self.half_life_days is not None and known.times is not None:
+        if self.options.half_life_days is not None and known.times is not None:
             newest = np.full(len(known), np.iinfo(np.int64).min)
             np.maximum.at(newest, known.positions, known.times)
             age = (newest[known.positions] - known.times) / DAY_MS
-            weights *= 0.5 ** (age / self.half_life_days)
+            weights *= 0.5 ** (age / self.options.half_life_days)
         return weights
 
     def _summed(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def solve_rows(
     Args:
         offsets: `(n + 1,)`: row r has the entries `offsets[r]` to `offsets[r + 1]`.
         columns: which vector each entry is of, `(m,)`.
-        vectors: `(num_columns, k)`; what is gathered of it is taken as float64.
+        vectors: `(num_columns, k)`; gathered rows are converted to float64.
         weights: w of each entry, `(m,)`.
         targets: t of each entry, `(m,)`.
         gram: shared part of the matrix, `(k, k)`.

@@ -1,4 +1,4 @@
-"""The baseline that must be beaten: what most people took."""
+"""The baseline: items by their number of events."""
 
 from __future__ import annotations
 
@@ -10,48 +10,31 @@ import numpy as np
 from shortlist.data.split import DAY_MS
 from shortlist.data.store.dataset import Dataset
 from shortlist.errors import InputError, did_you_mean
+from shortlist.models.options import PopularityOptions
 from shortlist.models.scorers.queries import Queries
 from shortlist.models.scorers.scorer import Scorer, Shapes, check_times
-from shortlist.models.validate import check_above_zero, check_not_negative
 
 
 class Popularity(Scorer):
-    """Scores an item by its number of events: of everybody, lately, or of users alike.
+    """Scores an item by its events: of all users, recent ones, or of a user segment.
 
     Known items do not matter.
 
     Args:
-        half_life_days: an event counts half as much for every such time that it is
-            older than the newest one; `None` counts all alike.
-        window_days: events older than this, from the newest one back, do not count.
-        segment: name of a categorical user feature: every value of it has counts of
-            its own.
-        smoothing: how many events of everybody stand behind those of a segment, so
-            that a small one falls back to all; at least 0.
+        options: the options; the defaults if left out.
+        **changes: single options by name, as in `Popularity(window_days=30)`.
+
+    Raises:
+        InputError: `invalid-argument`.
     """
 
     kind = "popularity"
     scores_strangers = True
 
     def __init__(
-        self,
-        *,
-        half_life_days: float | None = None,
-        window_days: float | None = None,
-        segment: str | None = None,
-        smoothing: float = 10.0,
+        self, options: PopularityOptions | None = None, **changes: Any
     ) -> None:
-        for name, days in (
-            ("half_life_days", half_life_days),
-            ("window_days", window_days),
-        ):
-            if days is not None:
-                check_above_zero(**{name: days})
-        check_not_negative(smoothing=smoothing)
-        self.half_life_days = half_life_days
-        self.window_days = window_days
-        self.segment = segment
-        self.smoothing = smoothing
+        self.options = PopularityOptions.of(options, changes)
         self.counts = np.zeros(0, np.int64)
         self.scores = np.zeros((1, 0), np.float32)
         self.segments = np.zeros(0, np.int32)
@@ -63,7 +46,8 @@ class Popularity(Scorer):
             InputError: `segment` is no categorical user feature (`segment-unknown`),
                 or `half_life_days` or `window_days` without times (`times-needed`).
         """
-        if self.half_life_days is not None or self.window_days is not None:
+        options = self.options
+        if options.half_life_days is not None or options.window_days is not None:
             check_times(dataset, "half_life_days and window_days")
         events = dataset.interactions(*parts)
         weights = self._weights(events.timestamp_ms)
@@ -71,7 +55,7 @@ class Popularity(Scorer):
         self.counts = dataset.item_counts(*parts)
         overall = np.bincount(events.item_index, weights, minlength=num_items)
         overall[0] = 0
-        if self.segment is None:
+        if options.segment is None:
             self.segments = np.zeros(0, np.int32)
             self.scores = overall[None].astype(np.float32)
             return self
@@ -81,7 +65,7 @@ class Popularity(Scorer):
         table = np.bincount(
             cells + events.item_index, weights, minlength=num_segments * num_items
         ).reshape(num_segments, num_items)
-        table += self.smoothing * overall / max(overall.sum(), 1e-12)
+        table += options.smoothing * overall / max(overall.sum(), 1e-12)
         self.scores = table.astype(np.float32)
         return self
 
@@ -94,12 +78,7 @@ class Popularity(Scorer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments as plain values."""
-        return {
-            "half_life_days": self.half_life_days,
-            "window_days": self.window_days,
-            "segment": self.segment,
-            "smoothing": self.smoothing,
-        }
+        return self.options.model_dump()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """`scores` `(segments, num_items)`, `segments` `(num_users,)`, `counts`."""
@@ -137,10 +116,10 @@ class Popularity(Scorer):
     def _weights(self, timestamp_ms: np.ndarray) -> np.ndarray:
         age = (timestamp_ms.max(initial=0) - timestamp_ms) / DAY_MS
         weights = np.ones(len(age))
-        if self.half_life_days is not None:
-            weights *= 0.5 ** (age / self.half_life_days)
-        if self.window_days is not None:
-            weights *= age <= self.window_days
+        if self.options.half_life_days is not None:
+            weights *= 0.5 ** (age / self.options.half_life_days)
+        if self.options.window_days is not None:
+            weights *= age <= self.options.window_days
         return weights
 
     def _rows(self, dataset: Dataset) -> np.ndarray:
@@ -149,11 +128,12 @@ class Popularity(Scorer):
             for feature in dataset.schema.features
             if feature.owner == "user" and feature.kind == "categorical"
         ]
-        if self.segment not in names:
+        segment = self.options.segment
+        if segment is None or segment not in names:
             raise InputError(
                 "segment-unknown",
                 f"`segment` must be a categorical feature of users: one of {names}."
-                f" Received: {self.segment!r}.{did_you_mean(self.segment, names)}",
+                f" Received: {segment!r}.{did_you_mean(segment, names)}",
             )
-        rows: np.ndarray = dataset.features[self.segment].astype(np.int32)
+        rows: np.ndarray = dataset.features[segment].astype(np.int32)
         return rows
