@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from repeat_logs import write_groceries
-from shortlist.serving import server
+from shortlist.serving.http import server
 
 SETTINGS = """
 [retrieval]
