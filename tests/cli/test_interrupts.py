@@ -161,13 +161,13 @@ def test_before_the_first_checkpoint_resume_alone_knows_the_older_run(
     with pytest.raises(KeyboardInterrupt), begin(overwrite=True):
         raise KeyboardInterrupt
     # Not to be overwritten by a training that does not resume.
-    with pytest.raises(InputError, match="must not exist"):
+    with pytest.raises(InputError, match="exists already"):
         begin()
     with begin(resume=True) as unfinished:
         assert unfinished.state.overwrite
     # It ended without an interruption, and had done nothing.
     assert not unfinished.folder.exists()
-    with pytest.raises(InputError, match="must not exist"):
+    with pytest.raises(InputError, match="exists already"):
         begin(resume=True)
     assert (out / "run.json").is_file()
 

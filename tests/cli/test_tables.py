@@ -65,7 +65,7 @@ def test_every_metric_shown_is_explained_where_it_stands() -> None:
     explained = text[text.index("what they mean:") :].splitlines()
     assert explained[1].split(maxsplit=1) == [
         "ndcg",
-        "held-out items among the first k; higher places count more",
+        "held-out items among the first k; higher ranks count more",
     ]
     assert [line.split()[0] for line in explained[1:4]] == [
         "ndcg",

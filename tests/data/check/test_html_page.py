@@ -211,7 +211,7 @@ def test_a_page_appears_whole_or_not_at_all(
 def test_without_matplotlib_the_install_line_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ResourceError, match=r"shortlist\[plots\]") as caught:
         write_html(report_of(), tmp_path / "report.html")
     assert caught.value.code == "package-missing"

@@ -352,7 +352,7 @@ def test_folds_are_drawn_with_their_means_and_told(drawn: list[Any]) -> None:
 def test_without_matplotlib_the_install_line_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     for draw in (
         lambda: evaluation_html(report()),
         lambda: leaderboard_html(board()),
