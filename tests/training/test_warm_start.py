@@ -310,7 +310,7 @@ def test_a_finished_run_that_began_otherwise_is_not_taken_for_this_one(
     out = tmp_path / "run"
     plain = trained(old_dataset, out, BOTH)
     assert trained(old_dataset, out, BOTH, resume=True).info == plain.info
-    with no_training(), pytest.raises(InputError, match="must not exist") as caught:
+    with no_training(), pytest.raises(InputError, match="exists already") as caught:
         trained(old_dataset, out, BOTH, resume=True, warm_start=older.path)
     assert caught.value.code == "output-exists"
 

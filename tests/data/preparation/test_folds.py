@@ -111,12 +111,12 @@ def test_the_share_of_validation_leaves_out_what_is_tested() -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"folds": 1, "fold": 1}, "2 `folds` or more"),
+        ({"folds": 1, "fold": 1}, "`folds` must be at least 2"),
         ({"folds": 3, "fold": 0}, "fold=0"),
         ({"folds": 3, "fold": 4}, "fold=4"),
         ({"fold": 1}, "folds=0"),
         ({"folds": 2, "fold": 1, "kind": "files"}, "'files' has none"),
-        ({"folds": 2, "fold": 1, "test": 0.0}, "Hold out some"),
+        ({"folds": 2, "fold": 1, "test": 0.0}, "Set `test` above 0"),
     ],
 )
 def test_folds_that_cannot_be_made_are_refused(fields: dict, told: str) -> None:
