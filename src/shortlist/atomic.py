@@ -271,7 +271,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: "no-space",
             errno.EDQUOT: "no-space",
-            errno.EFBIG: "no-space",  # over `ulimit -f`
+            errno.EFBIG: "no-space",
             errno.EROFS: "read-only",
             errno.EACCES: "no-permission",
             errno.EPERM: "no-permission",
@@ -279,12 +279,15 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if number not in reasons:
             raise
         code = reasons[number]
+        advice = _ADVICE[code]
+        if number == errno.EFBIG:
+            advice = "Raise the limit of file sizes (ulimit -f)"
         named = getattr(error, "filename", None)
         if code == "no-permission" and named and not _is_readable(named):
             raise not_readable(named) from error
         raise ResourceError(
             code,
-            f"Cannot write {str(path)!r}: {os.strerror(number)}. {_ADVICE[code]}."
+            f"Cannot write {str(path)!r}: {os.strerror(number)}. {advice}."
             " No partial output was left.",
             file=path,
         ) from error

@@ -46,6 +46,7 @@ def prepare(
     from shortlist.cli.printable import printable
     from shortlist.cli.stages import append_stage, prepare_stage
     from shortlist.data.check.tables import place_of
+    from shortlist.training.held_out import repeats_warning
 
     path = beside(recipe, loaded.output.dataset)
     before: tuple[Finding, ...] = ()
@@ -75,6 +76,8 @@ def prepare(
     )
     for warning in _empty_parts(info.parts, loaded.split):
         typer.echo(f"warning: {warning}", err=True)
+    if not loaded.evaluation.repeats and (warning := repeats_warning(dataset)):
+        typer.echo(warning, err=True)
     for finding in findings:
         place = place_of(finding)
         where = f" ({place})" if place else ""

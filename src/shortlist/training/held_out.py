@@ -62,7 +62,7 @@ def check_held_out(dataset: Dataset) -> None:
 def repeats_warning(dataset: Dataset) -> str:
     """A warning if the test part cannot be evaluated without `repeats`, or nothing.
 
-    Training goes on: days that were appended may hold nothing else.
+    `shortlist prepare` prints it; training never opens the test part. Days that were appended may hold nothing else.
     """
     if not dataset.info.parts.get("test") or not holds_only_repeats(dataset, "test"):
         return ""

@@ -15,7 +15,6 @@ from shortlist.models.pipeline import Pipeline
 from shortlist.models.ranker import Ranker
 from shortlist.models.scorers.scorer import Scorer
 from shortlist.recipe import Recipe
-from shortlist.training.held_out import repeats_warning
 from shortlist.training.job import Job
 from shortlist.training.loop.cost import cost
 from shortlist.training.loop.optimization import precision
@@ -62,8 +61,6 @@ def _train_all(job: Job) -> None:
             " positive_from, or set evaluation.repeats if users interact with items"
             " repeatedly.",
         )
-    if not job.repeats and (warning := repeats_warning(dataset)):
-        _print(job, warning)
     keras.utils.set_random_seed(recipe.seed)
     write_json(folder / RECIPE_FILE, recipe.to_record())
     (folder / SCHEMA_FILE).write_bytes(dataset.schema.to_json())
