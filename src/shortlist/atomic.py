@@ -47,6 +47,8 @@ _ADVICE = {
     "read-only": "Choose an output on another file system",
     "no-permission": "Check the permissions, or choose another output",
 }
+NOTHING_LEFT = "No partial output was left."
+"""The last sentence of a `ResourceError` of `disk_errors`."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
@@ -288,7 +290,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         raise ResourceError(
             code,
             f"Cannot write {str(path)!r}: {os.strerror(number)}. {advice}."
-            " No partial output was left.",
+            f" {NOTHING_LEFT}",
             file=path,
         ) from error
 

@@ -356,7 +356,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shortlist.training.stages.save_retrieval", full)
-    with pytest.raises(ResourceError, match="free space on the disk") as caught:
+    with pytest.raises(ResourceError, match="No space left") as caught:
         train(
             dataset,
             tmp_path / "run",

@@ -62,7 +62,8 @@ def check_held_out(dataset: Dataset) -> None:
 def repeats_warning(dataset: Dataset) -> str:
     """A warning if the test part cannot be evaluated without `repeats`, or nothing.
 
-    `shortlist prepare` prints it; training never opens the test part. Days that were appended may hold nothing else.
+    `shortlist prepare` prints it: training never opens the test part. It is not an
+    error, because appended days may contain nothing else.
     """
     if not dataset.info.parts.get("test") or not holds_only_repeats(dataset, "test"):
         return ""

@@ -23,7 +23,13 @@ from typing import Any, Literal
 import msgspec
 
 from shortlist import interrupts
-from shortlist.atomic import check_absent, disk_errors, publish_directory, resolved
+from shortlist.atomic import (
+    NOTHING_LEFT,
+    check_absent,
+    disk_errors,
+    publish_directory,
+    resolved,
+)
 from shortlist.data.store.checksums import (
     FileSum,
     files_in,
@@ -456,5 +462,5 @@ def kept(error: ResourceError, unfinished: Unfinished) -> ResourceError:
     message = error.message.replace(str(unfinished.run_folder), str(unfinished.out))
     message = message.replace(str(unfinished.folder), str(unfinished.out))
     if _is_worth(unfinished.state):
-        message = message.replace("nothing was left behind", "--resume then continues")
+        message = message.replace(NOTHING_LEFT, "--resume then continues.")
     return ResourceError(error.code, message, file=unfinished.out)
