@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shortlist.data import Dataset, FileFormat, Schema, Split, prepare
+from shortlist.data import Dataset, FileFormat, ReadOptions, Schema, Split, prepare
 from shortlist.evaluation import ranking_metrics
 from shortlist.public_data.logs import fetch
 from shortlist.recipe import build_recipe
@@ -63,18 +63,19 @@ def datasets(folder: Path, scratch: Path) -> Iterator[Dataset]:
     lines = (folder / "Beauty.txt").read_text().splitlines(keepends=True)
     beauty.write_text("".join(lines[:USERS]))
     by_order = Schema(user_id="user_id", item_id="item_id")
-    yield prepare(
-        beauty, by_order, scratch / "beauty", split=newest, layout="sequences"
-    )
+    sequences = ReadOptions(format="sequences")
+    yield prepare(beauty, by_order, scratch / "beauty", split=newest, options=sequences)
     yield prepare(
         folder / "lastfm-data1.txt",
         by_order,
         scratch / "lastfm",
         split=Split(kind="random", test=0.1, validation=0.1),
-        layout=FileFormat(
-            separator="\t",
-            has_header=False,
-            column_names=["user_id", "item_id", "weight"],
+        options=ReadOptions(
+            format=FileFormat(
+                separator="\t",
+                has_header=False,
+                column_names=["user_id", "item_id", "weight"],
+            )
         ),
     )
 

@@ -1,7 +1,7 @@
 // Converts the columns and arrays of a call, releases the GIL and calls the kernels.
 //
-// src/shortlist/data/kernels/ids.py is the only caller and has the better messages; here
-// shapes, types and lengths are checked once more, so that a wrong call is an
+// src/shortlist/data/kernels/ids.py is the only caller and has the better messages;
+// here shapes, types and lengths are checked once more, so that a wrong call is an
 // exception. A column comes as the parts of a pyarrow.Array: its offset and its
 // buffers.
 #include "data_bindings.h"
