@@ -110,7 +110,7 @@ CASES = [
         "again",
     ),
     (AGAIN, "shortlist.models.pipeline:Pipeline.rank", INT, 1, ""),
-    (AGAIN, "shortlist.models.ranker:Ranker.score_on_batch", INT, 2, "fail"),
+    (AGAIN, "shortlist.models.ranker:Ranker.score_on_batch", INT, 1, "fail"),
     (AGAIN, "shortlist.training.stages:weights_tried", TERM, 1, ""),
 ]
 
