@@ -42,11 +42,17 @@ _UNUSABLE = (
 )
 _ASIDE = "old."
 _HEAD_BYTES = 4096
-_ADVICE = {
-    "no-space": "Free some space or choose another output",
-    "read-only": "Choose an output on another file system",
-    "no-permission": "Check the permissions, or choose another output",
+_SPACE = "Free some space or choose another output"
+_PERMISSIONS = "Check the permissions, or choose another output"
+_DISK_ERRORS = {
+    errno.ENOSPC: ("no-space", _SPACE),
+    errno.EDQUOT: ("no-space", _SPACE),
+    errno.EFBIG: ("no-space", "Raise the limit of file sizes (ulimit -f)"),
+    errno.EROFS: ("read-only", "Choose an output on another file system"),
+    errno.EACCES: ("no-permission", _PERMISSIONS),
+    errno.EPERM: ("no-permission", _PERMISSIONS),
 }
+"""Code and advice of each error of a disk."""
 NOTHING_LEFT = "No partial output was left."
 """The last sentence of a `ResourceError` of `disk_errors`."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
@@ -270,20 +276,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
                 " path.",
                 file=path,
             ) from error
-        reasons = {
-            errno.ENOSPC: "no-space",
-            errno.EDQUOT: "no-space",
-            errno.EFBIG: "no-space",
-            errno.EROFS: "read-only",
-            errno.EACCES: "no-permission",
-            errno.EPERM: "no-permission",
-        }
-        if number not in reasons:
+        if number not in _DISK_ERRORS:
             raise
-        code = reasons[number]
-        advice = _ADVICE[code]
-        if number == errno.EFBIG:
-            advice = "Raise the limit of file sizes (ulimit -f)"
+        code, advice = _DISK_ERRORS[number]
         named = getattr(error, "filename", None)
         if code == "no-permission" and named and not _is_readable(named):
             raise not_readable(named) from error
